@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// How long the small commands wait for a shim. It answers within milliseconds; a shim that is just restarting, within the
+// second that takes.
+const (
+	joinTimeout   = 15 * time.Second
+	answerTimeout = 5 * time.Second
+)
+
+// joinTries bounds the connections that may break while the shim answers: each break is a crash of the shim.
+const joinTries = 5
+
+// join gives the shim copies of the listeners that PID 1 passed.
+func join(ctx context.Context, e *env, o options) error {
+	fds, err := listeners()
+	if err != nil {
+		return &statusError{exitNotConfigured, err}
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	for try := 1; ; try++ {
+		err := joinOnce(ctx, e, o, fds)
+		var refused *control.Error
+		if err == nil || errors.As(err, &refused) || ctx.Err() != nil || try == joinTries {
+			return err
+		}
+		e.log.Warn("join shim, trying again", "instance", o.instance, "error", err)
+	}
+}
+
+func joinOnce(ctx context.Context, e *env, o options, fds []int) error {
+	client, err := control.Dial(ctx, o.controlPath(e))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Call(ctx, "Join", map[string]int{"instance": o.instance}, nil, fds...)
+}
+
+// drain waits until the shim says that the instance has no busy connection, or that time is up. Where no shim answers,
+// there is nothing to wait for.
+func drain(ctx context.Context, e *env, o options) error {
+	if there, err := shimAnswers(ctx, e, o); err != nil || !there {
+		return err
+	}
+	client, err := control.Dial(ctx, o.controlPath(e))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(answerTimeout, func() { cancel(errors.New("shim does not answer")) })
+	defer silent.Stop()
+	err = client.Stream(ctx, "Drain", map[string]int{"instance": o.instance}, func(json.RawMessage) error {
+		silent.Stop()
+		return nil
+	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	if err != nil {
+		return fmt.Errorf("drain instance %d: %w", o.instance, err)
+	}
+	return nil
+}
+
+// listeners takes what PID 1 passed to a join unit: nothing but the instance's listeners. Their flags are shared with the
+// instance and stay as they are.
+func listeners() ([]int, error) {
+	passed, err := activation.Inherit()
+	if err != nil {
+		return nil, err
+	}
+	var fds []int
+	for _, d := range passed.All() {
+		fd, err := d.Take()
+		if err != nil {
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	if len(fds) == 0 {
+		return nil, errors.New("take listeners: systemd passed none, Sockets= of this unit must name the instance's socket")
+	}
+	return fds, nil
+}
+
+func shimAnswers(ctx context.Context, e *env, o options) (bool, error) {
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	return lifecycle.ShimAnswers(ctx, conn, o.app)
+}

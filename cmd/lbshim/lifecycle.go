@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strconv"
+
+	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// stop is ExecStop= of the shim's unit.
+func stop(ctx context.Context, e *env, o options) error {
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return lifecycle.Stop(ctx, conn, o.app, o.controlPath(e))
+}
+
+// cleanup is ExecStopPost= of the shim's unit.
+func cleanup(ctx context.Context, e *env, o options) error {
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	idle := e.getenv("EXIT_CODE") == "exited" && e.getenv("EXIT_STATUS") == strconv.Itoa(exitNotRunning)
+	return lifecycle.Cleanup(ctx, conn, o.app, idle)
+}
+
+// endpoint is the service manager that runs the app.
+func (o *options) endpoint(e *env) systemd.Endpoint {
+	if o.userUnits {
+		return systemd.UserEndpoint(e.getenv("XDG_RUNTIME_DIR"), e.getenv("DBUS_SESSION_BUS_ADDRESS"))
+	}
+	return systemd.SystemEndpoint(os.Geteuid(), e.getenv("DBUS_SYSTEM_BUS_ADDRESS"))
+}

@@ -1,0 +1,177 @@
+// Lbshim is the balancer of one app and, under other verbs, the small commands that the app's units run.
+//
+//	lbshim serve APP     ExecStart= of APP.service: keeps the ring, watches the instances
+//	lbshim join APP I    APP-join@I.service: gives instance I's listeners to the shim
+//	lbshim drain APP I   ExecStop= of APP@I.service: takes the instance off the ring and waits for its connections
+//	lbshim stop APP      ExecStop= of APP.service: closes the port on stop, renews the instances on restart
+//	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle
+//
+// It is not meant to be started by hand: see unitgen(1).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/sdlog"
+)
+
+// version is set at link time.
+var version = "devel"
+
+// Exit statuses, named as systemctl status shows them (systemd-analyze exit-status).
+const (
+	exitSuccess         = 0
+	exitFailure         = 1
+	exitInvalidArgument = 2
+	exitNotConfigured   = 6
+	exitNotRunning      = 7 // idle: RestartPreventExitStatus= of the shim's unit
+)
+
+// env is the outside world, so that tests run the commands in-process.
+type env struct {
+	args   []string // without the program's name
+	getenv func(string) string
+	stdout io.Writer
+	stderr io.Writer
+	log    *slog.Logger
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	e := &env{args: os.Args[1:], getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr}
+	e.log = newLog(e)
+	os.Exit(run(ctx, e))
+}
+
+func newLog(e *env) *slog.Logger {
+	if e.getenv("JOURNAL_STREAM") == "" {
+		return slog.New(sdlog.NewStream("lbshim", e.stderr, slog.LevelInfo))
+	}
+	return slog.New(sdlog.NewJournal("lbshim", sdlog.JournalSocket, e.stderr, slog.LevelInfo))
+}
+
+// verb is one command.
+type verb struct {
+	name     string
+	instance bool // takes an instance number after the app's name
+	run      func(ctx context.Context, e *env, o options) error
+}
+
+func verbs() []verb {
+	return []verb{
+		{name: "serve", run: serve},
+		{name: "join", instance: true, run: join},
+		{name: "drain", instance: true, run: drain},
+		{name: "stop", run: stop},
+		{name: "cleanup", run: cleanup},
+	}
+}
+
+// statusError is an error with an exit status of its own.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (s *statusError) Error() string { return s.err.Error() }
+func (s *statusError) Unwrap() error { return s.err }
+
+func usageError(format string, a ...any) error {
+	return &statusError{exitInvalidArgument, fmt.Errorf(format, a...)}
+}
+
+func run(ctx context.Context, e *env) int {
+	v, o, err := parse(e)
+	if err == nil && v != nil {
+		err = v.run(ctx, e, o)
+	}
+	if err == nil {
+		return exitSuccess
+	}
+	status := exitFailure
+	var se *statusError
+	if errors.As(err, &se) {
+		status = se.status
+	}
+	if err.Error() != "" {
+		e.log.Error(err.Error())
+	}
+	return status
+}
+
+// parse returns no verb where the options asked for a text that it has printed.
+func parse(e *env) (*verb, options, error) {
+	o := defaultOptions()
+	flags := o.flags()
+	if err := flags.Parse(e.args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			fmt.Fprint(e.stdout, usage, flags.FlagUsages())
+			return nil, o, nil
+		}
+		return nil, o, usageError("%v, try 'lbshim --help'", err)
+	}
+	if o.version {
+		fmt.Fprintln(e.stdout, "lbshim", version)
+		return nil, o, nil
+	}
+	words := flags.Args()
+	if len(words) == 0 {
+		return nil, o, usageError("a verb is missing, try 'lbshim --help'")
+	}
+	for _, v := range verbs() {
+		if v.name != words[0] {
+			continue
+		}
+		return &v, o, o.operands(v, words[1:])
+	}
+	return nil, o, usageError("unknown verb %q, try 'lbshim --help'", words[0])
+}
+
+const usage = `lbshim VERB APP [INSTANCE] [OPTIONS...]
+
+The balancer of one app and the commands its units run; units are written by unitgen(1).
+
+Verbs:
+  serve APP            balance connections over the app's instances
+  join APP INSTANCE    give the listeners of an instance to the app's shim
+  drain APP INSTANCE   take an instance off and wait for its connections
+  stop APP             end or renew the instances, as the job of the app asks
+  cleanup APP          stop the instances of an app that went idle
+
+Options:
+`
+
+func (o *options) operands(v verb, words []string) error {
+	want := 1
+	if v.instance {
+		want = 2
+	}
+	if len(words) != want {
+		return usageError("%s takes %d operands, got %d, try 'lbshim --help'", v.name, want, len(words))
+	}
+	name, err := app.ParseName(words[0])
+	if err != nil {
+		return usageError("%v", err)
+	}
+	o.app = name
+	if v.instance {
+		i, ok := app.ParseInstance(words[1])
+		if !ok {
+			return usageError("instance must be a number between 1 and %s, got %q", strconv.Itoa(app.MaxInstances), words[1])
+		}
+		o.instance = i
+	}
+	return nil
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// options are the settings of all verbs; each verb reads what concerns it.
+type options struct {
+	app       app.Name
+	instance  int
+	userUnits bool
+	version   bool
+
+	strategy     string
+	drainTimeout time.Duration
+	startTimeout time.Duration
+	idleExit     time.Duration
+	slowStart    time.Duration
+}
+
+func defaultOptions() options {
+	return options{
+		strategy:     string(app.RoundRobin),
+		drainTimeout: app.DefaultDrainTimeout,
+		startTimeout: app.DefaultStartTimeout,
+	}
+}
+
+func (o *options) flags() *pflag.FlagSet {
+	f := pflag.NewFlagSet("lbshim", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.Usage = func() {}
+	f.StringVar(&o.strategy, "strategy", o.strategy, "round-robin, least-connections or first")
+	f.Var((*timeSpan)(&o.drainTimeout), "drain-timeout", "how long open connections of an instance may hold its stop")
+	f.Var((*timeSpan)(&o.startTimeout), "start-timeout", "how long the first instance may take to become ready")
+	f.Var((*timeSpan)(&o.idleExit), "idle-exit", "stop when no connection was open for this long, 0 is never")
+	f.Var((*timeSpan)(&o.slowStart), "slow-start", "how long the share of an instance that came back grows to its full size")
+	f.BoolVar(&o.userUnits, "user-units", o.userUnits, "talk to the user's service manager")
+	f.BoolVar(&o.version, "version", false, "print the version")
+	return f
+}
+
+// controlPath is where PID 1 (or the user's manager) listens for the shim.
+func (o *options) controlPath(e *env) string {
+	runtimeDir := "/run"
+	if o.userUnits {
+		runtimeDir = e.getenv("XDG_RUNTIME_DIR")
+	}
+	return o.app.ControlPath(runtimeDir)
+}
+
+// timeSpan is a flag in systemd.time(7)'s words.
+type timeSpan time.Duration
+
+func (t *timeSpan) Set(s string) error {
+	d, err := app.ParseTimeSpan(s)
+	if err != nil {
+		return err
+	}
+	*t = timeSpan(d)
+	return nil
+}
+
+func (t *timeSpan) String() string { return app.FormatTimeSpan(time.Duration(*t)) }
+func (t *timeSpan) Type() string   { return "TIME" }

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// Names of what PID 1 passes: FileDescriptorName= of app.socket, app-control.socket and app-diag.socket.
+const (
+	nameParking = "parking"
+	nameControl = "control"
+	nameDiag    = "diag"
+)
+
+// serve is the shim.
+func serve(ctx context.Context, e *env, o options) error {
+	passed, err := activation.Inherit()
+	if err != nil {
+		return &statusError{exitNotConfigured, err}
+	}
+	defer passed.Close()
+	inherited, ln, err := sortPassed(passed)
+	if err != nil {
+		return &statusError{exitNotConfigured, fmt.Errorf("%w (start it with: systemctl start %s)", err, o.app.Service())}
+	}
+	notify, err := activation.NewNotifier()
+	if err != nil {
+		return err
+	}
+	defer notify.Close()
+
+	endpoint := o.endpoint(e)
+	log := e.log.With("app", string(o.app))
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: endpoint, Lost: func(err error) {
+		if err != nil {
+			log.Warn("lost systemd, the ring stays as it is until it is back", "error", err)
+			return
+		}
+		log.Info("following systemd")
+	}})
+	defer units.Close()
+
+	s, err := shim.New(shim.Options{
+		App: o.app, Strategy: app.Strategy(o.strategy), DrainTimeout: o.drainTimeout, StartTimeout: o.startTimeout,
+		IdleExit: o.idleExit, SlowStart: o.slowStart,
+	}, inherited, notify, endpoint, units, log)
+	if err != nil {
+		return err
+	}
+	return serveUntil(ctx, s, ln, &control.Server{Handle: s.Handler(), Log: log, UID: os.Geteuid()})
+}
+
+// serveUntil runs the shim and its control server until one of them ends.
+func serveUntil(ctx context.Context, s *shim.Shim, ln *net.UnixListener, server *control.Server) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { // ends with ctx, awaited below
+		served <- server.Serve(ctx, ln)
+		cancel()
+	}()
+	err := s.Run(ctx)
+	cancel()
+	// Handlers that wait for the loop give up with ctx.
+	if serveErr := <-served; err == nil {
+		err = serveErr
+	}
+	if errors.Is(err, shim.ErrIdle) {
+		return &statusError{exitNotRunning, errSilent{}}
+	}
+	return err
+}
+
+// errSilent carries an exit status without a message.
+type errSilent struct{}
+
+func (errSilent) Error() string { return "" }
+
+// sortPassed takes apart what PID 1 passed: public listeners, control socket, and what an earlier shim stored.
+func sortPassed(passed *activation.Descriptors) (shim.Inherited, *net.UnixListener, error) {
+	var inherited shim.Inherited
+	ln, err := controlListener(passed)
+	if err != nil {
+		return inherited, nil, err
+	}
+	for _, d := range passed.All() {
+		if d.FD() < 0 {
+			continue
+		}
+		fd, err := d.Take()
+		if err != nil {
+			return inherited, nil, err
+		}
+		switch d.Name() {
+		case nameParking:
+			inherited.Parking = append(inherited.Parking, fd)
+		case nameDiag:
+			inherited.Diag = append(inherited.Diag, fd)
+		default:
+			inherited.Stored = append(inherited.Stored, shim.Stored{Name: d.Name(), FD: fd})
+		}
+	}
+	if len(inherited.Parking) == 0 {
+		return inherited, nil, fmt.Errorf("take public listeners: no socket named %q was passed", nameParking)
+	}
+	return inherited, ln, nil
+}
+
+// controlListener takes the control socket.
+func controlListener(passed *activation.Descriptors) (*net.UnixListener, error) {
+	all, err := passed.Listeners(nameControl)
+	if err != nil {
+		return nil, err
+	}
+	ln, ok := all[0].(*net.UnixListener)
+	if !ok || len(all) != 1 {
+		return nil, fmt.Errorf("take control socket: %d sockets named %q were passed, not one unix listener", len(all), nameControl)
+	}
+	return ln, nil
+}

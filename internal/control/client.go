@@ -1,0 +1,97 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"time"
+)
+
+// Client is one connection to a shim. It is not safe for concurrent use.
+type Client struct{ wire wire }
+
+// Dial connects to the control socket at path. PID 1 listens there and starts the shim if it does not run.
+func Dial(ctx context.Context, path string) (*Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("connect to shim: %w", err)
+	}
+	return &Client{wire{conn: conn.(*net.UnixConn)}}, nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() error {
+	c.wire.drop()
+	return c.wire.conn.Close()
+}
+
+// Call sends one call with copies of fds, which stay the caller's, and decodes the parameters of its reply into result
+// unless that is nil. A refusal is an *Error. ctx bounds the whole call; a Client whose Call failed otherwise is of no
+// further use.
+func (c *Client) Call(ctx context.Context, method string, parameters, result any, fds ...int) error {
+	if err := c.send(ctx, Call{Method: Interface + "." + method}, parameters, fds...); err != nil {
+		return err
+	}
+	_, err := c.receive(ctx, result)
+	return err
+}
+
+// Stream sends one call with "more" and gives each reply's parameters to each, until the last one or an error.
+func (c *Client) Stream(ctx context.Context, method string, parameters any, each func(json.RawMessage) error) error {
+	if err := c.send(ctx, Call{Method: Interface + "." + method, More: true}, parameters); err != nil {
+		return err
+	}
+	for {
+		var raw json.RawMessage
+		continues, err := c.receive(ctx, &raw)
+		if err != nil {
+			return err
+		}
+		if err := each(raw); err != nil || !continues {
+			return err
+		}
+	}
+}
+
+func (c *Client) send(ctx context.Context, call Call, parameters any, fds ...int) error {
+	raw, err := json.Marshal(parameters)
+	if err != nil {
+		return fmt.Errorf("encode parameters: %w", err)
+	}
+	call.Parameters = raw
+	defer c.bound(ctx)()
+	return c.wire.write(call, fds...)
+}
+
+func (c *Client) receive(ctx context.Context, result any) (continues bool, err error) {
+	defer c.bound(ctx)()
+	message, fds, err := c.wire.read()
+	closeAll(fds)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return false, fmt.Errorf("read reply of shim: %w", err)
+	}
+	var reply Reply
+	if err := json.Unmarshal(message, &reply); err != nil {
+		return false, fmt.Errorf("parse reply of shim: %w", err)
+	}
+	if err := reply.errorOf(); err != nil {
+		return false, err
+	}
+	if result != nil && len(reply.Parameters) > 0 {
+		if err := json.Unmarshal(reply.Parameters, result); err != nil {
+			return false, fmt.Errorf("parse reply of shim: %w", err)
+		}
+	}
+	return reply.Continues, nil
+}
+
+// bound makes blocking reads and writes of the connection end with ctx; the returned function undoes it.
+func (c *Client) bound(ctx context.Context) (undo func()) {
+	stop := context.AfterFunc(ctx, func() { c.wire.conn.SetDeadline(time.Unix(1, 0)) })
+	return func() { stop() }
+}

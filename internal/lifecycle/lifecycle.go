@@ -1,0 +1,138 @@
+// Package lifecycle is what ExecStop= and ExecStopPost= of app.service do as root, so that the verbs of systemctl mean for
+// the whole app what they mean for one service: stop closes the port and stays stopped, restart renews every instance
+// and refuses nobody, a crash of the shim touches neither.
+//
+// Dependencies between the units cannot say this. PartOf= or StopPropagatedFrom= on instances or sockets would fire when
+// the shim crashes, as the automatic restart of Restart=always is a restart job (seen on systemd 252 and 257).
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// Stop runs while app.service stops. It asks PID 1 which job that is. For a restart it restarts the instances, all at
+// once, each drained by its own ExecStop=; connections wait at the parking listener meanwhile. For anything else it
+// makes the shim refuse new connections and stops the instances.
+//
+// It returns when the instances are done. Errors are those of single units; the others were handled all the same.
+func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath string) error {
+	shim, err := conn.Unit(ctx, name.Service())
+	if err != nil {
+		return err
+	}
+	if strings.Contains(shim.JobType, "restart") {
+		return renew(ctx, conn, name)
+	}
+	return errors.Join(refuse(ctx, controlPath), stopInstances(ctx, conn, name))
+}
+
+// renew restarts the instances that run.
+func renew(ctx context.Context, conn *systemd.Conn, name app.Name) error {
+	units, err := loaded(ctx, conn, name, app.RoleInstance)
+	if err != nil {
+		return err
+	}
+	var jobs []systemd.Job
+	for _, u := range units {
+		if u.ActiveState != "inactive" && u.ActiveState != "failed" {
+			jobs = append(jobs, systemd.Job{Verb: systemd.Restart, Unit: u.Name})
+		}
+	}
+	return conn.Run(ctx, jobs...)
+}
+
+// refuse closes the port at once: the kernel refuses new connections from then on, those that wait are still served.
+func refuse(ctx context.Context, controlPath string) error {
+	client, err := control.Dial(ctx, controlPath)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Call(ctx, "Close", struct{}{}, nil)
+}
+
+func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error {
+	units, err := loaded(ctx, conn, name, app.RoleInstance)
+	if err != nil {
+		return err
+	}
+	var jobs []systemd.Job
+	for _, u := range units {
+		jobs = append(jobs, systemd.Job{Verb: systemd.Stop, Unit: u.Name})
+	}
+	return conn.Run(ctx, jobs...)
+}
+
+// Cleanup runs after the shim ended, however it did; idle says that it went to sleep by itself.
+//
+// When app.service was told to stop, Cleanup stops what is left of it: the sockets, and the instances if the shim was not
+// ready yet, as PID 1 skips ExecStop= then. When the app is idle the parking listener stays, so that the next
+// connection starts everything. After a crash there is nothing to do.
+func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) error {
+	shim, err := conn.Unit(ctx, name.Service())
+	if err != nil {
+		return err
+	}
+	stop := shim.JobType == "stop"
+	if !stop && !idle {
+		return nil
+	}
+	errs := []error{stopInstances(ctx, conn, name)}
+	sockets, err := loaded(ctx, conn, name, app.RoleInstanceSocket)
+	errs = append(errs, err)
+	var units []string
+	for _, u := range sockets {
+		units = append(units, u.Name)
+	}
+	if stop {
+		units = append(units, name.Socket(), name.ControlSocket())
+	}
+	for _, unit := range units {
+		// Not awaited: these jobs wait for app.service, which is ordered after its sockets and waits for us.
+		errs = append(errs, conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit}))
+	}
+	return errors.Join(errs...)
+}
+
+// ShimAnswers says whether a shim answers on the control socket, or will soon. One that is going away for good does not,
+// and connecting to its socket would make PID 1 start it again in place of the stop that is under way.
+func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
+	shim, err := conn.Unit(ctx, name.Service())
+	if err != nil {
+		return false, err
+	}
+	switch shim.ActiveState {
+	case "inactive", "failed":
+		return false, nil
+	case "deactivating":
+		// In SubState=stop ExecStop= runs and the shim still works; after that only a restart brings it back.
+		return shim.SubState == "stop" || strings.Contains(shim.JobType, "restart"), nil
+	}
+	return true, nil
+}
+
+// loaded lists the units of one role that PID 1 has in memory, by number.
+func loaded(ctx context.Context, conn *systemd.Conn, name app.Name, role app.Role) ([]systemd.UnitStatus, error) {
+	all, err := conn.ListUnitsByPatterns(ctx, string(name)+"@*")
+	if err != nil {
+		return nil, fmt.Errorf("list instances of %s: %w", name, err)
+	}
+	number := func(u systemd.UnitStatus) int {
+		unit, ok := name.ParseUnit(u.Name)
+		if !ok || unit.Role != role {
+			return 0
+		}
+		return unit.Instance
+	}
+	all = slices.DeleteFunc(all, func(u systemd.UnitStatus) bool { return number(u) == 0 })
+	slices.SortFunc(all, func(a, b systemd.UnitStatus) int { return number(a) - number(b) })
+	return all, nil
+}

@@ -1,0 +1,201 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/steer"
+)
+
+// Inherited is what PID 1 passes to a shim.
+type Inherited struct {
+	Parking []int    // the public listeners of app.socket
+	Stored  []Stored // what an earlier shim put into the FD store
+	Diag    []int    // NETLINK_SOCK_DIAG sockets of the host's network namespace, two or none: see package sockdiag
+}
+
+// Stored is one descriptor of the FD store under the name it was stored by.
+type Stored struct {
+	Name string
+	FD   int
+}
+
+// address is one public address: the group of listeners bound to it.
+type address struct {
+	group   *steer.Group
+	parking int
+	steer.Listener
+}
+
+func (a *address) String() string { return a.Address.String() }
+
+// storeName names a map of this address in the FD store; a name there may not hold a colon (sd_notify(3)). It carries
+// the address, so that a map is never adopted for another one after a change of ListenStream=.
+func (a *address) storeName(what string) string {
+	return what + "@" + strings.ReplaceAll(a.String(), ":", "+")
+}
+
+const (
+	storedSlots = "slots"
+	storedState = "state"
+)
+
+// attach makes a group of each public listener, adopted where an earlier shim stored its maps, and gives the instances
+// their stored listeners back.
+func (s *Shim) attach(inherited Inherited) error {
+	stored := make(map[string][]int)
+	for _, st := range inherited.Stored {
+		stored[st.Name] = append(stored[st.Name], st.FD)
+	}
+	for _, fd := range inherited.Parking {
+		a, err := s.openAddress(fd, stored)
+		if err != nil {
+			return err
+		}
+		s.addresses = append(s.addresses, a)
+	}
+	if len(s.addresses) == 0 {
+		return errors.New("no public listener was passed")
+	}
+	for name, fds := range stored {
+		unit, ok := s.options.App.ParseUnit(name)
+		if !ok || unit.Role != app.RoleInstanceSocket || unit.Instance == 0 {
+			s.log.Warn("unknown descriptors in the FD store, ignoring", "name", name)
+			closeAll(fds)
+			continue
+		}
+		s.readopt(unit.Instance, fds)
+	}
+	return nil
+}
+
+func (s *Shim) openAddress(parking int, stored map[string][]int) (*address, error) {
+	description, err := steer.Describe(parking)
+	if err != nil {
+		return nil, fmt.Errorf("take public listener: %w", err)
+	}
+	a := &address{parking: parking, Listener: description}
+	if a.group, err = s.adopt(a, stored); err != nil {
+		return nil, err
+	}
+	if a.group != nil {
+		return a, nil
+	}
+	a.group, err = steer.New(parking, func(m steer.Maps) error {
+		return errors.Join(
+			s.notify.StoreFilesUnpolled(a.storeName(storedSlots), m.Slots),
+			s.notify.StoreFilesUnpolled(a.storeName(storedState), m.State))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("steer %s: %w", a, err)
+	}
+	return a, nil
+}
+
+// adopt takes over the maps of an earlier shim, nil if there are none that this one can use.
+func (s *Shim) adopt(a *address, stored map[string][]int) (*steer.Group, error) {
+	slots, state := stored[a.storeName(storedSlots)], stored[a.storeName(storedState)]
+	delete(stored, a.storeName(storedSlots))
+	delete(stored, a.storeName(storedState))
+	if len(slots) != 1 || len(state) != 1 {
+		closeAll(append(slots, state...))
+		return nil, nil
+	}
+	group, err := steer.Adopt(a.parking, steer.Maps{Slots: slots[0], State: state[0]})
+	if err == nil {
+		group.Admit()
+		s.log.Info("steering goes on with the ring of the shim before", "address", a.String())
+		return group, nil
+	}
+	if !errors.Is(err, steer.ErrLayout) {
+		return nil, fmt.Errorf("adopt steering of %s: %w", a, err)
+	}
+	s.log.Info("steering starts anew", "address", a.String(), "reason", err.Error())
+	for _, what := range []string{storedSlots, storedState} {
+		if err := s.notify.RemoveStored(a.storeName(what)); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// readopt gives an instance the listeners that an earlier shim stored for it.
+func (s *Shim) readopt(number int, fds []int) {
+	found, err := s.match(fds)
+	if err == nil {
+		err = s.pool.Add(number, 0)
+	}
+	if err != nil {
+		s.log.Warn("adopt listeners, ignoring", "instance", number, "error", err)
+		closeAll(fds)
+		return
+	}
+	in := newInstance(number)
+	in.adopted = true
+	s.instances[number] = in
+	if err := s.take(in, found); err != nil {
+		s.log.Error("adopt listeners, ignoring", "instance", number, "error", err)
+	}
+	s.units.Watch(s.options.App.Instance(number))
+	s.units.Watch(s.options.App.InstanceSocket(number))
+}
+
+// match finds the address of each listener: descriptors come out of the FD store in no order. Every address must have
+// one, or the instance would be left out of that address in silence.
+func (s *Shim) match(fds []int) (map[*address]*listener, error) {
+	found := make(map[*address]*listener)
+	for _, fd := range fds {
+		l, err := steer.Describe(fd)
+		if err != nil {
+			return nil, err
+		}
+		a := s.addressOf(l)
+		if a == nil {
+			return nil, fmt.Errorf("listener of %v: the app has no such address", l.Address)
+		}
+		if found[a] != nil {
+			return nil, fmt.Errorf("listener of %v: passed twice", l.Address)
+		}
+		found[a] = &listener{fd: fd, cookie: l.Cookie}
+	}
+	for _, a := range s.addresses {
+		if found[a] == nil {
+			return nil, fmt.Errorf("listener of %s: missing", a)
+		}
+	}
+	return found, nil
+}
+
+func (s *Shim) addressOf(l steer.Listener) *address {
+	for _, a := range s.addresses {
+		if a.Address == l.Address && a.DualStack == l.DualStack {
+			return a
+		}
+	}
+	return nil
+}
+
+// rescue moves what waits at a listener to the ring; it returns how many waited. A failure leaves them where they are.
+func (a *address) rescue(slot, fd int, log *slog.Logger) int {
+	moved, err := a.group.Rescue(slot, fd)
+	if err != nil && !errors.Is(err, steer.ErrNowhere) {
+		log.Error("move waiting connections, ignoring", "address", a.String(), "slot", slot, "error", err)
+	}
+	return moved
+}
+
+func (a *address) queue(fd int) (int, error) {
+	queued, _, err := steer.Queue(fd)
+	return queued, err
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

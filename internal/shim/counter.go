@@ -1,0 +1,122 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/unitgen/unitgen/internal/sockdiag"
+)
+
+// errCannotCount says that PID 1 passed no socket to count connections with.
+var errCannotCount = errors.New("connections cannot be counted: app-diag.socket passed nothing")
+
+// counter counts the open connections of instances. Its zero value cannot.
+type counter struct {
+	conn   *sockdiag.Conn
+	watch  *sockdiag.Watch        // nil: no events, counts go by the tick
+	closed *sockdiag.Subscription // nil: not subscribed
+}
+
+// newCounter takes over the netlink sockets of app-diag.socket: the first to count with, the second for events.
+func newCounter(diag []int) (*counter, error) {
+	c := &counter{}
+	if len(diag) == 0 {
+		return c, nil
+	}
+	var err error
+	if c.conn, err = sockdiag.New(diag[0]); err != nil {
+		return nil, err
+	}
+	if len(diag) > 1 {
+		if c.watch, err = sockdiag.NewWatch(diag[1]); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// ended ticks after connections of the app ended, while watchEnds is on.
+func (c *counter) ended() <-chan struct{} {
+	if c.closed == nil {
+		return nil
+	}
+	return c.closed.C
+}
+
+// watchEnds subscribes to the ends of connections, or ends that. The kernel tells of every TCP socket of the host that
+// ends, so the shim listens only while a drain waits.
+func (c *counter) watchEnds(on bool, ports []uint16) error {
+	if c.watch == nil || on == (c.closed != nil) {
+		return nil
+	}
+	if !on {
+		err := c.closed.Stop()
+		c.closed = nil
+		return err
+	}
+	var err error
+	c.closed, err = c.watch.Subscribe(ports)
+	return err
+}
+
+// count returns the open connections of every instance, in one walk through the kernel's table.
+func (s *Shim) count() (map[int]sockdiag.Stat, error) {
+	if s.counter.conn == nil {
+		return nil, errCannotCount
+	}
+	if err := s.findCgroups(); err != nil {
+		return nil, err
+	}
+	stats, err := s.counter.conn.CountByCgroup(sockdiag.Filter{Ports: s.ports()})
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[int]sockdiag.Stat)
+	for number, in := range s.instances {
+		// All listeners of an instance are of one socket unit, and so of one cgroup.
+		for _, l := range in.listeners {
+			counts[number] = stats[l.cgroup]
+			break
+		}
+	}
+	return counts, nil
+}
+
+// findCgroups learns the cgroup of listeners that joined since the last count. An accepted connection carries the cgroup
+// of its listener, which is that of the socket unit.
+func (s *Shim) findCgroups() error {
+	unknown := false
+	for _, in := range s.instances {
+		for _, l := range in.listeners {
+			unknown = unknown || l.cgroup == 0
+		}
+	}
+	if !unknown {
+		return nil
+	}
+	all, err := s.counter.conn.Listeners(s.ports())
+	if err != nil {
+		return fmt.Errorf("find cgroups of listeners: %w", err)
+	}
+	cgroups := make(map[uint64]uint64)
+	for _, l := range all {
+		cgroups[l.Cookie] = l.Cgroup
+	}
+	for number, in := range s.instances {
+		for _, l := range in.listeners {
+			if l.cgroup = cgroups[l.cookie]; l.cgroup == 0 {
+				return fmt.Errorf("find cgroup of instance %d: its listener is not in this network namespace", number)
+			}
+		}
+	}
+	return nil
+}
+
+// ports are those of the app's public addresses.
+func (s *Shim) ports() []uint16 {
+	var ports []uint16
+	for _, a := range s.addresses {
+		ports = append(ports, a.Address.Port())
+	}
+	return ports
+}

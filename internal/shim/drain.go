@@ -1,0 +1,150 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// drainHold is how long a drained instance stays off the ring without a word from PID 1. Its stop has begun before the
+// drain, but the signal that says so comes by another way than the drain's answer; should the caller not stop it at
+// all, the instance comes back.
+const drainHold = 5 * time.Second
+
+// drained is how a drain ended: with how many open connections, and how many of them busy.
+type drained struct {
+	Open     int  `json:"connections"`
+	Busy     int  `json:"busy"`
+	TimedOut bool `json:"timedOut"`
+}
+
+// drainWait is one client that waits for an instance's connections to end.
+type drainWait struct {
+	instance int
+	deadline time.Time
+	done     chan drained // buffered, so that the loop never waits for a client
+}
+
+// drainParameters of method Drain.
+type drainParameters struct {
+	Instance int `json:"instance"`
+}
+
+// drain answers method Drain: the instance is off the ring when the first answer is sent, which says {"state":
+// "draining"}; the last one comes when no connection of it is busy, or after the drain time-out. When the client goes
+// away the instance may come back, unless PID 1 stops it.
+func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
+	var p drainParameters
+	if err := r.Decode(&p); err != nil {
+		return nil, err
+	}
+	var d *drainWait
+	if !s.do(ctx, func() { d = s.beginDrain(p.Instance) }) {
+		return nil, ctx.Err()
+	}
+	if d == nil {
+		return nil, &control.Error{Name: control.ErrNoSuchInstance, Reason: "no such instance"}
+	}
+	defer s.do(context.WithoutCancel(ctx), func() { s.forgetDrain(d) })
+	if r.More {
+		if err := r.Send(map[string]string{"state": "draining"}); err != nil {
+			return nil, err
+		}
+	}
+	select {
+	case result := <-d.done:
+		return result, nil
+	case <-ctx.Done():
+		return nil, errors.New("drain ended: the client or the shim went away")
+	}
+}
+
+// beginDrain takes an instance off the ring and registers who waits; nil if there is no such instance.
+func (s *Shim) beginDrain(number int) *drainWait {
+	in := s.instances[number]
+	if in == nil {
+		return nil
+	}
+	in.draining++
+	s.move(in)
+	if err := s.setRing(time.Now()); err != nil {
+		s.log.Error("drain instance, ignoring", "instance", number, "error", err)
+	}
+	d := &drainWait{instance: number, deadline: time.Now().Add(s.options.DrainTimeout), done: make(chan drained, 1)}
+	s.drains[d] = true
+	s.watchEnds()
+	s.tick.Reset(0)
+	return d
+}
+
+// countDrains ends the drains of instances that have no busy connection any more, and those that are out of time.
+func (s *Shim) countDrains() {
+	if len(s.drains) == 0 {
+		return
+	}
+	now := time.Now()
+	counts, err := s.count()
+	if err != nil {
+		s.log.Warn("count connections, drains run to their time-out", "error", err)
+	}
+	for d := range s.drains {
+		c, known := counts[d.instance]
+		switch {
+		case known && c.Queued == 0 && c.Busy == 0:
+			s.endDrain(d, drained{Open: c.Open})
+		case now.After(d.deadline):
+			s.endDrain(d, drained{Open: c.Open, Busy: c.Busy, TimedOut: true})
+		}
+	}
+}
+
+// watchEnds listens for ends of connections while a drain waits for them.
+func (s *Shim) watchEnds() {
+	if err := s.counter.watchEnds(len(s.drains) > 0, s.ports()); err != nil {
+		s.log.Warn("watch ends of connections, drains go by the tick", "error", err)
+	}
+}
+
+func (s *Shim) endDrain(d *drainWait, result drained) {
+	if !s.drains[d] {
+		return
+	}
+	delete(s.drains, d)
+	s.watchEnds()
+	d.done <- result
+	log := s.log.Info
+	if result.TimedOut {
+		log = s.log.Warn
+	}
+	log("instance drained", "instance", d.instance, "connections", result.Open, "busy", result.Busy, "timed_out", result.TimedOut)
+}
+
+// forgetDrain ends what beginDrain began, after the client has its answer or is gone.
+func (s *Shim) forgetDrain(d *drainWait) {
+	if s.drains[d] {
+		delete(s.drains, d)
+		s.watchEnds()
+	}
+	in := s.instances[d.instance]
+	if in == nil {
+		return
+	}
+	in.draining--
+	if in.state() == balance.Up {
+		in.held = time.Now().Add(drainHold)
+	}
+	s.move(in)
+}
+
+// endHolds lets instances back on the ring whose drain was not followed by a stop.
+func (s *Shim) endHolds(now time.Time) {
+	for _, in := range s.instances {
+		if !in.held.IsZero() && now.After(in.held) {
+			in.held = time.Time{}
+			s.move(in)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// activity is what the shim knows of the app's use. All of it is read from memory shared with the kernel.
+type activity struct {
+	steered uint64    // connections given to instances, at the last look
+	last    time.Time // when that number changed or connections were open
+	recent  time.Time // when that number changed
+	counted bool      // open is known
+	open    int
+	at      time.Time // when open was counted
+}
+
+// look takes in a new number of connections and says whether there were any since the last look.
+func (a *activity) look(now time.Time, steered uint64) bool {
+	if steered == a.steered && !a.last.IsZero() {
+		return false
+	}
+	a.steered, a.last, a.recent = steered, now, now
+	return true
+}
+
+// countInterval is how often the status line's number of connections is brought up to date while the app is in use. One
+// count walks the kernel's whole table of TCP sockets.
+const countInterval = 10 * time.Second
+
+// failuresBeforeReady is how often each instance must have ended before the start is given up ahead of its time-out: one
+// failure may be a race with something else that boots, three in a row are the program's own.
+const failuresBeforeReady = 3
+
+// lookStart fails the start when no instance became ready in time, or when all of them keep failing.
+func (s *Shim) lookStart(now time.Time) error {
+	if s.ready {
+		return nil
+	}
+	if waited := now.Sub(s.started); waited >= s.options.StartTimeout {
+		return fmt.Errorf("start %s: no instance became ready within %s: %s", s.options.App, s.options.StartTimeout, s.reasons())
+	}
+	for _, in := range s.instances {
+		if in.failures < failuresBeforeReady {
+			return nil
+		}
+	}
+	if len(s.instances) == 0 {
+		return nil
+	}
+	return fmt.Errorf("start %s: every instance fails: %s", s.options.App, s.reasons())
+}
+
+// reasons says why the instances are not up, each different reason once.
+func (s *Shim) reasons() string {
+	if len(s.instances) == 0 {
+		return "no instance is enabled (systemctl enable " + s.options.App.Instance(1) + ")"
+	}
+	seen := make(map[string]bool)
+	var reasons []string
+	for _, b := range s.pool.Backends() {
+		u := s.instances[b.ID].service
+		reason := u.ActiveState + " (" + u.SubState + ")"
+		if u.Result != "" && u.Result != "success" {
+			reason += ", result " + u.Result
+		}
+		if u.ExecMainStatus != 0 {
+			reason += fmt.Sprintf(", last exit status %d", u.ExecMainStatus)
+		}
+		if !seen[reason] {
+			seen[reason] = true
+			reasons = append(reasons, s.options.App.Instance(b.ID)+" "+reason)
+		}
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// lookIdle keeps the number of open connections up to date and ends the app when it was idle for long enough.
+func (s *Shim) lookIdle(now time.Time) error {
+	if err := s.lookStart(now); err != nil {
+		return err
+	}
+	if now.Sub(s.activity.at) >= countInterval && (s.activity.open > 0 || s.activity.recent.After(s.activity.at)) {
+		s.recount(now)
+	}
+	if s.options.IdleExit == 0 || !s.ready || now.Sub(s.activity.last) < s.options.IdleExit {
+		return nil
+	}
+	if !s.recount(now) || s.activity.open > 0 {
+		s.activity.last = now
+		return nil
+	}
+	return s.sleep(now)
+}
+
+// sleep sends new connections to the parking listener, makes sure that none came in between, and ends the shim.
+func (s *Shim) sleep(now time.Time) error {
+	for _, a := range s.addresses {
+		if err := a.group.SetRing(nil); err != nil {
+			return fmt.Errorf("park connections of %s: %w", a, err)
+		}
+	}
+	if s.recount(now) && s.activity.open == 0 && !s.activity.look(now, s.steered()) {
+		s.log.Info("app is idle and stops, the next connection starts it", "idle", s.options.IdleExit.String())
+		return ErrIdle
+	}
+	s.activity.last = now
+	s.ring = nil // settle puts the ring back
+	return nil
+}
+
+// recount counts the open connections of all instances; false if it cannot.
+func (s *Shim) recount(now time.Time) bool {
+	counts, err := s.count()
+	s.activity.at = now
+	if err != nil {
+		if !errors.Is(err, errCannotCount) {
+			s.log.Warn("count connections, ignoring", "error", err)
+		}
+		s.activity.counted = false
+		return false
+	}
+	s.activity.counted, s.activity.open = true, 0
+	for _, c := range counts {
+		s.activity.open += c.Open
+	}
+	return true
+}

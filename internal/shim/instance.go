@@ -1,0 +1,240 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// instance is one app@N as the shim knows it.
+type instance struct {
+	number    int
+	listeners map[*address]*listener
+	adopted   bool // listeners came from the FD store of an earlier shim
+
+	service      systemd.UnitState
+	serviceKnown bool
+	socket       systemd.UnitState
+	socketKnown  bool
+
+	draining int       // control clients that drain it
+	held     time.Time // drained, and PID 1 has not said yet that it stops; until then at most
+	failures int       // ends since it was last up
+	since    time.Time // of its present state
+	stall    stall
+}
+
+func newInstance(number int) *instance {
+	return &instance{number: number, listeners: make(map[*address]*listener), since: time.Now()}
+}
+
+// listener is one descriptor of an instance: a dup of what PID 1 and the instance hold, owned here.
+type listener struct {
+	fd     int
+	cookie uint64 // SO_COOKIE: which socket it is, over all dups
+	cgroup uint64 // of the socket unit; zero until connections are counted
+}
+
+// unwatched says that PID 1 does not poll the instance's listeners, so that shutdown(2) on them passes unseen: PID 1
+// fails a socket unit on which it meets EPOLLHUP (socket_dispatch_io in src/core/socket.c). It polls in state listening
+// and stops when a connection has come or the service runs.
+func (in *instance) unwatched() bool { return in.socketKnown && in.socket.SubState == "running" }
+
+// state is the instance's state as PID 1 tells it, before drains and ejection.
+func (in *instance) state() balance.State {
+	if !in.serviceKnown {
+		return balance.Down
+	}
+	switch in.service.ActiveState {
+	case "active", "reloading", "refreshing":
+		return balance.Up
+	case "activating":
+		if in.service.SubState == "auto-restart" || in.service.SubState == "auto-restart-queued" {
+			return balance.Down
+		}
+		return balance.Starting
+	case "deactivating":
+		return balance.Draining
+	}
+	return balance.Down
+}
+
+// unitChanged takes in what PID 1 says of one unit.
+func (s *Shim) unitChanged(u systemd.UnitState) {
+	unit, ok := s.options.App.ParseUnit(u.Name)
+	if !ok {
+		return
+	}
+	if unit.Role == app.RoleSocket {
+		s.parkingWatched = u.SubState != "running"
+		return
+	}
+	in := s.instances[unit.Instance]
+	if in == nil {
+		return // an event that was on its way when the instance was dropped
+	}
+	switch unit.Role {
+	case app.RoleInstance:
+		s.serviceChanged(in, u)
+	case app.RoleInstanceSocket:
+		in.socket, in.socketKnown = u, true
+		if u.ActiveState == "inactive" || u.ActiveState == "failed" {
+			s.socketGone(in)
+		}
+	}
+}
+
+func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
+	before, known := in.state(), in.serviceKnown
+	in.service, in.serviceKnown = u, true
+	now := in.state()
+	if before == now && known {
+		return
+	}
+	switch {
+	case now == balance.Up:
+		in.failures = 0
+	case now == balance.Down && before != balance.Draining && known:
+		in.failures++
+	}
+	in.since = time.Now()
+	in.stall = stall{}
+	in.held = time.Time{}
+	s.move(in)
+	if known || now != balance.Down {
+		s.log.Info("instance is "+now.String(), "instance", in.number, "was", before.String())
+	}
+}
+
+// move gives the pool the state that follows from PID 1's word and from drains.
+func (s *Shim) move(in *instance) {
+	state := in.state()
+	if state == balance.Up && (in.draining > 0 || !in.held.IsZero()) {
+		state = balance.Draining
+	}
+	if err := s.pool.Move(in.number, state, time.Now()); err != nil {
+		s.log.Error("move instance, ignoring", "instance", in.number, "error", err)
+	}
+}
+
+// socketGone drops an instance whose socket unit ended. The event may be older than a listener that has joined since, so
+// PID 1 is asked what is true now.
+func (s *Shim) socketGone(in *instance) {
+	now, err := s.ask(s.options.App.InstanceSocket(in.number))
+	if err != nil {
+		s.log.Warn("read state of socket, ignoring", "instance", in.number, "error", err)
+		return
+	}
+	if now.ActiveState == "inactive" || now.ActiveState == "failed" {
+		s.drop(in)
+	}
+}
+
+// ask reads the state of a unit from PID 1, on a connection of its own: questions are rare, and a connection kept for
+// them would have to be mended after each restart of the bus.
+func (s *Shim) ask(unit string) (systemd.UnitState, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	conn, err := systemd.Dial(ctx, s.manager)
+	if err != nil {
+		return systemd.UnitState{}, err
+	}
+	defer conn.Close()
+	return conn.Unit(ctx, unit)
+}
+
+// askTimeout bounds a question to PID 1 that the loop waits for. PID 1 answers in well under a millisecond; it is deaf
+// during daemon-reload, seconds on hosts with thousands of units.
+const askTimeout = 5 * time.Second
+
+// drop forgets an instance and closes its listeners. Closing the last descriptor of a listener moves its queue to the
+// instances on the ring (net/ipv4/inet_connection_sock.c, inet_csk_listen_stop).
+func (s *Shim) drop(in *instance) {
+	s.pool.Remove(in.number)
+	delete(s.instances, in.number)
+	if err := s.setRing(time.Now()); err != nil {
+		s.log.Error("drop instance, ignoring", "instance", in.number, "error", err)
+	}
+	s.release(in)
+	s.units.Forget(s.options.App.Instance(in.number))
+	s.units.Forget(s.options.App.InstanceSocket(in.number))
+	for d := range s.drains {
+		if d.instance == in.number {
+			s.endDrain(d, drained{})
+		}
+	}
+	s.log.Info("instance left", "instance", in.number)
+}
+
+// release lets go of the listeners of an instance, here and in PID 1's store.
+func (s *Shim) release(in *instance) {
+	if err := s.notify.RemoveStored(s.options.App.InstanceSocket(in.number)); err != nil {
+		s.log.Warn("remove stored listener, ignoring", "instance", in.number, "error", err)
+	}
+	for a, l := range in.listeners {
+		if err := a.group.Remove(in.number); err != nil {
+			s.log.Warn("take listener off, ignoring", "instance", in.number, "error", err)
+		}
+		unix.Close(l.fd)
+		delete(in.listeners, a)
+	}
+}
+
+// join takes over the listeners of an instance. It owns fds, also when it fails.
+func (s *Shim) join(number int, fds []int) error {
+	found, err := s.match(fds)
+	if err != nil {
+		closeAll(fds)
+		return err
+	}
+	in := s.instances[number]
+	if in == nil {
+		in = newInstance(number)
+		if err := s.pool.Add(number, 0); err != nil {
+			closeAll(fds)
+			return err
+		}
+		s.instances[number] = in
+	}
+	if in.holds(found) {
+		closeAll(fds)
+		return nil
+	}
+	s.release(in)
+	if err := s.take(in, found); err != nil {
+		return err
+	}
+	if err := s.notify.StoreFilesUnpolled(s.options.App.InstanceSocket(number), fds...); err != nil {
+		return fmt.Errorf("store listeners of instance %d: %w", number, err)
+	}
+	s.units.Watch(s.options.App.Instance(number))
+	s.units.Watch(s.options.App.InstanceSocket(number))
+	s.log.Info("instance joined", "instance", number)
+	return nil
+}
+
+// take puts listeners into their groups; they are the instance's from then on.
+func (s *Shim) take(in *instance, found map[*address]*listener) error {
+	for a, l := range found {
+		in.listeners[a] = l
+		if err := a.group.Put(in.number, l.fd); err != nil {
+			return fmt.Errorf("put listener of instance %d for %s: %w", in.number, a, err)
+		}
+	}
+	return nil
+}
+
+func (in *instance) holds(found map[*address]*listener) bool {
+	for a, l := range found {
+		if have := in.listeners[a]; have == nil || have.cookie != l.cookie {
+			return false
+		}
+	}
+	return len(found) == len(in.listeners)
+}

@@ -1,0 +1,184 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// Status is the answer of method Status.
+type Status struct {
+	App       string           `json:"app"`
+	Path      string           `json:"path"`
+	Strategy  string           `json:"strategy"`
+	Line      string           `json:"status"` // what systemctl status shows
+	Addresses []AddressStatus  `json:"addresses"`
+	Instances []InstanceStatus `json:"instances"`
+}
+
+// AddressStatus is one public address. Counters start when its maps are made and outlive the shim.
+type AddressStatus struct {
+	Address  string `json:"address"`
+	Waiting  int    `json:"waiting"`  // connections at the parking listener now
+	Parked   uint64 `json:"parked"`   // connections that waited there so far
+	Migrated uint64 `json:"migrated"` // moved away from a listener that nobody served
+	Refused  uint64 `json:"refused"`  // while the app stopped
+	Unplaced uint64 `json:"unplaced"` // spread by the kernel's hash, as no listener was in the ring's slots
+}
+
+// InstanceStatus is one instance.
+type InstanceStatus struct {
+	Instance    int    `json:"instance"`
+	State       string `json:"state"` // up, starting, draining, down, stuck
+	PID         int    `json:"pid,omitempty"`
+	Connections int    `json:"connections"` // accepted and open; -1 if they cannot be counted here
+	Queued      int    `json:"queued"`      // wait to be accepted
+	Steered     uint64 `json:"steered"`     // connections given to it so far
+	Since       int64  `json:"sinceUSec"`   // CLOCK_REALTIME, of its state
+}
+
+// handle answers control clients; it runs on their goroutines.
+func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
+	switch r.Method {
+	case "Join":
+		return s.handleJoin(ctx, r)
+	case "Drain":
+		return s.drain(ctx, r)
+	case "Close":
+		return struct{}{}, s.run1(ctx, func() error { s.refuse(); return nil })
+	case "Status":
+		var status Status
+		err := s.run1(ctx, func() error { status = s.snapshot(); return nil })
+		return status, err
+	}
+	closeAll(r.FDs)
+	return nil, &control.Error{Name: control.ErrMethodNotFound, Reason: "no such method: " + r.Method}
+}
+
+// Handler is what a control.Server for this shim runs.
+func (s *Shim) Handler() control.Handler { return s.handle }
+
+// run1 runs f where the state is and returns its error, or that of ctx.
+func (s *Shim) run1(ctx context.Context, f func() error) error {
+	var err error
+	if !s.do(ctx, func() { err = f() }) {
+		return ctx.Err()
+	}
+	return err
+}
+
+func (s *Shim) handleJoin(ctx context.Context, r *control.Request) (any, error) {
+	var p struct {
+		Instance int `json:"instance"`
+	}
+	if err := r.Decode(&p); err != nil {
+		closeAll(r.FDs)
+		return nil, err
+	}
+	taken := false
+	err := s.run1(ctx, func() error { taken = true; return s.join(p.Instance, r.FDs) })
+	if !taken {
+		closeAll(r.FDs)
+	}
+	if err != nil {
+		err = &control.Error{Name: control.ErrListenerRefused, Reason: err.Error()}
+	}
+	return struct{}{}, err
+}
+
+// refuse closes the port in the kernel; see package lifecycle.
+func (s *Shim) refuse() {
+	s.closed = true
+	for _, a := range s.addresses {
+		a.group.Refuse()
+	}
+	s.log.Info("new connections are refused, the app stops")
+}
+
+// report tells PID 1 what systemctl status shall show, and that the app is ready once an instance may take connections.
+func (s *Shim) report(now time.Time) {
+	line := s.line()
+	if !s.ready && len(s.ring) > 0 {
+		s.ready = true
+		s.told(s.notify.Ready())
+		s.log.Info("app is ready", "after", now.Sub(s.started).Round(time.Millisecond).String())
+	}
+	if line != s.status {
+		s.status = line
+		s.told(s.notify.Status(line))
+	}
+}
+
+// line says it in one line: "4/4 instances up, 123 connections".
+func (s *Shim) line() string {
+	up := 0
+	var not []string
+	for _, b := range s.pool.Backends() {
+		if b.InRing() {
+			up++
+		} else {
+			not = append(not, fmt.Sprintf("%s@%d %s", s.options.App, b.ID, s.word(b)))
+		}
+	}
+	line := fmt.Sprintf("%d/%d instances up", up, len(s.instances))
+	if s.activity.counted {
+		line += fmt.Sprintf(", %d connections", s.activity.open)
+	}
+	const shown = 4 // PID 1 keeps the line in memory, and a terminal has one line for it
+	if len(not) > shown {
+		not = append(not[:shown], fmt.Sprintf("and %d more", len(not)-shown))
+	}
+	if len(not) > 0 {
+		line += "; " + strings.Join(not, ", ")
+	}
+	return line
+}
+
+// word is the state of an instance in a word, for status.
+func (s *Shim) word(b balance.Backend) string {
+	if b.Stuck {
+		return "stuck"
+	}
+	return b.State.String()
+}
+
+func (s *Shim) snapshot() Status {
+	counts, err := s.count()
+	if err != nil {
+		s.log.Warn("count connections, ignoring", "error", err)
+	}
+	status := Status{
+		App: string(s.options.App), Path: "steer", Strategy: string(s.options.Strategy), Line: s.line(),
+	}
+	for _, a := range s.addresses {
+		totals := a.group.Totals()
+		waiting, err := a.queue(a.parking)
+		if err != nil {
+			s.log.Warn("read parking queue, ignoring", "address", a.String(), "error", err)
+		}
+		status.Addresses = append(status.Addresses, AddressStatus{
+			Address: a.String(), Waiting: waiting, Parked: a.group.Steered(0),
+			Migrated: totals.Migrated, Refused: totals.Refused, Unplaced: totals.Unplaced,
+		})
+	}
+	for _, b := range s.pool.Backends() {
+		in := s.instances[b.ID]
+		is := InstanceStatus{
+			Instance: b.ID, State: s.word(b), PID: in.service.MainPID, Connections: -1, Since: in.since.UnixMicro(),
+		}
+		if c, ok := counts[b.ID]; ok {
+			is.Connections, is.Queued = c.Open-c.Queued, c.Queued
+		}
+		for _, a := range s.addresses {
+			is.Steered += a.group.Steered(b.ID)
+		}
+		status.Instances = append(status.Instances, is)
+	}
+	slices.SortFunc(status.Instances, func(a, b InstanceStatus) int { return a.Instance - b.Instance })
+	return status
+}
