@@ -1,0 +1,403 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// needBPF skips where programs cannot be loaded, unless the run must be complete.
+func needBPF(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("UNITGEN_CI") == "1" {
+		t.Fatal("must run as root: loading a BPF program needs CAP_BPF")
+	}
+	t.Skip("needs root: loading a BPF program needs CAP_BPF")
+}
+
+// bench is a shim around listeners of its own, driven by hand in place of Run.
+type bench struct {
+	*Shim
+	t         *testing.T
+	parking   int
+	listeners map[int]int // instance to the descriptor that it would have inherited
+}
+
+func newBench(t *testing.T, o Options) *bench {
+	t.Helper()
+	needBPF(t)
+	b := &bench{t: t, listeners: make(map[int]int)}
+	b.parking = b.listen(&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	o.App = "app"
+	// No manager answers there: states come from the test, as events would bring them.
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: systemd.Endpoint{Private: t.TempDir() + "/none"}})
+	t.Cleanup(units.Close)
+	dup, err := unix.Dup(b.parking)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(o, Inherited{Parking: []int{dup}}, &activation.Notifier{}, systemd.Endpoint{}, units, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.tick = time.NewTimer(time.Hour)
+	s.started = time.Now()
+	t.Cleanup(func() {
+		s.addresses[0].group.Close()
+		unix.Close(dup)
+		for _, in := range s.instances {
+			for _, l := range in.listeners {
+				unix.Close(l.fd)
+			}
+		}
+	})
+	b.Shim = s
+	return b
+}
+
+// listen makes a non-blocking member of the group at address.
+func (b *bench) listen(address unix.Sockaddr) int {
+	b.t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := unix.Bind(fd, address); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := unix.Listen(fd, 128); err != nil {
+		b.t.Fatal(err)
+	}
+	return fd
+}
+
+func (b *bench) address() unix.Sockaddr {
+	sa, err := unix.Getsockname(b.parking)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return sa
+}
+
+// up joins an instance and makes it serve.
+func (b *bench) up(number int) {
+	b.t.Helper()
+	fd := b.listen(b.address())
+	b.listeners[number] = fd
+	dup, err := unix.Dup(fd)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.join(number, []int{dup}); err != nil {
+		b.t.Fatal(err)
+	}
+	b.socket(number, "running")
+	b.service(number, "active", "running")
+}
+
+func (b *bench) service(number int, active, sub string) {
+	b.t.Helper()
+	b.unitChanged(systemd.UnitState{Name: b.options.App.Instance(number), ActiveState: active, SubState: sub})
+	b.settled()
+}
+
+func (b *bench) socket(number int, sub string) {
+	b.t.Helper()
+	b.unitChanged(systemd.UnitState{Name: b.options.App.InstanceSocket(number), ActiveState: "active", SubState: sub})
+	b.settled()
+}
+
+func (b *bench) settled() {
+	b.t.Helper()
+	if err := b.settle(time.Now()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// connect makes n connections and returns how many each listener has got; key 0 is the parking listener.
+func (b *bench) connect(n int) map[int]int {
+	b.t.Helper()
+	b.dial(n)
+	return b.accepted()
+}
+
+// dial makes n connections that stay open until the test ends.
+func (b *bench) dial(n int) {
+	b.t.Helper()
+	address := fmt.Sprintf("127.0.0.1:%d", b.address().(*unix.SockaddrInet4).Port)
+	for range n {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.t.Cleanup(func() { conn.Close() })
+	}
+}
+
+// accepted takes every connection that waits, of all listeners.
+func (b *bench) accepted() map[int]int {
+	got := make(map[int]int)
+	for number, fd := range b.listeners {
+		got[number] = acceptAll(b.t, fd)
+	}
+	if n := acceptAll(b.t, b.parking); n > 0 {
+		got[0] = n
+	}
+	return got
+}
+
+func (b *bench) queued(fd int) int {
+	b.t.Helper()
+	n, err := b.addresses[0].queue(fd)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return n
+}
+
+func acceptAll(t *testing.T, fd int) int {
+	for n := 0; ; n++ {
+		conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err == unix.EAGAIN {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(conn) })
+	}
+}
+
+func want(t *testing.T, what string, got, want map[int]int) {
+	t.Helper()
+	for number := range got {
+		if got[number] != want[number] {
+			t.Errorf("%s: connections by instance (0 is parking) %v, want %v", what, got, want)
+			return
+		}
+	}
+}
+
+func TestInstancesShareEvenlyWhileTheyAreUp(t *testing.T) {
+	b := newBench(t, Options{})
+	want(t, "no instance", b.connect(3), map[int]int{0: 3})
+	b.up(1)
+	b.up(2)
+	b.up(3)
+	want(t, "three instances", b.connect(30), map[int]int{1: 10, 2: 10, 3: 10})
+	b.service(2, "deactivating", "stop")
+	want(t, "one stops", b.connect(30), map[int]int{1: 15, 3: 15})
+	b.service(2, "activating", "start")
+	want(t, "one starts", b.connect(30), map[int]int{1: 15, 3: 15})
+	b.service(2, "active", "running")
+	want(t, "all again", b.connect(30), map[int]int{1: 10, 2: 10, 3: 10})
+}
+
+func TestParkedConnectionsGoToTheFirstInstance(t *testing.T) {
+	b := newBench(t, Options{})
+	b.dial(5)
+	b.up(1)
+	if n := b.queued(b.parking); n != 5 {
+		t.Fatalf("%d connections left while PID 1 polls the parking listener, want all 5 there", n)
+	}
+	b.unitChanged(systemd.UnitState{Name: "app.socket", ActiveState: "active", SubState: "running"})
+	b.settled()
+	want(t, "after PID 1 let go", b.accepted(), map[int]int{1: 5})
+}
+
+func TestQueueOfADeadInstanceMovesOnlyWhilePID1DoesNotPollIt(t *testing.T) {
+	b := newBench(t, Options{})
+	b.up(1)
+	b.up(2)
+	b.dial(8)
+	b.socket(1, "listening") // PID 1 polls before it tells that the service died
+	b.service(1, "activating", "auto-restart")
+	if n := b.queued(b.listeners[1]); n != 4 {
+		t.Fatalf("%d connections at the dead instance while PID 1 polls, want 4", n)
+	}
+	b.socket(1, "running")
+	want(t, "after PID 1 let go", b.accepted(), map[int]int{2: 8})
+}
+
+func TestStuckInstanceIsEjectedAndGetsAnotherChance(t *testing.T) {
+	b := newBench(t, Options{})
+	b.up(1)
+	b.up(2)
+	now := time.Now()
+	tick := func() {
+		t.Helper()
+		now = now.Add(tickBusy)
+		if err := b.look(now); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.settle(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tick()
+	for range stuckAfter + 1 { // instance 1 accepts nothing, instance 2 all
+		b.dial(2)
+		acceptAll(t, b.listeners[2])
+		tick()
+	}
+	if one, _ := b.pool.Backend(1); !one.Stuck {
+		t.Fatal("instance 1 accepts nothing and is on the ring")
+	}
+	if n := b.queued(b.listeners[1]); n != 0 {
+		t.Errorf("%d connections wait at the stuck instance, want 0", n)
+	}
+	b.accepted()
+	want(t, "while it is off", b.connect(4), map[int]int{2: 4})
+	now = now.Add(ejectFirst)
+	tick()
+	if one, _ := b.pool.Backend(1); one.Stuck {
+		t.Error("instance 1 is still off the ring after its time")
+	}
+	want(t, "after its time", b.connect(4), map[int]int{1: 2, 2: 2})
+}
+
+func TestNobodyIsEjectedWhenAllAreBusy(t *testing.T) {
+	b := newBench(t, Options{})
+	b.up(1)
+	b.up(2)
+	now := time.Now()
+	for range 3 * stuckAfter {
+		b.dial(2)
+		now = now.Add(tickBusy)
+		if err := b.look(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, in := range b.pool.Backends() {
+		if in.Stuck {
+			t.Errorf("instance %d was ejected though no other keeps up", in.ID)
+		}
+	}
+}
+
+func TestStartFailsWhenEveryInstanceKeepsFailing(t *testing.T) {
+	b := newBench(t, Options{StartTimeout: time.Hour})
+	b.up(1)
+	b.instances[1].serviceKnown = false
+	b.Shim.ready = false
+	if err := b.pool.Move(1, balance.Down, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	b.setRing(time.Now())
+	for i := range failuresBeforeReady {
+		if err := b.lookStart(time.Now()); err != nil {
+			t.Fatalf("gave up after %d failures: %v", i, err)
+		}
+		b.serviceChanged(b.instances[1], systemd.UnitState{ActiveState: "activating", SubState: "start"})
+		b.serviceChanged(b.instances[1], systemd.UnitState{ActiveState: "activating", SubState: "auto-restart", Result: "exit-code", ExecMainStatus: 3})
+	}
+	err := b.lookStart(time.Now())
+	if err == nil || !strings.Contains(err.Error(), "app@1.service") || !strings.Contains(err.Error(), "last exit status 3") {
+		t.Errorf("error %v, want one that names the instance and its exit status", err)
+	}
+}
+
+func TestStartFailsWhenNothingIsReadyInTime(t *testing.T) {
+	b := newBench(t, Options{StartTimeout: time.Second})
+	err := b.lookStart(b.started.Add(time.Second))
+	if err == nil || !strings.Contains(err.Error(), "no instance is enabled (systemctl enable app@1.service)") {
+		t.Errorf("error %v, want the command that enables an instance", err)
+	}
+}
+
+func TestDrainTakesOffTheRingAtOnceAndEndsByTimeOut(t *testing.T) {
+	b := newBench(t, Options{DrainTimeout: time.Second})
+	b.up(1)
+	b.up(2)
+	d := b.beginDrain(1)
+	want(t, "while 1 drains", b.connect(4), map[int]int{2: 4})
+	b.countDrains() // nothing to count with: the time-out decides
+	select {
+	case got := <-d.done:
+		t.Fatalf("drain ended early: %+v", got)
+	default:
+	}
+	d.deadline = time.Now()
+	b.countDrains()
+	if got := <-d.done; !got.TimedOut {
+		t.Errorf("drain ended with %+v, want a time-out", got)
+	}
+	b.forgetDrain(d)
+	b.settled()
+	want(t, "drained, not yet stopped", b.connect(4), map[int]int{2: 4})
+	b.endHolds(time.Now().Add(2 * drainHold))
+	b.settled()
+	want(t, "drained and never stopped", b.connect(4), map[int]int{1: 2, 2: 2})
+}
+
+func TestJoinRefusesWhatIsNotAListenerOfTheApp(t *testing.T) {
+	b := newBench(t, Options{})
+	other := b.listen(&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	for what, fd := range map[string]int{"another port": other, "not a socket": int(os.Stdin.Fd())} {
+		dup, err := unix.Dup(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.join(1, []int{dup}); err == nil {
+			t.Errorf("%s: joined", what)
+		}
+		if _, err := unix.FcntlInt(uintptr(dup), unix.F_GETFD, 0); err != unix.EBADF {
+			t.Errorf("%s: descriptor is still open", what)
+		}
+	}
+	if len(b.instances) != 0 {
+		t.Errorf("%d instances after refused joins", len(b.instances))
+	}
+}
+
+func TestStatesFollowPID1(t *testing.T) {
+	for _, c := range []struct {
+		active, sub string
+		want        balance.State
+	}{
+		{"active", "running", balance.Up},
+		{"reloading", "reload", balance.Up},
+		{"activating", "start", balance.Starting},
+		{"activating", "start-post", balance.Starting},
+		{"activating", "auto-restart", balance.Down},
+		{"activating", "auto-restart-queued", balance.Down},
+		{"deactivating", "stop", balance.Draining},
+		{"deactivating", "stop-sigterm", balance.Draining},
+		{"inactive", "dead", balance.Down},
+		{"failed", "failed", balance.Down},
+		{"maintenance", "cleaning", balance.Down},
+	} {
+		in := newInstance(1)
+		in.service, in.serviceKnown = systemd.UnitState{ActiveState: c.active, SubState: c.sub}, true
+		if got := in.state(); got != c.want {
+			t.Errorf("%s/%s is %v, want %v", c.active, c.sub, got, c.want)
+		}
+	}
+}
+
+func TestRequestsEndWithTheirContext(t *testing.T) {
+	s := &Shim{requests: make(chan func())}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s.do(ctx, func() { t.Error("ran") }) {
+		t.Error("a request was run that nobody waits for")
+	}
+}
