@@ -1,0 +1,220 @@
+package activation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// defaultGrace is longer than a busy client thinks between two requests, and short beside a rollout.
+	defaultGrace = time.Second
+	// defaultDrainTimeout is well below systemd's TimeoutStopSec= of 90 s, so that the end is ours and not SIGKILL.
+	defaultDrainTimeout = 30 * time.Second
+)
+
+// ServeOptions are the options of Serve. The zero value works.
+type ServeOptions struct {
+	// Notifier tells the service manager how far Serve is. It is only lent. Nil tells nobody.
+	Notifier *Notifier
+	// Grace is how long after the end of ctx new connections are still accepted, and how long a connection must have been
+	// idle before Serve closes it. A request that crosses the close on the wire is lost, and HTTP/1.1 has no means against
+	// that, so it must be longer than the pause between two requests of a client worth keeping. Zero means 1 s, less than
+	// zero none.
+	Grace time.Duration
+	// DrainTimeout is how long after the end of ctx the last request may end. Zero means 30 s. TimeoutStopSec= must be
+	// longer.
+	DrainTimeout time.Duration
+}
+
+// Serve serves HTTP on listeners until ctx ends, then drains, and returns nil when no request was cut off.
+//
+// It sends READY=1 once every listener is being accepted on, and WATCHDOG=1 while it runs if the unit has WatchdogSec=.
+// When ctx ends it sends STOPPING=1, and then:
+//
+//   - Every response to a request that comes in from then on carries "Connection: close" (GOAWAY in HTTP/2), so busy
+//     clients leave by themselves between two requests.
+//   - New connections are accepted for Grace, or until no connection is open, because the balancer may only learn of
+//     the end now. Then the connections that the kernel has queued are accepted too, and the listeners closed. What
+//     comes later waits in the queue of the passed socket, which PID 1 holds open for the next process.
+//   - Connections that were idle for Grace are closed, and those that never sent a request after 5 s. Requests in
+//     flight finish.
+//   - After DrainTimeout what is left is cut off, and Serve returns an error.
+//
+// Serve takes over server and listeners, closes both, and wraps server.Handler and server.ConnState; set everything
+// before and use neither afterwards. If server.TLSConfig is set it serves TLS with the certificates there. Hijacked
+// connections (WebSocket) are their handler's: Serve does not wait for them, server.RegisterOnShutdown can tell them.
+//
+// A listener that fails ends the others as the end of ctx does, and Serve returns its error. What can be survived, such
+// as a watchdog ping that did not get through, goes to server.ErrorLog.
+func Serve(ctx context.Context, server *http.Server, listeners []net.Listener, options ServeOptions) error {
+	if len(listeners) == 0 {
+		return errors.New("serve http: no listeners")
+	}
+	if options.Grace == 0 {
+		options.Grace = defaultGrace
+	}
+	if options.DrainTimeout == 0 {
+		options.DrainTimeout = defaultDrainTimeout
+	}
+	s := &serving{
+		server:  server,
+		options: options,
+		conns:   watchConnections(server),
+		ended:   make(chan error, len(listeners)),
+	}
+	return s.run(ctx, listeners)
+}
+
+// serving is one call of Serve. Only the goroutine in run reads and writes it; accept goroutines report through ended,
+// and connections through conns.
+type serving struct {
+	server  *http.Server
+	options ServeOptions
+	conns   *connections
+	queues  []*queue
+	ended   chan error       // one message of every accept goroutine, when it ends
+	running int              // accept goroutines that have not sent it yet
+	ping    <-chan time.Time // nil: no watchdog
+	failed  error            // why the drain began, if not by ctx
+}
+
+func (s *serving) run(ctx context.Context, listeners []net.Listener) error {
+	if interval := s.options.Notifier.WatchdogInterval(); interval > 0 {
+		ticker := time.NewTicker(max(interval/2, time.Millisecond))
+		defer ticker.Stop()
+		s.ping = ticker.C
+	}
+	serve := s.server.Serve
+	if s.server.TLSConfig != nil { // asked here, once: Server.Serve sets it
+		serve = func(l net.Listener) error { return s.server.ServeTLS(l, "", "") }
+	}
+	for _, l := range listeners {
+		q := newQueue(l)
+		s.queues = append(s.queues, q)
+		s.running++
+		go accept(serve, q, s.ended)
+	}
+	if err := s.options.Notifier.Ready(); err != nil {
+		s.failed = fmt.Errorf("serve http: %w", err)
+	}
+	s.await(ctx.Done(), nil, func() bool { return ctx.Err() != nil || s.failed != nil })
+	return errors.Join(s.failed, s.drain())
+}
+
+// accept runs one accept loop. It ends when the queue was stopped or its listener fails, and closes it.
+func accept(serve func(net.Listener) error, q *queue, ended chan<- error) {
+	ended <- serve(q)
+}
+
+func (s *serving) drain() error {
+	begin := s.conns.drain()
+	deadline := begin.Add(s.options.DrainTimeout)
+	if err := s.options.Notifier.Stopping(); err != nil {
+		s.logf("activation: %v, ignoring", err)
+	}
+
+	s.awaitUntil(earlier(begin.Add(s.options.Grace), deadline), s.conns.none)
+
+	for _, q := range s.queues {
+		if err := q.stop(); err != nil {
+			s.logf("activation: %v, ignoring", err)
+		}
+	}
+	s.await(nil, nil, func() bool { return s.running == 0 })
+
+	// A response that was under way when the drain began did not say "close", so its client may come back on the
+	// connection. Wait for each such client as long as for those that were idle at the beginning.
+	for !s.conns.none() {
+		quiet := earlier(s.conns.idleSince().Add(s.options.Grace), deadline)
+		if !time.Now().Before(quiet) {
+			break
+		}
+		s.awaitUntil(quiet, s.conns.none)
+	}
+	return s.shutdown(deadline)
+}
+
+// shutdown closes idle connections and waits for the others. http.Server.Shutdown looks every half second; the end of
+// the last connection ends it at once. It returns nil already when it has closed the idle ones, before their goroutines
+// have noticed.
+func (s *serving) shutdown(deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	finished := make(chan struct{})
+	go shutdownServer(ctx, s.server, finished)
+	s.await(finished, nil, func() bool {
+		if s.conns.none() {
+			cancel()
+		}
+		return closed(finished)
+	})
+	s.awaitUntil(deadline, s.conns.none)
+	if s.conns.none() {
+		return nil
+	}
+	err := fmt.Errorf("drain http: %d connections still busy after %s", s.conns.open.Load(), s.options.DrainTimeout)
+	return errors.Join(err, s.server.Close())
+}
+
+// shutdownServer needs no result: whether connections are left is what counts, and the listeners are closed already.
+func shutdownServer(ctx context.Context, server *http.Server, finished chan<- struct{}) {
+	defer close(finished)
+	_ = server.Shutdown(ctx)
+}
+
+func (s *serving) awaitUntil(t time.Time, done func() bool) {
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	s.await(nil, timer.C, done)
+}
+
+// await keeps the watchdog fed until done says true or the timer fires. done is asked again whenever an accept loop
+// ended or the connections changed, and when wake is closed, upon which it must say true.
+func (s *serving) await(wake <-chan struct{}, timer <-chan time.Time, done func() bool) {
+	for !done() {
+		select {
+		case <-wake:
+		case <-timer:
+			return
+		case <-s.conns.changed:
+		case err := <-s.ended:
+			s.running--
+			if !errors.Is(err, http.ErrServerClosed) {
+				s.failed = errors.Join(s.failed, fmt.Errorf("serve http: %w", err))
+			}
+		case <-s.ping:
+			if err := s.options.Notifier.Watchdog(); err != nil {
+				s.logf("activation: %v, ignoring", err)
+			}
+		}
+	}
+}
+
+func (s *serving) logf(format string, args ...any) {
+	if s.server.ErrorLog == nil {
+		log.Printf(format, args...) // as net/http does
+		return
+	}
+	s.server.ErrorLog.Printf(format, args...)
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

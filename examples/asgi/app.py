@@ -1,0 +1,19 @@
+"""An ASGI program; uvicorn serves on the socket that systemd passes: uvicorn --fd 3 app:app"""
+
+import asyncio
+import os
+import urllib.parse
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    if scope["path"] == "/slow":
+        query = urllib.parse.parse_qs(scope["query_string"].decode())
+        await asyncio.sleep(int(query.get("ms", ["0"])[0]) / 1000)
+    body = "instance={} pid={} version={}\n".format(
+        os.environ.get("INSTANCE", "?"), os.getpid(), os.environ.get("APP_VERSION", "1")
+    ).encode()
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

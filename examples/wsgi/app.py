@@ -1,0 +1,16 @@
+"""A WSGI program; gunicorn takes the socket that systemd passes by itself: gunicorn app:app"""
+
+import os
+import time
+import urllib.parse
+
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        query = urllib.parse.parse_qs(environ["QUERY_STRING"])
+        time.sleep(int(query.get("ms", ["0"])[0]) / 1000)
+    body = "instance={} pid={} version={}\n".format(
+        os.environ.get("INSTANCE", "?"), os.getpid(), os.environ.get("APP_VERSION", "1")
+    ).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
