@@ -1,0 +1,49 @@
+# make test and make demo need root on Debian 12 or 13 with Go; test/prepare installs what else they need.
+
+GO        ?= go
+PREFIX    ?= /usr
+DESTDIR   ?=
+# Further flags of go test, such as -v or -json.
+TESTFLAGS ?=
+
+.PHONY: all build check unit integration test demo bench install clean
+
+all: build
+
+# Static, so that the same files run on every distribution and in the tests' containers.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/unitgen ./cmd/unitgen
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lbshim ./cmd/lbshim
+
+check:
+	$(GO) vet ./...
+	$(GO) vet -tags integration ./...
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt: not formatted:" $$files >&2; exit 1; }
+
+unit:
+	$(GO) test $(TESTFLAGS) ./...
+
+# Under a real systemd, see test/rig. What this machine cannot run is skipped, or fails if UNITGEN_CI=1.
+integration: build
+	$(GO) test $(TESTFLAGS) -tags integration -count=1 -timeout 30m ./test/...
+
+# One after the other, with -j too: prepare installs the compiler that the race detector needs.
+test:
+	test/prepare
+	$(MAKE) check
+	$(GO) test $(TESTFLAGS) -race ./...
+	$(MAKE) integration
+
+demo: build
+	test/prepare
+	$(GO) run ./test/demo
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+install: build
+	install -D -m 755 bin/unitgen $(DESTDIR)$(PREFIX)/bin/unitgen
+	install -D -m 755 bin/lbshim $(DESTDIR)$(PREFIX)/lib/unitgen/lbshim
+
+clean:
+	rm -rf bin
