@@ -1,0 +1,98 @@
+package sockdiag
+
+import "time"
+
+// DefaultQuiet is how long nothing may have moved on a quiet connection: longer than a pause within an answer or a
+// retransmission on a good path, short beside any drain time-out.
+const DefaultQuiet = time.Second
+
+// Stat counts connections. Each open one is exactly one of queued, busy, unsure and quiet.
+//
+// The kernel knows when bytes last went each way, not what they mean. For protocols with one request at a time on a
+// connection (HTTP/1, most database protocols) quiet means: answered, and idle since. For others it is a guess: with
+// requests in parallel (HTTP/2, pipelining) one may be waiting behind the answer to another, a stream may pause for
+// longer than Filter.Quiet, and a client that only talks (or answered a ping last) stays busy for ever. So end a wait
+// by quiet, and end it by a time-out; then stop the instance by its own orderly way, never by SIGKILL.
+//
+// Quiet comes by mere time, with no event: a drain must look again after Filter.Quiet.
+type Stat struct {
+	// Open are the connections that an instance holds or is about to: states ESTABLISHED and CLOSE_WAIT.
+	Open int
+	// Queued are not accepted yet; they wait in the listener's queue and are lost if it closes.
+	Queued int
+	// Busy are accepted, and bytes moved lately, or bytes are unread, unsent or unacknowledged, or bytes came in
+	// after the last that went out: a request waits for its answer.
+	Busy int
+	// Unsure are not busy, unless a request came in the same tick of the kernel's clock (CONFIG_HZ: 1 to 10 ms) in
+	// which the answer before it went out. A client that asks again at once on a fast path looks so, and so does the
+	// first request of a connection, answered within the tick. Wait for them longer, but not for ever.
+	Unsure int
+}
+
+// Quiet is the number of accepted connections with nothing to do: all was answered, or nothing was ever asked.
+func (s Stat) Quiet() int { return s.Open - s.Queued - s.Busy - s.Unsure }
+
+// delayedAck is the longest that a peer may hold back its acknowledgement (RFC 9293 section 3.8.6.3).
+const delayedAck = 500 * time.Millisecond
+
+func (f *Filter) quiet() time.Duration {
+	if f.Quiet == 0 {
+		return DefaultQuiet
+	}
+	return f.Quiet
+}
+
+func (s *Stat) add(c *socket, quiet time.Duration) {
+	s.Open++
+	switch {
+	case c.inode == 0:
+		// In these states only a connection that no accept(2) has returned is without a struct socket.
+		s.Queued++
+	case c.pending():
+		s.Busy++
+	default:
+		switch c.info.activity(quiet) {
+		case busy:
+			s.Busy++
+		case unsure:
+			s.Unsure++
+		}
+	}
+}
+
+// pending tells whether bytes wait on either side, or may for all that is known.
+func (c *socket) pending() bool {
+	unread := c.rqueue
+	if c.state == stateCloseWait && unread > 0 {
+		unread-- // the client's FIN counts as one until read(2) has returned 0
+	}
+	return !c.hasInfo || unread > 0 || c.wqueue > 0
+}
+
+type activity int
+
+const (
+	idle activity = iota
+	busy
+	unsure
+)
+
+func (i *info) activity(quiet time.Duration) activity {
+	switch {
+	case min(i.sinceSent, i.sinceRecv) < quiet:
+		return busy // a connection that never carried a byte was opened just now: its request is on the way
+	case i.segsIn == 0:
+		return idle
+	case i.segsOut == 0, i.sinceRecv < i.sinceSent:
+		return busy
+	case i.sinceSent < i.sinceRecv:
+		return idle
+	}
+	// Received and sent in the same tick. An answer is acknowledged by its own segment when the client has nothing
+	// more to ask, up to delayedAck later; a next request would carry the acknowledgement, and come with it. Later
+	// than that it is the answer to a keep-alive probe.
+	if late := i.sinceRecv - i.sinceAck; late > 0 && late <= delayedAck {
+		return idle
+	}
+	return unsure
+}

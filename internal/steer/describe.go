@@ -1,0 +1,70 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listener is what Describe learned of a listening socket.
+type Listener struct {
+	Address   netip.AddrPort // as bound; [::] for a dual-stack listener
+	DualStack bool           // IPv6 that takes IPv4 too (no IPV6_V6ONLY)
+	Cookie    uint64         // SO_COOKIE: the same for each duplicate of one socket, never used again
+}
+
+// Describe says what fd is, or why it cannot be steered to: it must be a TCP socket over IPv4 or IPv6 that listens with
+// SO_REUSEPORT. It borrows fd and changes nothing on it.
+func Describe(fd int) (Listener, error) {
+	for _, want := range []struct {
+		option, value int
+		cause         string
+	}{
+		{unix.SO_TYPE, unix.SOCK_STREAM, "not a stream socket"},
+		{unix.SO_PROTOCOL, unix.IPPROTO_TCP, "not TCP (MPTCP, SCTP and unix sockets cannot be steered)"},
+		{unix.SO_ACCEPTCONN, 1, "it does not listen"},
+		{unix.SO_REUSEPORT, 1, "SO_REUSEPORT is off (its socket unit needs ReusePort=yes)"},
+	} {
+		got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, want.option)
+		if err != nil {
+			return Listener{}, fmt.Errorf("describe listener: getsockopt: %w", err)
+		}
+		if got != want.value {
+			return Listener{}, errors.New("describe listener: " + want.cause)
+		}
+	}
+	cookie, err := cookieOf(fd)
+	if err != nil {
+		return Listener{}, fmt.Errorf("describe listener: %w", err)
+	}
+	l := Listener{Cookie: cookie}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return Listener{}, fmt.Errorf("describe listener: getsockname: %w", err)
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		l.Address = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		l.Address = netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		if err != nil {
+			return Listener{}, fmt.Errorf("describe listener: getsockopt IPV6_V6ONLY: %w", err)
+		}
+		l.DualStack = only == 0
+	default:
+		return Listener{}, fmt.Errorf("describe listener: address is %T, not IPv4 or IPv6", name)
+	}
+	return l, nil
+}
+
+// cookieOf returns the number that the kernel gave the socket behind fd (SO_COOKIE, net/core/sock_diag.c).
+func cookieOf(fd int) (uint64, error) {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("getsockopt SO_COOKIE: %w", err)
+	}
+	return cookie, nil
+}

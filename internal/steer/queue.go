@@ -1,0 +1,25 @@
+package steer
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Queue returns how many connections wait in a listener's accept queue and how many fit in it. It borrows fd and costs
+// one system call; any duplicate of the listener will do.
+//
+// For a listening socket the kernel puts both in struct tcp_info: tcpi_unacked is sk_ack_backlog and tcpi_sacked is
+// sk_max_ack_backlog (net/ipv4/tcp.c, tcp_get_info).
+func Queue(fd int) (queued, backlog int, err error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read accept queue: getsockopt TCP_INFO: %w", err)
+	}
+	if info.State != tcpListen {
+		return 0, 0, fmt.Errorf("read accept queue: socket does not listen (TCP state %d)", info.State)
+	}
+	return int(info.Unacked), int(info.Sacked), nil
+}
+
+const tcpListen = 10 // TCP_LISTEN, include/net/tcp_states.h

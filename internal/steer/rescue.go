@@ -1,0 +1,85 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNowhere says that a queue cannot be moved because no other slot would take it: then the kernel would spread it over
+// all members by hash, drained ones too.
+var ErrNowhere = errors.New("no other member to move to")
+
+// Rescue moves the connections that wait in a listener's accept queue to the members of the ring, in its order, or to
+// the parking listener if the ring is empty, and returns how many waited. slot is the listener's; it may still be on the
+// ring, but then new connections follow at once. It borrows the listener and costs about 50 microseconds.
+//
+// The kernel moves a queue when its listener stops listening, so the listener does that for an instant: a program that
+// is just calling accept() on it, blocking, gets EINVAL, and one that polls sees a hang-up that is over when it looks.
+// That is fine for one that is dead or stuck, which is what this is for. Connections whose handshake is under way arrive
+// at the old listener later: look at Queue again after a round trip.
+//
+// With nothing in the queue the listener is left alone.
+func (g *Group) Rescue(slot, listener int) (moved int, err error) {
+	if err := checkSlot(slot); err != nil {
+		return 0, fmt.Errorf("rescue queue: %w", err)
+	}
+	queued, backlog, err := Queue(listener)
+	if err != nil || queued == 0 {
+		return 0, err
+	}
+	if err := g.checkRefuge(slot); err != nil {
+		return 0, fmt.Errorf("rescue queue of slot %d: %w", slot, err)
+	}
+	if err := relisten(listener, backlog); err != nil {
+		return 0, fmt.Errorf("rescue queue of slot %d: %w", slot, err)
+	}
+	// The kernel emptied the slot when the socket stopped listening (bpf_sk_reuseport_detach).
+	return queued, g.Put(slot, listener)
+}
+
+// checkRefuge makes sure that the program will find a slot to move to, whichever ring entry it begins with: the parking
+// listener, or if that is the one to empty, every member of the ring.
+func (g *Group) checkRefuge(slot int) error {
+	refuges := []uint16{Parking}
+	if slot == Parking {
+		refuges = g.Ring()
+		slices.Sort(refuges)
+		refuges = slices.Compact(refuges)
+	}
+	if len(refuges) == 0 {
+		return fmt.Errorf("the ring is empty: %w", ErrNowhere)
+	}
+	for _, r := range refuges {
+		cookie, err := g.Member(int(r))
+		if err != nil {
+			return err
+		}
+		if cookie == 0 {
+			return fmt.Errorf("slot %d is empty: %w", r, ErrNowhere)
+		}
+	}
+	return nil
+}
+
+// relisten ends and resumes listening on a socket: shutdown(SHUT_RD) is tcp_disconnect for a listener, upon which the
+// kernel migrates its queue, and listen() brings it back into its reuseport group, as the last member.
+//
+// The two calls must be adjacent. PID 1 fails a socket unit on whose listener it sees a hang-up, and between the calls
+// there is one to see. So they are made raw, without the scheduler of Go between them.
+func relisten(listener, backlog int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_, _, down := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(listener), unix.SHUT_RD, 0)
+	_, _, up := unix.RawSyscall(unix.SYS_LISTEN, uintptr(listener), uintptr(backlog), 0)
+	if down != 0 {
+		return fmt.Errorf("shutdown listener: %w", down)
+	}
+	if up != 0 {
+		return fmt.Errorf("listen: %w", up)
+	}
+	return nil
+}

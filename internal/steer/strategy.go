@@ -1,0 +1,214 @@
+package steer
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf/asm"
+)
+
+// Strategy is how the program picks from the ring. The zero value is RoundRobin.
+type Strategy uint8
+
+const (
+	RoundRobin       Strategy = iota // in the order of the ring
+	LeastConnections                 // fewest open connections for its weight, in turn among equals; needs Count
+)
+
+const (
+	// maxScan is up to how many members are all compared; of more the better of two random ones is picked, which is
+	// nearly as even and does not grow.
+	maxScan = 64
+
+	// Reservations are kept by windows of 2^30 ns, about a second: longer than a handshake takes, and short enough that
+	// connection requests that are never completed do not count for long.
+	windowShift = 30
+
+	stackWindow = -32 // u64: the current window, in the high half
+	stackBest   = -40 // u64: position of the best so far
+)
+
+// Pick makes the group pick by strategy s from now on; the ring stays. It borrows listener, any of the group's.
+// LeastConnections without Count, or AdoptCount, is refused: all counts would be zero.
+func (g *Group) Pick(s Strategy, listener int) error {
+	if s == LeastConnections && g.marks == nil {
+		return fmt.Errorf("pick by least connections: connections are not counted")
+	}
+	program, err := loadProgram(s, g.slots, g.shared)
+	if err != nil {
+		return err
+	}
+	if err := attach(listener, program.FD()); err != nil {
+		program.Close()
+		return err
+	}
+	g.program.Close()
+	g.program = program
+	ring := g.Ring()
+	g.strategy = s
+	return g.SetRing(ring)
+}
+
+// entries puts a ring in the form that the program of strategy s reads: for RoundRobin each slot as often as it is in
+// the ring, for LeastConnections once, with that number as its weight.
+func entries(s Strategy, ring []uint16) []uint32 {
+	all := make([]uint32, 0, len(ring))
+	at := make(map[uint16]int)
+	for _, slot := range ring {
+		i, seen := at[slot]
+		switch {
+		case s == RoundRobin:
+			all = append(all, uint32(slot))
+		case seen:
+			all[i] += 1 << weightShift
+		default:
+			at[slot] = len(all)
+			all = append(all, uint32(slot)|1<<weightShift)
+		}
+	}
+	return all
+}
+
+// unfold is the inverse of entries, but for the order of a ring for LeastConnections, where it means nothing.
+func unfold(entries []uint32) []uint16 {
+	ring := make([]uint16, 0, len(entries))
+	for _, e := range entries {
+		for range max(e>>weightShift, 1) {
+			ring = append(ring, uint16(e))
+		}
+	}
+	return ring
+}
+
+// chooseLeast replaces the number of the pick in regPos by the position of the member with the fewest connections, open
+// or under way, for its weight. It looks at members from the number's position on, so that equals take turns.
+//
+// Open connections alone would not do: the count of a member rises only when a handshake is complete, and all requests
+// of one round trip would go to the same member. So each pick is a reservation, which the counting program ends.
+func chooseLeast() asm.Instructions {
+	ins := asm.Instructions{
+		asm.FnKtimeGetNs.Call().WithSymbol("choose"),
+		asm.RSh.Imm(asm.R0, windowShift),
+		asm.LSh.Imm(asm.R0, 32),
+		asm.StoreMem(asm.RFP, stackWindow, asm.R0, asm.DWord),
+		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "park"),
+		asm.Mod.Reg(regPos, asm.R1),
+		asm.JGT.Imm(asm.R1, maxScan, "random"),
+	}
+	ins = append(ins, scanAll()...)
+	return append(ins, bestOfTwo()...)
+}
+
+// scanAll compares all members. R4 is the position of the best, R5 its load.
+//
+// It is unrolled and without branches but the exits: a shim with CAP_BPF but without CAP_PERFMON gets its program
+// verified for speculative execution too, and there a loop never ends (EINVAL) and branches multiply the paths (EFAULT).
+func scanAll() asm.Instructions {
+	ins := asm.Instructions{
+		asm.Mov.Reg(asm.R4, regPos),
+		asm.LoadImm(asm.R5, 1<<62, asm.DWord),
+	}
+	for i := range maxScan {
+		ins = append(ins, load(regPos)...)
+		ins = append(ins,
+			// R1 = load < R5; by it R5 and R4 are replaced.
+			asm.Sub.Reg(asm.R0, asm.R5),
+			asm.Mov.Reg(asm.R1, asm.R0),
+			asm.RSh.Imm(asm.R1, 63),
+			asm.Mul.Reg(asm.R0, asm.R1),
+			asm.Add.Reg(asm.R5, asm.R0),
+			asm.Mov.Reg(asm.R2, regPos),
+			asm.Sub.Reg(asm.R2, asm.R4),
+			asm.Mul.Reg(asm.R2, asm.R1),
+			asm.Add.Reg(asm.R4, asm.R2),
+
+			asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
+			asm.JLE.Imm(asm.R1, int32(i)+1, "scanned"),
+			asm.Add.Imm(regPos, 1),
+			asm.Mod.Reg(regPos, asm.R1),
+		)
+	}
+	return append(ins,
+		asm.Mov.Reg(regPos, asm.R4).WithSymbol("scanned"),
+		asm.Ja.Label("deliver"),
+	)
+}
+
+// bestOfTwo compares two random members, which may be the same.
+func bestOfTwo() asm.Instructions {
+	ins := asm.Instructions{
+		asm.FnGetPrandomU32.Call().WithSymbol("random"),
+		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
+		asm.Mod.Reg(asm.R0, asm.R1),
+		asm.Mov.Reg(regPos, asm.R0),
+		asm.FnGetPrandomU32.Call(),
+		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
+		asm.Mod.Reg(asm.R0, asm.R1),
+		asm.Mov.Reg(regTries, asm.R0),
+	}
+	ins = append(ins, load(regPos)...)
+	ins = append(ins, asm.Mov.Reg(asm.R5, asm.R0))
+	ins = append(ins, load(regTries)...)
+	return append(ins,
+		asm.JGE.Reg(asm.R0, asm.R5, "deliver"),
+		asm.Mov.Reg(regPos, regTries),
+	)
+}
+
+// load computes R0 = (open + reserved + 1) * 2^16 / weight of the member at a position of the ring, without a
+// branch. It clobbers R1 to R3.
+func load(position asm.Register) asm.Instructions {
+	ins := entryAt(position)
+	ins = append(ins,
+		asm.Mov.Reg(asm.R3, asm.R1),
+		asm.RSh.Imm(asm.R3, weightShift),
+	)
+	ins = append(ins, slotBase()...)
+	return append(ins,
+		asm.Mov.Reg(asm.R1, asm.R2),
+		asm.Add.Imm(asm.R1, offOpen),
+		asm.LoadMem(asm.R0, asm.R1, 0, asm.DWord),
+		asm.Add.Imm(asm.R0, 1),
+
+		// A reservation word has its window in the high half: R1 = its count if that is the current one, else zero.
+		asm.Add.Imm(asm.R2, offReserved),
+		asm.LoadMem(asm.R1, asm.R2, 0, asm.DWord),
+		asm.LoadMem(asm.R2, asm.RFP, stackWindow, asm.DWord),
+		asm.Xor.Reg(asm.R1, asm.R2),
+		asm.Mov.Reg(asm.R2, asm.R1),
+		asm.RSh.Imm(asm.R2, 32),
+		asm.Sub.Imm(asm.R2, 1),
+		asm.RSh.Imm(asm.R2, 63),
+		asm.Mul.Reg(asm.R1, asm.R2),
+		asm.Add.Reg(asm.R0, asm.R1),
+
+		// Weight zero is one.
+		asm.Mov.Reg(asm.R2, asm.R3),
+		asm.Sub.Imm(asm.R2, 1),
+		asm.RSh.Imm(asm.R2, 63),
+		asm.Add.Reg(asm.R3, asm.R2),
+		asm.LSh.Imm(asm.R0, 16),
+		asm.Div.Reg(asm.R0, asm.R3),
+	)
+}
+
+// reserve adds one to the reservations of the slot whose base is in R2, or begins the current window with one. It is not
+// atomic with the beginning of a window on another CPU; what is lost or counted twice there is forgotten with the
+// window. A migration reserves nothing: its handshake is over.
+func reserve() asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R1, regCtx, ctxMigrating, asm.DWord),
+		asm.JNE.Imm(asm.R1, 0, "pass"),
+		asm.Add.Imm(asm.R2, offReserved),
+		asm.LoadMem(asm.R1, asm.R2, 0, asm.DWord),
+		asm.LoadMem(asm.R3, asm.RFP, stackWindow, asm.DWord),
+		asm.Xor.Reg(asm.R1, asm.R3),
+		asm.RSh.Imm(asm.R1, 32),
+		asm.JEq.Imm(asm.R1, 0, "same_window"),
+		asm.Or.Imm(asm.R3, 1),
+		asm.StoreMem(asm.R2, 0, asm.R3, asm.DWord),
+		asm.Ja.Label("pass"),
+		asm.Mov.Imm(asm.R1, 1).WithSymbol("same_window"),
+		asm.AddAtomic.Mem(asm.R2, asm.R1, asm.DWord, 0),
+	}
+}
