@@ -25,10 +25,25 @@ type Stored struct {
 	FD   int
 }
 
+// group is how the connections of one address are steered; see steer.Group for the contract.
+type group interface {
+	Put(slot, listener int) error
+	Remove(slot int) error
+	SetRing(ring []uint16) error
+	Rescue(slot, listener int) (moved int, err error)
+	Refuse() error
+	Admit() error
+	Steered(slot int) uint64
+	Totals() steer.Totals
+	Close() error
+}
+
 // address is one public address: the group of listeners bound to it.
 type address struct {
-	group   *steer.Group
+	group   group
+	ebpf    *steer.Group // the same, where eBPF is at work
 	parking int
+	cgroup  uint64 // of app.socket; zero until connections are counted
 	steer.Listener
 }
 
@@ -43,6 +58,8 @@ func (a *address) storeName(what string) string {
 const (
 	storedSlots = "slots"
 	storedState = "state"
+	storedMarks = "marks"
+	storedLink  = "link"
 )
 
 // attach makes a group of each public listener, adopted where an earlier shim stored its maps, and gives the instances
@@ -80,20 +97,26 @@ func (s *Shim) openAddress(parking int, stored map[string][]int) (*address, erro
 		return nil, fmt.Errorf("take public listener: %w", err)
 	}
 	a := &address{parking: parking, Listener: description}
-	if a.group, err = s.adopt(a, stored); err != nil {
-		return nil, err
-	}
-	if a.group != nil {
+	if !s.kernel.Distribution {
+		if a.group, err = steer.NewClassic(parking); err != nil {
+			return nil, fmt.Errorf("steer %s: %w", a, err)
+		}
 		return a, nil
 	}
-	a.group, err = steer.New(parking, func(m steer.Maps) error {
-		return errors.Join(
-			s.notify.StoreFilesUnpolled(a.storeName(storedSlots), m.Slots),
-			s.notify.StoreFilesUnpolled(a.storeName(storedState), m.State))
-	})
+	if a.ebpf, err = s.adopt(a, stored); err != nil {
+		return nil, err
+	}
+	if a.ebpf == nil {
+		a.ebpf, err = steer.New(parking, func(m steer.Maps) error {
+			return errors.Join(
+				s.notify.StoreFilesUnpolled(a.storeName(storedSlots), m.Slots),
+				s.notify.StoreFilesUnpolled(a.storeName(storedState), m.State))
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("steer %s: %w", a, err)
 	}
+	a.group = a.ebpf
 	return a, nil
 }
 
@@ -108,7 +131,9 @@ func (s *Shim) adopt(a *address, stored map[string][]int) (*steer.Group, error) 
 	}
 	group, err := steer.Adopt(a.parking, steer.Maps{Slots: slots[0], State: state[0]})
 	if err == nil {
-		group.Admit()
+		if err := errors.Join(group.Admit(), s.adoptCount(a, group, stored)); err != nil {
+			return nil, errors.Join(err, group.Close())
+		}
 		s.log.Info("steering goes on with the ring of the shim before", "address", a.String())
 		return group, nil
 	}
@@ -116,7 +141,7 @@ func (s *Shim) adopt(a *address, stored map[string][]int) (*steer.Group, error) 
 		return nil, fmt.Errorf("adopt steering of %s: %w", a, err)
 	}
 	s.log.Info("steering starts anew", "address", a.String(), "reason", err.Error())
-	for _, what := range []string{storedSlots, storedState} {
+	for _, what := range []string{storedSlots, storedState, storedMarks, storedLink} {
 		if err := s.notify.RemoveStored(a.storeName(what)); err != nil {
 			return nil, err
 		}
@@ -183,6 +208,9 @@ func (s *Shim) addressOf(l steer.Listener) *address {
 // rescue moves what waits at a listener to the ring; it returns how many waited. A failure leaves them where they are.
 func (a *address) rescue(slot, fd int, log *slog.Logger) int {
 	moved, err := a.group.Rescue(slot, fd)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return a.relay(fd, log)
+	}
 	if err != nil && !errors.Is(err, steer.ErrNowhere) {
 		log.Error("move waiting connections, ignoring", "address", a.String(), "slot", slot, "error", err)
 	}

@@ -59,7 +59,13 @@ func (c *counter) watchEnds(on bool, ports []uint16) error {
 	return err
 }
 
-// count returns the open connections of every instance, in one walk through the kernel's table.
+// close ends the subscription: events that nobody reads would make PID 1 start the shim again.
+func (c *counter) close() error {
+	return c.watchEnds(false, nil)
+}
+
+// count returns the open connections of every instance, in one walk through the kernel's table. Number 0 are those that
+// were parked first: they carry the cgroup of app.socket, whoever has them now.
 func (s *Shim) count() (map[int]sockdiag.Stat, error) {
 	if s.counter.conn == nil {
 		return nil, errCannotCount
@@ -71,21 +77,36 @@ func (s *Shim) count() (map[int]sockdiag.Stat, error) {
 	if err != nil {
 		return nil, err
 	}
-	counts := make(map[int]sockdiag.Stat)
+	counts := map[int]sockdiag.Stat{0: stats[s.addresses[0].cgroup]}
 	for number, in := range s.instances {
 		// All listeners of an instance are of one socket unit, and so of one cgroup.
 		for _, l := range in.listeners {
 			counts[number] = stats[l.cgroup]
 			break
 		}
+		in.gaveAway = in.gaveAway && counts[number].Open > 0
 	}
 	return counts, nil
+}
+
+// busy returns how many connections keep an instance from being stopped. A connection that was moved still carries the
+// cgroup of the listener it came to first, so those of instances whose queue was moved, and those that were parked, may
+// be this one's: while there are such, which is just after an outage, they count for everybody.
+func (s *Shim) busy(number int, counts map[int]sockdiag.Stat) int {
+	own := counts[number]
+	n := own.Queued + own.Busy + counts[0].Busy
+	for other, in := range s.instances {
+		if other != number && in.gaveAway {
+			n += counts[other].Busy
+		}
+	}
+	return n
 }
 
 // findCgroups learns the cgroup of listeners that joined since the last count. An accepted connection carries the cgroup
 // of its listener, which is that of the socket unit.
 func (s *Shim) findCgroups() error {
-	unknown := false
+	unknown := s.addresses[0].cgroup == 0
 	for _, in := range s.instances {
 		for _, l := range in.listeners {
 			unknown = unknown || l.cgroup == 0
@@ -101,6 +122,9 @@ func (s *Shim) findCgroups() error {
 	cgroups := make(map[uint64]uint64)
 	for _, l := range all {
 		cgroups[l.Cookie] = l.Cgroup
+	}
+	for _, a := range s.addresses {
+		a.cgroup = cgroups[a.Cookie]
 	}
 	for number, in := range s.instances {
 		for _, l := range in.listeners {

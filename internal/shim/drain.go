@@ -14,6 +14,10 @@ import (
 // all, the instance comes back.
 const drainHold = 5 * time.Second
 
+// unsureFor is how long a drain waits for connections that are most likely idle, but may have a request in flight that came
+// within the same tick of the kernel's clock as the answer before it (sockdiag.Stat).
+const unsureFor = 3 * time.Second
+
 // drained is how a drain ended: with how many open connections, and how many of them busy.
 type drained struct {
 	Open     int  `json:"connections"`
@@ -24,6 +28,7 @@ type drained struct {
 // drainWait is one client that waits for an instance's connections to end.
 type drainWait struct {
 	instance int
+	began    time.Time
 	deadline time.Time
 	done     chan drained // buffered, so that the loop never waits for a client
 }
@@ -73,7 +78,8 @@ func (s *Shim) beginDrain(number int) *drainWait {
 	if err := s.setRing(time.Now()); err != nil {
 		s.log.Error("drain instance, ignoring", "instance", number, "error", err)
 	}
-	d := &drainWait{instance: number, deadline: time.Now().Add(s.options.DrainTimeout), done: make(chan drained, 1)}
+	now := time.Now()
+	d := &drainWait{instance: number, began: now, deadline: now.Add(s.options.DrainTimeout), done: make(chan drained, 1)}
 	s.drains[d] = true
 	s.watchEnds()
 	s.tick.Reset(0)
@@ -93,10 +99,10 @@ func (s *Shim) countDrains() {
 	for d := range s.drains {
 		c, known := counts[d.instance]
 		switch {
-		case known && c.Queued == 0 && c.Busy == 0:
+		case known && s.busy(d.instance, counts) == 0 && (c.Unsure == 0 || now.Sub(d.began) >= unsureFor):
 			s.endDrain(d, drained{Open: c.Open})
 		case now.After(d.deadline):
-			s.endDrain(d, drained{Open: c.Open, Busy: c.Busy, TimedOut: true})
+			s.endDrain(d, drained{Open: c.Open, Busy: s.busy(d.instance, counts), TimedOut: true})
 		}
 	}
 }

@@ -27,6 +27,7 @@ type instance struct {
 	held     time.Time // drained, and PID 1 has not said yet that it stops; until then at most
 	failures int       // ends since it was last up
 	since    time.Time // of its present state
+	gaveAway bool      // its queue was moved: others hold connections that carry its cgroup
 	stall    stall
 }
 
@@ -207,6 +208,7 @@ func (s *Shim) join(number int, fds []int) error {
 		return nil
 	}
 	s.release(in)
+	s.startCounting(number)
 	if err := s.take(in, found); err != nil {
 		return err
 	}

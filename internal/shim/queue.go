@@ -43,8 +43,8 @@ type stall struct {
 // moveQueues empties queues that nobody serves: of instances that are down, to those on the ring or to the parking
 // listener; and of the parking listener, once an instance is on the ring.
 func (s *Shim) moveQueues() {
-	if s.closed {
-		return
+	if s.closed || s.kernel.Distribution && !s.kernel.Migration {
+		return // a moved connection would wake nobody: it waits for its instance instead
 	}
 	for _, in := range s.instances {
 		if b, ok := s.pool.Backend(in.number); ok && (b.Stuck || b.State == balance.Down) && in.unwatched() {
@@ -64,6 +64,7 @@ func (s *Shim) moveQueues() {
 func (s *Shim) moveQueue(in *instance) {
 	for a, l := range in.listeners {
 		if moved := a.rescue(in.number, l.fd, s.log); moved > 0 {
+			in.gaveAway = true
 			s.log.Info("waiting connections moved away", "instance", in.number, "address", a.String(), "connections", moved)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -45,6 +46,8 @@ type Shim struct {
 	units   *systemd.Watcher
 	counter *counter
 
+	kernel    steer.SelfTestResult // what steering can do here
+	strategy  app.Strategy         // in force; Options.Strategy is what was asked for
 	addresses []*address
 	instances map[int]*instance
 	pool      *balance.Pool
@@ -77,6 +80,11 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		drains:         make(map[*drainWait]bool),
 		parkingWatched: true,
 		requests:       make(chan func()),
+		kernel:         steer.SelfTest(),
+		strategy:       o.Strategy,
+	}
+	if s.strategy == app.LeastConnections {
+		s.strategy = app.RoundRobin // until connections are counted
 	}
 	if s.counter, err = newCounter(inherited.Diag); err != nil {
 		return nil, err
@@ -84,13 +92,15 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 	if err := s.attach(inherited); err != nil {
 		return nil, err
 	}
+	s.log.Info("path is steer", "reason", s.pathReason())
 	s.units.Watch(o.App.Socket())
 	return s, nil
 }
 
 // Run balances until ctx ends, which leaves the ring as it is: the kernel steers on and the next shim adopts it. It fails
 // when no instance became ready in time, and returns ErrIdle when the app may sleep.
-func (s *Shim) Run(ctx context.Context) error {
+func (s *Shim) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.counter.close()) }()
 	s.started = time.Now()
 	watchdog := newTicker(s.notify.WatchdogInterval() / 2)
 	defer watchdog.Stop()

@@ -15,6 +15,7 @@ import (
 type Status struct {
 	App       string           `json:"app"`
 	Path      string           `json:"path"`
+	Reason    string           `json:"reason"` // what the path runs on, and why not on better
 	Strategy  string           `json:"strategy"`
 	Line      string           `json:"status"` // what systemctl status shows
 	Addresses []AddressStatus  `json:"addresses"`
@@ -95,7 +96,9 @@ func (s *Shim) handleJoin(ctx context.Context, r *control.Request) (any, error) 
 func (s *Shim) refuse() {
 	s.closed = true
 	for _, a := range s.addresses {
-		a.group.Refuse()
+		if err := a.group.Refuse(); err != nil {
+			s.log.Error("refuse new connections, ignoring", "address", a.String(), "error", err)
+		}
 	}
 	s.log.Info("new connections are refused, the app stops")
 }
@@ -153,7 +156,7 @@ func (s *Shim) snapshot() Status {
 		s.log.Warn("count connections, ignoring", "error", err)
 	}
 	status := Status{
-		App: string(s.options.App), Path: "steer", Strategy: string(s.options.Strategy), Line: s.line(),
+		App: string(s.options.App), Path: "steer", Reason: s.pathReason(), Strategy: string(s.strategy), Line: s.line(),
 	}
 	for _, a := range s.addresses {
 		totals := a.group.Totals()

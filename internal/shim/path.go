@@ -1,0 +1,94 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/steer"
+)
+
+// pathReason says what steering runs on here.
+func (s *Shim) pathReason() string {
+	switch {
+	case !s.kernel.Distribution:
+		return "classic BPF, spread at random: " + s.kernel.Reason
+	case !s.kernel.Migration:
+		return "eBPF, spread exact, waiting connections stay with their instance: " + s.kernel.Reason
+	}
+	return "eBPF, spread exact, waiting connections move"
+}
+
+// startCounting begins to count connections in the kernel for least-connections, when the first instance joins: the
+// counting program belongs to the cgroup above the instances' socket units, which is there then. Where it cannot, the
+// strategy stays round-robin, and says why.
+func (s *Shim) startCounting(number int) {
+	if s.options.Strategy != app.LeastConnections || s.strategy == app.LeastConnections {
+		return
+	}
+	if err := s.count1(number); err != nil {
+		s.log.Error("connections cannot be counted, strategy is round-robin", "error", err)
+		return
+	}
+	s.strategy = app.LeastConnections
+	s.log.Info("strategy is least-connections")
+}
+
+func (s *Shim) count1(number int) error {
+	unit, err := s.ask(s.options.App.InstanceSocket(number))
+	if err != nil {
+		return err
+	}
+	if unit.ControlGroup == "" {
+		return fmt.Errorf("find cgroup of %s: it has none", unit.Name)
+	}
+	dir, err := openCgroup(filepath.Dir(unit.ControlGroup))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for _, a := range s.addresses {
+		if a.ebpf == nil {
+			return errors.New(s.pathReason())
+		}
+		err := a.ebpf.Count(int(dir.Fd()), func(c steer.Counter) error {
+			return errors.Join(
+				s.notify.StoreFilesUnpolled(a.storeName(storedMarks), c.Marks),
+				s.notify.StoreFilesUnpolled(a.storeName(storedLink), c.Link))
+		})
+		if err != nil {
+			return err
+		}
+		if err := a.ebpf.Pick(steer.LeastConnections, a.parking); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openCgroup opens the directory of a cgroup, where the unified hierarchy is mounted on this host.
+func openCgroup(path string) (*os.File, error) {
+	dir, err := os.Open(filepath.Join("/sys/fs/cgroup", path))
+	if errors.Is(err, os.ErrNotExist) {
+		dir, err = os.Open(filepath.Join("/sys/fs/cgroup/unified", path))
+	}
+	return dir, err
+}
+
+// adoptCount takes over the counting of an earlier shim, if it counted and this one is to.
+func (s *Shim) adoptCount(a *address, g *steer.Group, stored map[string][]int) error {
+	marks, link := stored[a.storeName(storedMarks)], stored[a.storeName(storedLink)]
+	delete(stored, a.storeName(storedMarks))
+	delete(stored, a.storeName(storedLink))
+	if len(marks) != 1 || len(link) != 1 || s.options.Strategy != app.LeastConnections {
+		closeAll(append(marks, link...))
+		return errors.Join(s.notify.RemoveStored(a.storeName(storedMarks)), s.notify.RemoveStored(a.storeName(storedLink)))
+	}
+	if err := g.AdoptCount(steer.Counter{Marks: marks[0], Link: link[0]}); err != nil {
+		return err
+	}
+	s.strategy = app.LeastConnections
+	return g.Pick(steer.LeastConnections, a.parking)
+}
