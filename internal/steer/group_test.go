@@ -248,3 +248,29 @@ func TestDescribeRefuses(t *testing.T) {
 		t.Error("queue of a socket that does not listen: no error")
 	}
 }
+
+func TestProbeGoesToItsSlotAndDisturbsNobody(t *testing.T) {
+	needRoot(t)
+	s := newSite(t, "127.0.0.1", 3)
+	g := s.group()
+	setRing(t, g, 1, 2)
+	client := bound(t, netip.AddrPortFrom(s.address.Addr(), 0))
+	defer unix.Close(client)
+	if err := g.Probe(3, nameOf(t, client).Port()); err != nil {
+		t.Fatal(err)
+	}
+	s.dial(3)
+	if err := unix.Connect(client, socketAddress(s.address)); err != nil && err != unix.EINPROGRESS {
+		t.Fatal(err)
+	}
+	s.dial(1)
+	s.expect(0, 2, 2, 1)
+	if err := g.EndProbe(); err != nil {
+		t.Fatal(err)
+	}
+	s.dial(2)
+	s.expect(0, 3, 3, 1)
+	if n := g.Steered(3); n != 0 {
+		t.Errorf("the probe was counted as %d connections", n)
+	}
+}

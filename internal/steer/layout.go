@@ -28,6 +28,7 @@ const (
 	offPassed   = 192 // left to the kernel's hash, as not even the parking listener was there
 	offRefused  = 200 // refused because the group is closed
 	offMigrated = 208 // moved here from a listener that went away; also counted as steered
+	offProbe    = 216 // a connection request from the port in the low half goes to the slot above it; see controlProbe
 	offRing     = 1024
 	offSteered  = offRing + 2*MaxRing*ringEntry // connections given to each slot
 	offOpen     = offSteered + Slots*8          // open connections of each slot, by the counting program
@@ -43,6 +44,7 @@ const (
 	controlMask   = 1<<16 - 1 // first entry of the ring: 0 or MaxRing
 	controlLength = 16        // shift of the length, as wide
 	controlClosed = 1 << 32
+	controlProbe  = 1 << 33 // the probe word counts
 )
 
 // state is the state map in our memory. It owns the mapping, not the map's descriptor.
@@ -101,5 +103,5 @@ func (s *state) setRing(entries []uint32) {
 	for i, e := range entries {
 		s.entry(int(start) + i).Store(e)
 	}
-	s.word(offControl).Store(control&controlClosed | uint64(len(entries))<<controlLength | start)
+	s.word(offControl).Store(control&(controlClosed|controlProbe) | uint64(len(entries))<<controlLength | start)
 }

@@ -26,8 +26,9 @@ const (
 	// listener and the next ring, so more would be needed only when most instances go at once; then connections park.
 	maxTries = 16
 
-	tcpFlags = 13 // offset of the flag byte in the TCP header
-	tcpSYN   = 0x02
+	tcpSource = 0  // offset of the source port in the TCP header
+	tcpFlags  = 13 // offset of the flag byte in the TCP header
+	tcpSYN    = 0x02
 )
 
 // Registers and stack slots of the program. Helper calls clobber R0 to R5.
@@ -47,9 +48,11 @@ const (
 // It is attached as SELECT_OR_MIGRATE: the kernel asks it also where the queue of a listener that goes away shall move
 // (net/core/sock_reuseport.c, reuseport_migrate_sock).
 func loadProgram(s Strategy, slots, state *ebpf.Map) (*ebpf.Program, error) {
-	parts := []asm.Instructions{enter(state), chooseNext(), deliver(slots), park(slots), count(), leave()}
+	parts := []asm.Instructions{enter(state), chooseNext(), deliver(slots), park(slots), count(), leave(), probe(slots)}
 	if s == LeastConnections {
-		parts = []asm.Instructions{enter(state), chooseLeast(), deliver(slots), park(slots), count(), reserve(), leave()}
+		parts = []asm.Instructions{
+			enter(state), chooseLeast(), deliver(slots), park(slots), count(), reserve(), leave(), probe(slots),
+		}
 	}
 	var program asm.Instructions
 	for _, part := range parts {
@@ -101,9 +104,19 @@ func enter(state *ebpf.Map) asm.Instructions {
 		asm.JGT.Reg(asm.R1, asm.R3, "number"),
 		asm.LoadMem(asm.R1, asm.R2, tcpFlags, asm.Byte),
 		asm.And.Imm(asm.R1, tcpSYN),
-		asm.JNE.Imm(asm.R1, 0, "number"),
+		asm.JNE.Imm(asm.R1, 0, "request"),
 		asm.LoadMem(regPos, regCtx, ctxHash, asm.Word),
 		asm.Ja.Label("choose"),
+
+		asm.LoadImm(asm.R1, controlProbe, asm.DWord).WithSymbol("request"),
+		asm.And.Reg(asm.R1, regPos),
+		asm.JEq.Imm(asm.R1, 0, "number"),
+		asm.LoadMem(asm.R1, asm.R2, tcpSource, asm.Half),
+		asm.LoadMem(asm.R3, regState, offProbe, asm.DWord),
+		asm.Mov.Reg(asm.R4, asm.R3),
+		asm.And.Imm(asm.R4, 1<<16-1),
+		asm.JEq.Reg(asm.R1, asm.R4, "probe"),
+		asm.Ja.Label("number"),
 
 		asm.Mov.Imm(asm.R1, 1).WithSymbol("migrating"),
 		asm.AddAtomic.Mem(regState, asm.R1, asm.DWord, offMigrated),
@@ -193,6 +206,21 @@ func leave() asm.Instructions {
 		asm.Mov.Imm(asm.R0, skDrop),
 		asm.Return(),
 	}
+}
+
+// probe gives the connection to the slot in the probe word, in R3. It takes no number and is not counted: nobody's
+// connection is placed otherwise because of it.
+func probe(slots *ebpf.Map) asm.Instructions {
+	ins := asm.Instructions{
+		asm.RSh.Imm(asm.R3, 16).WithSymbol("probe"),
+		asm.And.Imm(asm.R3, Slots-1),
+		asm.StoreMem(asm.RFP, stackKey, asm.R3, asm.Word),
+	}
+	ins = append(ins, selectSlot(slots)...)
+	return append(ins,
+		asm.JEq.Imm(asm.R0, 0, "pass"),
+		asm.Ja.Label("park"),
+	)
 }
 
 // entryAt loads into R1 the ring entry at a position. It clobbers R2.

@@ -1,0 +1,77 @@
+// Package app says what an app is: its name, its settings and its instances, and how each is written in unit files.
+//
+// It is pure: it reads no files, asks no manager and starts nothing. Package templates turns an App into unit text,
+// cmd/unitgen writes it to disk and package systemd talks to the service manager.
+package app
+
+import "time"
+
+// MaxInstances is the highest instance number and so the highest count. 512 listeners fill one reuseport array with
+// room for the extra instances of a rollout, and are more than any machine has use for.
+const MaxInstances = 512
+
+// Kind says what the program can do; it decides the data path.
+type Kind string
+
+const (
+	KindListen  Kind = "listen"  // takes its listening socket from systemd: LISTEN_FDS, fd 3 (sd_listen_fds(3))
+	KindNode    Kind = "node"    // an unmodified Node.js program
+	KindHandoff Kind = "handoff" // receives connected sockets through package activation
+	KindPort    Kind = "port"    // listens on $PORT itself
+	KindUnix    Kind = "unix"    // listens on the unix socket $SOCKET itself
+)
+
+// Path is a data path; PathAuto picks the best one that kind, kernel and privileges allow.
+type Path string
+
+const (
+	PathAuto    Path = "auto"
+	PathSteer   Path = "steer"
+	PathHandoff Path = "handoff"
+	PathProxy   Path = "proxy"
+)
+
+// Strategy names how the next instance is picked, in HAProxy's words.
+type Strategy string
+
+const (
+	RoundRobin       Strategy = "round-robin"
+	LeastConnections Strategy = "least-connections"
+	RandomTwo        Strategy = "random-two"
+	SourceHash       Strategy = "source-hash"
+	First            Strategy = "first"
+)
+
+// App is everything that unitgen knows of an app but its instances, which are the links in app.service.wants/. It is
+// what section [X-Unitgen] of app.service holds (see ParseSettings and Settings).
+type App struct {
+	Name             Name
+	Command          []string // argv; Command[0] is an absolute path
+	Listen           []Listen
+	Kind             Kind     // zero means KindListen
+	Path             Path     // zero means PathAuto
+	Strategy         Strategy // zero means the path's default
+	Environment      []Assignment
+	EnvironmentFiles []string // absolute and literal, an optional leading "-" as in EnvironmentFile=
+	WorkingDirectory string   // absolute; empty means /
+	User             string   // empty means DynamicUser=
+	Properties       []Property
+	DrainTimeout     time.Duration // zero means DefaultDrainTimeout
+	StartTimeout     time.Duration // zero means DefaultStartTimeout
+	IdleExit         time.Duration // zero means never
+	UserUnits        bool          // units of a user's own manager: no DynamicUser=, no capabilities, %t instead of /run
+	SystemdVersion   int           // the version the units are written for; zero means MinSystemdVersion
+}
+
+// Defaults of the time-outs, each also TimeoutStopSec='s and TimeoutStartSec='s of the generated units.
+const (
+	DefaultDrainTimeout = 30 * time.Second
+	DefaultStartTimeout = 90 * time.Second
+)
+
+// Assignment is one KEY=VALUE of the environment; both are literal.
+type Assignment struct{ Key, Value string }
+
+// Property is one setting of app@.service's [Service] section, written as given: specifiers such as %i are expanded by
+// PID 1, as with systemd-run --property=.
+type Property struct{ Key, Value string }

@@ -1,0 +1,163 @@
+package app
+
+import (
+	"strings"
+)
+
+// ParseAssignment reads the value of --env=, KEY=VALUE.
+func ParseAssignment(s string) (Assignment, error) {
+	key, value, ok := strings.Cut(s, "=")
+	if !ok {
+		return Assignment{}, inputErrorf("", "--env= must be KEY=VALUE, got %q", s)
+	}
+	a := Assignment{Key: key, Value: value}
+	return a, a.check()
+}
+
+// check refuses what PID 1 would drop without failing the start (env_assignment_is_valid() in src/basic/env-util.c;
+// tried on 252 and 257), and what it sets itself.
+func (a Assignment) check() error {
+	switch {
+	case !environmentName(a.Key):
+		return inputErrorf("", "--env= must have a name of letters, digits and \"_\" that does not begin with a digit, got %q", a.Key)
+	case strings.IndexByte(a.Value, 0) >= 0:
+		return inputErrorf("", "--env=%s= must not contain NUL", a.Key)
+	case !isText(a.Value):
+		return inputErrorf("--env-file=", "--env=%s= must be valid UTF-8, as systemd drops other values", a.Key)
+	case len(a.Key)+1+len(a.Value) > maxArgument:
+		return inputErrorf("", "--env=%s= must have at most %d bytes with its name, got %d", a.Key, maxArgument, len(a.Key)+1+len(a.Value))
+	}
+	switch a.Key {
+	case "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET":
+		return inputErrorf("", "--env=%s= is set by systemd for each instance", a.Key)
+	}
+	return nil
+}
+
+func environmentName(s string) bool {
+	for i, r := range s {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
+		if !letter && (i == 0 || r < '0' || r > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// ParseProperty reads the value of --property=, KEY=VALUE; blanks around the value go, as systemd ignores them.
+func ParseProperty(s string) (Property, error) {
+	key, value, ok := strings.Cut(s, "=")
+	if !ok {
+		return Property{}, inputErrorf("", "--property= must be KEY=VALUE, got %q", s)
+	}
+	p := Property{Key: key, Value: strings.Trim(value, " \t")}
+	return p, p.checkText()
+}
+
+func (p Property) checkText() error {
+	if !settingName(p.Key) {
+		return inputErrorf("", "--property= must begin with the name of a [Service] setting such as MemoryMax, got %q", p.Key)
+	}
+	if problem := rawLineProblem(p.Value); problem != "" {
+		return inputErrorf("", "--property=%s= %s", p.Key, problem)
+	}
+	if (len(p.Value)-len(strings.TrimRight(p.Value, `\`)))%2 == 1 {
+		return inputErrorf("", "--property=%s= must not end in a backslash, which would continue the line", p.Key)
+	}
+	if len(p.Key)+1+len(p.Value) >= MaxLine {
+		return inputErrorf("", "--property=%s= must have at most %d bytes, got %d", p.Key, MaxLine, len(p.Value))
+	}
+	return nil
+}
+
+// settingName holds for every name of systemd.directives(7) and refuses the usual slips: lower case, blanks, dots.
+func settingName(s string) bool {
+	for i, r := range s {
+		upper := r >= 'A' && r <= 'Z'
+		if !upper && (i == 0 || (r < 'a' || r > 'z') && (r < '0' || r > '9')) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// check refuses the properties that would break what the units promise, each with its reason.
+func (p Property) check(a App) error {
+	if err := p.checkText(); err != nil {
+		return err
+	}
+	if unitSetting(p.Key) {
+		return inputErrorf("systemctl edit "+a.Name.InstanceTemplate(), "--property=%s= is not a setting of section [Service]", p.Key)
+	}
+	switch p.Key {
+	case "ExecStart":
+		return inputErrorf("unitgen "+string(a.Name)+" -- COMMAND", "--property=ExecStart= would replace the command")
+	case "Sockets":
+		return inputErrorf("", "--property=Sockets= would pass other sockets beside the instance's own listener")
+	case "RemainAfterExit":
+		if truth, ok := boolean(p.Value); !ok || truth {
+			return inputErrorf("", "--property=RemainAfterExit= would count an instance as up whose program has ended")
+		}
+	case "ExecStop":
+		if p.Value == "" {
+			return inputErrorf("", "--property=ExecStop= without a value would take away the command that drains an instance")
+		}
+	case "Type":
+		return p.checkType(a)
+	case "User":
+		return inputErrorf("--user="+p.Value, "--property=User= has an option of its own, --user=")
+	case "WorkingDirectory":
+		return inputErrorf("--working-directory="+p.Value, "--property=WorkingDirectory= has an option of its own, --working-directory=")
+	}
+	return nil
+}
+
+func (p Property) checkType(a App) error {
+	switch p.Value {
+	case "simple", "exec", "notify", "idle":
+		return nil
+	case "notify-reload":
+		if a.systemdVersion() < 253 {
+			return inputErrorf("--property=Type=notify", "--property=Type=notify-reload needs systemd 253, the units are for %d, which would take it for Type=simple", a.systemdVersion())
+		}
+		return nil
+	case "forking", "oneshot", "dbus":
+		return inputErrorf("--property=Type=exec", "--property=Type=%s does not fit an instance, whose program must stay in the foreground and take its socket", p.Value)
+	}
+	return inputErrorf("--property=Type=exec", "--property=Type= must be simple, exec, notify, notify-reload or idle, got %q", p.Value)
+}
+
+// unitSetting knows the settings of [Unit] and [Install] that somebody is likely to try here; systemd would ignore them
+// with a warning in the journal.
+func unitSetting(key string) bool {
+	for _, prefix := range []string{"Condition", "Assert", "StartLimit", "JobTimeout", "JobRunningTimeout", "OnFailure", "OnSuccess", "Propagates", "RefuseManual", "RequiresMounts", "Wants", "Joins"} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	switch key {
+	case "After", "Before", "Requires", "Requisite", "BindsTo", "PartOf", "Upholds", "Conflicts", "Description",
+		"Documentation", "DefaultDependencies", "IgnoreOnIsolate", "StopWhenUnneeded", "AllowIsolate", "CollectMode",
+		"FailureAction", "SuccessAction", "SourcePath", "ReloadPropagatedFrom", "StopPropagatedFrom", "RebootArgument",
+		"WantedBy", "RequiredBy", "UpheldBy", "Also", "Alias", "DefaultInstance":
+		return true
+	}
+	return false
+}
+
+// boolean is parse_boolean() of src/basic/parse-util.c.
+func boolean(s string) (truth, ok bool) {
+	switch strings.ToLower(s) {
+	case "1", "yes", "y", "true", "t", "on":
+		return true, true
+	case "0", "no", "n", "false", "f", "off":
+		return false, true
+	}
+	return false, false
+}
+
+// Truth reports whether s is one of systemd's words for yes.
+func Truth(s string) bool {
+	truth, _ := boolean(s)
+	return truth
+}

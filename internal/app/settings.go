@@ -1,0 +1,251 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// settingsVersion is the value of Version=; it changes when an older unitgen could misread the section.
+const settingsVersion = "1"
+
+// SettingsSection is the section of app.service that holds the settings; systemd ignores sections that begin with "X-"
+// (systemd.unit(5)).
+const SettingsSection = "X-Unitgen"
+
+// ErrNoSettings is what ParseSettings returns for a unit without the section: a unit that unitgen did not write.
+var ErrNoSettings = errors.New("no section [" + SettingsSection + "]")
+
+// Settings writes a as the section [X-Unitgen], from its header to the last newline: one KEY=VALUE a line, settings
+// that are not set left out. Values are quoted as in the rest of the unit (QuoteWord), but nothing is expanded in them,
+// so "%" and "$" stand for themselves. a must be valid; ParseSettings then returns it unchanged.
+func Settings(a App) string {
+	var b strings.Builder
+	b.WriteString("[" + SettingsSection + "]\n")
+	line := func(key string, words ...string) {
+		b.WriteString(key + "=")
+		for i, word := range words {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			b.WriteString(QuoteWord(word))
+		}
+		b.WriteByte('\n')
+	}
+	optional := func(key, value string) {
+		if value != "" {
+			line(key, value)
+		}
+	}
+	line("Version", settingsVersion)
+	line("Command", a.Command...)
+	for _, l := range a.Listen {
+		line("Listen", l.String())
+	}
+	optional("Kind", string(a.Kind))
+	optional("Path", string(a.Path))
+	optional("Strategy", string(a.Strategy))
+	for _, e := range a.Environment {
+		line("Environment", e.Key+"="+e.Value)
+	}
+	for _, file := range a.EnvironmentFiles {
+		line("EnvironmentFile", file)
+	}
+	optional("WorkingDirectory", a.WorkingDirectory)
+	optional("User", a.User)
+	for _, p := range a.Properties {
+		line("Property", p.Key+"="+p.Value)
+	}
+	timeSpan := func(key string, d time.Duration) {
+		if d > 0 {
+			b.WriteString(key + "=" + FormatTimeSpan(d) + "\n")
+		}
+	}
+	timeSpan("DrainTimeoutSec", a.DrainTimeout)
+	timeSpan("StartTimeoutSec", a.StartTimeout)
+	timeSpan("IdleExitSec", a.IdleExit)
+	if a.UserUnits {
+		line("UserUnits", "yes")
+	}
+	if a.SystemdVersion > 0 {
+		line("SystemdVersion", strconv.Itoa(a.SystemdVersion))
+	}
+	return b.String()
+}
+
+// ParseSettings reads the section [X-Unitgen] in the text of unit app.service. It is strict: an unknown key, a key that
+// may stand once only and stands twice, or a bad value gives an error that names the line; no section gives
+// ErrNoSettings. The App returned has the right form but is not validated: a later unitgen may have allowed more.
+func ParseSettings(name Name, unit string) (App, error) {
+	a := App{Name: name}
+	seen := map[string]struct{}{}
+	inside, continued := false, false
+	for i, line := range strings.Split(unit, "\n") {
+		skip := continued
+		continued = endsInBackslash(line)
+		line = strings.Trim(line, " \t\r")
+		var err error
+		switch {
+		case line == "" || line[0] == '#' || line[0] == ';':
+		case skip && !inside:
+		case line[0] == '[':
+			inside = line == "["+SettingsSection+"]"
+			if inside {
+				err = once(seen, line)
+			}
+		case inside && continued:
+			err = errors.New("continued lines are not possible here")
+		case inside:
+			err = a.parseLine(line, seen)
+		}
+		if err != nil {
+			return App{}, fmt.Errorf("parse %s: line %d: %w", name.Service(), i+1, err)
+		}
+	}
+	switch _, found := seen["["+SettingsSection+"]"]; {
+	case !found:
+		return App{}, fmt.Errorf("parse %s: %w", name.Service(), ErrNoSettings)
+	case len(a.Command) == 0:
+		return App{}, fmt.Errorf("parse %s: section [%s] has no Command=", name.Service(), SettingsSection)
+	}
+	if _, found := seen["Version"]; !found {
+		return App{}, fmt.Errorf("parse %s: section [%s] has no Version=", name.Service(), SettingsSection)
+	}
+	return a, nil
+}
+
+func endsInBackslash(line string) bool {
+	return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
+}
+
+func once(seen map[string]struct{}, key string) error {
+	if _, dup := seen[key]; dup {
+		return fmt.Errorf("%s stands there twice", key)
+	}
+	seen[key] = struct{}{}
+	return nil
+}
+
+// parseLine reads one KEY=VALUE into a.
+func (a *App) parseLine(line string, seen map[string]struct{}) error {
+	key, value, ok := strings.Cut(line, "=")
+	if !ok {
+		return fmt.Errorf("%q is not KEY=VALUE", shorten(line))
+	}
+	key = strings.TrimRight(key, " \t")
+	words, err := SplitWords(value)
+	if err != nil {
+		return fmt.Errorf("%s=: %w", key, err)
+	}
+	switch key {
+	case "Listen", "Environment", "EnvironmentFile", "Property":
+	default:
+		if err := once(seen, key); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(words) == 0:
+		return fmt.Errorf("%s= has no value", key)
+	case key == "Command":
+		a.Command = words
+		return nil
+	case timeSetting(key):
+		return a.parseTime(key, strings.Join(words, " "))
+	case len(words) > 1:
+		return fmt.Errorf("%s= takes one word, got %d", key, len(words))
+	}
+	if err := a.parseWord(key, words[0]); err != nil {
+		return fmt.Errorf("%s=: %w", key, err)
+	}
+	return nil
+}
+
+func timeSetting(key string) bool {
+	return key == "DrainTimeoutSec" || key == "StartTimeoutSec" || key == "IdleExitSec"
+}
+
+func (a *App) parseTime(key, text string) error {
+	d, err := ParseTimeSpan(text)
+	if err != nil {
+		return fmt.Errorf("%s=: %w", key, err)
+	}
+	if d == 0 {
+		return fmt.Errorf("%s= must not be 0", key)
+	}
+	switch key {
+	case "DrainTimeoutSec":
+		a.DrainTimeout = d
+	case "StartTimeoutSec":
+		a.StartTimeout = d
+	case "IdleExitSec":
+		a.IdleExit = d
+	}
+	return nil
+}
+
+// parseWord reads the settings that are one word.
+func (a *App) parseWord(key, word string) (err error) {
+	switch key {
+	case "Version":
+		if word != settingsVersion {
+			return fmt.Errorf("%q is a format that this version of unitgen does not know", word)
+		}
+	case "Listen":
+		var l Listen
+		l, err = ParseListen(word)
+		a.Listen = append(a.Listen, l)
+	case "Kind":
+		a.Kind, err = oneOf(word, KindListen, KindNode, KindHandoff, KindPort, KindUnix)
+	case "Path":
+		a.Path, err = oneOf(word, PathAuto, PathSteer, PathHandoff, PathProxy)
+	case "Strategy":
+		a.Strategy, err = oneOf(word, RoundRobin, LeastConnections, RandomTwo, SourceHash, First)
+	case "Environment":
+		var assignment Assignment
+		assignment, err = ParseAssignment(word)
+		a.Environment = append(a.Environment, assignment)
+	case "EnvironmentFile":
+		a.EnvironmentFiles = append(a.EnvironmentFiles, word)
+	case "WorkingDirectory":
+		a.WorkingDirectory, err = notEmpty(word)
+	case "User":
+		a.User, err = notEmpty(word)
+	case "Property":
+		var p Property
+		p, err = ParseProperty(word)
+		a.Properties = append(a.Properties, p)
+	case "UserUnits":
+		truth, ok := boolean(word)
+		if !ok {
+			return fmt.Errorf("%q is neither yes nor no", word)
+		}
+		a.UserUnits = truth
+	case "SystemdVersion":
+		a.SystemdVersion, err = strconv.Atoi(word)
+		if err != nil || a.SystemdVersion < 1 {
+			return fmt.Errorf("%q is not the number of a version", word)
+		}
+	default:
+		return errors.New("unknown key")
+	}
+	return err
+}
+
+func notEmpty(word string) (string, error) {
+	if word == "" {
+		return "", errors.New("the value is empty")
+	}
+	return word, nil
+}
+
+func oneOf[T ~string](word string, known ...T) (T, error) {
+	for _, k := range known {
+		if string(k) == word {
+			return k, nil
+		}
+	}
+	return "", fmt.Errorf("unknown value %q", word)
+}

@@ -1,0 +1,164 @@
+package app
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MinSystemdVersion is the oldest systemd that units are written for, Debian 12's.
+const MinSystemdVersion = 252
+
+// Validate returns nil if units can be written for a, else every InputError found, joined. Nothing that a data path
+// cannot do is let through to be ignored later.
+func (a App) Validate() error {
+	var found inputErrors
+	_, err := ParseName(string(a.Name))
+	found.add(err)
+	_, err = ExecLine(a.Command)
+	found.add(err)
+	a.checkPaths(&found)
+	a.checkListeners(&found)
+	for _, assignment := range a.Environment {
+		found.add(assignment.check())
+	}
+	for _, p := range a.Properties {
+		found.add(p.check(a))
+	}
+	a.checkProcess(&found)
+	if a.DrainTimeout != 0 {
+		found.add(checkTimeout("--drain-timeout=", a.DrainTimeout))
+	}
+	if a.StartTimeout != 0 {
+		found.add(checkTimeout("--start-timeout=", a.StartTimeout))
+	}
+	if a.IdleExit != 0 {
+		found.add(checkTimeout("--idle-exit=", a.IdleExit))
+	}
+	if a.SystemdVersion != 0 && a.SystemdVersion < MinSystemdVersion {
+		found.addf("", "--systemd-version= must be at least %d, got %d", MinSystemdVersion, a.SystemdVersion)
+	}
+	return found.err()
+}
+
+// checkPaths checks kind, path and strategy, which depend on each other.
+func (a App) checkPaths(found *inputErrors) {
+	switch a.Kind {
+	case "", KindListen:
+	case KindNode, KindHandoff, KindPort, KindUnix:
+		found.addf("--kind=listen", "--kind=%s is not available in this version; the program must take its listening socket from systemd (sd_listen_fds(3))", a.Kind)
+	default:
+		found.addf("--kind=listen", "--kind= must be listen, got %q", a.Kind)
+	}
+	switch a.Path {
+	case "", PathAuto, PathSteer:
+	case PathHandoff, PathProxy:
+		found.addf("--path=steer", "--path=%s is not available in this version", a.Path)
+	default:
+		found.addf("--path=steer", "--path= must be auto or steer, got %q", a.Path)
+	}
+	switch a.Strategy {
+	case "", RoundRobin, First:
+	case LeastConnections:
+		if a.UserUnits {
+			found.addf("--strategy=round-robin", "--strategy=least-connections needs CAP_NET_ADMIN to count connections, which a user's units cannot have")
+		}
+	case SourceHash, RandomTwo:
+		found.addf("--strategy=round-robin", "--strategy=%s is not available on the steer path; round-robin, least-connections and first are", a.Strategy)
+	default:
+		found.addf("--strategy=round-robin", "--strategy= must be round-robin, least-connections or first, got %q", a.Strategy)
+	}
+}
+
+func (a App) checkListeners(found *inputErrors) {
+	if len(a.Listen) == 0 {
+		found.addf("--listen=3000", "--listen= is missing")
+	}
+	for _, l := range a.Listen {
+		switch {
+		case l.IsUnix():
+			found.addf("--listen=3000", "--listen=%s needs the handoff or proxy path, which this version does not have", l)
+		case l.Port == 0:
+			found.addf("", "--listen=%s has no port", l)
+		case a.UserUnits && l.Port < 1024:
+			found.addf("--listen="+Listen{Addr: l.Addr, Port: l.Port%1000 + 8000}.String(), "--listen=%s is a port below 1024, which a user's units cannot open", l)
+		}
+	}
+	found.add(CheckListen(a.Listen))
+}
+
+// checkProcess checks what the instances' processes start with.
+func (a App) checkProcess(found *inputErrors) {
+	if a.WorkingDirectory != "" {
+		if problem := rawPathProblem(a.WorkingDirectory); problem != "" {
+			found.addf("", "--working-directory= %s, got %q", problem, a.WorkingDirectory)
+		}
+	}
+	for _, file := range a.EnvironmentFiles {
+		if problem := rawPathProblem(strings.TrimPrefix(file, "-")); problem != "" {
+			found.addf("", "--env-file= %s, got %q", problem, file)
+		}
+	}
+	switch {
+	case a.User == "":
+	case a.UserUnits:
+		found.addf("", "--user= is not possible with --user-units, whose processes all run as that user")
+	case !userName(a.User):
+		found.addf("", "--user= must be the name or number of a user, got %q", a.User)
+	}
+}
+
+// userName is narrower than systemd's "relaxed" names (systemd.io/USER_NAMES), so that nothing in it is expanded.
+func userName(s string) bool {
+	if s == "" || len(s) > 31 || s[0] == '-' || s[0] == '.' {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool { return r == ':' || !nameRune(r) })
+}
+
+// DrainTimeoutOrDefault is how long a stopping instance may finish its connections.
+func (a App) DrainTimeoutOrDefault() time.Duration {
+	return cmp.Or(a.DrainTimeout, DefaultDrainTimeout)
+}
+
+// StartTimeoutOrDefault is how long an instance may take to get ready.
+func (a App) StartTimeoutOrDefault() time.Duration {
+	return cmp.Or(a.StartTimeout, DefaultStartTimeout)
+}
+
+// StrategyOrDefault is the strategy in use; the steer path's default is RoundRobin.
+func (a App) StrategyOrDefault() Strategy { return cmp.Or(a.Strategy, RoundRobin) }
+
+func (a App) systemdVersion() int { return cmp.Or(a.SystemdVersion, MinSystemdVersion) }
+
+// Property returns the value of the last property named key, which is the one that counts for a setting with one
+// value; false if there is none.
+func (a App) Property(key string) (value string, ok bool) {
+	for _, p := range a.Properties {
+		if p.Key == key {
+			value, ok = p.Value, true
+		}
+	}
+	return value, ok
+}
+
+// Warnings lists what works but with a drawback that the user should know, each one line that begins with what it is
+// about.
+func (a App) Warnings() []string {
+	var warnings []string
+	for _, l := range a.Listen {
+		if l.Addr.Zone() != "" {
+			// Tried on 252 and 257: the scope is looked up while the unit is loaded, and the line is ignored without it.
+			warnings = append(warnings, "--listen="+l.String()+" is ignored by systemd if "+l.Addr.Zone()+" is missing when it loads the unit")
+		}
+	}
+	for i, arg := range a.Command {
+		if !isText(arg) {
+			// Tried on 252 and 257: PID 1 executes it as given, but cannot put it into a D-Bus message.
+			warnings = append(warnings, "argument "+strconv.Itoa(i)+" of the command is not UTF-8: \"systemctl status\" and \"systemctl show\" of "+
+				a.Name.Instance(1)+" will fail with \"Invalid argument\"")
+		}
+	}
+	return warnings
+}

@@ -1,0 +1,171 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// valid is the least that an app needs.
+func valid() App {
+	return App{Name: "app", Command: []string{"/opt/app/server"}, Listen: []Listen{{Port: 3000}}, SystemdVersion: 257}
+}
+
+func TestValidate(t *testing.T) {
+	for name, change := range map[string]func(*App){
+		"minimal":           func(a *App) {},
+		"full":              func(a *App) { *a = full() },
+		"zero version":      func(a *App) { a.SystemdVersion = 0 },
+		"first":             func(a *App) { a.Strategy = First },
+		"auto":              func(a *App) { a.Path, a.Kind = PathAuto, KindListen },
+		"user units":        func(a *App) { a.UserUnits = true },
+		"numeric user":      func(a *App) { a.User = "1000" },
+		"notify-reload":     func(a *App) { a.Properties = []Property{{"Type", "notify-reload"}} },
+		"private users":     func(a *App) { a.Properties = []Property{{"PrivateUsers", "yes"}} },
+		"OOM policy":        func(a *App) { a.Properties = []Property{{"OOMPolicy", "kill"}} },
+		"specifier":         func(a *App) { a.Properties = []Property{{"Environment", "X=%i"}, {"ExecStartPre", "/bin/true"}} },
+		"final blackslash":  func(a *App) { a.Properties = []Property{{"Environment", `X=a\\`}} },
+		"no remain":         func(a *App) { a.Properties = []Property{{"RemainAfterExit", "no"}} },
+		"another ExecStop":  func(a *App) { a.Properties = []Property{{"ExecStop", "/bin/true"}} },
+		"blank in dir":      func(a *App) { a.WorkingDirectory = "/srv/my app " },
+		"root":              func(a *App) { a.WorkingDirectory = "/" },
+		"optional env file": func(a *App) { a.EnvironmentFiles = []string{"-/etc/x"} },
+	} {
+		a := valid()
+		change(&a)
+		if err := a.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestValidateRefuses(t *testing.T) {
+	for want, change := range map[string]func(*App){
+		"the app's name must not be empty": func(a *App) { a.Name = "" },
+		"the command is missing":           func(a *App) { a.Command = nil },
+		"--listen= is missing":             func(a *App) { a.Listen = nil },
+		"--listen=/run/x needs the handoff or proxy path, which this version does not have": func(a *App) { a.Listen = []Listen{{Unix: "/run/x"}} },
+		"--listen=0 has no port":                                      func(a *App) { a.Listen = []Listen{{}} },
+		"--listen=443 is a port below 1024":                           func(a *App) { a.UserUnits, a.Listen = true, []Listen{{Port: 443}} },
+		"--listen= names 3000 twice":                                  func(a *App) { a.Listen = append(a.Listen, a.Listen...) },
+		"--kind=node is not available in this version":                func(a *App) { a.Kind = KindNode },
+		"--kind=port is not available in this version":                func(a *App) { a.Kind = KindPort },
+		`--kind= must be listen, got "x"`:                             func(a *App) { a.Kind = "x" },
+		"--path=proxy is not available in this version":               func(a *App) { a.Path = PathProxy },
+		`--path= must be auto or steer, got "x"`:                      func(a *App) { a.Path = "x" },
+		"--strategy=source-hash is not available on the steer path":   func(a *App) { a.Strategy = SourceHash },
+		"--strategy=random-two is not available on the steer path":    func(a *App) { a.Strategy = RandomTwo },
+		"--strategy=least-connections needs CAP_NET_ADMIN":            func(a *App) { a.Strategy, a.UserUnits = LeastConnections, true },
+		`--strategy= must be round-robin, least-connections or first`: func(a *App) { a.Strategy = "x" },
+		`--env= must have a name of letters`:                          func(a *App) { a.Environment = []Assignment{{"1A", ""}} },
+		"--env=A= must be valid UTF-8":                                func(a *App) { a.Environment = []Assignment{{"A", "\xff"}} },
+		"--env=B= must be valid UTF-8":                                func(a *App) { a.Environment = []Assignment{{"B", "\uffff"}} },
+		"--env=A= must not contain NUL":                               func(a *App) { a.Environment = []Assignment{{"A", "\x00"}} },
+		"--env=A= must have at most 131071 bytes with its name":       func(a *App) { a.Environment = []Assignment{{"A", strings.Repeat("x", 131070)}} },
+		"--env=LISTEN_FDS= is set by systemd":                         func(a *App) { a.Environment = []Assignment{{"LISTEN_FDS", "1"}} },
+		"--env-file= must be an absolute path":                        func(a *App) { a.EnvironmentFiles = []string{"x"} },
+		"--env-file= must be valid UTF-8":                             func(a *App) { a.EnvironmentFiles = []string{"-/\xff"} },
+		"--working-directory= must be an absolute path":               func(a *App) { a.WorkingDirectory = "~" },
+		"--working-directory= must not contain a line break":          func(a *App) { a.WorkingDirectory = "/a\rb" },
+		`--working-directory= must be written without`:                func(a *App) { a.WorkingDirectory = "/a/" },
+		"--user= must be the name or number":                          func(a *App) { a.User = "%i" },
+		"--user= is not possible with --user-units":                   func(a *App) { a.User, a.UserUnits = "x", true },
+		"--drain-timeout= must be between 100ms and 1d, got 1ms":      func(a *App) { a.DrainTimeout = time.Millisecond },
+		"--start-timeout= must be between":                            func(a *App) { a.StartTimeout = -1 },
+		"--idle-exit= must be between":                                func(a *App) { a.IdleExit = 25 * time.Hour },
+		"--systemd-version= must be at least 252, got 247":            func(a *App) { a.SystemdVersion = 247 },
+	} {
+		a := valid()
+		change(&a)
+		checkRefused(t, a, want)
+	}
+}
+
+func TestValidateProperties(t *testing.T) {
+	for property, want := range map[string]string{
+		"memorymax=1G":       `must begin with the name of a [Service] setting such as MemoryMax, got "memorymax"`,
+		"Memory Max=1G":      "must begin with the name",
+		"=x":                 "must begin with the name",
+		"After=x":            "After= is not a setting of section [Service]",
+		"ConditionHost=x":    "ConditionHost= is not a setting of section [Service]",
+		"StartLimitBurst=5":  "StartLimitBurst= is not a setting",
+		"WantedBy=x":         "WantedBy= is not a setting",
+		"ExecStart=/bin/x":   "ExecStart= would replace the command",
+		"ExecStop=":          "ExecStop= without a value",
+		"Sockets=x.socket":   "Sockets= would pass other sockets",
+		"RemainAfterExit=y":  "RemainAfterExit= would count",
+		"Type=oneshot":       "Type=oneshot does not fit an instance",
+		"Type=forking":       "Type=forking does not fit an instance",
+		"Type=magic":         `Type= must be simple, exec, notify, notify-reload or idle, got "magic"`,
+		"User=x":             "User= has an option of its own, --user=",
+		"WorkingDirectory=/": "WorkingDirectory= has an option of its own, --working-directory=",
+		"MemoryMax=1G\nX=y":  "MemoryMax= must not contain a line break or NUL",
+		"MemoryMax=\xff":     "MemoryMax= must be valid UTF-8",
+		`Environment=A=b\`:   "Environment= must not end in a backslash",
+	} {
+		a := valid()
+		key, value, _ := strings.Cut(property, "=")
+		a.Properties = []Property{{key, value}}
+		checkRefused(t, a, want)
+	}
+	a := valid()
+	a.SystemdVersion = 252
+	a.Properties = []Property{{"Type", "notify-reload"}}
+	checkRefused(t, a, "--property=Type=notify-reload needs systemd 253, the units are for 252")
+}
+
+// checkRefused wants exactly one InputError that contains want.
+func checkRefused(t *testing.T, a App, want string) {
+	t.Helper()
+	if found := InputErrors(a.Validate()); len(found) != 1 || !strings.Contains(found[0].Msg, want) {
+		t.Errorf("got %v, want one with %q", a.Validate(), want)
+	}
+}
+
+// One run says everything that is wrong, in the order of the options.
+func TestValidateSaysAll(t *testing.T) {
+	a := App{Name: "list", Command: []string{"node"}, Kind: KindNode, Path: PathProxy, Strategy: SourceHash, SystemdVersion: 1}
+	if found := InputErrors(a.Validate()); len(found) != 7 {
+		t.Errorf("got %d errors, want 7: %v", len(found), a.Validate())
+	}
+}
+
+func TestInputErrors(t *testing.T) {
+	one, two := &InputError{Msg: "one"}, &InputError{Msg: "two", Hint: "--two"}
+	tree := fmt.Errorf("wrap: %w", errors.Join(one, errors.New("other"), fmt.Errorf("x: %w", errors.Join(two, one))))
+	if found := InputErrors(tree); len(found) != 2 || found[0] != one || found[1] != two {
+		t.Errorf("got %v", found)
+	}
+	if InputErrors(nil) != nil || InputErrors(errors.New("x")) != nil {
+		t.Error("found InputErrors where there are none")
+	}
+}
+
+func TestParsePairs(t *testing.T) {
+	if a, err := ParseAssignment("A=b=c "); err != nil || a != (Assignment{"A", "b=c "}) {
+		t.Errorf("got %q, %v", a, err)
+	}
+	if p, err := ParseProperty("MemoryMax= 1G "); err != nil || p != (Property{"MemoryMax", "1G"}) {
+		t.Errorf("got %q, %v", p, err)
+	}
+	for _, s := range []string{"", "A"} {
+		if _, err := ParseAssignment(s); err == nil {
+			t.Errorf("--env=%s was let pass", s)
+		}
+		if _, err := ParseProperty(s); err == nil {
+			t.Errorf("--property=%s was let pass", s)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	a := full()
+	if w := a.Warnings(); len(w) != 2 || !strings.HasPrefix(w[0], "--listen=[fe80::1%eth0]:80 ") || !strings.HasPrefix(w[1], "argument 7 of the command is not UTF-8") {
+		t.Errorf("got %q", w)
+	}
+	if w := valid().Warnings(); w != nil {
+		t.Errorf("got %q", w)
+	}
+}

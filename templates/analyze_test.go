@@ -1,0 +1,126 @@
+package templates_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/unitgen/unitgen/templates"
+)
+
+// needAnalyze skips on a machine without systemd-analyze, and fails where that must not happen.
+func needAnalyze(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("systemd-analyze"); err == nil {
+		return
+	}
+	if os.Getenv("UNITGEN_CI") == "1" {
+		t.Fatal("systemd-analyze is missing, and UNITGEN_CI=1")
+	}
+	t.Skip("systemd-analyze is missing (apt install systemd)")
+}
+
+// verify writes the units into a directory of their own, with stand-ins for the programs that they execute, which the
+// checker looks for, and returns what systemd-analyze says of them.
+func verify(t *testing.T, user string, files []templates.File) (output string, err error) {
+	t.Helper()
+	dir := t.TempDir()
+	bin := filepath.Join(dir, "bin")
+	programs := strings.NewReplacer(lbshim, filepath.Join(bin, "lbshim"), "/opt/app/", bin+"/")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"lbshim", "server", "node"} {
+		if err := os.WriteFile(filepath.Join(bin, name), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{user, "verify", "--recursive-errors=no", "--man=no"}
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name)
+		if err := os.WriteFile(path, []byte(programs.Replace(f.Text)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, path)
+	}
+	cmd := exec.Command("systemd-analyze", args...)
+	cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":", "XDG_RUNTIME_DIR="+dir)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// newer matches what an older systemd-analyze says of settings that it does not know yet.
+var newer = regexp.MustCompile(`(?m)^.*Unknown key( name)? '(RestartSteps|RestartMaxDelaySec|PollLimitIntervalSec)' in section .*\n`)
+
+func TestVerify(t *testing.T) {
+	needAnalyze(t)
+	for _, g := range goldens() {
+		t.Run(g.name, func(t *testing.T) {
+			user := "--system"
+			if g.app.UserUnits {
+				user = "--user"
+			}
+			output, err := verify(t, user, render(t, g.app))
+			// An unknown setting alone gives an exit status of 1 too.
+			if rest := newer.ReplaceAllString(output, ""); rest != "" || err != nil && output == "" {
+				t.Errorf("systemd-analyze verify: %v\n%s", err, output)
+			}
+		})
+	}
+}
+
+// A checker that lets everything pass would prove nothing.
+func TestVerifyRejects(t *testing.T) {
+	needAnalyze(t)
+	for _, c := range []struct{ unit, good, bad string }{
+		{"app@.service", "ExecStart=/opt/app/server", "ExecStart=/opt/app/missing"},
+		{"app@.service", "ExecStart=/opt/app/server", `ExecStart="/opt/app/server`},
+		{"app.socket", "ListenStream=3000", "ListenStream=70000"},
+		{"app.service", "Type=notify", "Type=nonsense"},
+	} {
+		files := render(t, goldens()[0].app)
+		for i, f := range files {
+			if f.Name == c.unit {
+				files[i].Text = strings.Replace(f.Text, c.good, c.bad, 1)
+			}
+		}
+		output, err := verify(t, "--system", files)
+		if err == nil && newer.ReplaceAllString(output, "") == "" {
+			t.Errorf("%s with %q was let pass", c.unit, c.bad)
+		}
+	}
+}
+
+// Exposure as "systemd-analyze security" counts it, in tenths.
+func TestSecurity(t *testing.T) {
+	needAnalyze(t)
+	threshold := map[string]map[string]string{
+		"minimal":         {"app.service": "15", "app@.service": "15", "app-join@.service": "15"},
+		"v252":            {"app.service": "15", "app@.service": "15", "app-join@.service": "15"},
+		"node":            {"app.service": "15", "app@.service": "15"},
+		"everything":      {"web-shop.service": "15", "web-shop@.service": "15"},
+		"private-network": {"app.service": "15", "app@.service": "5"},
+	}
+	for _, g := range goldens() {
+		dir := t.TempDir()
+		for _, f := range render(t, g.app) {
+			limit, ok := threshold[g.name][f.Name]
+			if !ok {
+				continue
+			}
+			path := filepath.Join(dir, f.Name)
+			if err := os.WriteFile(path, []byte(f.Text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold="+limit, path).CombinedOutput()
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			t.Logf("%s: %s", g.name, lines[len(lines)-1])
+			if err != nil {
+				t.Errorf("%s: %s is above %s: %v\n%s", g.name, f.Name, limit, err, out)
+			}
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package templates
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// stopMargin is what an instance has left for SIGTERM, and its drain command for its way, after the drain time-out.
+const stopMargin = 15 * time.Second
+
+// values is what templates print: text that is quoted and decided.
+type values struct {
+	Name        app.Name
+	UserUnits   bool
+	Manager     string // "--user " for a user's units, after "systemctl "
+	Lbshim      string // quoted as the first word of a command line
+	UserOption  string // " --user-units" or nothing
+	Privileged  string // prefix of commands that talk to PID 1 or the control socket as root
+	ControlPath string
+	Settings    string // the section [X-Unitgen]
+
+	// Sockets.
+	Listen           []string
+	FreeBind         bool
+	SeparateFamilies bool // IPv4 and IPv6 wildcards of one port are listeners of their own
+	PollLimit        bool // PollLimitIntervalSec= is known (255)
+
+	// The shim.
+	ServeOptions string // each with a blank before it
+	Capabilities string
+	WantedBy     string
+
+	// The instances.
+	ExecStart        string
+	Environment      []string
+	EnvironmentFiles []string
+	WorkingDirectory string
+	User             string
+	Runtime          string // name of a runtime that compiles while it runs; empty for other programs
+	PrivateTmp       bool
+	ProtectHome      bool
+	PrivateNetwork   bool
+	AddressFamilies  string
+	RestartSteps     bool // RestartSteps= is known (254)
+	Properties       []app.Property
+
+	TimeoutStart, TimeoutStop string
+}
+
+// decide makes every decision that the templates print. Unknown settings would only be warned about by an older
+// systemd, but a unit that gives warnings does not look right, so they are left out.
+func decide(a app.App, p Paths) (values, error) {
+	if err := a.Validate(); err != nil {
+		return values{}, err
+	}
+	lbshim, err := app.ExecLine([]string{p.Lbshim})
+	if err != nil {
+		return values{}, fmt.Errorf("write path of lbshim: %w", err)
+	}
+	execStart, err := app.ExecLine(a.Command)
+	if err != nil {
+		return values{}, err
+	}
+	v := values{
+		Name:             a.Name,
+		Lbshim:           lbshim,
+		Privileged:       "-+",
+		ControlPath:      a.Name.ControlPath("/run"),
+		Settings:         app.Settings(a),
+		SeparateFamilies: app.SeparateFamilies(a.Listen),
+		PollLimit:        a.SystemdVersion >= 255,
+		ServeOptions:     serveOptions(a),
+		Capabilities:     "CAP_BPF",
+		WantedBy:         "multi-user.target",
+		ExecStart:        execStart,
+		User:             a.User,
+		Runtime:          compilingRuntime(a.Command),
+		RestartSteps:     a.SystemdVersion >= 254,
+		Properties:       a.Properties,
+		TimeoutStart:     app.FormatTimeSpan(a.StartTimeoutOrDefault()),
+		TimeoutStop:      app.FormatTimeSpan(a.DrainTimeoutOrDefault() + stopMargin),
+	}
+	if a.StrategyOrDefault() == app.LeastConnections {
+		v.Capabilities += " CAP_NET_ADMIN"
+	}
+	for _, l := range a.Listen {
+		v.Listen = append(v.Listen, l.ListenStream())
+		v.FreeBind = v.FreeBind || l.Specific()
+	}
+	v.decideUserUnits(a)
+	v.decideProcess(a)
+	return v, nil
+}
+
+func (v *values) decideUserUnits(a app.App) {
+	if !a.UserUnits {
+		return
+	}
+	v.UserUnits = true
+	v.Manager = "--user "
+	v.UserOption = " --user-units"
+	v.Privileged = "-" // the user's manager has no privileges to give
+	v.ControlPath = a.Name.ControlPath("%t")
+	v.WantedBy = "default.target"
+}
+
+// decideProcess decides what an instance's process starts with and what it may see.
+func (v *values) decideProcess(a app.App) {
+	for _, e := range a.Environment {
+		v.Environment = append(v.Environment, app.QuoteAssignment(e))
+	}
+	for _, file := range a.EnvironmentFiles {
+		file, optional := strings.CutPrefix(file, "-")
+		if file = app.RawPattern(file); optional {
+			file = "-" + file
+		}
+		v.EnvironmentFiles = append(v.EnvironmentFiles, file)
+	}
+	if a.WorkingDirectory != "" {
+		v.WorkingDirectory = app.RawPath(a.WorkingDirectory)
+	}
+	used := append([]string{a.WorkingDirectory}, a.Command...)
+	v.PrivateTmp = !anyBelow(used, "/tmp/", "/var/tmp/")
+	v.ProtectHome = !anyBelow(used, "/home/", "/root/", "/run/user/")
+	v.AddressFamilies = "AF_UNIX AF_INET AF_INET6"
+	if network, ok := a.Property("PrivateNetwork"); ok && app.Truth(network) {
+		v.PrivateNetwork = true
+		v.AddressFamilies = "AF_UNIX"
+	}
+}
+
+func anyBelow(words []string, dirs ...string) bool {
+	for _, word := range words {
+		for _, dir := range dirs {
+			if strings.HasPrefix(word+"/", dir) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// serveOptions are the settings of the shim that differ from its defaults.
+func serveOptions(a app.App) string {
+	var b strings.Builder
+	option := func(name, value string) { b.WriteString(" " + app.QuoteWord("--"+name+"="+value)) }
+	if a.Strategy != "" {
+		option("strategy", string(a.Strategy))
+	}
+	if a.DrainTimeout != 0 {
+		option("drain-timeout", app.FormatTimeSpan(a.DrainTimeout))
+	}
+	if a.StartTimeout != 0 {
+		option("start-timeout", app.FormatTimeSpan(a.StartTimeout))
+	}
+	if a.IdleExit != 0 {
+		option("idle-exit", app.FormatTimeSpan(a.IdleExit))
+	}
+	if a.UserUnits {
+		b.WriteString(" --user-units")
+	}
+	return b.String()
+}
+
+// compilingRuntime returns the name of the runtime that command runs on, if it is one that compiles while it runs, which
+// MemoryDenyWriteExecute= would kill. It goes by names: the program's, without a version (node22, java-21), or the
+// extension of a script.
+func compilingRuntime(command []string) string {
+	program := path.Base(command[0])
+	if program == "env" {
+		for _, word := range command[1:] {
+			if !strings.HasPrefix(word, "-") && !strings.Contains(word, "=") {
+				program = path.Base(word)
+				break
+			}
+		}
+	}
+	switch path.Ext(program) {
+	case ".js", ".mjs", ".cjs", ".ts":
+		return "JavaScript"
+	case ".rb":
+		return "ruby"
+	case ".php":
+		return "php"
+	case ".smp":
+		return program
+	}
+	switch base := strings.TrimRight(program, "0123456789.-"); base {
+	case "node", "nodejs", "deno", "bun", "npm", "npx", "yarn", "pnpm", "electron", "java", "dotnet", "mono",
+		"ruby", "bundle", "puma", "rackup", "rails", "php", "php-fpm", "pypy", "luajit", "julia", "erl", "elixir", "iex",
+		"wasmtime", "wasmer":
+		return base
+	}
+	return ""
+}
