@@ -3,6 +3,7 @@ package templates
 import (
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +13,10 @@ import (
 // stopMargin is what an instance has left for SIGTERM, and its drain command for its way, after the drain time-out.
 const stopMargin = 15 * time.Second
 
+// startMargin is what PID 1 gives beyond the start time-out, so that the command which waits for the instance, or the shim
+// which waits for the first one, can say what is wrong.
+const startMargin = 5 * time.Second
+
 // values is what templates print: text that is quoted and decided.
 type values struct {
 	Name        app.Name
@@ -19,7 +24,8 @@ type values struct {
 	Manager     string // "--user " for a user's units, after "systemctl "
 	Lbshim      string // quoted as the first word of a command line
 	UserOption  string // " --user-units" or nothing
-	Privileged  string // prefix of commands that talk to PID 1 or the control socket as root
+	Root        string // prefix of commands that talk to PID 1 or the control socket as root
+	Privileged  string // the same for commands whose failure must not count
 	ControlPath string
 	Settings    string // the section [X-Unitgen]
 
@@ -48,7 +54,12 @@ type values struct {
 	RestartSteps     bool // RestartSteps= is known (254)
 	Properties       []app.Property
 
+	Type           string // Type= of the instances
+	ReadyCheck     string // --check= of the command that waits for an instance; empty where PID 1 knows by itself
+	RolloutOptions string // each with a blank before it
+
 	TimeoutStart, TimeoutStop string
+	ReadyTimeout              string // option of the command that waits; TimeoutStart is longer, so that the reason is told first
 }
 
 // decide makes every decision that the templates print. Unknown settings would only be warned about by an older
@@ -68,6 +79,7 @@ func decide(a app.App, p Paths) (values, error) {
 	v := values{
 		Name:             a.Name,
 		Lbshim:           lbshim,
+		Root:             "+",
 		Privileged:       "-+",
 		ControlPath:      a.Name.ControlPath("/run"),
 		Settings:         app.Settings(a),
@@ -81,7 +93,9 @@ func decide(a app.App, p Paths) (values, error) {
 		Runtime:          compilingRuntime(a.Command),
 		RestartSteps:     a.SystemdVersion >= 254,
 		Properties:       a.Properties,
-		TimeoutStart:     app.FormatTimeSpan(a.StartTimeoutOrDefault()),
+		RolloutOptions:   rolloutOptions(a),
+		ReadyTimeout:     app.QuoteWord("--start-timeout=" + app.FormatTimeSpan(a.StartTimeoutOrDefault())),
+		TimeoutStart:     app.FormatTimeSpan(a.StartTimeoutOrDefault() + startMargin),
 		TimeoutStop:      app.FormatTimeSpan(a.DrainTimeoutOrDefault() + stopMargin),
 	}
 	if a.StrategyOrDefault() == app.LeastConnections {
@@ -91,9 +105,45 @@ func decide(a app.App, p Paths) (values, error) {
 		v.Listen = append(v.Listen, l.ListenStream())
 		v.FreeBind = v.FreeBind || l.Specific()
 	}
+	v.decideReady(a)
 	v.decideUserUnits(a)
 	v.decideProcess(a)
 	return v, nil
+}
+
+// decideReady decides who finds out that an instance can serve: PID 1 by itself, or a command that tries.
+func (v *values) decideReady(a app.App) {
+	v.Type = "exec"
+	switch ready := a.ReadyOrDefault(); ready {
+	case app.ReadyNotify:
+		v.Type = "notify"
+	case app.ReadyExec:
+	default:
+		v.ReadyCheck = app.QuoteWord("--check=" + ready)
+	}
+}
+
+// rolloutOptions are the settings of a rollout that differ from its defaults; its limits are those of the instances.
+func rolloutOptions(a app.App) string {
+	var b strings.Builder
+	option := func(name, value string) {
+		if value != "" {
+			b.WriteString(" " + app.QuoteWord("--"+name+"="+value))
+		}
+	}
+	timeSpan := func(name string, d time.Duration) {
+		if d != 0 {
+			option(name, app.FormatTimeSpan(d))
+		}
+	}
+	option("surge", a.Surge)
+	if a.Parallel > 0 {
+		option("parallel", strconv.Itoa(a.Parallel))
+	}
+	timeSpan("soak", a.Soak)
+	timeSpan("drain-timeout", a.DrainTimeout)
+	timeSpan("start-timeout", a.StartTimeout)
+	return b.String()
 }
 
 func (v *values) decideUserUnits(a app.App) {
@@ -103,7 +153,7 @@ func (v *values) decideUserUnits(a app.App) {
 	v.UserUnits = true
 	v.Manager = "--user "
 	v.UserOption = " --user-units"
-	v.Privileged = "-" // the user's manager has no privileges to give
+	v.Root, v.Privileged = "", "-" // the user's manager has no privileges to give
 	v.ControlPath = a.Name.ControlPath("%t")
 	v.WantedBy = "default.target"
 }
@@ -159,6 +209,9 @@ func serveOptions(a app.App) string {
 	}
 	if a.IdleExit != 0 {
 		option("idle-exit", app.FormatTimeSpan(a.IdleExit))
+	}
+	if a.SlowStart != 0 {
+		option("slow-start", app.FormatTimeSpan(a.SlowStart))
 	}
 	if a.UserUnits {
 		b.WriteString(" --user-units")

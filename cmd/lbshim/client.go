@@ -34,8 +34,11 @@ func join(ctx context.Context, e *env, o options) error {
 	for try := 1; ; try++ {
 		err := joinOnce(ctx, e, o, fds)
 		var refused *control.Error
-		if err == nil || errors.As(err, &refused) || ctx.Err() != nil || try == joinTries {
-			return err
+		if err == nil {
+			return nil
+		}
+		if errors.As(err, &refused) || ctx.Err() != nil || try == joinTries {
+			return fmt.Errorf("join shim as instance %d: %w", o.instance, err)
 		}
 		e.log.Warn("join shim, trying again", "instance", o.instance, "error", err)
 	}

@@ -2,7 +2,9 @@
 //
 //	lbshim serve APP     ExecStart= of APP.service: keeps the ring, watches the instances
 //	lbshim join APP I    APP-join@I.service: gives instance I's listeners to the shim
+//	lbshim ready APP I   ExecStartPost= of APP@I.service: waits until the instance accepts connections
 //	lbshim drain APP I   ExecStop= of APP@I.service: takes the instance off the ring and waits for its connections
+//	lbshim rollout APP   ExecReload= of APP.service: puts new code live, one instance after another
 //	lbshim stop APP      ExecStop= of APP.service: closes the port on stop, renews the instances on restart
 //	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle
 //
@@ -73,7 +75,9 @@ func verbs() []verb {
 	return []verb{
 		{name: "serve", run: serve},
 		{name: "join", instance: true, run: join},
+		{name: "ready", instance: true, run: ready},
 		{name: "drain", instance: true, run: drain},
+		{name: "rollout", run: roll},
 		{name: "stop", run: stop},
 		{name: "cleanup", run: cleanup},
 	}
@@ -146,7 +150,9 @@ The balancer of one app and the commands its units run; units are written by uni
 Verbs:
   serve APP            balance connections over the app's instances
   join APP INSTANCE    give the listeners of an instance to the app's shim
+  ready APP INSTANCE   wait until an instance accepts connections
   drain APP INSTANCE   take an instance off and wait for its connections
+  rollout APP          restart the instances one after another, on new code
   stop APP             end or renew the instances, as the job of the app asks
   cleanup APP          stop the instances of an app that went idle
 

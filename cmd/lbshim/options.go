@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/rollout"
 )
 
 // options are the settings of all verbs; each verb reads what concerns it.
@@ -20,6 +21,10 @@ type options struct {
 	startTimeout time.Duration
 	idleExit     time.Duration
 	slowStart    time.Duration
+	check        string // of ready
+	surge        string // of rollout, as the next two
+	parallel     int
+	soak         time.Duration
 }
 
 func defaultOptions() options {
@@ -27,6 +32,10 @@ func defaultOptions() options {
 		strategy:     string(app.RoundRobin),
 		drainTimeout: app.DefaultDrainTimeout,
 		startTimeout: app.DefaultStartTimeout,
+		check:        "listen",
+		surge:        "1",
+		parallel:     1,
+		soak:         rollout.DefaultSoak,
 	}
 }
 
@@ -39,6 +48,10 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Var((*timeSpan)(&o.startTimeout), "start-timeout", "how long the first instance may take to become ready")
 	f.Var((*timeSpan)(&o.idleExit), "idle-exit", "stop when no connection was open for this long, 0 is never")
 	f.Var((*timeSpan)(&o.slowStart), "slow-start", "how long the share of an instance that came back grows to its full size")
+	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, or http:/PATH")
+	f.StringVar(&o.surge, "surge", o.surge, "how many extra instances try new code first: a number, or all")
+	f.IntVar(&o.parallel, "parallel", o.parallel, "how many instances a rollout restarts at a time")
+	f.Var((*timeSpan)(&o.soak), "soak", "how long the extra instances must stay up")
 	f.BoolVar(&o.userUnits, "user-units", o.userUnits, "talk to the user's service manager")
 	f.BoolVar(&o.version, "version", false, "print the version")
 	return f

@@ -59,9 +59,22 @@ type App struct {
 	DrainTimeout     time.Duration // zero means DefaultDrainTimeout
 	StartTimeout     time.Duration // zero means DefaultStartTimeout
 	IdleExit         time.Duration // zero means never
+	SlowStart        time.Duration // zero means that an instance that came back has its whole share at once
+	Ready            string        // what makes an instance ready: see ReadyOrDefault
+	Surge            string        // extra instances of a rollout, a number or "all"; empty means 1
+	Parallel         int           // instances that a rollout restarts at a time; zero means 1
+	Soak             time.Duration // how long extra instances must stay up; zero means lbshim's default
 	UserUnits        bool          // units of a user's own manager: no DynamicUser=, no capabilities, %t instead of /run
 	SystemdVersion   int           // the version the units are written for; zero means MinSystemdVersion
 }
+
+// Values of App.Ready; the fourth is ReadyHTTP with a path after it.
+const (
+	ReadyListen = "listen" // it accepts a connection
+	ReadyExec   = "exec"   // its program was started
+	ReadyNotify = "notify" // it sends READY=1 (sd_notify(3))
+	ReadyHTTP   = "http:"  // it answers GET of the path that follows with 2xx or 3xx
+)
 
 // Defaults of the time-outs, each also TimeoutStopSec='s and TimeoutStartSec='s of the generated units.
 const (

@@ -66,6 +66,13 @@ func Settings(a App) string {
 	timeSpan("DrainTimeoutSec", a.DrainTimeout)
 	timeSpan("StartTimeoutSec", a.StartTimeout)
 	timeSpan("IdleExitSec", a.IdleExit)
+	timeSpan("SlowStartSec", a.SlowStart)
+	optional("Ready", a.Ready)
+	optional("Surge", a.Surge)
+	if a.Parallel > 0 {
+		line("Parallel", strconv.Itoa(a.Parallel))
+	}
+	timeSpan("SoakSec", a.Soak)
 	if a.UserUnits {
 		line("UserUnits", "yes")
 	}
@@ -164,7 +171,11 @@ func (a *App) parseLine(line string, seen map[string]struct{}) error {
 }
 
 func timeSetting(key string) bool {
-	return key == "DrainTimeoutSec" || key == "StartTimeoutSec" || key == "IdleExitSec"
+	switch key {
+	case "DrainTimeoutSec", "StartTimeoutSec", "IdleExitSec", "SlowStartSec", "SoakSec":
+		return true
+	}
+	return false
 }
 
 func (a *App) parseTime(key, text string) error {
@@ -182,6 +193,10 @@ func (a *App) parseTime(key, text string) error {
 		a.StartTimeout = d
 	case "IdleExitSec":
 		a.IdleExit = d
+	case "SlowStartSec":
+		a.SlowStart = d
+	case "SoakSec":
+		a.Soak = d
 	}
 	return nil
 }
@@ -217,6 +232,15 @@ func (a *App) parseWord(key, word string) (err error) {
 		var p Property
 		p, err = ParseProperty(word)
 		a.Properties = append(a.Properties, p)
+	case "Ready":
+		a.Ready, err = notEmpty(word)
+	case "Surge":
+		a.Surge, err = notEmpty(word)
+	case "Parallel":
+		a.Parallel, err = strconv.Atoi(word)
+		if err != nil || a.Parallel < 1 {
+			return fmt.Errorf("%q is not a number of instances", word)
+		}
 	case "UserUnits":
 		truth, ok := boolean(word)
 		if !ok {

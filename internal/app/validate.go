@@ -36,10 +36,55 @@ func (a App) Validate() error {
 	if a.IdleExit != 0 {
 		found.add(checkTimeout("--idle-exit=", a.IdleExit))
 	}
+	a.checkRollout(&found)
 	if a.SystemdVersion != 0 && a.SystemdVersion < MinSystemdVersion {
 		found.addf("", "--systemd-version= must be at least %d, got %d", MinSystemdVersion, a.SystemdVersion)
 	}
 	return found.err()
+}
+
+// checkRollout checks what makes an instance ready and how new code comes in.
+func (a App) checkRollout(found *inputErrors) {
+	typ, typed := a.Property("Type")
+	switch {
+	case a.Ready == "", a.Ready == ReadyExec, a.Ready == ReadyListen:
+	case a.Ready == ReadyNotify:
+		if typed && typ != "notify" {
+			found.addf("", "--ready=notify does not go with --property=Type=%s", typ)
+		}
+	case strings.HasPrefix(a.Ready, ReadyHTTP+"/") && isText(a.Ready) && !strings.ContainsAny(a.Ready, " \t\r\n"):
+	default:
+		found.addf("--ready=http:/health", "--ready= must be listen, notify, exec or http:/PATH, got %q", a.Ready)
+	}
+	if a.Surge != "" && a.Surge != "all" {
+		if n, err := strconv.Atoi(a.Surge); err != nil || n < 0 || n > MaxInstances {
+			found.addf("--surge=1", "--surge= must be a number from 0 to %d or all, got %q", MaxInstances, a.Surge)
+		}
+	}
+	if a.Parallel < 0 || a.Parallel > MaxInstances {
+		found.addf("--parallel=1", "--parallel= must be between 1 and %d, got %d", MaxInstances, a.Parallel)
+	}
+	if a.Soak != 0 {
+		found.add(checkTimeout("--soak=", a.Soak))
+	}
+	if a.SlowStart != 0 {
+		found.add(checkTimeout("--slow-start=", a.SlowStart))
+	}
+}
+
+// ReadyOrDefault is what makes an instance ready: what was asked for, else what its Type= says, else that it accepts a
+// connection.
+func (a App) ReadyOrDefault() string {
+	if a.Ready != "" {
+		return a.Ready
+	}
+	switch typ, typed := a.Property("Type"); {
+	case typ == "notify":
+		return ReadyNotify
+	case typed:
+		return ReadyExec
+	}
+	return ReadyListen
 }
 
 // checkPaths checks kind, path and strategy, which depend on each other.

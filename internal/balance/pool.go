@@ -45,6 +45,19 @@ func NewPool(options Options) (*Pool, error) {
 	return &Pool{options: options, backends: make(map[int]*Backend)}, nil
 }
 
+// SetStrategy changes how the ring is made from now on; an unknown one is an error and changes nothing.
+func (p *Pool) SetStrategy(s Strategy) error {
+	n, err := NewPool(Options{Strategy: s, SlowStart: p.options.SlowStart})
+	if err != nil {
+		return err
+	}
+	p.options = n.options
+	return nil
+}
+
+// SlowStart changes how long a backend that comes back takes to reach its full weight, from now on; zero means at once.
+func (p *Pool) SlowStart(d time.Duration) { p.options.SlowStart = d }
+
 // Add puts a backend in the pool, state Down. A weight of zero means 1. Adding an ID that is there is an error.
 func (p *Pool) Add(id, weight int) error {
 	if id < 1 || id > MaxID {

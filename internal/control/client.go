@@ -55,6 +55,15 @@ func (c *Client) Stream(ctx context.Context, method string, parameters any, each
 	}
 }
 
+// First sends one call with "more" and returns with its first reply; the call goes on until Close.
+func (c *Client) First(ctx context.Context, method string, parameters any) error {
+	if err := c.send(ctx, Call{Method: Interface + "." + method, More: true}, parameters); err != nil {
+		return err
+	}
+	_, err := c.receive(ctx, nil)
+	return err
+}
+
 func (c *Client) send(ctx context.Context, call Call, parameters any, fds ...int) error {
 	raw, err := json.Marshal(parameters)
 	if err != nil {

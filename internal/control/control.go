@@ -62,6 +62,7 @@ const (
 	ErrNoSuchInstance  = Interface + ".NoSuchInstance"
 	ErrInvalid         = "org.varlink.service.InvalidParameter"
 	ErrMethodNotFound  = "org.varlink.service.MethodNotFound"
+	ErrUnsupported     = Interface + ".Unsupported"
 	ErrListenerRefused = Interface + ".ListenerRefused"
 )
 

@@ -93,7 +93,7 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 		units = append(units, u.Name)
 	}
 	if stop {
-		units = append(units, name.Socket(), name.ControlSocket())
+		units = append(units, name.Socket(), name.ControlSocket(), name.DiagSocket())
 	}
 	for _, unit := range units {
 		// Not awaited: these jobs wait for app.service, which is ordered after its sockets and waits for us.

@@ -31,6 +31,8 @@ type group interface {
 	Remove(slot int) error
 	SetRing(ring []uint16) error
 	Rescue(slot, listener int) (moved int, err error)
+	Probe(slot int, port uint16) error
+	EndProbe() error
 	Refuse() error
 	Admit() error
 	Steered(slot int) uint64

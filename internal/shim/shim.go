@@ -62,6 +62,8 @@ type Shim struct {
 	activity       activity
 	status         string
 
+	prober   *prober
+	note     string      // what a rollout says of itself
 	tick     *time.Timer // the next look at queues, drains and idleness
 	requests chan func()
 }
@@ -80,6 +82,7 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		drains:         make(map[*drainWait]bool),
 		parkingWatched: true,
 		requests:       make(chan func()),
+		prober:         newProber(),
 		kernel:         steer.SelfTest(),
 		strategy:       o.Strategy,
 	}

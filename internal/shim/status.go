@@ -52,6 +52,14 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		return s.drain(ctx, r)
 	case "Close":
 		return struct{}{}, s.run1(ctx, func() error { s.refuse(); return nil })
+	case "Probe":
+		return s.probe(ctx, r)
+	case "Accepted":
+		return s.accepted(ctx, r)
+	case "Configure":
+		return struct{}{}, s.configure(ctx, r)
+	case "Note":
+		return struct{}{}, s.takeNote(ctx, r)
 	case "Status":
 		var status Status
 		err := s.run1(ctx, func() error { status = s.snapshot(); return nil })
@@ -131,6 +139,9 @@ func (s *Shim) line() string {
 	line := fmt.Sprintf("%d/%d instances up", up, len(s.instances))
 	if s.activity.counted {
 		line += fmt.Sprintf(", %d connections", s.activity.open)
+	}
+	if s.note != "" {
+		line = s.note + "; " + line
 	}
 	const shown = 4 // PID 1 keeps the line in memory, and a terminal has one line for it
 	if len(not) > shown {

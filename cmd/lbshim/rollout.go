@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/rollout"
+	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// How often PID 1 is asked for more time, and for how much. Its own limit is TimeoutStartSec=, which is not made for a
+// rollout of many instances.
+const (
+	extendEvery = 5 * time.Second
+	extendBy    = 30 * time.Second
+)
+
+// rolloutMargin is what one instance may take beyond its drain and start time-outs.
+const rolloutMargin = 20 * time.Second
+
+// roll is ExecReload= of the shim's unit.
+func roll(ctx context.Context, e *env, o options) error {
+	surge, err := parseSurge(o.surge)
+	if err != nil {
+		return err
+	}
+	notify, err := activation.NewNotifier()
+	if err != nil {
+		return err
+	}
+	defer notify.Close()
+	if err := reconfigure(ctx, e, o); err != nil {
+		return fmt.Errorf("take over settings: %w", err)
+	}
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e)})
+	defer units.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	extended := make(chan struct{})
+	go extend(ctx, e, notify, extended)
+	defer func() { cancel(); <-extended }()
+	note := func(text string) {
+		if err := tell(ctx, e, o, text); err != nil {
+			e.log.Warn("tell shim of the rollout, ignoring", "error", err)
+		}
+	}
+	return rollout.New(rollout.Options{
+		App: o.app, Surge: surge, Parallel: o.parallel, Soak: o.soak,
+		Limit:      o.drainTimeout + o.startTimeout + rolloutMargin,
+		RuntimeDir: filepath.Dir(o.controlPath(e)),
+	}, o.endpoint(e), units, note, e.log).Run(ctx)
+}
+
+// extend keeps PID 1 from cutting the reload off while it makes progress; every step has its own limit.
+func extend(ctx context.Context, e *env, notify *activation.Notifier, done chan<- struct{}) {
+	defer close(done)
+	tick := time.NewTicker(extendEvery)
+	defer tick.Stop()
+	for {
+		if err := notify.ExtendTimeout(extendBy); err != nil {
+			e.log.Warn("extend time-out of the reload, ignoring", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func parseSurge(s string) (int, error) {
+	if s == "all" {
+		return rollout.SurgeAll, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > app.MaxInstances {
+		return 0, usageError("--surge= must be a number from 0 to %d or all, got %q", app.MaxInstances, s)
+	}
+	return n, nil
+}
+
+// reconfigure gives the shim the options that its ExecStart= has now, drop-ins included.
+func reconfigure(ctx context.Context, e *env, o options) error {
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	argv, err := conn.ExecStart(ctx, o.app.Service())
+	if err != nil {
+		return err
+	}
+	now := defaultOptions()
+	flags := now.flags()
+	if err := flags.Parse(argv[1:]); err != nil {
+		return fmt.Errorf("parse ExecStart= of %s: %w", o.app.Service(), err)
+	}
+	client, err := control.Dial(ctx, o.controlPath(e))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Call(ctx, "Configure", shim.Settings{
+		Strategy: app.Strategy(now.strategy), DrainTimeout: now.drainTimeout, StartTimeout: now.startTimeout,
+		IdleExit: now.idleExit, SlowStart: now.slowStart,
+	}, nil)
+}
+
+// tell gives the shim a line for systemctl status.
+func tell(ctx context.Context, e *env, o options, text string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+	defer cancel()
+	client, err := control.Dial(ctx, o.controlPath(e))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	err = client.Call(ctx, "Note", map[string]string{"text": text}, nil)
+	var refused *control.Error
+	if errors.As(err, &refused) {
+		return fmt.Errorf("shim refused: %w", err)
+	}
+	return err
+}

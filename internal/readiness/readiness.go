@@ -1,0 +1,172 @@
+// Package readiness finds out whether an instance can serve, for programs that do not tell PID 1 themselves: it makes a
+// connection of its own that the kernel steers to this one instance, though it is not on the ring, and waits until the
+// instance has accepted it, or has answered a request on it.
+//
+// It runs as ExecStartPost= of the instance's unit, so PID 1 calls the instance active only when it can serve. Programs
+// that send READY=1 (Type=notify) do not need it.
+package readiness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// Check says how one instance is tried.
+type Check struct {
+	Control  string // path of the shim's control socket
+	Instance int
+	HTTPPath string // request that must be answered with 2xx or 3xx; empty: accepting is enough
+}
+
+// status is what Check needs of the shim's answer to Status.
+type status struct {
+	Addresses []struct {
+		Address string `json:"address"`
+	} `json:"addresses"`
+}
+
+// Wait returns when the instance accepts connections at every address of the app and, with HTTPPath, answers at the
+// first. It returns an error that says what is missing when ctx ends, and ErrUnsupported where connections cannot be
+// steered to one instance.
+//
+// The probes are made in the network namespace of the calling thread, which must be that of the listeners.
+func (c Check) Wait(ctx context.Context) error {
+	addresses, err := c.addresses(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range addresses {
+		conn, err := c.probe(ctx, a)
+		if err != nil {
+			return err
+		}
+		err = c.accepted(ctx)
+		conn.Close()
+		if err != nil {
+			return fmt.Errorf("wait for %s: %w", a, c.explain(ctx, err))
+		}
+	}
+	if c.HTTPPath == "" {
+		return nil
+	}
+	return c.answered(ctx, addresses[0])
+}
+
+// ErrUnsupported says that no single instance can be tried, as the shim steers by classic BPF.
+var ErrUnsupported = errors.New("a single instance cannot be tried here")
+
+// explain puts words to a time-out.
+func (c Check) explain(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return errors.New("the program has not accepted a connection: it runs, but did not take its socket " +
+		"(descriptor 3, sd_listen_fds(3)); if it listens by itself, try --kind=port")
+}
+
+func (c Check) addresses(ctx context.Context) ([]string, error) {
+	client, err := control.Dial(ctx, c.Control)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	var s status
+	if err := client.Call(ctx, "Status", struct{}{}, &s); err != nil {
+		return nil, err
+	}
+	if len(s.Addresses) == 0 {
+		return nil, errors.New("ask shim for addresses: it has none")
+	}
+	var all []string
+	for _, a := range s.Addresses {
+		all = append(all, a.Address)
+	}
+	return all, nil
+}
+
+// probe connects to the instance at address; the caller closes the connection.
+func (c Check) probe(ctx context.Context, address string) (net.Conn, error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("parse address of the app: %w", err)
+	}
+	s, err := bind(reachable(to))
+	if err != nil {
+		return nil, err
+	}
+	client, err := control.Dial(ctx, c.Control)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	defer client.Close() // ends the probe
+	parameters := map[string]any{"instance": c.Instance, "address": address, "port": s.port}
+	if err := client.First(ctx, "Probe", parameters); err != nil {
+		s.close()
+		var refused *control.Error
+		if errors.As(err, &refused) && refused.Name == control.ErrUnsupported {
+			return nil, ErrUnsupported
+		}
+		return nil, err
+	}
+	return s.connect()
+}
+
+func (c Check) accepted(ctx context.Context) error {
+	client, err := control.Dial(ctx, c.Control)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Call(ctx, "Accepted", map[string]int{"instance": c.Instance}, nil)
+}
+
+// How often a request is repeated that was not answered as wanted: a program that warms up answers 503 for a while.
+const (
+	retryFirst = 50 * time.Millisecond
+	retryMax   = time.Second
+)
+
+// answered repeats an HTTP request until it succeeds or ctx ends; the error is that of the last try.
+func (c Check) answered(ctx context.Context, address string) error {
+	pause := retryFirst
+	for {
+		err := c.request(ctx, address)
+		if err == nil {
+			return nil
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("check GET %s: %w", c.HTTPPath, err)
+		}
+		pause = min(2*pause, retryMax)
+	}
+}
+
+func (c Check) request(ctx context.Context, address string) error {
+	conn, err := c.probe(ctx, address)
+	if err != nil {
+		return err
+	}
+	return get(ctx, conn, c.HTTPPath)
+}
+
+// reachable turns the address of a listener into one to connect to from this host.
+func reachable(listener netip.AddrPort) netip.AddrPort {
+	switch a := listener.Addr(); {
+	case a == netip.IPv6Unspecified():
+		return netip.AddrPortFrom(netip.IPv6Loopback(), listener.Port())
+	case a.IsUnspecified():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), listener.Port())
+	}
+	return listener
+}

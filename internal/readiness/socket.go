@@ -1,0 +1,102 @@
+package readiness
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is a TCP socket that is bound and not yet connected: its port is known before its SYN.
+type socket struct {
+	fd   int
+	to   netip.AddrPort
+	port uint16
+}
+
+// bind makes a socket that can connect to an address of this host, in the network namespace of the calling thread.
+func bind(to netip.AddrPort) (*socket, error) {
+	family, local := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Addr: [4]byte{}})
+	if to.Addr().Is6() {
+		family, local = unix.AF_INET6, &unix.SockaddrInet6{}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &socket{fd: fd, to: to}
+	if err := unix.Bind(fd, local); err != nil {
+		s.close()
+		return nil, os.NewSyscallError("bind", err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		s.close()
+		return nil, os.NewSyscallError("getsockname", err)
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		s.port = uint16(a.Port)
+	case *unix.SockaddrInet6:
+		s.port = uint16(a.Port)
+	}
+	return s, nil
+}
+
+func (s *socket) close() { unix.Close(s.fd) }
+
+// connect consumes the socket. The peer is this host, so that it blocks no longer than the kernel takes.
+func (s *socket) connect() (net.Conn, error) {
+	defer s.close()
+	err := error(unix.EINTR)
+	for err == unix.EINTR {
+		err = unix.Connect(s.fd, sockaddr(s.to))
+	}
+	if err != nil && err != unix.EISCONN {
+		return nil, fmt.Errorf("connect to %s: %w", s.to, err)
+	}
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	file := os.NewFile(uintptr(fd), "probe")
+	defer file.Close()
+	return net.FileConn(file)
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}
+
+// get makes one request on conn, which it closes, and wants an answer of 2xx or 3xx.
+func get(ctx context.Context, conn net.Conn, path string) error {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	request, err := http.NewRequest(http.MethodGet, "http://localhost"+path, nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("User-Agent", "unitgen-ready")
+	request.Close = true
+	if err := request.Write(conn); err != nil {
+		return fmt.Errorf("send request: %w", err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), request)
+	if err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode < 200 || answer.StatusCode > 399 {
+		return fmt.Errorf("answer is %s", answer.Status)
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// Files below Options.RuntimeDir.
+const (
+	extraFile = "extra-instances" // numbers, one a line
+	lockFile  = "rollout.lock"
+)
+
+// lock makes sure that one rollout runs at a time; closing the file releases it. PID 1 runs one reload job of a unit at
+// a time, but a rollout can be started by hand too.
+func (r *Rollout) lock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(r.options.RuntimeDir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock rollout: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = errors.New("another rollout of " + string(r.options.App) + " is under way")
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock rollout: %w", err)
+	}
+	return f, nil
+}
+
+// remember notes the numbers of extra instances before they start; none removes the note.
+func (r *Rollout) remember(extra []int) error {
+	path := filepath.Join(r.options.RuntimeDir, extraFile)
+	if len(extra) == 0 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("forget extra instances: %w", err)
+		}
+		return nil
+	}
+	var b strings.Builder
+	for _, number := range extra {
+		fmt.Fprintln(&b, number)
+	}
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		return fmt.Errorf("note extra instances: %w", err)
+	}
+	return nil
+}
+
+// leftover returns the extra instances of a rollout that was killed.
+func (r *Rollout) leftover() []int {
+	text, err := os.ReadFile(filepath.Join(r.options.RuntimeDir, extraFile))
+	if err != nil {
+		return nil
+	}
+	var extra []int
+	for _, word := range strings.Fields(string(text)) {
+		if number, ok := app.ParseInstance(word); ok {
+			r.log.Info("extra instance of a rollout that was cut off is removed", "instance", strconv.Itoa(number))
+			extra = append(extra, number)
+		}
+	}
+	return extra
+}
+
+// lastLine is what an invocation has logged last, "" if that cannot be told: the journal is a help, not a need.
+func lastLine(ctx context.Context, u systemd.UnitState) string {
+	if u.InvocationID == "" {
+		return ""
+	}
+	out, err := exec.CommandContext(ctx, "journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=1",
+		"_SYSTEMD_INVOCATION_ID="+u.InvocationID).Output()
+	if err != nil {
+		return ""
+	}
+	const shown = 200
+	line := strings.TrimSpace(string(out))
+	return line[:min(len(line), shown)]
+}

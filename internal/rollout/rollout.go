@@ -1,0 +1,189 @@
+// Package rollout puts new code live, one instance after another, and loses no request: it is ExecReload= of app.service,
+// so `systemctl reload app` returns when it is done, and fails when it stopped at an instance that did not get ready.
+//
+// First an extra instance starts on the new code and proves itself (surge); if it does not, it is removed and no other
+// instance was touched. Then the instances are restarted, each drained by its own ExecStop= before its program is told
+// to end. At last the extra one is drained and stopped. Capacity never drops below what it was.
+//
+// The extra instance has the next free number, and is not enabled, so that it does not come back after a boot. Its
+// number stands in a file of the app's runtime directory: what a killed rollout left behind is removed by the next one.
+//
+// It is not for deciding where connections go; the shim follows the states of the instances by itself.
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// SurgeAll is the Options.Surge that starts as many extra instances as there are.
+const SurgeAll = -1
+
+// DefaultSoak is how long an instance on new code must stay up before the others follow. Most releases that are broken
+// end at once; PM2 waits as long for an instance to listen.
+const DefaultSoak = 3 * time.Second
+
+// Options are the settings of a rollout.
+type Options struct {
+	App        app.Name
+	Surge      int           // extra instances; SurgeAll for as many as there are
+	Parallel   int           // instances restarted at a time; zero means 1
+	Soak       time.Duration // how long the extra instances must stay up; zero means DefaultSoak
+	Limit      time.Duration // for one instance, from the start of its drain until it is ready
+	RuntimeDir string        // of the app, below which the numbers of extra instances are noted
+}
+
+// Rollout is one run. Make one per reload.
+type Rollout struct {
+	options Options
+	manager systemd.Endpoint
+	units   *systemd.Watcher
+	note    func(text string) // shown by systemctl status; "" takes it back
+	log     *slog.Logger
+
+	states map[string]systemd.UnitState // of watched units, as last heard
+	fresh  map[int]string               // instances on the new code, with the invocation that proved itself
+}
+
+// New prepares a rollout. The caller keeps ownership of units, which the rollout alone may use until it has ended. note
+// is called with each step.
+func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(string), log *slog.Logger) *Rollout {
+	if o.Parallel == 0 {
+		o.Parallel = 1
+	}
+	if o.Soak == 0 {
+		o.Soak = DefaultSoak
+	}
+	return &Rollout{
+		options: o, manager: manager, units: units, note: note, log: log,
+		states: make(map[string]systemd.UnitState), fresh: make(map[int]string),
+	}
+}
+
+// Run rolls the app. It returns nil when every instance that ran is up on the new code. On an error the instances that
+// were not reached still run the old code, and no extra one is left; ctx ending is such an error.
+func (r *Rollout) Run(ctx context.Context) error {
+	lock, err := r.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := r.removeExtra(ctx, r.leftover()); err != nil {
+		return err
+	}
+	numbers, err := r.running(ctx)
+	if err != nil {
+		return err
+	}
+	err = r.roll(ctx, numbers)
+	if err != nil {
+		r.note("rollout failed: " + err.Error())
+		return err
+	}
+	r.note("")
+	r.log.Info("rollout is complete", "instances", len(numbers))
+	return nil
+}
+
+func (r *Rollout) roll(ctx context.Context, numbers []int) (err error) {
+	extra := r.extra(numbers)
+	defer func() {
+		// Also when ctx has ended: an extra instance must not stay.
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Limit)
+		defer cancel()
+		if ctx.Err() != nil {
+			err = errors.Join(err, r.abandonExtra(clean, extra))
+			return
+		}
+		err = errors.Join(err, r.removeExtra(clean, extra))
+	}()
+	if err := r.prove(ctx, extra); err != nil {
+		return err
+	}
+	done := 0
+	for chunk := range slices.Chunk(numbers, r.options.Parallel) {
+		r.note(fmt.Sprintf("rollout %d/%d", done, len(numbers)))
+		if err := r.renew(ctx, chunk); err != nil {
+			return err
+		}
+		done += len(chunk)
+	}
+	return r.stillUp(ctx)
+}
+
+// prove starts the extra instances and waits until they have stayed up for the soak time.
+func (r *Rollout) prove(ctx context.Context, extra []int) error {
+	if len(extra) == 0 {
+		return nil
+	}
+	r.note("rollout: trying the new code")
+	if err := r.remember(extra); err != nil {
+		return err
+	}
+	if err := r.change(ctx, systemd.Start, extra); err != nil {
+		return fmt.Errorf("try the new code: %w", err)
+	}
+	if err := r.soak(ctx); err != nil {
+		return fmt.Errorf("try the new code: %w", err)
+	}
+	return nil
+}
+
+// renew restarts some instances and waits until they are ready.
+func (r *Rollout) renew(ctx context.Context, numbers []int) error {
+	began := time.Now()
+	if err := r.change(ctx, systemd.Restart, numbers); err != nil {
+		return err
+	}
+	for _, number := range numbers {
+		r.log.Info("instance runs the new code", "instance", number, "after", time.Since(began).Round(time.Millisecond).String())
+	}
+	return nil
+}
+
+// running lists the instances that the rollout is for: all that run or want to. One that an admin has stopped stays so.
+func (r *Rollout) running(ctx context.Context) ([]int, error) {
+	var all []systemd.UnitStatus
+	err := r.ask(ctx, func(c *systemd.Conn) (err error) {
+		all, err = c.ListUnitsByPatterns(ctx, string(r.options.App)+"@*.service")
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var numbers []int
+	for _, u := range all {
+		unit, ok := r.options.App.ParseUnit(u.Name)
+		if ok && unit.Role == app.RoleInstance && unit.Instance > 0 && u.ActiveState != "inactive" {
+			numbers = append(numbers, unit.Instance)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+// extra picks the numbers of the extra instances: those after the highest, as many as there is room for.
+func (r *Rollout) extra(numbers []int) []int {
+	if len(numbers) == 0 {
+		return nil
+	}
+	want := r.options.Surge
+	if want == SurgeAll {
+		want = len(numbers)
+	}
+	var extra []int
+	for next := numbers[len(numbers)-1] + 1; len(extra) < want && next <= app.MaxInstances; next++ {
+		extra = append(extra, next)
+	}
+	if len(extra) < want {
+		r.log.Info("no number is left for an extra instance", "wanted", want, "got", len(extra))
+	}
+	return extra
+}

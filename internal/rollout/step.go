@@ -1,0 +1,239 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// change starts or restarts instances and waits until each is up in a new invocation. The job mode is fail: a job that
+// somebody else has queued for an instance is not reversed.
+func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) error {
+	before := make(map[int]string)
+	for _, number := range numbers {
+		state, err := r.state(ctx, r.options.App.Instance(number))
+		if err != nil {
+			return err
+		}
+		before[number] = state.InvocationID
+		r.units.Watch(state.Name)
+	}
+	for _, number := range numbers {
+		err := r.ask(ctx, func(c *systemd.Conn) error {
+			return c.Enqueue(ctx, systemd.Job{Verb: verb, Unit: r.options.App.Instance(number), Mode: systemd.Fail})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	limit, cancel := context.WithTimeout(ctx, r.options.Limit)
+	defer cancel()
+	for _, number := range numbers {
+		if err := r.awaitUp(limit, number, before[number]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitUp waits until an instance is active in another invocation than before.
+func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error {
+	unit := r.options.App.Instance(number)
+	for {
+		u, known := r.states[unit]
+		if known && u.InvocationID != before && u.InvocationID != "" {
+			switch {
+			case u.ActiveState == "active":
+				r.fresh[number] = u.InvocationID
+				return nil
+			case failed(u):
+				return r.failure(ctx, u, "did not get ready")
+			}
+		}
+		if known && u.ActiveState == "inactive" && u.InvocationID == before {
+			if err := r.checkWanted(ctx, unit); err != nil {
+				return err
+			}
+		}
+		if err := r.next(ctx); err != nil {
+			if errors.Is(err, context.DeadlineExceeded) {
+				return r.failure(context.WithoutCancel(ctx), r.states[unit], "did not get ready within "+r.options.Limit.String())
+			}
+			return err
+		}
+	}
+}
+
+// failed says whether an invocation has ended instead of getting ready.
+func failed(u systemd.UnitState) bool {
+	switch u.ActiveState {
+	case "failed", "inactive", "deactivating":
+		return true
+	}
+	return strings.HasPrefix(u.SubState, "auto-restart")
+}
+
+// checkWanted fails when nobody wants an inactive instance to start again: between the two halves of a restart it has a
+// job, without one somebody has stopped it meanwhile.
+func (r *Rollout) checkWanted(ctx context.Context, unit string) error {
+	u, err := r.state(ctx, unit)
+	if err != nil {
+		return err
+	}
+	if u.ActiveState == "inactive" && u.JobType == "" {
+		return fmt.Errorf("%s was stopped during the rollout", unit)
+	}
+	return nil
+}
+
+// soak waits for the soak time and fails as soon as an instance on the new code ends.
+func (r *Rollout) soak(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, r.options.Soak)
+	defer cancel()
+	for {
+		if err := r.freshUp(ctx); err != nil {
+			return err
+		}
+		if err := r.next(limit); err != nil {
+			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// freshUp fails when an instance on the new code is no longer up in the invocation that was ready.
+func (r *Rollout) freshUp(ctx context.Context) error {
+	for number, invocation := range r.fresh {
+		u := r.states[r.options.App.Instance(number)]
+		if u.InvocationID != invocation || u.ActiveState != "active" && u.ActiveState != "reloading" {
+			return r.failure(ctx, u, "was ready and then ended")
+		}
+	}
+	return nil
+}
+
+// stillUp looks at all new instances once more at the end: one that crashed while others were restarted shows the release
+// to be bad, though its restart counted as done.
+func (r *Rollout) stillUp(ctx context.Context) error {
+	for number := range r.fresh {
+		unit := r.options.App.Instance(number)
+		u, err := r.state(ctx, unit)
+		if err != nil {
+			return err
+		}
+		r.states[unit] = u
+	}
+	return r.freshUp(ctx)
+}
+
+// failure says what became of an instance, with what the journal has last of it.
+func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string) error {
+	var details []string
+	if u.Result != "" && u.Result != "success" {
+		details = append(details, "result "+u.Result)
+	}
+	if u.ExecMainStatus != 0 {
+		details = append(details, fmt.Sprintf("exit status %d", u.ExecMainStatus))
+	}
+	if line := lastLine(ctx, u); line != "" {
+		details = append(details, fmt.Sprintf("last line %q", line))
+	}
+	if len(details) == 0 {
+		return fmt.Errorf("%s %s", u.Name, what)
+	}
+	return fmt.Errorf("%s %s: %s", u.Name, what, strings.Join(details, ", "))
+}
+
+// next waits for one event of a watched unit.
+func (r *Rollout) next(ctx context.Context) error {
+	select {
+	case u, ok := <-r.units.Events():
+		if !ok {
+			return errors.New("follow units: watcher was closed")
+		}
+		r.states[u.Name] = u
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Rollout) state(ctx context.Context, unit string) (u systemd.UnitState, err error) {
+	err = r.ask(ctx, func(c *systemd.Conn) error {
+		u, err = c.Unit(ctx, unit)
+		return err
+	})
+	return u, err
+}
+
+// How often a question to PID 1 is repeated when the connection breaks: it goes away for some 100 ms in daemon-reexec.
+const (
+	askTries = 20
+	askPause = 100 * time.Millisecond
+)
+
+// ask runs f with a connection of its own, again if PID 1 was away. f must bear being run twice: a start or restart that
+// is queued already is merged.
+func (r *Rollout) ask(ctx context.Context, f func(*systemd.Conn) error) error {
+	for try := 1; ; try++ {
+		err := r.askOnce(ctx, f)
+		if err == nil || !systemd.IsDisconnected(err) || try == askTries {
+			return err
+		}
+		timer := time.NewTimer(askPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *Rollout) askOnce(ctx context.Context, f func(*systemd.Conn) error) error {
+	c, err := systemd.Dial(ctx, r.manager)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(c)
+}
+
+// removeExtra drains and stops extra instances and their sockets, and forgets them.
+func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
+	if len(extra) == 0 {
+		return nil
+	}
+	var services, sockets []systemd.Job
+	for _, number := range extra {
+		delete(r.fresh, number)
+		services = append(services, systemd.Job{Verb: systemd.Stop, Unit: r.options.App.Instance(number)})
+		sockets = append(sockets, systemd.Job{Verb: systemd.Stop, Unit: r.options.App.InstanceSocket(number)})
+	}
+	for _, jobs := range [][]systemd.Job{services, sockets} {
+		if err := r.ask(ctx, func(c *systemd.Conn) error { return c.Run(ctx, jobs...) }); err != nil {
+			return fmt.Errorf("remove extra instances: %w", err)
+		}
+	}
+	return r.remember(nil)
+}
+
+// abandonExtra queues the stop of extra instances without waiting: whoever cancelled the rollout waits for it to end.
+func (r *Rollout) abandonExtra(ctx context.Context, extra []int) error {
+	var errs []error
+	for _, number := range slices.Backward(extra) {
+		for _, unit := range []string{r.options.App.Instance(number), r.options.App.InstanceSocket(number)} {
+			errs = append(errs, r.ask(ctx, func(c *systemd.Conn) error {
+				return c.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})
+			}))
+		}
+	}
+	return errors.Join(errs...)
+}

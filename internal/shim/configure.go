@@ -1,0 +1,86 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/steer"
+)
+
+// Settings are what a running shim can be told anew: the options of its ExecStart= that it does not need a restart for.
+// All of them count, also those that are zero.
+type Settings struct {
+	Strategy     app.Strategy  `json:"strategy"`
+	DrainTimeout time.Duration `json:"drainTimeoutNSec"`
+	StartTimeout time.Duration `json:"startTimeoutNSec"`
+	IdleExit     time.Duration `json:"idleExitNSec"`
+	SlowStart    time.Duration `json:"slowStartNSec"`
+}
+
+// configure answers method Configure with Settings.
+func (s *Shim) configure(ctx context.Context, r *control.Request) error {
+	var settings Settings
+	if err := r.Decode(&settings); err != nil {
+		return err
+	}
+	return s.run1(ctx, func() error { return s.apply(settings) })
+}
+
+// apply takes over settings, all or none.
+func (s *Shim) apply(n Settings) error {
+	if err := s.changeStrategy(n.Strategy); err != nil {
+		return err
+	}
+	if n.SlowStart != s.options.SlowStart {
+		s.pool.SlowStart(n.SlowStart)
+	}
+	if n.IdleExit != s.options.IdleExit {
+		s.activity.last = time.Now() // idleness is measured anew
+	}
+	was := s.options
+	s.options.DrainTimeout, s.options.StartTimeout = n.DrainTimeout, n.StartTimeout
+	s.options.IdleExit, s.options.SlowStart, s.options.Strategy = n.IdleExit, n.SlowStart, n.Strategy
+	if s.options != was {
+		s.log.Info("settings changed", "strategy", string(n.Strategy), "drain_timeout", n.DrainTimeout.String(),
+			"idle_exit", n.IdleExit.String(), "slow_start", n.SlowStart.String())
+	}
+	return nil
+}
+
+func (s *Shim) changeStrategy(to app.Strategy) error {
+	from := s.options.Strategy
+	if to == from {
+		return nil
+	}
+	if to == app.LeastConnections {
+		return &control.Error{Name: control.ErrUnsupported, Reason: fmt.Sprintf("strategy %s needs CAP_NET_ADMIN, "+
+			"which a running process cannot get: systemctl restart %s", to, s.options.App)}
+	}
+	if err := s.pool.SetStrategy(ringStrategy(to)); err != nil {
+		return &control.Error{Name: control.ErrUnsupported, Reason: err.Error()}
+	}
+	if s.strategy == app.LeastConnections {
+		for _, a := range s.addresses {
+			if err := a.ebpf.Pick(steer.RoundRobin, a.parking); err != nil {
+				return err
+			}
+		}
+	}
+	s.strategy = to
+	return nil
+}
+
+// takeNote answers method Note: a line of a rollout, which systemctl status shows before the shim's own until an empty one
+// takes it back.
+func (s *Shim) takeNote(ctx context.Context, r *control.Request) error {
+	var p struct {
+		Text string `json:"text"`
+	}
+	if err := r.Decode(&p); err != nil {
+		return err
+	}
+	return s.run1(ctx, func() error { s.note = p.Text; return nil })
+}

@@ -1,0 +1,126 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// probeLimit bounds one probe: binding is done and the connection is to this host, so a millisecond is usual.
+const probeLimit = 2 * time.Second
+
+// acceptLook is how often the shim looks whether a starting instance has accepted its probe. The kernel tells nobody that
+// a connection was accepted.
+const acceptLook = 20 * time.Millisecond
+
+// prober hands out the kernel's one probe, which is per address and shared by all starting instances.
+type prober struct {
+	free chan struct{} // holds one token while no probe is under way
+}
+
+func newProber() *prober {
+	p := &prober{free: make(chan struct{}, 1)}
+	p.free <- struct{}{}
+	return p
+}
+
+// probeParameters of method Probe.
+type probeParameters struct {
+	Instance int    `json:"instance"`
+	Address  string `json:"address"` // one of the app's, as Status has them
+	Port     uint16 `json:"port"`    // that the probe's socket is bound to
+}
+
+// probe answers method Probe: from its first answer until the client hangs up, and for probeLimit at most, connection
+// requests from that port reach the instance, which is not on the ring yet. Others wait for their turn meanwhile.
+func (s *Shim) probe(ctx context.Context, r *control.Request) (any, error) {
+	var p probeParameters
+	if err := r.Decode(&p); err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.prober.free:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { s.prober.free <- struct{}{} }()
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	var a *address
+	if err := s.run1(ctx, func() (err error) { a, err = s.beginProbe(p); return err }); err != nil {
+		return nil, err
+	}
+	defer s.do(context.WithoutCancel(ctx), func() {
+		if err := a.group.EndProbe(); err != nil {
+			s.log.Error("end probe, ignoring", "instance", p.Instance, "error", err)
+		}
+	})
+	if err := r.Send(struct{}{}); err != nil {
+		return nil, err
+	}
+	<-ctx.Done()
+	return struct{}{}, nil
+}
+
+func (s *Shim) beginProbe(p probeParameters) (*address, error) {
+	in := s.instances[p.Instance]
+	if in == nil {
+		return nil, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", p.Instance)}
+	}
+	for a := range in.listeners {
+		if a.String() != p.Address {
+			continue
+		}
+		err := a.group.Probe(p.Instance, p.Port)
+		if errors.Is(err, errors.ErrUnsupported) {
+			err = &control.Error{Name: control.ErrUnsupported, Reason: err.Error()}
+		}
+		return a, err
+	}
+	return nil, &control.Error{Name: control.ErrInvalid, Reason: "the app has no address " + p.Address}
+}
+
+// accepted answers method Accepted when nothing waits at the instance's listeners: it has accepted its probes.
+func (s *Shim) accepted(ctx context.Context, r *control.Request) (any, error) {
+	var p struct {
+		Instance int `json:"instance"`
+	}
+	if err := r.Decode(&p); err != nil {
+		return nil, err
+	}
+	look := time.NewTicker(acceptLook)
+	defer look.Stop()
+	for {
+		queued := 0
+		if err := s.run1(ctx, func() (err error) { queued, err = s.queuedAt(p.Instance); return err }); err != nil {
+			return nil, err
+		}
+		if queued == 0 {
+			return struct{}{}, nil
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *Shim) queuedAt(number int) (int, error) {
+	in := s.instances[number]
+	if in == nil {
+		return 0, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
+	}
+	all := 0
+	for a, l := range in.listeners {
+		queued, err := a.queue(l.fd)
+		if err != nil {
+			return 0, err
+		}
+		all += queued
+	}
+	return all, nil
+}

@@ -1,0 +1,238 @@
+// Package systemd talks to a service manager over D-Bus: it runs jobs and waits for them, reads the state of units and
+// follows it by signals.
+//
+// It is not a general client: it has the calls that unitgen and lbshim need, on godbus directly. What it does for them:
+// the context of a call is the life of that call and never that of the connection; signals arrive in order; jobs
+// may be waited for in parallel; and a Watcher outlives daemon-reload, daemon-reexec and a restart of the bus.
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+)
+
+// Names and limits of the D-Bus interface, org.freedesktop.systemd1(5).
+const (
+	busName     = "org.freedesktop.systemd1"
+	managerPath = dbus.ObjectPath("/org/freedesktop/systemd1")
+	managerIf   = busName + ".Manager"
+	unitIf      = busName + ".Unit"
+	jobIf       = busName + ".Job"
+	propertyIf  = "org.freedesktop.DBus.Properties"
+
+	// handshakeTimeout limits connecting when the caller's context has no nearer deadline: a bus that is being
+	// restarted accepts connections by way of its socket unit long before it answers. 25 s is libdbus's own limit.
+	handshakeTimeout = 25 * time.Second
+
+	// signalBuffer is the capacity of signal channels. godbus's sequential handler queues beyond it, so a full channel
+	// neither blocks the connection nor loses a signal; the buffer only saves wake-ups.
+	signalBuffer = 64
+)
+
+// Endpoint says where a service manager answers. Private is the path of its own socket, used first where it can be
+// connected to: it works without a bus daemon and sees all signals. Bus is a D-Bus address, used otherwise. An empty
+// field is not tried.
+type Endpoint struct {
+	Private string
+	Bus     string
+}
+
+// SystemEndpoint is the system's manager for a caller with that effective user id: PID 1's private socket admits
+// root alone. busAddress is DBUS_SYSTEM_BUS_ADDRESS of the environment; empty means the standard one.
+//
+// dbus-daemon closes the connection of a DynamicUser= service before it says a word, as it cannot find the user: PID 1
+// starts it with SYSTEMD_NSS_DYNAMIC_BYPASS=1 since 250.4 (systemd issue 22737, open; seen on 252 and 257). A service
+// that needs the bus has a user that stands in /etc/passwd or userdb, or a dbus-broker.
+func SystemEndpoint(euid int, busAddress string) Endpoint {
+	e := Endpoint{Bus: busAddress}
+	if e.Bus == "" {
+		e.Bus = "unix:path=/run/dbus/system_bus_socket"
+	}
+	if euid == 0 {
+		e.Private = "/run/systemd/private"
+	}
+	return e
+}
+
+// UserEndpoint is the manager of the user whose XDG_RUNTIME_DIR is runtimeDir. busAddress is
+// DBUS_SESSION_BUS_ADDRESS; empty means the bus in runtimeDir.
+func UserEndpoint(runtimeDir, busAddress string) Endpoint {
+	e := Endpoint{Private: runtimeDir + "/systemd/private", Bus: busAddress}
+	if e.Bus == "" {
+		e.Bus = "unix:path=" + dbus.EscapeBusAddressValue(runtimeDir+"/bus")
+	}
+	return e
+}
+
+// Conn is a connection to a service manager. It is safe for concurrent use. Whoever dialled it closes it.
+type Conn struct {
+	bus     *dbus.Conn
+	private bool // no bus daemon between us: no match rules, all signals arrive
+}
+
+// Dial connects to the manager at e. ctx ends the attempt, not the connection. The error names every way tried.
+func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	var failed []error
+	if e.Private != "" {
+		bus, err := dialPrivate(ctx, e.Private)
+		if err == nil {
+			return &Conn{bus: bus, private: true}, nil
+		}
+		failed = append(failed, err)
+	}
+	if e.Bus != "" {
+		bus, err := dialBus(ctx, e.Bus)
+		if err == nil {
+			return &Conn{bus: bus}, nil
+		}
+		failed = append(failed, err)
+	}
+	if len(failed) == 0 {
+		failed = append(failed, errors.New("no address given"))
+	}
+	return nil, fmt.Errorf("connect to systemd: %w", errors.Join(failed...))
+}
+
+// Close closes the connection; calls under way return an error. It may be called more than once.
+func (c *Conn) Close() error { return c.bus.Close() }
+
+// dialPrivate connects to a manager's own socket, which speaks the authentication of D-Bus but has no Hello: there is
+// no bus to be named on. The dial is our own, as godbus offers no deadline for connecting and authenticating.
+func dialPrivate(ctx context.Context, path string) (*dbus.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	if err := nc.SetDeadline(deadline); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("set deadline of %s: %w", path, err)
+	}
+	conn, err := dbus.NewConn(nc, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("speak D-Bus on %s: %w", path, err)
+	}
+	if err := conn.Auth(nil); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("authenticate on %s: %w", path, err)
+	}
+	if err := nc.SetDeadline(time.Time{}); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("clear deadline of %s: %w", path, err)
+	}
+	if err := wake(ctx, conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("greet %s: %w", path, err)
+	}
+	return conn, nil
+}
+
+// wake makes the manager serve a new private connection. The server side of sd-bus (seen on 252 and 257) reads the end
+// of the authentication together with a first message that follows closely, keeps the message in its buffer and looks
+// at it when more arrives: without another message the first is never answered. So pings are sent until one is.
+func wake(ctx context.Context, conn *dbus.Conn) error {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		pingCtx, cancel := context.WithTimeout(ctx, wait)
+		err := conn.Object(busName, managerPath).CallWithContext(pingCtx, "org.freedesktop.DBus.Peer.Ping", 0).Err
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+// dialBus connects to a bus and says Hello. godbus resolves the address (it may hold alternatives and escapes) but
+// takes no deadline, so closing the connection from outside ends a handshake that takes too long.
+func dialBus(ctx context.Context, address string) (*dbus.Conn, error) {
+	conn, err := dbus.Dial(address, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to bus %q: %w", address, err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	err = conn.Auth(nil)
+	if err == nil {
+		err = conn.Hello()
+	}
+	if !stop() {
+		err = ctx.Err() // it was closed under us, or is about to be
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("greet bus %q: %w", address, err)
+	}
+	return conn, nil
+}
+
+// errConnectionLost: the connection ended while something was waited for.
+var errConnectionLost = errors.New("connection to systemd lost")
+
+// IsDisconnected reports whether a call or Dial failed because the manager or the bus went away, as both do for some
+// 100 ms in daemon-reexec and a restart of the bus. What was asked for may have been done all the same.
+func IsDisconnected(err error) bool {
+	for _, gone := range []error{errConnectionLost, dbus.ErrClosed, io.EOF, unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	for _, name := range []string{"NoReply", "Disconnected", "NameHasNoOwner", "ServiceUnknown"} {
+		if isDBusError(err, "org.freedesktop.DBus.Error."+name) {
+			return true
+		}
+	}
+	return false
+}
+
+// manager is the manager object, for calls.
+func (c *Conn) manager() dbus.BusObject { return c.bus.Object(busName, managerPath) }
+
+// call calls method of interface managerIf and stores the reply. It never starts a manager: there is one, or the call
+// fails at once instead of waiting for the bus to try.
+func (c *Conn) call(ctx context.Context, method string, args []any, reply ...any) error {
+	call := c.manager().CallWithContext(ctx, managerIf+"."+method, dbus.FlagNoAutoStart, args...)
+	if call.Err != nil {
+		return call.Err
+	}
+	return call.Store(reply...)
+}
+
+// addMatch asks the bus for the signals that rule describes. On a private socket all signals arrive anyway.
+func (c *Conn) addMatch(ctx context.Context, rule ...dbus.MatchOption) error {
+	if c.private {
+		return nil
+	}
+	return c.bus.AddMatchSignalContext(ctx, rule...)
+}
+
+// removeMatch undoes one addMatch of the same rule.
+func (c *Conn) removeMatch(ctx context.Context, rule ...dbus.MatchOption) error {
+	if c.private {
+		return nil
+	}
+	return c.bus.RemoveMatchSignalContext(ctx, rule...)
+}
+
+// signals registers a channel for all signals that reach the connection. It is closed when the connection ends. The
+// caller hands it back to dbus.Conn.RemoveSignal if it stops reading before that.
+func (c *Conn) signals() chan *dbus.Signal {
+	ch := make(chan *dbus.Signal, signalBuffer)
+	c.bus.Signal(ch)
+	return ch
+}
+
+// Booted reports whether systemd is the init system under root (the real root is "/"), as sd_booted(3) does.
+func Booted(root string) bool {
+	st, err := os.Lstat(root + "/run/systemd/system")
+	return err == nil && st.IsDir()
+}

@@ -1,0 +1,310 @@
+//go:build integration
+
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// These tests run as root under a real PID 1, in a throw-away container: they write to /run/systemd/system, make PID 1
+// execute itself and restart the bus. They need the test binary alone.
+
+// units are the files that the tests use.
+func units() map[string]string {
+	return map[string]string{
+		"ug-ok.service":     "[Service]\nExecStart=/bin/sleep inf\n",
+		"ug-bad.service":    "[Service]\nType=oneshot\nExecStart=/bin/false\n",
+		"ug-slow.service":   "[Service]\nType=oneshot\nTimeoutStartSec=300ms\nExecStart=/bin/sleep 60\n",
+		"ug-tpl@.service":   "[Service]\nExecStart=/bin/sleep inf\nRestart=always\nRestartSec=50ms\n",
+		"ug-argv.service":   "[Service]\nExecStart=/bin/echo \"a b\" %%n $$x\n",
+		"ug-listen.socket":  "[Socket]\nListenStream=/run/ug-listen.sock\n",
+		"ug-listen.service": "[Service]\nExecStart=/bin/sleep inf\n",
+	}
+}
+
+func setUp(t *testing.T) *Conn {
+	t.Helper()
+	if !Booted("") || os.Geteuid() != 0 {
+		t.Fatal("not root under systemd")
+	}
+	for name, text := range units() {
+		if err := os.WriteFile("/run/systemd/system/"+name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := Dial(testContext(t), SystemEndpoint(0, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.Reload(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "systemctl", "stop", "ug-*") // left by a test that failed
+	return c
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(testContext(t), name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// endpoints are both ways to PID 1.
+func endpoints() map[string]Endpoint {
+	return map[string]Endpoint{"private": {Private: "/run/systemd/private"}, "bus": SystemEndpoint(1, "")}
+}
+
+func TestRealJobs(t *testing.T) {
+	setUp(t)
+	for name, e := range endpoints() {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			c, err := Dial(ctx, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if v, err := c.Version(ctx); err != nil || v < 252 {
+				t.Errorf("Version() = %d, %v", v, err)
+			}
+			err = c.Run(ctx, Job{Verb: Start, Unit: "ug-ok.service"}, Job{Verb: Start, Unit: "ug-bad.service"},
+				Job{Verb: Start, Unit: "ug-slow.service"}, Job{Verb: Start, Unit: "ug-none.service"})
+			text := err.Error()
+			for _, want := range []string{`start ug-bad.service: job ended with result "failed"`, `start ug-slow.service: job ended with result "failed"`, "ug-none.service"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("error %q lacks %q", text, want)
+				}
+			}
+			var job *JobError
+			if !errors.As(err, &job) || !IsNoSuchUnit(err) {
+				t.Errorf("error %v: want a JobError and NoSuchUnit in it", err)
+			}
+			s, err := c.Unit(ctx, "ug-ok.service")
+			if err != nil || s.ActiveState != "active" || s.MainPID == 0 || s.ControlGroup == "" || s.JobType != "" || s.Since().IsZero() {
+				t.Errorf("after start: %+v, %v", s, err)
+			}
+			if s, err := c.Unit(ctx, "ug-bad.service"); err != nil || s.ActiveState != "failed" || s.Result != "exit-code" || s.ExecMainStatus != 1 {
+				t.Errorf("after a failure: %+v, %v", s, err)
+			}
+			if err := c.ResetFailed(ctx, "ug-bad.service"); err != nil {
+				t.Error(err)
+			}
+			if err := c.ResetFailed(ctx, "ug-none.service"); err != nil {
+				t.Error(err)
+			}
+			if err := c.Enqueue(ctx, Job{Verb: Start, Unit: "ug-slow.service"}); err != nil {
+				t.Error(err)
+			}
+			if s, err := c.Unit(ctx, "ug-slow.service"); err != nil || s.JobType != "start" {
+				t.Errorf("while its job runs: %+v, %v", s, err)
+			}
+			if s, err := c.Unit(ctx, "ug-none.service"); err != nil || s.LoadState != "not-found" || s.ActiveState != "inactive" {
+				t.Errorf("no file: %+v, %v", s, err)
+			}
+			if list, err := c.ListUnitsByPatterns(ctx, "ug-ok*"); err != nil || len(list) != 1 || list[0].SubState != "running" {
+				t.Errorf("list: %+v, %v", list, err)
+			}
+			if argv, err := c.ExecStart(ctx, "ug-argv.service"); err != nil || strings.Join(argv, "|") != "/bin/echo|a b|%n|$$x" {
+				t.Errorf("ExecStart: %q, %v", argv, err)
+			}
+			if err := c.Run(ctx, Job{Verb: Stop, Unit: "ug-ok.service"}, Job{Verb: Stop, Unit: "ug-slow.service"}); err != nil {
+				t.Error(err)
+			}
+			many := make([]Job, 20)
+			for i := range many {
+				many[i] = Job{Verb: Start, Unit: "ug-tpl@" + string(rune('a'+i)) + ".service"}
+			}
+			if err := c.Run(ctx, many...); err != nil {
+				t.Error(err)
+			}
+			for i := range many {
+				many[i].Verb = Stop
+			}
+			if err := c.Run(ctx, many...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestRealEnable(t *testing.T) {
+	c := setUp(t)
+	ctx := testContext(t)
+	if err := os.WriteFile("/etc/systemd/system/ug-en.service", []byte("[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		if changed, err := c.EnableUnitFiles(ctx, "ug-en.service"); err != nil || changed != want {
+			t.Errorf("enable: %v, %v, want %v", changed, err, want)
+		}
+	}
+	if _, err := os.Lstat("/etc/systemd/system/multi-user.target.wants/ug-en.service"); err != nil {
+		t.Error(err)
+	}
+	if changed, err := c.DisableUnitFiles(ctx, "ug-en.service"); err != nil || !changed {
+		t.Errorf("disable: %v, %v", changed, err)
+	}
+}
+
+func TestRealWatcher(t *testing.T) {
+	for name, e := range endpoints() {
+		t.Run(name, func(t *testing.T) {
+			c := setUp(t) // daemon-reexec ends it
+			lost := make(chan error, 64)
+			w := NewWatcher(WatcherOptions{Endpoint: e, Lost: func(err error) { lost <- err }})
+			defer w.Close()
+			watchLife(t, w, c)
+			for round := range 3 {
+				watchUpheavals(t, w, round)
+			}
+			t.Logf("%d reports of lost and found", len(lost))
+		})
+	}
+}
+
+// pidOf is the main process as systemctl has it, another way than ours.
+func pidOf(t *testing.T, unit string) int {
+	t.Helper()
+	c, err := Dial(testContext(t), SystemEndpoint(0, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.Unit(testContext(t), unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.MainPID
+}
+
+func watchLife(t *testing.T, w *Watcher, c *Conn) {
+	t.Helper()
+	ctx := testContext(t)
+	const unit = "ug-tpl@1.service"
+	w.Watch(unit)
+	w.Watch("ug-listen.socket")
+	until(t, w, unit, "inactive", 0)
+	for range 20 {
+		if err := c.Run(ctx, Job{Verb: Start, Unit: unit}); err != nil {
+			t.Fatal(err)
+		}
+		until(t, w, unit, "active", pidOf(t, unit))
+		if err := c.Run(ctx, Job{Verb: Stop, Unit: unit}); err != nil {
+			t.Fatal(err)
+		}
+		until(t, w, unit, "inactive", 0)
+	}
+	if err := c.Run(ctx, Job{Verb: Start, Unit: "ug-listen.socket"}, Job{Verb: Start, Unit: unit}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, w, "ug-listen.socket", "active", 0)
+	until(t, w, unit, "active", pidOf(t, unit))
+	run(t, "systemctl", "kill", "-s", "KILL", unit) // automatic restart
+	untilSub(t, w, unit, "auto-restart")
+	untilSub(t, w, unit, "running")
+	w.Forget("ug-listen.socket")
+	run(t, "systemctl", "stop", unit, "ug-listen.socket")
+	until(t, w, unit, "inactive", 0)
+}
+
+func untilSub(t *testing.T, w *Watcher, unit, sub string) {
+	t.Helper()
+	limit := time.After(15 * time.Second)
+	for {
+		select {
+		case s := <-w.Events():
+			if s.Name == unit && s.SubState == sub {
+				return
+			}
+		case <-limit:
+			t.Fatalf("%s did not become %s", unit, sub)
+		}
+	}
+}
+
+// watchUpheavals changes the state of a unit around everything that may cut the Watcher off.
+func watchUpheavals(t *testing.T, w *Watcher, round int) {
+	t.Helper()
+	const unit = "ug-tpl@2.service"
+	w.Watch(unit)
+	until(t, w, unit, "inactive", 0)
+	for _, upheaval := range [][]string{{"daemon-reexec"}, {"daemon-reload"}, {"restart", "dbus.service"}} {
+		run(t, "systemctl", "reset-failed", "dbus.service") // its start limit counts restarts too
+		run(t, "systemctl", upheaval...)
+		run(t, "systemctl", "start", unit)
+		until(t, w, unit, "active", pidOf(t, unit))
+		run(t, "systemctl", upheaval...)
+		run(t, "systemctl", "stop", unit)
+		until(t, w, unit, "inactive", 0)
+		t.Logf("round %d: %s ok", round, upheaval[0])
+	}
+	// A unit file that goes and comes.
+	file := "/run/systemd/system/ug-ok.service"
+	w.Watch("ug-ok.service")
+	untilLoad(t, w, "ug-ok.service", "loaded")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "systemctl", "daemon-reload")
+	untilLoad(t, w, "ug-ok.service", "not-found")
+	if err := os.WriteFile(file, []byte(units()["ug-ok.service"]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "systemctl", "daemon-reload")
+	untilLoad(t, w, "ug-ok.service", "loaded")
+	w.Forget("ug-ok.service")
+	w.Forget(unit)
+}
+
+func untilLoad(t *testing.T, w *Watcher, unit, load string) {
+	t.Helper()
+	limit := time.After(15 * time.Second)
+	for {
+		select {
+		case s := <-w.Events():
+			if s.Name == unit && s.LoadState == load {
+				return
+			}
+		case <-limit:
+			t.Fatalf("%s did not become %s", unit, load)
+		}
+	}
+}
+
+// The shim's place: no root, nothing but unix sockets, the system bus. DynamicUser= is left out: dbus-daemon refuses such
+// users (systemd issue 22737, open since 250.4; dbus-broker does not).
+func TestRealSandbox(t *testing.T) {
+	setUp(t)
+	run(t, "systemctl", "restart", "ug-tpl@3.service")
+	run(t, "systemd-run", "--wait", "--pipe", "-q", "-p", "User=nobody", "-p", "PrivateNetwork=yes",
+		"-p", "RestrictAddressFamilies=AF_UNIX", "-p", "ProtectSystem=strict", "-p", "PrivateUsers=yes", "-p", "ProtectProc=invisible",
+		"-p", "ProcSubset=pid", "-p", "SystemCallFilter=@system-service", "-p", "MemoryDenyWriteExecute=yes", "-p", "CapabilityBoundingSet=",
+		"-E", "UNITGEN_TEST_SANDBOX=1", os.Args[0], "-test.run=^TestRealSandboxChild$", "-test.v")
+}
+
+func TestRealSandboxChild(t *testing.T) {
+	if os.Getenv("UNITGEN_TEST_SANDBOX") == "" {
+		t.Skip("run by TestRealSandbox")
+	}
+	w := NewWatcher(WatcherOptions{Endpoint: SystemEndpoint(os.Geteuid(), ""), Lost: func(err error) { fmt.Println("lost:", err) }})
+	defer w.Close()
+	w.Watch("ug-tpl@3.service")
+	untilSub(t, w, "ug-tpl@3.service", "running")
+	c, err := Dial(context.Background(), SystemEndpoint(os.Geteuid(), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Run(testContext(t), Job{Verb: Stop, Unit: "ug-tpl@3.service"}); !IsAccessDenied(err) {
+		t.Errorf("stop by an unprivileged user: %v, want access denied", err)
+	}
+}

@@ -1,0 +1,151 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Version returns the manager's major version, such as 257.
+func (c *Conn) Version(ctx context.Context) (int, error) {
+	v, err := c.property(ctx, managerPath, managerIf, "Version")
+	if err != nil {
+		return 0, fmt.Errorf("read version of systemd: %w", err)
+	}
+	text, _ := v.Value().(string)
+	return parseVersion(text)
+}
+
+// parseVersion takes the number off a version as distributions write it: 252.39-1~deb12u1, 257.13, v258-rc1.
+func parseVersion(text string) (int, error) {
+	rest := strings.TrimPrefix(text, "v")
+	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	if end >= 0 {
+		rest = rest[:end]
+	}
+	n, err := strconv.Atoi(rest)
+	if err != nil {
+		return 0, fmt.Errorf("parse version of systemd %q: no number", text)
+	}
+	return n, nil
+}
+
+// Reload makes the manager read all unit files anew (systemctl daemon-reload) and returns when it has.
+func (c *Conn) Reload(ctx context.Context) error {
+	if err := c.call(ctx, "Reload", nil); err != nil {
+		return fmt.Errorf("reload systemd: %w", err)
+	}
+	return nil
+}
+
+// ResetFailed clears the failed state, result and restart counter of unit. A unit that is not loaded has none: no
+// error.
+func (c *Conn) ResetFailed(ctx context.Context, unit string) error {
+	err := c.call(ctx, "ResetFailedUnit", []any{unit})
+	if err != nil && !IsNoSuchUnit(err) {
+		return fmt.Errorf("reset failed state of %s: %w", unit, err)
+	}
+	return nil
+}
+
+// EnableUnitFiles makes the links that the units' [Install] sections ask for, as systemctl enable does, and replaces
+// none that lead elsewhere. The manager learns of them at its next Reload. It reports whether any link was made.
+func (c *Conn) EnableUnitFiles(ctx context.Context, units ...string) (changed bool, err error) {
+	var install bool
+	var changes []fileChange
+	if err := c.call(ctx, "EnableUnitFiles", []any{units, false, false}, &install, &changes); err != nil {
+		return false, fmt.Errorf("enable %s: %w", strings.Join(units, " "), err)
+	}
+	return len(changes) > 0, nil
+}
+
+// DisableUnitFiles removes all links to the units from .wants and .requires directories, as systemctl disable does.
+// The manager learns of it at its next Reload. It reports whether any link was removed.
+func (c *Conn) DisableUnitFiles(ctx context.Context, units ...string) (changed bool, err error) {
+	var changes []fileChange
+	if err := c.call(ctx, "DisableUnitFiles", []any{units, false}, &changes); err != nil {
+		return false, fmt.Errorf("disable %s: %w", strings.Join(units, " "), err)
+	}
+	return len(changes) > 0, nil
+}
+
+// fileChange is one element of the changes that Manager reports: what was done to which file.
+type fileChange struct{ Type, File, Source string }
+
+// UnitStatus is one line of a listing of loaded units.
+type UnitStatus struct {
+	Name        string
+	Description string
+	LoadState   string
+	ActiveState string
+	SubState    string
+	Following   string
+	Path        dbus.ObjectPath
+	JobID       uint32
+	JobType     string
+	JobPath     dbus.ObjectPath
+}
+
+// ListUnitsByPatterns lists the loaded units whose names match any of the shell patterns. Units that are not loaded,
+// and that is every inactive one that nothing refers to, are not listed.
+func (c *Conn) ListUnitsByPatterns(ctx context.Context, patterns ...string) ([]UnitStatus, error) {
+	var units []UnitStatus
+	if err := c.call(ctx, "ListUnitsByPatterns", []any{[]string{}, patterns}, &units); err != nil {
+		return nil, fmt.Errorf("list units: %w", err)
+	}
+	return units, nil
+}
+
+// ExecStart returns the argument vector of the first ExecStart= line of a service, as the manager would run it now:
+// after its last Reload, with drop-ins, not as the running process was started. Specifiers are expanded, environment
+// variables are not.
+func (c *Conn) ExecStart(ctx context.Context, unit string) ([]string, error) {
+	v, err := c.property(ctx, UnitPath(unit), busName+".Service", "ExecStart")
+	if err != nil {
+		return nil, fmt.Errorf("read ExecStart= of %s: %w", unit, err)
+	}
+	var lines []struct {
+		Path                             string
+		Argv                             []string
+		IgnoreFailure                    bool
+		Start, StartMono, Exit, ExitMono uint64
+		PID                              uint32
+		Code, Status                     int32
+	}
+	if err := v.Store(&lines); err != nil {
+		return nil, fmt.Errorf("read ExecStart= of %s: %w", unit, err)
+	}
+	if len(lines) == 0 {
+		return nil, fmt.Errorf("read ExecStart= of %s: it has none", unit)
+	}
+	return lines[0].Argv, nil
+}
+
+// property reads one property of an object of the manager.
+func (c *Conn) property(ctx context.Context, path dbus.ObjectPath, iface, name string) (dbus.Variant, error) {
+	var v dbus.Variant
+	call := c.bus.Object(busName, path).CallWithContext(ctx, propertyIf+".Get", dbus.FlagNoAutoStart, iface, name)
+	if call.Err != nil {
+		return v, call.Err
+	}
+	return v, call.Store(&v)
+}
+
+// IsNoSuchUnit reports whether the manager knows no unit of the name that was asked for.
+func IsNoSuchUnit(err error) bool { return isDBusError(err, busName+".NoSuchUnit") }
+
+// IsAccessDenied reports whether the manager refused because the caller may not do that.
+func IsAccessDenied(err error) bool {
+	return isDBusError(err, "org.freedesktop.DBus.Error.AccessDenied") ||
+		isDBusError(err, "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired")
+}
+
+// isDBusError compares the name of a D-Bus error. godbus returns errors of calls by value.
+func isDBusError(err error, name string) bool {
+	var e dbus.Error
+	return errors.As(err, &e) && e.Name == name
+}

@@ -1,0 +1,226 @@
+package systemd
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// UnitState is what the manager says of one unit. Fields that a type of unit does not have are zero. Two states are
+// equal, by ==, if nothing that is named here has changed.
+type UnitState struct {
+	Name         string
+	LoadState    string // loaded, not-found, masked, error, bad-setting
+	ActiveState  string // active, reloading, inactive, failed, activating, deactivating
+	SubState     string // running, auto-restart, listening, ...: by type of unit
+	InvocationID string // 32 hex digits, new at every start; empty if the unit was never started
+	ActiveEnter  int64  // when it last became active, µs since 1970; 0 for never (see Since)
+	StateChange  int64  // when it last changed its state, µs since 1970
+
+	// Services; Result is also a socket's.
+	MainPID        int
+	Result         string // success, exit-code, signal, timeout, ...
+	NRestarts      int    // automatic restarts since the last start by hand
+	StatusText     string // STATUS= of sd_notify(3)
+	ExecMainStatus int    // exit status or signal of the last main process
+
+	// What the manager sends no signals for: read by Conn.Unit, zero in what a Watcher reports.
+	UnitFileState    string // enabled, disabled, static, ...
+	NeedDaemonReload bool
+	ControlGroup     string
+	JobType          string // start, stop, restart, ... of the job that waits or runs; empty for none
+}
+
+// Since is ActiveEnter as a time; the zero time for never.
+func (s UnitState) Since() time.Time {
+	if s.ActiveEnter == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(s.ActiveEnter)
+}
+
+// UnitPath is the object path of a unit: its name with every byte that is no ASCII letter or digit as _XX, and a
+// leading digit too (bus_label_escape in systemd's basic/bus-label.c).
+func UnitPath(name string) dbus.ObjectPath {
+	const hexDigits = "0123456789abcdef"
+	var b strings.Builder
+	b.WriteString("/org/freedesktop/systemd1/unit/")
+	if name == "" {
+		b.WriteByte('_')
+	}
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		digit := c >= '0' && c <= '9'
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if letter || digit && i > 0 {
+			b.WriteByte(c)
+			continue
+		}
+		b.Write([]byte{'_', hexDigits[c>>4], hexDigits[c&15]})
+	}
+	return dbus.ObjectPath(b.String())
+}
+
+// typeInterface is the interface of a unit's type that has properties we read; empty for types that have none.
+func typeInterface(name string) string {
+	switch {
+	case strings.HasSuffix(name, ".service"):
+		return busName + ".Service"
+	case strings.HasSuffix(name, ".socket"):
+		return busName + ".Socket"
+	}
+	return ""
+}
+
+// Properties to read, by interface. The first lists are announced by PropertiesChanged; so a Watcher reads them once
+// and is told afterwards. Single Gets, sent together, are cheaper for the manager than GetAll, which computes some
+// hundred values and reads the unit's control group for it.
+func watchedProperties(iface string) []string {
+	switch iface {
+	case unitIf:
+		return []string{"LoadState", "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp", "StateChangeTimestamp"}
+	case busName + ".Service":
+		return []string{"MainPID", "Result", "NRestarts", "StatusText", "ExecMainStatus"}
+	case busName + ".Socket":
+		return []string{"Result"}
+	}
+	return nil
+}
+
+func silentProperties(iface string) []string {
+	switch iface {
+	case unitIf:
+		return []string{"UnitFileState", "NeedDaemonReload", "Job"}
+	case busName + ".Service", busName + ".Socket":
+		return []string{"ControlGroup"}
+	}
+	return nil
+}
+
+// Unit reads the present state of a unit. A unit that has no file is no error: its LoadState is not-found and its
+// ActiveState inactive.
+func (c *Conn) Unit(ctx context.Context, name string) (UnitState, error) {
+	state := UnitState{Name: name}
+	var job dbus.ObjectPath
+	for _, iface := range []string{unitIf, typeInterface(name)} {
+		values, _, err := c.properties(ctx, UnitPath(name), iface, append(watchedProperties(iface), silentProperties(iface)...))
+		if err != nil {
+			return state, fmt.Errorf("read state of %s: %w", name, err)
+		}
+		state.apply(values)
+		job = jobPath(values, job)
+	}
+	if job != "" {
+		v, err := c.property(ctx, job, jobIf, "JobType")
+		if isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
+			return state, nil // it has ended meanwhile
+		}
+		if err != nil {
+			return state, fmt.Errorf("read job of %s: %w", name, err)
+		}
+		state.JobType, _ = v.Value().(string)
+	}
+	return state, nil
+}
+
+// jobPath takes the path of the unit's job from property Job, a pair of number and path; without one it is was.
+func jobPath(values map[string]dbus.Variant, was dbus.ObjectPath) dbus.ObjectPath {
+	v, ok := values["Job"]
+	if !ok {
+		return was
+	}
+	var job struct {
+		ID   uint32
+		Path dbus.ObjectPath
+	}
+	if v.Store(&job) != nil || job.ID == 0 {
+		return was
+	}
+	return job.Path
+}
+
+// properties reads the named properties of one interface, all requests sent before the first answer is awaited. read is
+// the sequence number on the connection of the first answer: a signal with a higher one tells something newer, or the
+// same.
+func (c *Conn) properties(ctx context.Context, path dbus.ObjectPath, iface string, names []string) (values map[string]dbus.Variant, read dbus.Sequence, err error) {
+	object := c.bus.Object(busName, path)
+	calls := make([]*dbus.Call, len(names))
+	for i, name := range names {
+		calls[i] = object.GoWithContext(ctx, propertyIf+".Get", dbus.FlagNoAutoStart, make(chan *dbus.Call, 1), iface, name)
+	}
+	values = make(map[string]dbus.Variant, len(names))
+	for i, call := range calls {
+		<-call.Done
+		var v dbus.Variant
+		if e := call.Store(&v); e != nil {
+			if err == nil {
+				err = e
+			}
+			continue
+		}
+		values[names[i]] = v
+		if len(values) == 1 || call.ResponseSequence < read {
+			read = call.ResponseSequence
+		}
+	}
+	return values, read, err
+}
+
+// apply takes over the properties that are named in values, of whatever interface: no name means two things.
+func (s *UnitState) apply(values map[string]dbus.Variant) {
+	for name, v := range values {
+		switch value := v.Value().(type) {
+		case string:
+			s.applyString(name, value)
+		case uint32:
+			switch name {
+			case "MainPID":
+				s.MainPID = int(value)
+			case "NRestarts":
+				s.NRestarts = int(value)
+			}
+		case int32:
+			if name == "ExecMainStatus" {
+				s.ExecMainStatus = int(value)
+			}
+		case uint64:
+			switch name {
+			case "ActiveEnterTimestamp":
+				s.ActiveEnter = int64(value)
+			case "StateChangeTimestamp":
+				s.StateChange = int64(value)
+			}
+		case []byte:
+			if name == "InvocationID" {
+				s.InvocationID = hex.EncodeToString(value)
+			}
+		case bool:
+			if name == "NeedDaemonReload" {
+				s.NeedDaemonReload = value
+			}
+		}
+	}
+}
+
+func (s *UnitState) applyString(name, value string) {
+	switch name {
+	case "LoadState":
+		s.LoadState = value
+	case "ActiveState":
+		s.ActiveState = value
+	case "SubState":
+		s.SubState = value
+	case "Result":
+		s.Result = value
+	case "StatusText":
+		s.StatusText = value
+	case "UnitFileState":
+		s.UnitFileState = value
+	case "ControlGroup":
+		s.ControlGroup = value
+	}
+}

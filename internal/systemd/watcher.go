@@ -1,0 +1,299 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Limits of a Watcher.
+const (
+	// A lost connection is tried again after 20 ms, doubling to 5 s: a reexec is over in tens of milliseconds, a bus that
+	// stays away costs one connect in five seconds.
+	firstRetry = 20 * time.Millisecond
+	lastRetry  = 5 * time.Second
+
+	// answerTimeout limits reading one unit. PID 1 is deaf while it reloads: 30 s were seen with 16,000 units.
+	answerTimeout = time.Minute
+
+	// A unit takes two match rules of its own, so that other units do not wake us. dbus-daemon allows 512 rules on a
+	// connection of its system bus (max_match_rules_per_connection): beyond 200 units one rule serves all.
+	maxOwnRules = 200
+
+	// requestBuffer is how many Watch and Forget calls may be ahead of the Watcher before they wait for it: all units of
+	// the largest app at once.
+	requestBuffer = 4096
+)
+
+// Watcher follows units by the manager's signals, without polling. It outlives daemon-reload, daemon-reexec and a
+// restart of the bus: it connects again, reads all units anew and reports what changed meanwhile.
+//
+// One goroutine owns all state; Watch, Forget and Close may be called from any, also from the one that reads Events.
+type Watcher struct {
+	requests chan watchRequest
+	events   chan UnitState
+	stop     context.CancelFunc
+	done     chan struct{}
+}
+
+// WatcherOptions configures a Watcher.
+type WatcherOptions struct {
+	Endpoint Endpoint
+
+	// Lost, if set, is called when the manager cannot be reached, once an outage and with its reason, and with nil when
+	// it answers again. It runs on the Watcher's goroutine: it must not block.
+	Lost func(error)
+}
+
+type watchRequest struct {
+	unit   string
+	forget bool
+}
+
+// NewWatcher starts a Watcher, which connects in the background: a manager that cannot be reached is an outage like any
+// later one, not an error. The caller calls Close.
+func NewWatcher(o WatcherOptions) *Watcher {
+	ctx, stop := context.WithCancel(context.Background())
+	w := &Watcher{
+		requests: make(chan watchRequest, requestBuffer),
+		events:   make(chan UnitState),
+		stop:     stop,
+		done:     make(chan struct{}),
+	}
+	l := &watchLoop{w: w, options: o, units: make(map[string]*watchedUnit), byPath: make(map[dbus.ObjectPath]*watchedUnit)}
+	go l.run(ctx)
+	return w
+}
+
+// Events delivers the state of a unit when it is first read and whenever it has changed. A reader that is slow gets the
+// latest state of each unit, not every state in between; a restart that it missed shows in InvocationID. The channel is
+// closed by Close.
+func (w *Watcher) Events() <-chan UnitState { return w.events }
+
+// Watch adds a unit. Its first event is its present state; a unit that has no file is inactive, and is followed until it
+// has one. A unit that is watched already is reported again.
+func (w *Watcher) Watch(unit string) { w.request(watchRequest{unit: unit}) }
+
+// Forget removes a unit. An event of it that was under way may still arrive.
+func (w *Watcher) Forget(unit string) { w.request(watchRequest{unit: unit, forget: true}) }
+
+func (w *Watcher) request(r watchRequest) {
+	select {
+	case w.requests <- r:
+	case <-w.done:
+	}
+}
+
+// Close ends the Watcher and returns when it has ended.
+func (w *Watcher) Close() {
+	w.stop()
+	<-w.done
+}
+
+// watchLoop is the state of a Watcher. Its goroutine alone touches it.
+type watchLoop struct {
+	w       *Watcher
+	options WatcherOptions
+	units   map[string]*watchedUnit
+	byPath  map[dbus.ObjectPath]*watchedUnit
+	outbox  []*watchedUnit // have something to report, oldest first
+
+	conn     *Conn // nil while there is none
+	signals  chan *dbus.Signal
+	allUnits bool // the connection has the rules that serve all units
+	lost     bool // Lost was told so
+}
+
+// watchedUnit is one unit of the set.
+type watchedUnit struct {
+	state   UnitState
+	told    UnitState // what was reported last
+	isTold  bool
+	queued  bool          // in outbox
+	read    dbus.Sequence // state is that of this message or a later one
+	pathOf  dbus.ObjectPath
+	ownRule bool // has match rules of its own on the connection
+}
+
+// run is the Watcher's goroutine. It ends when ctx does.
+func (l *watchLoop) run(ctx context.Context) {
+	defer close(l.w.done)
+	defer close(l.w.events)
+	retry := firstRetry
+	for ctx.Err() == nil {
+		err := l.connect(ctx)
+		if err == nil {
+			l.report(nil)
+			retry = firstRetry
+			err = l.follow(ctx, nil)
+		}
+		l.disconnect()
+		if ctx.Err() != nil {
+			return
+		}
+		l.report(err)
+		timer := time.NewTimer(retry)
+		l.follow(ctx, timer.C) // ends by the timer: there is no connection that could fail
+		timer.Stop()
+		retry = min(2*retry, lastRetry)
+	}
+}
+
+// report tells Lost of an outage and of its end, each once.
+func (l *watchLoop) report(err error) {
+	if l.options.Lost != nil && (err != nil) != l.lost {
+		l.options.Lost(err)
+	}
+	l.lost = err != nil
+}
+
+// connect makes a connection, asks for the signals and then reads all units, in this order so that nothing falls in
+// between.
+func (l *watchLoop) connect(ctx context.Context) error {
+	conn, err := Dial(ctx, l.options.Endpoint)
+	if err != nil {
+		return err
+	}
+	l.conn, l.signals = conn, conn.signals()
+	rules := [][]dbus.MatchOption{
+		{dbus.WithMatchSender("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName)},
+		{dbus.WithMatchSender(busName), dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("Reloading")},
+	}
+	for _, rule := range rules {
+		if err := l.match(ctx, rule); err != nil {
+			return err
+		}
+	}
+	for _, u := range l.units {
+		if err := l.addRules(ctx, u); err != nil {
+			return err
+		}
+	}
+	return l.resync(ctx)
+}
+
+// disconnect gives the connection up. Bodies of signals that were not read go with it: the next connect reads all.
+func (l *watchLoop) disconnect() {
+	if l.conn != nil {
+		l.conn.Close()
+	}
+	l.conn, l.signals, l.allUnits = nil, nil, false
+	for _, u := range l.units {
+		u.ownRule, u.read = false, 0
+	}
+}
+
+// resync subscribes, without which the manager sends no signals to the bus, and reads all units.
+func (l *watchLoop) resync(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	// A second Subscribe on a connection is an error of its own, AlreadySubscribed: after a reexec the manager may
+	// have kept the first.
+	err := l.conn.call(ctx, "Subscribe", nil)
+	if err != nil && !isDBusError(err, busName+".AlreadySubscribed") {
+		return fmt.Errorf("subscribe to systemd: %w", err)
+	}
+	for _, u := range l.units {
+		if err := l.readUnit(ctx, u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow serves signals, requests and readers until the connection fails or, if it is given, until fires.
+func (l *watchLoop) follow(ctx context.Context, until <-chan time.Time) error {
+	for {
+		var out chan<- UnitState
+		var next UnitState
+		if len(l.outbox) > 0 {
+			out, next = l.w.events, l.outbox[0].state
+		}
+		select {
+		case out <- next:
+			l.sent()
+		case r := <-l.w.requests:
+			if err := l.handleRequest(ctx, r); err != nil {
+				return err
+			}
+		case sig, ok := <-l.signals:
+			if !ok {
+				return errConnectionLost
+			}
+			if err := l.handleSignal(ctx, sig); err != nil {
+				return err
+			}
+		case <-until:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// sent notes that the first of outbox was delivered.
+func (l *watchLoop) sent() {
+	u := l.outbox[0]
+	l.outbox[0] = nil
+	l.outbox = l.outbox[1:]
+	u.queued, u.isTold, u.told = false, true, u.state
+}
+
+// changed queues the unit for its reader if there is something to say.
+func (l *watchLoop) changed(u *watchedUnit) {
+	if u.queued || u.isTold && u.told == u.state {
+		return
+	}
+	u.queued = true
+	l.outbox = append(l.outbox, u)
+}
+
+func (l *watchLoop) handleRequest(ctx context.Context, r watchRequest) error {
+	u := l.units[r.unit]
+	switch {
+	case r.forget && u == nil:
+		return nil
+	case r.forget:
+		return l.forget(ctx, u)
+	case u == nil:
+		u = &watchedUnit{state: UnitState{Name: r.unit}, pathOf: UnitPath(r.unit)}
+		l.units[r.unit], l.byPath[u.pathOf] = u, u
+		if l.conn == nil {
+			return nil
+		}
+		if err := l.addRules(ctx, u); err != nil {
+			return err
+		}
+	}
+	u.isTold = false
+	if l.conn == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	return l.readUnit(ctx, u)
+}
+
+func (l *watchLoop) forget(ctx context.Context, u *watchedUnit) error {
+	delete(l.units, u.state.Name)
+	delete(l.byPath, u.pathOf)
+	for i, q := range l.outbox {
+		if q == u {
+			l.outbox = append(l.outbox[:i], l.outbox[i+1:]...)
+			break
+		}
+	}
+	if l.conn == nil || !u.ownRule {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	for _, rule := range unitRules(u) {
+		if err := l.conn.removeMatch(ctx, rule...); err != nil {
+			return fmt.Errorf("stop following %s: %w", u.state.Name, err)
+		}
+	}
+	return nil
+}
