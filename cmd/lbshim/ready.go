@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,11 @@ func ready(ctx context.Context, e *env, o options) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.startTimeout)
 	defer cancel()
+	if pid, err := strconv.Atoi(e.getenv("MAINPID")); err == nil {
+		var stop context.CancelFunc
+		ctx, stop = readiness.WithProcess(ctx, pid)
+		defer stop()
+	}
 	err := check.Wait(ctx)
 	if errors.Is(err, readiness.ErrUnsupported) {
 		e.log.Info("readiness is not checked: a single instance cannot be tried with classic BPF", "instance", o.instance)

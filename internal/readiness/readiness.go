@@ -37,6 +37,14 @@ type status struct {
 //
 // The probes are made in the network namespace of the calling thread, which must be that of the listeners.
 func (c Check) Wait(ctx context.Context) error {
+	err := c.wait(ctx)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrEnded) {
+		return cause // whatever was cut off by it
+	}
+	return err
+}
+
+func (c Check) wait(ctx context.Context) error {
 	addresses, err := c.addresses(ctx)
 	if err != nil {
 		return err

@@ -1,11 +1,9 @@
 package rollout
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
-	"github.com/unitgen/unitgen/internal/systemd"
 )
 
 // Files below Options.RuntimeDir.
@@ -73,19 +70,4 @@ func (r *Rollout) leftover() []int {
 		}
 	}
 	return extra
-}
-
-// lastLine is what an invocation has logged last, "" if that cannot be told: the journal is a help, not a need.
-func lastLine(ctx context.Context, u systemd.UnitState) string {
-	if u.InvocationID == "" {
-		return ""
-	}
-	out, err := exec.CommandContext(ctx, "journalctl", "--quiet", "--no-pager", "--output=cat", "--lines=1",
-		"_SYSTEMD_INVOCATION_ID="+u.InvocationID).Output()
-	if err != nil {
-		return ""
-	}
-	const shown = 200
-	line := strings.TrimSpace(string(out))
-	return line[:min(len(line), shown)]
 }

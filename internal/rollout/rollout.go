@@ -48,8 +48,7 @@ type Rollout struct {
 	note    func(text string) // shown by systemctl status; "" takes it back
 	log     *slog.Logger
 
-	states map[string]systemd.UnitState // of watched units, as last heard
-	fresh  map[int]string               // instances on the new code, with the invocation that proved itself
+	fresh map[int]string // instances on the new code, with the invocation that proved itself
 }
 
 // New prepares a rollout. The caller keeps ownership of units, which the rollout alone may use until it has ended. note
@@ -63,7 +62,7 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 	}
 	return &Rollout{
 		options: o, manager: manager, units: units, note: note, log: log,
-		states: make(map[string]systemd.UnitState), fresh: make(map[int]string),
+		fresh: make(map[int]string),
 	}
 }
 
@@ -115,7 +114,7 @@ func (r *Rollout) roll(ctx context.Context, numbers []int) (err error) {
 		}
 		done += len(chunk)
 	}
-	return r.stillUp(ctx)
+	return r.freshUp(ctx)
 }
 
 // prove starts the extra instances and waits until they have stayed up for the soak time.

@@ -41,28 +41,27 @@ func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) 
 	return nil
 }
 
-// awaitUp waits until an instance is active in another invocation than before.
+// awaitUp waits until an instance is active in another invocation than before. Events say when to look; what is true is
+// read anew, as signals of different interfaces of one unit come one after another.
 func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error {
 	unit := r.options.App.Instance(number)
 	for {
-		u, known := r.states[unit]
-		if known && u.InvocationID != before && u.InvocationID != "" {
-			switch {
-			case u.ActiveState == "active":
-				r.fresh[number] = u.InvocationID
-				return nil
-			case failed(u):
-				return r.failure(ctx, u, "did not get ready")
-			}
-		}
-		if known && u.ActiveState == "inactive" && u.InvocationID == before {
-			if err := r.checkWanted(ctx, unit); err != nil {
-				return err
-			}
+		u, err := r.state(ctx, unit)
+		switch {
+		case err != nil:
+			return err
+		case u.InvocationID != before && u.ActiveState == "active":
+			r.fresh[number] = u.InvocationID
+			return nil
+		case u.InvocationID != before && failed(u):
+			return r.failure(ctx, u, "did not get ready")
+		case u.ActiveState == "inactive" && u.JobType == "":
+			// Between the halves of a restart an instance is inactive too, but has a job.
+			return fmt.Errorf("%s was stopped during the rollout", unit)
 		}
 		if err := r.next(ctx); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
-				return r.failure(context.WithoutCancel(ctx), r.states[unit], "did not get ready within "+r.options.Limit.String())
+				return r.failure(context.WithoutCancel(ctx), u, "did not get ready within "+r.options.Limit.String())
 			}
 			return err
 		}
@@ -76,19 +75,6 @@ func failed(u systemd.UnitState) bool {
 		return true
 	}
 	return strings.HasPrefix(u.SubState, "auto-restart")
-}
-
-// checkWanted fails when nobody wants an inactive instance to start again: between the two halves of a restart it has a
-// job, without one somebody has stopped it meanwhile.
-func (r *Rollout) checkWanted(ctx context.Context, unit string) error {
-	u, err := r.state(ctx, unit)
-	if err != nil {
-		return err
-	}
-	if u.ActiveState == "inactive" && u.JobType == "" {
-		return fmt.Errorf("%s was stopped during the rollout", unit)
-	}
-	return nil
 }
 
 // soak waits for the soak time and fails as soon as an instance on the new code ends.
@@ -108,10 +94,14 @@ func (r *Rollout) soak(ctx context.Context) error {
 	}
 }
 
-// freshUp fails when an instance on the new code is no longer up in the invocation that was ready.
+// freshUp fails when an instance on the new code is no longer up in the invocation that was ready: it crashed, perhaps
+// while others were restarted, and shows the release to be bad.
 func (r *Rollout) freshUp(ctx context.Context) error {
 	for number, invocation := range r.fresh {
-		u := r.states[r.options.App.Instance(number)]
+		u, err := r.state(ctx, r.options.App.Instance(number))
+		if err != nil {
+			return err
+		}
 		if u.InvocationID != invocation || u.ActiveState != "active" && u.ActiveState != "reloading" {
 			return r.failure(ctx, u, "was ready and then ended")
 		}
@@ -119,23 +109,9 @@ func (r *Rollout) freshUp(ctx context.Context) error {
 	return nil
 }
 
-// stillUp looks at all new instances once more at the end: one that crashed while others were restarted shows the release
-// to be bad, though its restart counted as done.
-func (r *Rollout) stillUp(ctx context.Context) error {
-	for number := range r.fresh {
-		unit := r.options.App.Instance(number)
-		u, err := r.state(ctx, unit)
-		if err != nil {
-			return err
-		}
-		r.states[unit] = u
-	}
-	return r.freshUp(ctx)
-}
-
 // failure says what became of an instance, with what the journal has last of it.
 func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string) error {
-	var details []string
+	details := []string{"it is " + u.ActiveState + " (" + u.SubState + ")"}
 	if u.Result != "" && u.Result != "success" {
 		details = append(details, "result "+u.Result)
 	}
@@ -145,20 +121,16 @@ func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string)
 	if line := lastLine(ctx, u); line != "" {
 		details = append(details, fmt.Sprintf("last line %q", line))
 	}
-	if len(details) == 0 {
-		return fmt.Errorf("%s %s", u.Name, what)
-	}
 	return fmt.Errorf("%s %s: %s", u.Name, what, strings.Join(details, ", "))
 }
 
 // next waits for one event of a watched unit.
 func (r *Rollout) next(ctx context.Context) error {
 	select {
-	case u, ok := <-r.units.Events():
+	case _, ok := <-r.units.Events():
 		if !ok {
 			return errors.New("follow units: watcher was closed")
 		}
-		r.states[u.Name] = u
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

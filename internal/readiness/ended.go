@@ -1,0 +1,59 @@
+package readiness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrEnded is the cause of a context of WithProcess whose process has ended.
+var ErrEnded = errors.New("the program ended before it accepted a connection")
+
+// WithProcess returns a context that ends when the process does: nobody needs to wait for an instance that is gone. The
+// caller calls cancel. A process that cannot be followed, because it has gone already or the kernel is too old, ends the
+// context at once or never.
+func WithProcess(ctx context.Context, pid int) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		cancel(ErrEnded)
+		return ctx, func() {}
+	}
+	if err != nil {
+		return ctx, func() { cancel(nil) }
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		unix.Close(fd)
+		return ctx, func() { cancel(fmt.Errorf("follow process %d: %w", pid, os.NewSyscallError("eventfd", err))) }
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if waitReadable(fd, wake) {
+			cancel(ErrEnded)
+		}
+	}()
+	return ctx, func() {
+		unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		<-done
+		cancel(nil)
+		unix.Close(wake)
+		unix.Close(fd)
+	}
+}
+
+// waitReadable says whether the first descriptor became readable before the second.
+func waitReadable(fd, wake int) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(poll, -1)
+		if err == unix.EINTR {
+			continue
+		}
+		return err == nil && poll[0].Revents != 0
+	}
+}
