@@ -123,7 +123,7 @@ func (c *Conn) await(ctx context.Context, waiting map[dbus.ObjectPath]Job, ended
 		case <-c.bus.Context().Done():
 			return errors.Join(append(failed, errConnectionLost)...)
 		case <-ctx.Done():
-			return errors.Join(append(failed, fmt.Errorf("wait for %d jobs: %w", len(waiting), ctx.Err()))...)
+			return errors.Join(append(failed, fmt.Errorf("wait for jobs: %w", ctx.Err()))...)
 		}
 	}
 	return errors.Join(failed...)

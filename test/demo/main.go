@@ -7,10 +7,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -49,7 +51,7 @@ func run(ctx context.Context) error {
 	defer c.Close()
 	d := &demo{ctx: ctx, c: c}
 	for _, act := range []func() error{
-		d.install, d.create, d.spread, d.kill, d.scale, d.stop, d.reboot,
+		d.install, d.create, d.spread, d.kill, d.reload, d.refuse, d.scale, d.stop, d.reboot,
 	} {
 		if err := act(); err != nil {
 			return err
@@ -91,7 +93,7 @@ func (d *demo) install() error {
 
 func (d *demo) create() error {
 	say("One command writes the units of four instances and starts them. The program is an ordinary web server in Go.")
-	if err := d.show("unitgen", "app", "--instances", "4", "--listen", port, "--now", "--", "/usr/local/bin/server"); err != nil {
+	if err := d.show("unitgen", "app", "--instances", "4", "--listen", port, "--now", "--env", "APP_VERSION=1", "--", "/usr/local/bin/server"); err != nil {
 		return err
 	}
 	say("They are plain units. systemd holds the sockets, supervises, logs and sandboxes; app.service is the balancer.")
@@ -107,8 +109,8 @@ func (d *demo) spread() error {
 	if err := lossless(result); err != nil {
 		return err
 	}
-	for _, line := range result.PerInstance() {
-		fmt.Println("    " + line)
+	for _, pid := range slices.Sorted(maps.Keys(result.PIDs)) {
+		fmt.Printf("    process %-6d %d\n", pid, result.PIDs[pid])
 	}
 	return nil
 }
@@ -138,11 +140,60 @@ func (d *demo) kill() error {
 	}
 	result := load.Stop()
 	fmt.Println("    " + result.String())
-	if n := result.Count(rig.Refused); n > 0 {
+	if n := result.Failures[rig.Refused].Count; n > 0 {
 		return fmt.Errorf("%d connections were refused", n)
 	}
 	say("0 refused. Only requests that instance 2 was working on when it died could be lost.")
 	return d.show("systemctl", "show", "-P", "StatusText", "app")
+}
+
+func (d *demo) reload() error {
+	say("A new version goes live while 1000 requests a second come in. An extra instance tries it first.")
+	if err := d.show("unitgen", "app", "--env", "APP_VERSION=2"); err != nil {
+		return err
+	}
+	load := d.c.StartLoad(rig.LoadOptions{Addr: "127.0.0.1:" + port, Clients: 8, Rate: 1000})
+	if err := load.WaitOK(d.ctx, 100); err != nil {
+		return err
+	}
+	if err := d.show("systemctl", "reload", "app"); err != nil {
+		return err
+	}
+	result := load.Stop()
+	fmt.Println("    " + result.String())
+	if err := lossless(result); err != nil {
+		return err
+	}
+	return d.show("curl", "-sS", "http://127.0.0.1:"+port+"/")
+}
+
+func (d *demo) refuse() error {
+	say("A broken version: the extra instance ends at once, the reload fails and says why, nobody else was touched.")
+	if err := d.show("unitgen", "app", "--", "/bin/ls", "/no/such/config"); err != nil {
+		return err
+	}
+	load := d.c.StartLoad(rig.LoadOptions{Addr: "127.0.0.1:" + port, Clients: 8, Rate: 1000, Want: "version=2"})
+	out, err := d.c.Exec(d.ctx, "systemctl", "reload", "app")
+	if err != nil {
+		return err
+	}
+	fmt.Print("  $ systemctl reload app\n" + indent(out.Stdout+out.Stderr))
+	if out.Status == 0 {
+		return fmt.Errorf("a broken version went live")
+	}
+	if err := d.show("systemctl", "show", "-P", "StatusText", "app"); err != nil {
+		return err
+	}
+	if err := load.WaitOK(d.ctx, 100); err != nil {
+		return err
+	}
+	result := load.Stop()
+	fmt.Println("    " + result.String())
+	if err := lossless(result); err != nil {
+		return err
+	}
+	say("Back to the good one:")
+	return d.show("unitgen", "app", "--", "/usr/local/bin/server")
 }
 
 func (d *demo) scale() error {
@@ -153,6 +204,11 @@ func (d *demo) scale() error {
 			return err
 		}
 		if err := d.show("unitgen", "app", "--instances", n); err != nil {
+			return err
+		}
+		if _, err := d.c.WaitFor(d.ctx, "app.service", func(p rig.Properties) bool {
+			return strings.HasPrefix(p["StatusText"], n+"/"+n)
+		}); err != nil {
 			return err
 		}
 		if err := d.show("systemctl", "show", "-P", "StatusText", "app"); err != nil {

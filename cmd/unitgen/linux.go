@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// isTerminal is isatty(3).
+func isTerminal(fd uintptr) bool {
+	_, err := unix.IoctlGetTermios(int(fd), unix.TCGETS)
+	return err == nil
+}
+
+// flock locks f for its open file description, until it is closed. how is unix.LOCK_EX, with LOCK_NB or without.
+func flock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		if err != unix.EINTR {
+			return os.NewSyscallError("flock", err)
+		}
+	}
+}
+
+// usableCPUs counts the processors that this process may use: its affinity, and the CPU quota of its control group and
+// of those above it, rounded up. 1 at least.
+func usableCPUs() int {
+	n := 1
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err == nil {
+		n = max(1, set.Count())
+	}
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return n
+	}
+	for line := range strings.Lines(string(text)) {
+		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		for ; ; group = filepath.Dir(group) {
+			n = min(n, quota("/sys/fs/cgroup"+group+"/cpu.max"))
+			if group == "/" || group == "." {
+				break
+			}
+		}
+	}
+	return n
+}
+
+// quota reads cpu.max (Documentation/admin-guide/cgroup-v2.rst): "200000 100000" is two processors, "max" is no limit,
+// as is a group without the file.
+func quota(file string) int {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return math.MaxInt
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) != 2 {
+		return math.MaxInt
+	}
+	limit, err1 := strconv.ParseFloat(fields[0], 64)
+	period, err2 := strconv.ParseFloat(fields[1], 64)
+	if err1 != nil || err2 != nil || limit <= 0 || period <= 0 {
+		return math.MaxInt
+	}
+	return int(math.Ceil(limit / period))
+}
+
+// checkPort returns an error that wraps unix.EADDRINUSE if another program listens where l is to, without SO_REUSEPORT:
+// with it, a listener of another user's would go unseen. What else keeps bind(2) from working (an address that comes up
+// later, a port below 1024) is no business of this check and gives nil.
+func checkPort(l app.Listen) error {
+	addr := l.Addr
+	if !addr.IsValid() {
+		addr = netip.IPv6Unspecified()
+	}
+	family, sockaddr := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(l.Port), Addr: addr.As16()})
+	if addr.Is4() {
+		family, sockaddr = unix.AF_INET, &unix.SockaddrInet4{Port: int(l.Port), Addr: addr.As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	// As PID 1 does, or a port with connections in TIME_WAIT would look used (socket_address_listen in shared/).
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if family == unix.AF_INET6 {
+		both := 1
+		if !l.Addr.IsValid() {
+			both = 0
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, both); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if err := unix.Bind(fd, sockaddr); errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("bind %s: %w", l, err)
+	}
+	return nil
+}

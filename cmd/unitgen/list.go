@@ -1,0 +1,348 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// listed is one app of list.
+type listed struct {
+	App       app.Name `json:"app"`
+	Instances int      `json:"instances"`
+	Up        *int     `json:"up"` // null: the manager was not asked
+	Listen    []string `json:"listen"`
+	Path      app.Path `json:"path"`
+	State     string   `json:"state"` // active, idle, inactive, failed, ...
+}
+
+// list prints the apps whose units are on this machine, by whomever they were installed.
+func (c *command) list(ctx context.Context) error {
+	apps, err := c.findApps()
+	if err != nil {
+		return err
+	}
+	if c.site.booted {
+		l, err := c.dial(ctx)
+		if err != nil {
+			return err
+		}
+		defer l.conn.Close()
+		if err := l.states(ctx, apps); err != nil {
+			return err
+		}
+	}
+	if c.options.json != "off" {
+		return c.printJSON(apps)
+	}
+	t := table{columns: []string{"APP", "INSTANCES", "UP", "LISTEN", "PATH", "STATE"}, right: map[string]bool{"INSTANCES": true, "UP": true}}
+	for _, a := range apps {
+		up := ""
+		if a.Up != nil {
+			up = fmt.Sprint(*a.Up)
+		}
+		t.rows = append(t.rows, []cell{{text: string(a.App)}, {text: fmt.Sprint(a.Instances)}, {text: up},
+			{text: strings.Join(a.Listen, ",")}, {text: string(a.Path)}, {a.State, stateColour(a.State)}})
+	}
+	if len(t.rows) > 0 {
+		t.print(c.env.stdout, choose(!c.options.noLegend), c.coloured())
+	}
+	if !c.options.noLegend && c.env.terminal {
+		fmt.Fprintf(c.env.stdout, "\n%d apps. \"unitgen status APP\" shows one.\n", len(apps))
+	}
+	return nil
+}
+
+func stateColour(state string) string {
+	switch state {
+	case "active", "up":
+		return green
+	case "failed", "down":
+		return red
+	case "activating", "reloading", "deactivating", "starting", "draining":
+		return yellow
+	}
+	return ""
+}
+
+// findApps reads every app.service that has settings of ours in it. The same unit in two directories counts once, as
+// the manager has it: /etc before /run before /usr.
+func (c *command) findApps() ([]*listed, error) {
+	dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)
+	var apps []*listed
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range entries {
+			word, ok := strings.CutSuffix(entry.Name(), ".service")
+			if !ok || !entry.Type().IsRegular() || strings.Contains(word, "@") {
+				continue
+			}
+			name := app.Name(word)
+			if slices.ContainsFunc(apps, func(a *listed) bool { return a.App == name }) {
+				continue
+			}
+			text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+			if err != nil || !strings.Contains(string(text), "["+app.SettingsSection+"]") {
+				continue // somebody else's, and none of our business
+			}
+			apps = append(apps, describe(name, string(text), dirs))
+		}
+	}
+	slices.SortFunc(apps, func(a, b *listed) int { return strings.Compare(string(a.App), string(b.App)) })
+	return apps, nil
+}
+
+// describe reads one app. One whose settings cannot be read is listed all the same: it may be running.
+func describe(name app.Name, text string, dirs []string) *listed {
+	a, err := app.ParseSettings(name, text)
+	if err != nil {
+		return &listed{App: name, Listen: []string{}, State: "unreadable"}
+	}
+	return &listed{App: name, Instances: len(instancesIn(dirs, name)), Listen: listenTexts(a.Listen), Path: pathOf(a)}
+}
+
+// pathOf is the data path that the settings lead to: this version has one.
+func pathOf(a app.App) app.Path {
+	if a.Path == "" || a.Path == app.PathAuto {
+		return app.PathSteer
+	}
+	return a.Path
+}
+
+// instancesIn is the union of the links in the app's .wants directories.
+func instancesIn(dirs []string, name app.Name) []int {
+	all := &disk{links: make(map[int]string)}
+	for _, dir := range dirs {
+		d := &disk{links: make(map[int]string)}
+		d.readLinks(filepath.Join(dir, name.WantsDir()), name) // what cannot be read is no instance
+		for i := range d.links {
+			all.links[i] = ""
+		}
+	}
+	for i := range all.links {
+		all.instances = append(all.instances, i)
+	}
+	slices.Sort(all.instances)
+	return all.instances
+}
+
+// states asks the manager for the state of each app and how many of its instances are up.
+func (l *live) states(ctx context.Context, apps []*listed) error {
+	for _, a := range apps {
+		units, err := l.conn.ListUnitsByPatterns(ctx, a.App.Service(), a.App.Socket(), string(a.App)+"@*.service")
+		if err != nil {
+			return err
+		}
+		up, open := 0, false
+		state := "inactive"
+		for _, u := range units {
+			switch part, _ := a.App.ParseUnit(u.Name); part.Role {
+			case app.RoleShim:
+				state = u.ActiveState
+			case app.RoleSocket:
+				open = u.ActiveState == "active"
+			case app.RoleInstance:
+				if u.ActiveState == "active" {
+					up++
+				}
+			}
+		}
+		if state == "inactive" && open {
+			state = "idle"
+		}
+		if a.State == "" {
+			a.State = state
+		}
+		a.Up = &up
+	}
+	return nil
+}
+
+// shown is what status says of an app.
+type shown struct {
+	App       app.Name        `json:"app"`
+	State     string          `json:"state"`
+	Status    string          `json:"status,omitempty"` // the shim's own words
+	Since     *time.Time      `json:"since"`
+	Listen    []string        `json:"listen"`
+	Path      app.Path        `json:"path"`
+	Strategy  app.Strategy    `json:"strategy"`
+	Instances []shownInstance `json:"instances"`
+	Shim      json.RawMessage `json:"shim,omitempty"` // its own status, as lbshim defines it
+}
+
+// shownInstance is one instance of it.
+type shownInstance struct {
+	Instance string     `json:"instance"`
+	State    string     `json:"state"`
+	PID      int        `json:"pid"`
+	Since    *time.Time `json:"since"`
+	Restarts int        `json:"restarts"`
+	Result   string     `json:"result,omitempty"`
+}
+
+// status prints one app: what the manager knows, and what the shim says if it may be asked.
+func (c *command) status(ctx context.Context) error {
+	name, err := c.appName()
+	if err != nil {
+		return err
+	}
+	dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)
+	var text []byte
+	for _, dir := range dirs {
+		if text, err = os.ReadFile(filepath.Join(dir, name.Service())); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return c.noApp(name)
+	}
+	a, err := app.ParseSettings(name, string(text))
+	if errors.Is(err, app.ErrNoSettings) {
+		return c.noApp(name)
+	}
+	if err != nil {
+		return &fault{err, "systemctl status " + string(name)}
+	}
+	if !c.site.booted {
+		return &fault{errors.New("systemd does not run here, so no app does"), "unitgen list"}
+	}
+	l, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.conn.Close()
+	s, err := c.show(ctx, l, a, instancesIn(dirs, name))
+	if err != nil {
+		return err
+	}
+	if c.options.json != "off" {
+		return c.printJSON(s)
+	}
+	c.printStatus(s)
+	return nil
+}
+
+// show gathers the state of a and of its instances: those with a link, and those that run without one.
+func (c *command) show(ctx context.Context, l *live, a app.App, instances []int) (*shown, error) {
+	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(a.Name)+"@*.service")
+	if err != nil {
+		return nil, err
+	}
+	for _, unit := range loaded {
+		if u, ok := a.Name.ParseUnit(unit.Name); ok && u.Role == app.RoleInstance && unit.ActiveState != "inactive" && !slices.Contains(instances, u.Instance) {
+			instances = append(instances, u.Instance)
+		}
+	}
+	slices.Sort(instances)
+	shim, err := l.conn.Unit(ctx, a.Name.Service())
+	if err != nil {
+		return nil, err
+	}
+	s := &shown{App: a.Name, State: shim.ActiveState, Status: shim.StatusText, Since: sinceOf(shim), Listen: listenTexts(a.Listen),
+		Path: pathOf(a), Strategy: a.StrategyOrDefault(), Instances: []shownInstance{}}
+	if err := l.look(ctx, a.Name); err != nil {
+		return nil, err
+	}
+	if l.open && !l.serving {
+		s.State = "idle"
+	}
+	for _, i := range instances {
+		u, err := l.conn.Unit(ctx, a.Name.Instance(i))
+		if err != nil {
+			return nil, err
+		}
+		s.Instances = append(s.Instances, instanceOf(u))
+	}
+	if c.env.shimStatus != nil && l.serving {
+		runtime := "/run"
+		if c.site.userUnits {
+			runtime = c.env.getenv("XDG_RUNTIME_DIR")
+		}
+		// The socket is root's: who may not ask gets what the manager knows.
+		if answer, err := c.env.shimStatus(ctx, a.Name.ControlPath(runtime)); err == nil {
+			s.Shim = answer
+		}
+	}
+	return s, nil
+}
+
+func sinceOf(u systemd.UnitState) *time.Time {
+	if u.ActiveState != "active" || u.ActiveEnter == 0 {
+		return nil
+	}
+	t := u.Since()
+	return &t
+}
+
+// instanceOf names the state of an instance in our words.
+func instanceOf(u systemd.UnitState) shownInstance {
+	state := map[string]string{"active": "up", "reloading": "up", "activating": "starting", "deactivating": "draining"}[u.ActiveState]
+	if state == "" || u.SubState == "auto-restart" {
+		state = "down"
+	}
+	s := shownInstance{Instance: strings.TrimSuffix(u.Name, ".service"), State: state, PID: u.MainPID, Since: sinceOf(u), Restarts: u.NRestarts}
+	if u.Result != "success" {
+		s.Result = u.Result
+		if u.Result == "exit-code" {
+			s.Result = fmt.Sprintf("exit-code %d", u.ExecMainStatus)
+		}
+	}
+	return s
+}
+
+func (c *command) printStatus(s *shown) {
+	w := c.env.stdout
+	up := 0
+	t := table{columns: []string{"INSTANCE", "STATE", "PID", "SINCE", "RESTARTS", "RESULT"}, right: map[string]bool{"PID": true, "RESTARTS": true}}
+	for _, i := range s.Instances {
+		pid := ""
+		if i.PID != 0 {
+			pid = fmt.Sprint(i.PID)
+		}
+		if i.State == "up" {
+			up++
+		}
+		t.rows = append(t.rows, []cell{{text: i.Instance}, {i.State, stateColour(i.State)}, {text: pid}, {text: c.ago(i.Since)}, {text: fmt.Sprint(i.Restarts)}, {text: i.Result}})
+	}
+	state := s.State
+	if colour := stateColour(state); colour != "" && c.coloured() == yes {
+		state = colour + state + plain
+	}
+	if !c.options.noLegend {
+		fmt.Fprintf(w, "%s: %s", s.App, state)
+		if s.Since != nil {
+			fmt.Fprintf(w, " since %s", c.ago(s.Since))
+		}
+		fmt.Fprintf(w, ", %d/%d instances up\n", up, len(s.Instances))
+		fmt.Fprintf(w, "Listen: %s   Path: %s   Strategy: %s\n", strings.Join(s.Listen, " "), s.Path, s.Strategy)
+		if s.Status != "" {
+			fmt.Fprintf(w, "Status: %s\n", s.Status)
+		}
+		fmt.Fprintln(w)
+	}
+	t.print(w, choose(!c.options.noLegend), c.coloured())
+}
+
+func (c *command) ago(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return span(max(0, c.env.now().Sub(*t)))
+}

@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// live is the running side of an app: the manager, and what the app was doing when it was looked at.
+type live struct {
+	conn    *systemd.Conn
+	version int
+	serving bool // the shim runs, or is being started
+	open    bool // the port is open; alone, the app is idle and the next connection starts it
+}
+
+// dial connects to the manager that the site's units are for, and refuses one that is too old.
+func (c *command) dial(ctx context.Context) (*live, error) {
+	endpoint, hint := systemd.SystemEndpoint(c.env.euid, c.env.getenv("DBUS_SYSTEM_BUS_ADDRESS")), "systemctl status dbus"
+	if c.site.userUnits {
+		dir := c.env.getenv("XDG_RUNTIME_DIR")
+		hint = "loginctl enable-linger " + c.env.userName
+		if dir == "" {
+			return nil, &fault{errors.New("XDG_RUNTIME_DIR is not set, so there is no manager of your own to talk to"), hint}
+		}
+		endpoint = systemd.UserEndpoint(dir, c.env.getenv("DBUS_SESSION_BUS_ADDRESS"))
+	}
+	conn, err := systemd.Dial(ctx, endpoint)
+	if err != nil {
+		return nil, &fault{err, hint}
+	}
+	v, err := conn.Version(ctx)
+	if err == nil && v < app.MinSystemdVersion {
+		err = &fault{fmt.Errorf("systemd %d is too old, unitgen needs %d or later", v, app.MinSystemdVersion), ""}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &live{conn: conn, version: v}, nil
+}
+
+// look reads whether the app runs.
+func (l *live) look(ctx context.Context, name app.Name) error {
+	shim, err := l.conn.Unit(ctx, name.Service())
+	if err != nil {
+		return err
+	}
+	socket, err := l.conn.Unit(ctx, name.Socket())
+	if err != nil {
+		return err
+	}
+	switch shim.ActiveState {
+	case "active", "activating", "reloading":
+		l.serving = true
+	}
+	l.open = l.serving || shim.ActiveState == "deactivating" || socket.ActiveState == "active"
+	return nil
+}
+
+// checkPorts finds ports that another program listens on. The app's own are not asked for.
+func checkPorts(p *plan) error {
+	var found []error
+	for _, l := range p.newListeners() {
+		err := checkPort(l)
+		switch {
+		case errors.Is(err, unix.EADDRINUSE):
+			found = append(found, inputf(fmt.Sprintf("ss -ltnp 'sport = :%d'", l.Port), "--listen=%s is in use by another program", l))
+		case err != nil:
+			found = append(found, err)
+		}
+	}
+	return errors.Join(found...)
+}
+
+// checkLbshim makes sure that the program which all units call is there.
+func (c *command) checkLbshim() error {
+	st, err := os.Stat(c.env.root + c.env.lbshim)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &fault{fmt.Errorf("find %s: it is not installed, and no app can run without it", c.env.lbshim), "make install"}
+	case err != nil:
+		return fmt.Errorf("find lbshim: %w", err)
+	case !st.Mode().IsRegular() || st.Mode()&0o111 == 0:
+		return &fault{fmt.Errorf("%s is not an executable file", c.env.lbshim), "make install"}
+	}
+	return nil
+}
+
+// jobs is one job of verb for each unit.
+func jobs(verb systemd.Verb, units []string) []systemd.Job {
+	list := make([]systemd.Job, len(units))
+	for i, unit := range units {
+		list[i] = systemd.Job{Verb: verb, Unit: unit}
+	}
+	return list
+}
+
+// stopUnits stops units, and does not mind those that do not exist.
+func (l *live) stopUnits(ctx context.Context, units []string) error {
+	var failed []error
+	for _, part := range parts(l.conn.Run(ctx, jobs(systemd.Stop, units)...)) {
+		if !systemd.IsNoSuchUnit(part) {
+			failed = append(failed, part)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// stopApp stops an app with all its sockets: the shim first, which drains and closes what it knows of, then what is
+// left, such as the sockets of an app that was idle.
+func (l *live) stopApp(ctx context.Context, name app.Name) error {
+	if err := l.stopUnits(ctx, []string{name.Service()}); err != nil {
+		return err
+	}
+	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(name)+"@*.service", string(name)+"@*.socket", string(name)+"-join@*.service")
+	if err != nil {
+		return err
+	}
+	var services, sockets []string
+	for _, unit := range name.Units() {
+		if strings.HasSuffix(unit, ".socket") && !strings.Contains(unit, "@") {
+			sockets = append(sockets, unit)
+		}
+	}
+	for _, unit := range loaded {
+		switch {
+		case unit.ActiveState == "inactive":
+		case strings.HasSuffix(unit.Name, ".socket"):
+			sockets = append(sockets, unit.Name)
+		default:
+			services = append(services, unit.Name)
+		}
+	}
+	// Services first: a socket whose service runs would be triggered by what is still in its queue.
+	return errors.Join(l.stopUnits(ctx, services), l.stopUnits(ctx, sockets))
+}
+
+// apply carries out a plan on a machine that runs systemd. A failed start leaves the units as they are written: they are
+// what the user asked for, and what the journal speaks of.
+func (c *command) apply(ctx context.Context, l *live, p *plan) error {
+	name := p.app.Name
+	if err := l.look(ctx, name); err != nil {
+		return err
+	}
+	moved := p.listenChanges() && l.open
+	if moved {
+		c.say("Stopping %s, as its listeners change.", name)
+		if err := l.stopApp(ctx, name); err != nil {
+			return c.explain(ctx, l, name, err)
+		}
+	}
+	if err := c.write(p); err != nil {
+		if moved {
+			err = errors.Join(err, c.startAgain(ctx, l, name))
+		}
+		return err
+	}
+	enabled := false
+	if c.options.now {
+		var err error
+		if enabled, err = l.conn.EnableUnitFiles(ctx, name.Service()); err != nil {
+			return err
+		}
+	}
+	if len(p.changes) > 0 || enabled {
+		if err := c.reload(ctx, l); err != nil {
+			return err
+		}
+	}
+	if moved {
+		if err := c.startAgain(ctx, l, name); err != nil {
+			return c.explain(ctx, l, name, err)
+		}
+	} else if err := c.scale(ctx, l, p); err != nil {
+		return c.explain(ctx, l, name, err)
+	}
+	return c.finish(ctx, l, p, moved)
+}
+
+func (c *command) reload(ctx context.Context, l *live) error {
+	begin := c.env.now()
+	if err := l.conn.Reload(ctx); err != nil {
+		return err
+	}
+	c.say("Reloaded systemd in %s.", c.env.now().Sub(begin).Round(time.Millisecond))
+	return nil
+}
+
+// startAgain starts what stopApp stopped; an app that was idle gets its port back and no more.
+func (c *command) startAgain(ctx context.Context, l *live, name app.Name) error {
+	unit := name.Socket()
+	if l.serving {
+		unit = name.Service()
+	}
+	c.say("Starting %s.", name)
+	return l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: unit})
+}
+
+// scale starts the instances that were added to a running app and stops those that were dropped, and touches no other
+// unit. A dropped instance's socket goes after it: its queue is moved to the others before.
+func (c *command) scale(ctx context.Context, l *live, p *plan) error {
+	name := p.app.Name
+	if len(p.add) > 0 && l.serving {
+		if err := l.conn.Run(ctx, jobs(systemd.Start, unitNames(p.add, name.Instance))...); err != nil {
+			return err
+		}
+		c.say("Started %s.", instanceNames(name, p.add))
+	}
+	if len(p.drop) > 0 && l.open {
+		if err := l.stopUnits(ctx, unitNames(p.drop, name.Instance)); err != nil {
+			return err
+		}
+		if err := l.stopUnits(ctx, unitNames(p.drop, name.InstanceSocket)); err != nil {
+			return err
+		}
+		c.say("Stopped %s.", instanceNames(name, p.drop))
+	}
+	return nil
+}
+
+// finish does --now, or says what is left to do.
+func (c *command) finish(ctx context.Context, l *live, p *plan, moved bool) error {
+	name := p.app.Name
+	systemctl := "systemctl "
+	if c.site.userUnits {
+		systemctl += "--user "
+	}
+	switch {
+	case c.options.now:
+		if err := l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: name.Service()}); err != nil {
+			return c.explain(ctx, l, name, err)
+		}
+		if !l.serving {
+			c.say("Started %s.", name)
+		}
+	case p.was == nil:
+		c.say("It is not started yet: %senable --now %s", systemctl, name)
+	}
+	if p.was != nil && p.filesChange() && l.serving && !moved {
+		c.say("What runs has the old settings until: %srestart %s", systemctl, name)
+	}
+	if c.site.userUnits && !c.lingers() {
+		c.say("Your units end when you log out, until: loginctl enable-linger %s", c.env.userName)
+	}
+	return nil
+}
+
+// lingers reports whether the user's manager outlives the user's sessions (loginctl enable-linger).
+func (c *command) lingers() bool {
+	_, err := os.Lstat(c.env.root + "/var/lib/systemd/linger/" + c.env.userName)
+	return err == nil
+}
+
+// explain adds to a failed job what PID 1 knows of the app: its result and its own words.
+func (c *command) explain(ctx context.Context, l *live, name app.Name, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	var job *systemd.JobError
+	if !errors.As(err, &job) {
+		return err
+	}
+	why := err
+	if state, e := l.conn.Unit(ctx, job.Job.Unit); e == nil {
+		if state.Result != "" && state.Result != "success" {
+			why = fmt.Errorf("%w; result of %s: %s", why, job.Job.Unit, state.Result)
+		}
+		if state.StatusText != "" {
+			why = fmt.Errorf("%w, %q", why, state.StatusText)
+		}
+	}
+	user := ""
+	if c.site.userUnits {
+		user = "--user "
+	}
+	return &fault{why, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", user, name, name)}
+}
+
+func unitNames(instances []int, unit func(int) string) []string {
+	units := make([]string, len(instances))
+	for i, n := range instances {
+		units[i] = unit(n)
+	}
+	return units
+}
+
+// instanceNames lists instances for the user: app@2, app@3.
+func instanceNames(name app.Name, instances []int) string {
+	names := unitNames(instances, name.Instance)
+	slices.Sort(names)
+	for i := range names {
+		names[i] = strings.TrimSuffix(names[i], ".service")
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,79 @@
+// Unitgen writes the systemd units of an app, a program that runs as several balanced instances, and changes, lists and
+// removes them. The units do the work; unitgen is not needed while they run.
+//
+//	main.go      the outside world
+//	options.go   the command line
+//	verbs.go     what each verb does with it
+//	settings.go  options and the existing app -> the app that is wanted
+//	command.go   the program: where it is and whether it can be executed
+//	disk.go      what is on disk
+//	plan.go      wanted app and disk -> changes
+//	write.go     changes -> disk, all or nothing
+//	live.go      changes -> the service manager
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"os/signal"
+	"os/user"
+	"syscall"
+	"time"
+)
+
+// Set at link time by -X main.version=… and -X main.lbshim=….
+var (
+	version = "devel"
+	lbshim  = "/usr/lib/unitgen/lbshim"
+)
+
+// Exit statuses, named as systemctl status shows them (systemd-analyze exit-status).
+const (
+	exitSuccess         = 0
+	exitFailure         = 1 // the system's fault
+	exitInvalidArgument = 2 // the user's
+)
+
+// env is the outside world, so that tests run the real command in-process.
+type env struct {
+	args     []string // without the program's name
+	getenv   func(string) string
+	cwd      string
+	root     string // before every path of the system but those that the user gave; empty for the real one
+	euid     int
+	userName string
+	stdout   io.Writer
+	stderr   io.Writer
+	terminal bool // stdout is one
+	now      func() time.Time
+	cpus     func() int // that the instances may use
+	lbshim   string
+	version  string
+
+	// shimStatus asks the shim of an app by its control socket; nil if this version cannot.
+	shimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	e := &env{
+		args:     os.Args[1:],
+		getenv:   os.Getenv,
+		euid:     os.Geteuid(),
+		stdout:   os.Stdout,
+		terminal: isTerminal(os.Stdout.Fd()),
+		stderr:   os.Stderr,
+		now:      time.Now,
+		cpus:     usableCPUs,
+		lbshim:   lbshim,
+		version:  version,
+	}
+	e.cwd, _ = os.Getwd() // empty if it was removed: relative paths are then refused
+	if u, err := user.Current(); err == nil {
+		e.userName = u.Username
+	}
+	os.Exit(run(ctx, e))
+}

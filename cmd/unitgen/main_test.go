@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"unitgen": func() { os.Exit(run(context.Background(), scriptEnv())) }})
+}
+
+// scriptEnv is the outside world of the scripts: no manager, three processors, and $ROOT for the system's directories.
+func scriptEnv() *env {
+	cwd, _ := os.Getwd()
+	return &env{
+		args: os.Args[1:], getenv: os.Getenv, cwd: cwd, root: os.Getenv("ROOT"), euid: os.Geteuid(), userName: "alice",
+		stdout: os.Stdout, stderr: os.Stderr, now: func() time.Time { return time.Unix(0, 0) },
+		cpus: func() int { return 3 }, lbshim: "/usr/lib/unitgen/lbshim", version: "1.2.3",
+	}
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("ROOT", e.WorkDir+"/root")
+			e.Setenv("HOME", e.WorkDir+"/home")
+			// What the host has in PATH is no business of the tests; a program of theirs stands in bin.
+			e.Setenv("PATH", e.WorkDir+"/bin"+string(filepath.ListSeparator)+e.Getenv("PATH"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "age": age, "fresh": fresh},
+	})
+}
+
+// exits STATUS COMMAND [ARG…] runs a command and compares its exit status.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	if err != nil || neg {
+		ts.Fatalf("usage: exits STATUS COMMAND [ARG…]")
+	}
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// age FILE… gives files an old time stamp, by which fresh tells those that were written since.
+func age(ts *testscript.TestScript, neg bool, args []string) {
+	for _, file := range args {
+		ts.Check(os.Chtimes(ts.MkAbs(file), time.Unix(1, 0), time.Unix(1, 0)))
+	}
+}
+
+func fresh(ts *testscript.TestScript, neg bool, args []string) {
+	for _, file := range args {
+		st, err := os.Lstat(ts.MkAbs(file))
+		ts.Check(err)
+		if written := st.ModTime().Unix() != 1; written == neg {
+			ts.Fatalf("%s was written: %v", file, written)
+		}
+	}
+}
+
+// Every option stands in the help text and in no other way, and every option of the text exists.
+func TestHelpNamesAllOptions(t *testing.T) {
+	var want, got []string
+	new(options).flags().VisitAll(func(f *pflag.Flag) {
+		want = append(want, "--"+f.Name)
+		if f.Shorthand != "" {
+			want = append(want, "-"+f.Shorthand)
+		}
+	})
+	for _, line := range strings.Split(helpText, "\n") {
+		if len(line) > 80 {
+			t.Errorf("line of %d columns: %q", len(line), line)
+		}
+		if m := regexp.MustCompile(`^  (-\w|  ) (--[a-z-]+)`).FindStringSubmatch(line); m != nil {
+			got = append(got, m[2])
+			if m[1] != "  " {
+				got = append(got, m[1])
+			}
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("help has\n%q\nflags are\n%q", got, want)
+	}
+	for _, verb := range []string{"list", "ls", "status", "scale", "diff", "remove", "help"} {
+		if !regexp.MustCompile(`(?m)^  ([a-z]+, )?` + verb + `\b`).MatchString(helpText) {
+			t.Errorf("help lacks verb %s", verb)
+		}
+	}
+}
+
+// Every verb is one that cannot name an app, and the other way round.
+func TestVerbsAreNoNames(t *testing.T) {
+	for _, verb := range []string{"list", "ls", "status", "top", "logs", "scale", "remove", "diff", "import", "handover", "doctor", "completion", "help"} {
+		if _, ok := verbOf(verb); !ok {
+			t.Errorf("%q is no verb", verb)
+		}
+		if _, err := app.ParseName(verb); err == nil {
+			t.Errorf("%q can name an app", verb)
+		}
+	}
+}
+
+func TestDifference(t *testing.T) {
+	for _, test := range []struct {
+		have      []int
+		n         int
+		add, drop []int
+	}{
+		{nil, 3, []int{1, 2, 3}, nil},
+		{[]int{1, 2, 3}, 3, nil, nil},
+		{[]int{1, 2, 5}, 5, []int{3, 4}, nil},
+		{[]int{1, 2, 5}, 1, nil, []int{5, 2}},
+		{[]int{7}, 2, []int{1}, nil},
+	} {
+		add, drop := difference(test.have, test.n)
+		if !slices.Equal(add, test.add) || !slices.Equal(drop, test.drop) {
+			t.Errorf("difference(%v, %d) = %v, %v", test.have, test.n, add, drop)
+		}
+	}
+}
+
+// The diff of any two texts, applied by patch(1), gives the second.
+func TestUnifiedDiff(t *testing.T) {
+	if _, err := exec.LookPath("patch"); err != nil {
+		t.Skip("patch is not installed")
+	}
+	lines := func(s string) string { return strings.Join(strings.Split(s, ""), "\n") + "\n" }
+	for _, test := range [][2]string{
+		{"abc", "abc" + "d"}, {"abcdefghijklmnop", "abXdefghijklmYop"}, {"a", "b"}, {"abcdefgh", "h"}, {"aaaa", "aabaa"},
+		{"abcdefghij", "Abcdefghij"}, {"abcdefghijklmnopqrstuvwxyz", "bcdefghijklmnopqrstuvwxy"}, {"xaxbxcxdxexfxgxhx", "axbxcxdxexfxgxh"},
+	} {
+		dir := t.TempDir()
+		old, text := lines(test[0]), lines(test[1])
+		if err := os.WriteFile(dir+"/f", []byte(old), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		unifiedDiff(&b, "f", old, text)
+		cmd := exec.Command("patch", "-s", "--fuzz=0", "f")
+		cmd.Dir, cmd.Stdin = dir, strings.NewReader(b.String())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%q: %v\n%s\n%s", test, err, out, b.String())
+		}
+		if got, _ := os.ReadFile(dir + "/f"); string(got) != text {
+			t.Errorf("%q gave %q", test, got)
+		}
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1min 1s", 2*time.Hour + 4*time.Minute + 3*time.Second: "2h 4min",
+		2 * time.Hour: "2h", 24*time.Hour + 5*time.Second: "1d", 49*time.Hour + time.Minute: "2d 1h",
+	} {
+		if got := span(d); got != want {
+			t.Errorf("span(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+// An app of 64 instances, from the command line to the disk, as make bench and the README have it.
+func BenchmarkWrite64(b *testing.B) {
+	dir := b.TempDir()
+	for i := 0; b.Loop(); i++ {
+		e := scriptEnv()
+		e.args = []string{"app", "--output=" + dir + "/" + strconv.Itoa(i), "--instances=64", "--listen=3000", "--", "/bin/true"}
+		e.stderr = new(strings.Builder)
+		if status := run(context.Background(), e); status != 0 {
+			b.Fatal(status, e.stderr)
+		}
+	}
+}
+
+// What the user may mend is 2, what the system has to is 1, both together 1; and there is one hint.
+func TestReport(t *testing.T) {
+	input, system := inputf("do this", "a"), &fault{errors.New("b\nb"), "do that"}
+	for _, test := range []struct {
+		err    error
+		status int
+		text   string
+	}{
+		{input, 2, "unitgen: a\nunitgen: hint: do this\n"},
+		{errors.Join(input, inputf("", "c"), input), 2, "unitgen: a\nunitgen: c\nunitgen: hint: do this\n"},
+		{errors.Join(system, input), 1, "unitgen: b; b\nunitgen: a\nunitgen: hint: do that\n"},
+		{errors.New("plain"), 1, "unitgen: plain\n"},
+	} {
+		var b strings.Builder
+		if status := report(&b, test.err); status != test.status || b.String() != test.text {
+			t.Errorf("report(%v) = %d, %q", test.err, status, b.String())
+		}
+	}
+}
+
+// What else listens there is found, with SO_REUSEPORT or without; a free port is free.
+func TestCheckPort(t *testing.T) {
+	for _, address := range []string{"127.0.0.1", "[::1]"} {
+		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		}}
+		l, err := config.Listen(t.Context(), "tcp", address+":0")
+		if err != nil {
+			t.Skip(err)
+		}
+		port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+		for _, text := range []string{port, address + ":" + port} {
+			listen, err := app.ParseListen(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := checkPort(listen); !errors.Is(err, unix.EADDRINUSE) {
+				t.Errorf("%s while %s:%s is in use: %v", text, address, port, err)
+			}
+		}
+		l.Close()
+		if listen, _ := app.ParseListen(port); checkPort(listen) != nil {
+			t.Errorf("%s is free: %v", port, checkPort(listen))
+		}
+	}
+}
+
+func TestQuota(t *testing.T) {
+	for text, want := range map[string]int{"max 100000\n": math.MaxInt, "200000 100000\n": 2, "150000 100000\n": 2, "1000 100000\n": 1, "": math.MaxInt} {
+		file := t.TempDir() + "/cpu.max"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := quota(file); got != want {
+			t.Errorf("quota(%q) = %d, want %d", text, got, want)
+		}
+	}
+	if n := usableCPUs(); n < 1 || n > runtime.NumCPU() {
+		t.Errorf("usableCPUs() = %d", n)
+	}
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	_ "embed"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// helpText is what --help prints: one screen. A test compares it with the flag set.
+//
+//go:embed help.txt
+var helpText string
+
+// options is the command line, taken apart but not yet judged.
+type options struct {
+	verb string // empty: write units
+	name string // empty if it was not given
+	args []string
+	// command is what follows "--"; hasCommand tells an empty one from none.
+	command    []string
+	hasCommand bool
+
+	instances                                     string
+	listen, env, envFile, property                []string
+	kind, path, strategy, workingDirectory, user  string
+	drainTimeout, startTimeout, idleExit          string
+	output, systemdVersion                        string
+	json                                          string
+	now, userUnits, dryRun, check, noLegend, help bool
+	showVersion                                   bool
+
+	given map[string]bool // the options that were given, by long name
+}
+
+// settingOptions are the options that change an app.
+var settingOptions = [...]string{"instances", "listen", "kind", "path", "strategy", "env", "env-file", "working-directory",
+	"user", "property", "drain-timeout", "start-timeout", "idle-exit", "systemd-version"}
+
+// takes lists the options that a verb takes beside --help and --version; a verb that is not in it is reserved.
+func takes(verb string) (names []string, known bool) {
+	switch verb {
+	case "":
+		return append(settingOptions[:], "now", "user-units", "output", "dry-run", "check"), true
+	case "diff":
+		return append(settingOptions[:], "user-units", "output"), true
+	case "scale":
+		return []string{"user-units", "output", "dry-run", "check", "now"}, true
+	case "list", "status":
+		return []string{"user-units", "json", "no-legend"}, true
+	case "remove":
+		return []string{"user-units", "output", "dry-run"}, true
+	case "help":
+		return nil, true
+	}
+	return nil, false
+}
+
+// verbOf is the verb that word stands for; false if it is none.
+func verbOf(word string) (verb string, ok bool) {
+	switch word {
+	case "ls":
+		return "list", true
+	case "list", "status", "scale", "remove", "diff", "help", "top", "logs", "import", "handover", "doctor", "completion":
+		return word, true
+	}
+	return "", false
+}
+
+func (o *options) flags() *pflag.FlagSet {
+	f := pflag.NewFlagSet("unitgen", pflag.ContinueOnError)
+	f.Usage = func() {}
+	f.StringVarP(&o.instances, "instances", "n", "", "")
+	f.StringArrayVar(&o.listen, "listen", nil, "")
+	f.StringVar(&o.kind, "kind", "", "")
+	f.StringVar(&o.path, "path", "", "")
+	f.StringVar(&o.strategy, "strategy", "", "")
+	f.StringArrayVar(&o.env, "env", nil, "")
+	f.StringArrayVar(&o.envFile, "env-file", nil, "")
+	f.StringVar(&o.workingDirectory, "working-directory", "", "")
+	f.StringVar(&o.user, "user", "", "")
+	f.StringArrayVarP(&o.property, "property", "p", nil, "")
+	f.StringVar(&o.drainTimeout, "drain-timeout", "", "")
+	f.StringVar(&o.startTimeout, "start-timeout", "", "")
+	f.StringVar(&o.idleExit, "idle-exit", "", "")
+	f.BoolVar(&o.now, "now", false, "")
+	f.BoolVar(&o.userUnits, "user-units", false, "")
+	f.StringVar(&o.output, "output", "", "")
+	f.StringVar(&o.systemdVersion, "systemd-version", "", "")
+	f.BoolVar(&o.dryRun, "dry-run", false, "")
+	f.BoolVar(&o.check, "check", false, "")
+	f.StringVar(&o.json, "json", "off", "")
+	f.BoolVar(&o.noLegend, "no-legend", false, "")
+	f.BoolVarP(&o.help, "help", "h", false, "")
+	f.BoolVar(&o.showVersion, "version", false, "")
+	return f
+}
+
+// parseOptions reads the command line. Options stand before or after the name; what follows "--" is the command, as it
+// is.
+func parseOptions(args []string) (*options, error) {
+	o := &options{given: make(map[string]bool)}
+	f := o.flags()
+	if err := f.Parse(protectNumbers(args)); err != nil {
+		return nil, inputf("unitgen --help", "%s", strings.TrimPrefix(err.Error(), "pflag: "))
+	}
+	f.Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
+	words := f.Args()
+	if dash := f.ArgsLenAtDash(); dash >= 0 {
+		o.hasCommand, o.command, words = true, slices.Clone(words[dash:]), words[:dash]
+	}
+	if len(words) > 0 {
+		if verb, ok := verbOf(words[0]); ok {
+			o.verb, words = verb, words[1:]
+		}
+	}
+	if len(words) > 0 {
+		o.name, o.args = words[0], words[1:]
+	}
+	return o, nil
+}
+
+// protectNumbers lets "unitgen scale app -2" be written as it is meant: pflag would take -2 for an option. A count that
+// belongs to an option, as in "-n -2", is left to pflag, which takes it for the value.
+func protectNumbers(args []string) []string {
+	scale := slices.Index(args, "scale")
+	if scale < 0 {
+		return args
+	}
+	for i := scale + 1; i < len(args) && args[i] != "--"; i++ {
+		if len(args[i]) > 1 && args[i][0] == '-' && strings.Trim(args[i][1:], "0123456789") == "" {
+			// Behind "--" all is taken as it is.
+			rest := append(slices.Clone(args[:i]), args[i+1:]...)
+			return append(rest, "--", args[i])
+		}
+	}
+	return args
+}
+
+// judge finds what is wrong with the command line as such, all of it.
+func (o *options) judge() []error {
+	var found []error
+	names, known := takes(o.verb)
+	if !known {
+		return []error{inputf("", "%s is not available in this version", o.verb)}
+	}
+	for name := range o.given {
+		if !slices.Contains(names, name) && name != "help" && name != "version" {
+			found = append(found, inputf("", "--%s does not go with %s", name, o.verb))
+		}
+	}
+	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	if o.verb == "scale" && o.hasCommand && len(o.command) == 1 {
+		o.args, o.command, o.hasCommand = append(o.args, o.command...), nil, false // protectNumbers
+	}
+	switch o.verb {
+	case "", "diff":
+		if len(o.args) > 0 {
+			found = append(found, inputf("unitgen "+o.name+" -- "+strings.Join(o.args, " "), "the command must stand after \"--\", got %q", o.args[0]))
+		}
+	case "scale":
+		if len(o.args) != 1 {
+			found = append(found, inputf("unitgen scale app +1", "scale takes an app and a number of instances"))
+		} else {
+			o.instances, o.given["instances"] = o.args[0], true
+		}
+	case "list":
+		if o.name != "" {
+			found = append(found, inputf("unitgen status "+o.name, "list takes no app, got %q", o.name))
+		}
+	default:
+		if len(o.args) > 0 {
+			found = append(found, inputf("", "%s takes one app, got %q too", o.verb, o.args[0]))
+		}
+	}
+	if o.hasCommand && o.verb != "" && o.verb != "diff" {
+		found = append(found, inputf("", "%s takes no command", o.verb))
+	}
+	switch o.json {
+	case "off", "short", "pretty":
+	default:
+		found = append(found, inputf("", "--json= must be short, pretty or off, got %q", o.json))
+	}
+	if o.given["output"] && o.output == "" {
+		found = append(found, inputf("", "--output= must be a directory, got \"\""))
+	}
+	if o.given["output"] && o.now {
+		found = append(found, inputf("", "--now does not go with --output=, which touches no manager"))
+	}
+	return found
+}
