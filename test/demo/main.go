@@ -25,6 +25,9 @@ const suite = "trixie"
 
 const port = "3000"
 
+// limit is for the whole demo, which takes some 20 seconds.
+const limit = 3 * time.Minute
+
 // demo is one run.
 type demo struct {
 	ctx context.Context
@@ -34,6 +37,8 @@ type demo struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	began := time.Now()
 	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -193,7 +198,10 @@ func (d *demo) refuse() error {
 		return err
 	}
 	say("Back to the good one:")
-	return d.show("unitgen", "app", "--", "/usr/local/bin/server")
+	if err := d.show("unitgen", "app", "--", "/usr/local/bin/server"); err != nil {
+		return err
+	}
+	return d.show("systemctl", "reload", "app")
 }
 
 func (d *demo) scale() error {
@@ -207,7 +215,7 @@ func (d *demo) scale() error {
 			return err
 		}
 		if _, err := d.c.WaitFor(d.ctx, "app.service", func(p rig.Properties) bool {
-			return strings.HasPrefix(p["StatusText"], n+"/"+n)
+			return strings.HasPrefix(p["StatusText"], n+"/"+n+" ")
 		}); err != nil {
 			return err
 		}
