@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -38,13 +39,28 @@ func Names() []string {
 	return names
 }
 
-// Render returns the unit files of a, sorted by name. The errors of an invalid app are InputErrors.
+// Render returns the unit files of a (App.Units), sorted by name. The errors of an invalid app are InputErrors.
 func Render(a app.App, p Paths) ([]File, error) { return render(a, p, embedded) }
 
 // RenderFS is Render, but a template that is also in override, under one of Names, is taken from there. Its errors name
 // the template.
 func RenderFS(a app.App, p Paths, override fs.FS) ([]File, error) {
 	return render(a, p, override, embedded)
+}
+
+// pinTemplate is the one template that is not a unit.
+const pinTemplate = "pin.conf.tmpl"
+
+// PinFS returns the drop-in that ties instance i of a to a CPU; override is as for RenderFS.
+func PinFS(a app.App, i, cpu int, override fs.FS) (File, error) {
+	text, err := execute(pinTemplate, pin{Name: a.Name, Instance: i, CPU: cpu}, []fs.FS{override, embedded})
+	return File{Name: a.Name.Pin(i), Text: text}, err
+}
+
+// pin is what the template of a drop-in prints.
+type pin struct {
+	Name          app.Name
+	Instance, CPU int
 }
 
 // render takes each template from the first of sources that has it.
@@ -55,18 +71,21 @@ func render(a app.App, p Paths, sources ...fs.FS) ([]File, error) {
 	}
 	var files []File
 	for _, name := range Names() {
+		// The templates are named after an app that is called "app".
+		unit := string(a.Name) + strings.TrimSuffix(strings.TrimPrefix(name, "app"), ".tmpl")
+		if !slices.Contains(a.Units(), unit) {
+			continue
+		}
 		text, err := execute(name, v, sources)
 		if err != nil {
 			return nil, err
 		}
-		// The templates are named after an app that is called "app".
-		unit := string(a.Name) + strings.TrimSuffix(strings.TrimPrefix(name, "app"), ".tmpl")
 		files = append(files, File{Name: unit, Text: text})
 	}
 	return files, nil
 }
 
-func execute(name string, v values, sources []fs.FS) (string, error) {
+func execute(name string, v any, sources []fs.FS) (string, error) {
 	text, err := read(name, sources)
 	if err != nil {
 		return "", fmt.Errorf("read template %s: %w", name, err)

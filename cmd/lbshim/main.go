@@ -4,9 +4,11 @@
 //	lbshim join APP I    APP-join@I.service: gives instance I's listeners to the shim
 //	lbshim ready APP I   ExecStartPost= of APP@I.service: waits until the instance accepts connections
 //	lbshim drain APP I   ExecStop= of APP@I.service: takes the instance off the ring and waits for its connections
+//	lbshim backoff APP I ExecStopPost= of APP@I.service below systemd 254: delays the restart of an instance that fails again
 //	lbshim rollout APP   ExecReload= of APP.service: puts new code live, one instance after another
 //	lbshim stop APP      ExecStop= of APP.service: closes the port on stop, renews the instances on restart
 //	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle
+//	lbshim memory APP    APP-memory.service: restarts instances that have grown too large
 //
 // It is not meant to be started by hand: see unitgen(1).
 package main
@@ -77,9 +79,11 @@ func verbs() []verb {
 		{name: "join", instance: true, run: join},
 		{name: "ready", instance: true, run: ready},
 		{name: "drain", instance: true, run: drain},
+		{name: "backoff", instance: true, run: backOff},
 		{name: "rollout", run: roll},
 		{name: "stop", run: stop},
 		{name: "cleanup", run: cleanup},
+		{name: "memory", run: relieve},
 	}
 }
 
@@ -152,9 +156,11 @@ Verbs:
   join APP INSTANCE    give the listeners of an instance to the app's shim
   ready APP INSTANCE   wait until an instance accepts connections
   drain APP INSTANCE   take an instance off and wait for its connections
+  backoff APP INSTANCE delay the restart of an instance that fails again
   rollout APP          restart the instances one after another, on new code
   stop APP             end or renew the instances, as the job of the app asks
   cleanup APP          stop the instances of an app that went idle
+  memory APP           restart the instances that have grown above --limit=
 
 Options:
 `

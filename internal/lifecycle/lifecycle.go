@@ -71,17 +71,20 @@ func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error
 	return conn.Run(ctx, jobs...)
 }
 
-// Cleanup runs after the shim ended, however it did; idle says that it went to sleep by itself.
+// Cleanup runs after the shim ended, however it did, and when the control socket has stopped; idle says that the shim
+// went to sleep by itself.
 //
 // When app.service was told to stop, Cleanup stops what is left of it: the sockets, and the instances if the shim was not
-// ready yet, as PID 1 skips ExecStop= then. When the app is idle the parking listener stays, so that the next
+// ready yet, as PID 1 skips ExecStop= then. Between a crash of the shim and its restart PID 1 runs nothing of its unit on
+// stop, but stops the control socket, which is part of it: app.service is inactive then, and nobody wants it back. When the app is idle the parking listener stays, so that the next
 // connection starts everything. After a crash there is nothing to do.
 func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) error {
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
 		return err
 	}
-	stop := shim.JobType == "stop"
+	gone := shim.JobType == "" && (shim.ActiveState == "inactive" || shim.ActiveState == "failed")
+	stop := shim.JobType == "stop" || gone && !idle
 	if !stop && !idle {
 		return nil
 	}
