@@ -48,12 +48,12 @@ func RenderFS(a app.App, p Paths, override fs.FS) ([]File, error) {
 	return render(a, p, override, embedded)
 }
 
-// pinTemplate is the one template that is not a unit.
-const pinTemplate = "pin.conf.tmpl"
+// PinTemplate is the one template that is not a unit.
+const PinTemplate = "pin.conf.tmpl"
 
 // PinFS returns the drop-in that ties instance i of a to a CPU; override is as for RenderFS.
 func PinFS(a app.App, i, cpu int, override fs.FS) (File, error) {
-	text, err := execute(pinTemplate, pin{Name: a.Name, Instance: i, CPU: cpu}, []fs.FS{override, embedded})
+	text, err := execute(PinTemplate, pin{Name: a.Name, Instance: i, CPU: cpu}, []fs.FS{override, embedded})
 	return File{Name: a.Name.Pin(i), Text: text}, err
 }
 

@@ -114,9 +114,19 @@ func run(ctx context.Context, e *env) int {
 		status = se.status
 	}
 	if err.Error() != "" {
-		e.log.Error(err.Error())
+		lastWords(e).Error(err.Error())
 	}
 	return status
+}
+
+// lastWords is the log for what is said just before the end. journald looks up whose a datagram is when it reads it, and
+// then the process may be gone; of a stream it knows that from the start. The reason of a failure must be found under its
+// unit.
+func lastWords(e *env) *slog.Logger {
+	if e.getenv("JOURNAL_STREAM") == "" {
+		return e.log
+	}
+	return slog.New(sdlog.NewJournal("lbshim", "", e.stderr, slog.LevelInfo))
 }
 
 // parse returns no verb where the options asked for a text that it has printed.

@@ -37,6 +37,8 @@ func (a App) Validate() error {
 		found.add(checkTimeout("--idle-exit=", a.IdleExit))
 	}
 	a.checkRollout(&found)
+	a.checkRestart(&found)
+	a.checkShares(&found)
 	if a.SystemdVersion != 0 && a.SystemdVersion < MinSystemdVersion {
 		found.addf("", "--systemd-version= must be at least %d, got %d", MinSystemdVersion, a.SystemdVersion)
 	}

@@ -35,8 +35,12 @@ func Retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// isDown says whether err means that no shim was there or that it went away; a refusal is an answer.
+// isDown says whether err means that no shim was there or that it went away; any other refusal is an answer.
 func isDown(err error) bool {
+	var refused *Error
+	if errors.As(err, &refused) {
+		return refused.Name == ErrEnding
+	}
 	for _, gone := range []error{
 		io.EOF, io.ErrUnexpectedEOF, os.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE,
 	} {

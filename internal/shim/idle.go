@@ -34,12 +34,16 @@ const countInterval = 10 * time.Second
 // failure may be a race with something else that boots, three in a row are the program's own.
 const failuresBeforeReady = 3
 
+// startGrace is what the instances have beyond the start time-out: they begin later than the shim, and each is to say in
+// its own journal what is wrong before the failed start stops it.
+const startGrace = 2 * time.Second
+
 // lookStart fails the start when no instance became ready in time, or when all of them keep failing.
 func (s *Shim) lookStart(now time.Time) error {
 	if s.ready {
 		return nil
 	}
-	if waited := now.Sub(s.started); waited >= s.options.StartTimeout {
+	if waited := now.Sub(s.started); waited >= s.options.StartTimeout+startGrace {
 		return fmt.Errorf("start %s: no instance became ready within %s: %s", s.options.App, s.options.StartTimeout, s.reasons())
 	}
 	for _, in := range s.instances {
