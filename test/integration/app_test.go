@@ -26,6 +26,8 @@ type testApp struct {
 	t    *testing.T
 	name string
 	port int
+
+	runtime string // $XDG_RUNTIME_DIR of the user whose app it is; empty: the system's
 }
 
 // newApp writes the units of an app of four instances of the Go example on a port of its own. The words are further

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -13,10 +14,15 @@ import (
 	"github.com/unitgen/unitgen/internal/shim"
 )
 
+// controlPath is where the shim's control socket is.
+func (a *testApp) controlPath() string {
+	return cmp.Or(a.runtime, "/run") + "/unitgen/" + a.name + "/control"
+}
+
 // control connects to the app's control socket as root.
 func (a *testApp) control() net.Conn {
 	a.t.Helper()
-	conn, err := a.DialContext(a.t.Context(), "unix", "/run/unitgen/"+a.name+"/control")
+	conn, err := a.DialContext(a.t.Context(), "unix", a.controlPath())
 	if err != nil {
 		a.t.Fatal(err)
 	}
