@@ -134,6 +134,7 @@ func testBadSettings(t *testing.T, s *system) {
 			s.refused(t, 1, []string{read}, "diff", "spoilt", "--instances=2")
 		})
 	}
+	s.MustWriteFile(t, file, before+"[X-Unitgen]\nBogus=1\n", 0o644)
 	if list := s.unitgen(t, "list", "--no-legend").Stdout; !strings.HasPrefix(list, "spoilt") || !strings.Contains(list, "unreadable") {
 		t.Errorf("list = %q, want the app as unreadable", list)
 	}

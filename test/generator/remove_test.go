@@ -110,9 +110,6 @@ func (s *system) checkGone(t *testing.T, name string, port int) {
 	if list := s.listeners(t, port); list != "" {
 		t.Errorf("listeners of %s:\n%s", name, list)
 	}
-	if list := s.MustExec(t, "systemctl", "--failed", "--plain", "--no-legend"); list != "" {
-		t.Errorf("failed units after %s:\n%s", name, list)
-	}
 }
 
 // testReadOnlyVerbs runs all that must not write: not a byte of the disk changes, nor does anything that runs.

@@ -12,7 +12,7 @@ import (
 func testOutput(t *testing.T, s *system) {
 	port := s.newPort()
 	s.removeLater(t, "packaged")
-	s.later(t, "sh", "-c", "rm -rf /usr/lib/systemd/system/packaged*; systemctl daemon-reload")
+	s.later(t, "sh", "-c", "systemctl stop 'packaged.*' 'packaged[@-]*'; rm -rf /usr/lib/systemd/system/packaged*; systemctl daemon-reload")
 	disk, reloads := s.tree(t, "/etc", "/usr/lib/systemd"), s.reloads(t)
 	s.unitgen(t, "packaged", "--instances=64", listenOption(port), "--output=/srv/packaged/usr/lib/systemd/system", "--", server)
 	links := s.MustExec(t, "find", "/srv/packaged", "-type", "l", "-printf", `%P %l\n`)

@@ -14,9 +14,10 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testRestartInstance restarts one instance while it has requests in flight and clients with connections that they keep.
+// testRestartInstance restarts one instance while it has requests in flight and clients with connections that they keep:
+// these leave when the program says so, which it does when it is told to stop, after the drain time-out.
 func testRestartInstance(t *testing.T, s *system) {
-	a := startApp(t, s, "restart-one")
+	a := startApp(t, s, "restart-one", "--drain-timeout=3s")
 	before := a.pids(4)
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{}),
@@ -50,7 +51,7 @@ func testRestartInstance(t *testing.T, s *system) {
 
 // testRestartApp restarts shim and instances under load: all are new, on the same sockets.
 func testRestartApp(t *testing.T, s *system) {
-	a := startApp(t, s, "restart-all")
+	a := startApp(t, s, "restart-all", "--drain-timeout=3s")
 	before, shimBefore, inodes := a.pids(4), a.pid(a.shim()), a.inodes()
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{}),

@@ -47,7 +47,8 @@ func testControlStrangers(t *testing.T, s *system) {
 	a := startApp(t, s, "strange")
 	before := a.pids(4)
 	const unit = "/run/systemd/system/stranger.service"
-	a.MustWriteFile(t, unit, "[Service]\nType=oneshot\nUser=nobody\nSockets="+a.socket(1)+"\nExecStart="+lbshim+" join strange 2\n", 0o644)
+	// NonBlocking= as the Go program has it: PID 1 sets it on the socket that both share.
+	a.MustWriteFile(t, unit, "[Service]\nType=oneshot\nUser=nobody\nNonBlocking=yes\nSockets="+a.socket(1)+"\nExecStart="+lbshim+" join strange 2\n", 0o644)
 	a.systemctl("daemon-reload")
 	if err := a.Systemctl(t.Context(), "start", "stranger.service"); err == nil {
 		t.Error("join by another user succeeds")

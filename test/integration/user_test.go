@@ -34,7 +34,7 @@ func TestUserUnits(t *testing.T) {
 		alice("systemctl", "--user", "start", "web")
 		t.Cleanup(func() {
 			if t.Failed() {
-				out, err := s.Exec(context.Background(), "journalctl", "--no-pager", "--quiet", "--user-unit=web*")
+				out, err := s.Exec(context.Background(), "journalctl", "--no-pager", "--quiet", "--output=short-precise", "_UID="+uid)
 				t.Logf("journal of web (%v):\n%s", err, out.Stdout)
 			}
 		})
