@@ -149,18 +149,19 @@ func testStopAfterCrash(t *testing.T, s *system) {
 	}
 }
 
-// awaitRefused returns when a connection was refused.
+// awaitRefused returns when a connection was refused. One that was waiting as the port was closed is reset.
 func (a *testApp) awaitRefused() {
 	a.t.Helper()
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
 		conn, err := a.DialContext(a.t.Context(), "tcp", a.addr())
-		if errors.Is(err, syscall.ECONNREFUSED) {
+		switch {
+		case err == nil:
+			conn.Close()
+		case errors.Is(err, syscall.ECONNREFUSED):
 			return
-		}
-		if err != nil {
+		case !errors.Is(err, syscall.ECONNRESET):
 			a.t.Fatal(err)
 		}
-		conn.Close()
 	}
 	a.t.Fatal("connections are not refused")
 }
