@@ -44,6 +44,7 @@ bench:
 install: build
 	install -D -m 755 bin/unitgen $(DESTDIR)$(PREFIX)/bin/unitgen
 	install -D -m 755 bin/lbshim $(DESTDIR)$(PREFIX)/lib/unitgen/lbshim
+	install -D -m 644 packaging/node/drain.cjs $(DESTDIR)$(PREFIX)/lib/unitgen/node/drain.cjs
 
 clean:
 	rm -rf bin

@@ -47,6 +47,9 @@ func RenderFS(a app.App, p Paths, override fs.FS) ([]File, error) {
 	return render(a, p, override, embedded)
 }
 
+// channelTemplate is the one that only Node.js apps have.
+const channelTemplate = "app-channel.socket.tmpl"
+
 // render takes each template from the first of sources that has it.
 func render(a app.App, p Paths, sources ...fs.FS) ([]File, error) {
 	v, err := decide(a, p)
@@ -55,6 +58,9 @@ func render(a app.App, p Paths, sources ...fs.FS) ([]File, error) {
 	}
 	var files []File
 	for _, name := range Names() {
+		if name == channelTemplate && v.ChannelPath == "" {
+			continue
+		}
 		text, err := execute(name, v, sources)
 		if err != nil {
 			return nil, err

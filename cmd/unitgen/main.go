@@ -6,6 +6,7 @@
 //	verbs.go     what each verb does with it
 //	settings.go  options and the existing app -> the app that is wanted
 //	command.go   the program: where it is and whether it can be executed
+//	node.go      programs for Node.js, and what stands between them and node
 //	disk.go      what is on disk
 //	plan.go      wanted app and disk -> changes
 //	write.go     changes -> disk, all or nothing
@@ -52,6 +53,9 @@ type env struct {
 	lbshim   string
 	version  string
 
+	// nodePath asks a program that stands for node for the path of the real one.
+	nodePath func(ctx context.Context, program string) (string, error)
+
 	// shimStatus asks the shim of an app by its control socket; nil if this version cannot.
 	shimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
 }
@@ -70,6 +74,7 @@ func main() {
 		cpus:     usableCPUs,
 		lbshim:   lbshim,
 		version:  version,
+		nodePath: askNode,
 	}
 	e.cwd, _ = os.Getwd() // empty if it was removed: relative paths are then refused
 	if u, err := user.Current(); err == nil {

@@ -34,7 +34,7 @@ func scriptEnv() *env {
 	return &env{
 		args: os.Args[1:], getenv: os.Getenv, cwd: cwd, root: os.Getenv("ROOT"), euid: os.Geteuid(), userName: "alice",
 		stdout: os.Stdout, stderr: os.Stderr, now: func() time.Time { return time.Unix(0, 0) },
-		cpus: func() int { return 3 }, lbshim: "/usr/lib/unitgen/lbshim", version: "1.2.3",
+		cpus: func() int { return 3 }, lbshim: "/usr/lib/unitgen/lbshim", version: "1.2.3", nodePath: askNode,
 	}
 }
 

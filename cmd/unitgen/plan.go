@@ -48,6 +48,11 @@ func newPlan(s site, a app.App, d *disk, files []templates.File, n int) *plan {
 			p.changes = append(p.changes, change{path: filepath.Join(s.dir, f.Name), text: f.Text})
 		}
 	}
+	for unit := range d.files { // such as the channel socket of an app that ran on Node.js
+		if !slices.ContainsFunc(files, func(f templates.File) bool { return f.Name == unit }) {
+			p.changes = append(p.changes, change{path: filepath.Join(s.dir, unit)})
+		}
+	}
 	p.add, p.drop = difference(d.instances, n)
 	wants := filepath.Join(s.dir, a.Name.WantsDir())
 	for _, i := range p.add {

@@ -144,7 +144,7 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	if c.options.verb == "scale" && d.app == nil {
 		return nil, nil, c.noApp(name)
 	}
-	a, err := c.wanted(name, d.app)
+	a, err := c.wanted(ctx, name, d.app)
 	n, countErr := c.count(len(d.instances), d.app == nil)
 	if err := errors.Join(countErr, err); err != nil {
 		return nil, nil, err
@@ -303,7 +303,7 @@ func (c *command) forget(ctx context.Context, l *live, name app.Name) error {
 	if err := c.reload(ctx, l); err != nil {
 		return err
 	}
-	loaded, err := l.conn.ListUnitsByPatterns(ctx, name.Service(), name.Socket(), name.ControlSocket(),
+	loaded, err := l.conn.ListUnitsByPatterns(ctx, name.Service(), name.Socket(), name.ControlSocket(), name.ChannelSocket(),
 		string(name)+"@*.service", string(name)+"@*.socket", string(name)+"-join@*.service")
 	if err != nil {
 		return err

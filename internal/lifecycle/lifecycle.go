@@ -93,11 +93,15 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 		units = append(units, u.Name)
 	}
 	if stop {
-		units = append(units, name.Socket(), name.ControlSocket(), name.DiagSocket())
+		units = append(units, name.Socket(), name.ControlSocket(), name.DiagSocket(), name.ChannelSocket())
 	}
 	for _, unit := range units {
 		// Not awaited: these jobs wait for app.service, which is ordered after its sockets and waits for us.
-		errs = append(errs, conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit}))
+		err := conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})
+		if unit == name.ChannelSocket() && systemd.IsNoSuchUnit(err) {
+			err = nil // only Node.js apps have it
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

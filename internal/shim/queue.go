@@ -47,7 +47,7 @@ func (s *Shim) moveQueues() {
 		return // a moved connection would wake nobody: it waits for its instance instead
 	}
 	for _, in := range s.instances {
-		if b, ok := s.pool.Backend(in.number); ok && (b.Stuck || b.State == balance.Down) && in.unwatched() {
+		if b, ok := s.pool.Backend(in.number); ok && (b.Stuck || b.State == balance.Down || in.left()) && in.unwatched() {
 			s.moveQueue(in)
 		}
 	}

@@ -1,0 +1,230 @@
+//go:build integration
+
+package node
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// A request that takes longer than all the rest of a restart is finished, on a connection that is kept alive too.
+func testInFlight(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "inflight")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	var slow []*slowRequest
+	for i := range 16 {
+		connection := "close"
+		if i%2 == 0 {
+			connection = "keep-alive"
+		}
+		slow = append(slow, a.slow(connection))
+	}
+	s.MustExec(t, "systemctl", "restart", a.instance(1), a.instance(2), a.instance(3), a.instance(4))
+	for i, r := range slow {
+		if status, err := r.answer(); err != nil || status != http.StatusOK {
+			t.Errorf("request %d was answered with %d, %v", i, status, err)
+		}
+	}
+	a.awaitUp(4)
+	for i := range 4 {
+		if n := a.MustShow(t, a.instance(i+1), "NRestarts"); n != "0" {
+			t.Errorf("instance %d was restarted by systemd %s times", i+1, n)
+		}
+	}
+}
+
+// slowRequest is a request that the program has begun to work on.
+type slowRequest struct {
+	net.Conn
+	read *bufio.Reader
+}
+
+// slow sends a request that takes four seconds and returns when the program has it, which it tells by "100 Continue".
+func (a *app) slow(connection string) *slowRequest {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
+	defer cancel()
+	conn, err := a.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.port))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { conn.Close() })
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		a.t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET /slow?4000 HTTP/1.1\r\nHost: test\r\nConnection: %s\r\n\r\n", connection)
+	r := &slowRequest{conn, bufio.NewReader(conn)}
+	const started = "HTTP/1.1 100 Continue\r\n\r\n"
+	head := make([]byte, len(started))
+	if _, err := io.ReadFull(r.read, head); err != nil || string(head) != started {
+		a.t.Fatalf("slow request was answered with %q, %v", head, err)
+	}
+	return r
+}
+
+func (r *slowRequest) answer() (status int, err error) {
+	response, err := http.ReadResponse(r.read, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	_, err = io.ReadAll(response.Body)
+	return response.StatusCode, err
+}
+
+// kill -9 of the shim loses no process and no request, and what it knew of the processes goes on: they drain as before.
+func testKillShim(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "killshim")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	before := a.pids()
+	loads := []*rig.Load{
+		a.load(rig.LoadOptions{Clients: 8, Rate: 300}),
+		a.load(rig.LoadOptions{Clients: 8, Rate: 100, KeepAlive: true}),
+	}
+	a.awaitOK(50, loads...)
+	for range 3 {
+		pid := a.MustShow(t, a.shim(), "MainPID")
+		s.MustExec(t, "kill", "-9", pid)
+		a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
+			return p["MainPID"] != pid && strings.Contains(p["StatusText"], "4/4 instances up")
+		})
+		a.awaitOK(50, loads...)
+	}
+	if after := a.pids(); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("processes were %v and are %v", before, after)
+	}
+	s.MustExec(t, "systemctl", "reload", a.name)
+	a.awaitOK(50, loads...)
+	a.lossless(loads...)
+	a.evenly()
+}
+
+func testCrashAtBoot(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "crash")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	before := a.pids()
+	load := a.load(rig.LoadOptions{Clients: 8, Rate: 200, Want: "version=1"})
+	a.awaitOK(50, load)
+	s.MustExec(t, "unitgen", a.name, "--", node, "crash.js")
+	out, err := s.Exec(t.Context(), "systemctl", "reload", a.name)
+	if err != nil || out.Status == 0 {
+		t.Errorf("reload to a program that crashes = %+v, %v", out, err)
+	}
+	journal, err := s.Journal(t.Context(), a.name+"*")
+	if err != nil || !strings.Contains(journal, "no database today") {
+		t.Errorf("the journal does not tell why: %v\n%s", err, journal)
+	}
+	if status := a.MustShow(t, a.shim(), "StatusText"); !strings.Contains(status, "rollout failed") {
+		t.Errorf("status is %q", status)
+	}
+	a.awaitOK(50, load)
+	a.lossless(load)
+	if after := a.pids(); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("processes were %v and are %v", before, after)
+	}
+}
+
+// A program that wants a port of its own choice is told, and so is its admin.
+func testWrongPort(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "wrongport")
+	out, err := s.Exec(t.Context(), "unitgen", a.name, "--listen="+strconv.Itoa(a.port), "--now", "--working-directory=/srv", "--",
+		node, "plain.js", "9999")
+	if err != nil || out.Status == 0 {
+		t.Errorf("start of a program that listens elsewhere = %+v, %v", out, err)
+	}
+	journal, err := s.Journal(t.Context(), a.name+"*")
+	if err != nil || !strings.Contains(journal, "it listens on port 9999, which the app does not have: give --listen=9999") ||
+		!strings.Contains(journal, "ENOTSUP") {
+		t.Errorf("the journal does not tell why: %v\n%s", err, journal)
+	}
+}
+
+func testTwoServers(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "two")
+	s.port++
+	second := s.port
+	a.start(fmt.Sprintf("--listen=%d", second), "--", node, "two.js", strconv.Itoa(a.port), strconv.Itoa(second))
+	for port, want := range map[int]string{a.port: "server=first", second: "server=second"} {
+		b := *a
+		b.port = port
+		l := b.load(rig.LoadOptions{Requests: 40, Want: want})
+		l.Wait()
+		b.lossless(l)
+	}
+	a.evenly()
+}
+
+// An ECMAScript module is a worker as any other, listens at an address of its own, and its children know nothing of us.
+func testModule(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "module")
+	a.start("--", node, "module.mjs")
+	l := a.load(rig.LoadOptions{Requests: 40, Want: "worker=true options=[]"})
+	l.Wait()
+	a.lossless(l)
+	a.evenly()
+}
+
+// TLS sessions are resumed by whichever instance a client comes to, and after a reload and a crash of the shim.
+func testSecure(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "secure")
+	s.MustExec(t, "sh", "-c", "test -e /srv/cert.pem || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "+
+		"-subj /CN=localhost -keyout /srv/key.pem -out /srv/cert.pem && chmod 644 /srv/key.pem")
+	a.start("--", node, "secure.js")
+	resume := func(when string) {
+		t.Helper()
+		// One session, resumed eight times: with four instances it comes to each twice.
+		out := s.MustExec(t, "sh", "-c", fmt.Sprintf("openssl s_client -connect localhost:%d -tls1_2 -reconnect </dev/null 2>/dev/null", a.port))
+		if n := strings.Count(out, "Reused, "); n != 5 {
+			t.Errorf("%s: %d of 5 sessions were resumed", when, n)
+		}
+	}
+	resume("at first")
+	pid := a.MustShow(t, a.shim(), "MainPID")
+	s.MustExec(t, "kill", "-9", pid)
+	a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
+		return p["MainPID"] != pid && strings.Contains(p["StatusText"], "4/4 instances up")
+	})
+	s.MustExec(t, "systemctl", "restart", a.instance(1), a.instance(3))
+	a.awaitUp(4)
+	resume("after a crash of the shim and a restart")
+}
+
+// kill -9 of an instance takes it off at once, and what waited for it goes to others.
+func testKillInstance(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "kill")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	load := a.load(rig.LoadOptions{Clients: 8, Rate: 300})
+	a.awaitOK(50, load)
+	pid := a.MustShow(t, a.instance(2), "MainPID")
+	s.MustExec(t, "kill", "-9", pid)
+	a.MustWait(t, limit, a.instance(2), func(p rig.Properties) bool { return p["ActiveState"] == "active" && p["MainPID"] != pid })
+	a.awaitUp(4)
+	a.awaitOK(100, load)
+	r := load.Stop()
+	if r.Failures[rig.Refused].Count > 0 || r.Failed() > 8 {
+		t.Errorf("more was lost than what the instance worked on: %s", r)
+	}
+	a.evenly()
+}
+
+// Only an instance's main process gets a channel, though everybody may connect.
+func testStranger(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "stranger")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	path := "/run/unitgen/" + a.name + "/channel"
+	out := s.MustExec(t, "setpriv", "--reuid=65534", "--clear-groups", "socat", "-t", "5", "-", "UNIX-CONNECT:"+path)
+	if !strings.Contains(out, "only an instance's main process may connect") {
+		t.Errorf("a stranger was told %q", out)
+	}
+	a.evenly()
+}
