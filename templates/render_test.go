@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -63,7 +64,12 @@ func goldens() []golden {
 			},
 		}},
 		{"node", app.App{
-			Name: "app", Command: []string{"/opt/app/node", "/home/me/app/server.js"}, Listen: port, SystemdVersion: 257,
+			Name: "app", Command: []string{"/opt/app/node", "/home/me/app/server.js", "100% $HOME"}, Listen: port,
+			Kind: app.KindNode, Environment: []app.Assignment{{Key: "PORT", Value: "8080"}}, SystemdVersion: 257,
+		}},
+		{"node-user-units", app.App{
+			Name: "app", Command: []string{"/opt/app/node", "server.js"}, WorkingDirectory: "/srv/app", Listen: port,
+			Kind: app.KindNode, UserUnits: true, SystemdVersion: 252,
 		}},
 		{"tmp", app.App{
 			Name: "app", Command: []string{"/opt/app/server"}, WorkingDirectory: "/tmp/app", Listen: port, Strategy: app.First,
@@ -123,7 +129,11 @@ func writeTree(t *testing.T, dir string, files []templates.File) {
 func TestRenderNames(t *testing.T) {
 	for _, g := range goldens() {
 		files := render(t, g.app)
-		for i, unit := range g.app.Name.Units() {
+		units := g.app.Name.Units()
+		if g.app.Kind != app.KindNode {
+			units = slices.DeleteFunc(units, func(unit string) bool { return unit == g.app.Name.ChannelSocket() })
+		}
+		for i, unit := range units {
 			if files[i].Name != unit {
 				t.Errorf("%s: file %d is %s, want %s", g.name, i, files[i].Name, unit)
 			}

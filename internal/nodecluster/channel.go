@@ -125,8 +125,9 @@ func (c *Channel) fill() error {
 		closeRights(oob[:oobn])
 	}
 	if err != nil {
-		if errors.Is(err, unix.ECONNRESET) {
-			return io.EOF // the worker died with something unread
+		// net wraps the end of a stream here; a reset is a worker that died with something unread.
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+			return io.EOF
 		}
 		return err
 	}
