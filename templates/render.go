@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -47,9 +48,6 @@ func RenderFS(a app.App, p Paths, override fs.FS) ([]File, error) {
 	return render(a, p, override, embedded)
 }
 
-// channelTemplate is the one that only Node.js apps have.
-const channelTemplate = "app-channel.socket.tmpl"
-
 // render takes each template from the first of sources that has it.
 func render(a app.App, p Paths, sources ...fs.FS) ([]File, error) {
 	v, err := decide(a, p)
@@ -58,15 +56,15 @@ func render(a app.App, p Paths, sources ...fs.FS) ([]File, error) {
 	}
 	var files []File
 	for _, name := range Names() {
-		if name == channelTemplate && v.ChannelPath == "" {
+		// The templates are named after an app that is called "app".
+		unit := string(a.Name) + strings.TrimSuffix(strings.TrimPrefix(name, "app"), ".tmpl")
+		if !slices.Contains(a.Units(), unit) {
 			continue
 		}
 		text, err := execute(name, v, sources)
 		if err != nil {
 			return nil, err
 		}
-		// The templates are named after an app that is called "app".
-		unit := string(a.Name) + strings.TrimSuffix(strings.TrimPrefix(name, "app"), ".tmpl")
 		files = append(files, File{Name: unit, Text: text})
 	}
 	return files, nil

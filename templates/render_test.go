@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -129,11 +128,7 @@ func writeTree(t *testing.T, dir string, files []templates.File) {
 func TestRenderNames(t *testing.T) {
 	for _, g := range goldens() {
 		files := render(t, g.app)
-		units := g.app.Name.Units()
-		if g.app.Kind != app.KindNode {
-			units = slices.DeleteFunc(units, func(unit string) bool { return unit == g.app.Name.ChannelSocket() })
-		}
-		for i, unit := range units {
+		for i, unit := range g.app.Units() {
 			if files[i].Name != unit {
 				t.Errorf("%s: file %d is %s, want %s", g.name, i, files[i].Name, unit)
 			}

@@ -114,7 +114,7 @@ func (n Name) WantsDir() string { return n.Service() + ".wants" }
 // ChannelName is the base name of the channel socket's path, beside the control socket.
 const ChannelName = "channel"
 
-// Units lists the unit files that the app may have, sorted; ChannelSocket is of Node.js apps only.
+// Units lists all unit files that an app can have, sorted; App.Units lists those that it has.
 func (n Name) Units() []string {
 	// In byte order "-" sorts before "." before "@".
 	return []string{n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.Service(), n.Socket(), n.InstanceTemplate(), n.InstanceSocketTemplate()}
