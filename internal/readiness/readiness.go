@@ -104,11 +104,23 @@ func (c Check) addresses(ctx context.Context) ([]string, error) {
 
 // probe connects to the instance at address; the caller closes the connection.
 func (c Check) probe(ctx context.Context, address string) (net.Conn, error) {
-	to, err := netip.ParseAddrPort(address)
+	listener, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("parse address of the app: %w", err)
 	}
-	s, err := bind(reachable(to))
+	var failed []error
+	for _, to := range reachable(listener) {
+		conn, err := c.probeFrom(ctx, address, to)
+		if err == nil || errors.Is(err, ErrUnsupported) {
+			return conn, err
+		}
+		failed = append(failed, err)
+	}
+	return nil, errors.Join(failed...)
+}
+
+func (c Check) probeFrom(ctx context.Context, address string, to netip.AddrPort) (net.Conn, error) {
+	s, err := bind(to)
 	if err != nil {
 		return nil, err
 	}
@@ -172,13 +184,15 @@ func (c Check) request(ctx context.Context, address string) error {
 	return get(ctx, conn, c.HTTPPath)
 }
 
-// reachable turns the address of a listener into one to connect to from this host.
-func reachable(listener netip.AddrPort) netip.AddrPort {
+// reachable turns the address of a listener into those to connect to from this host, best first. A host may have IPv6
+// listeners and no IPv6 address (net.ipv6.conf.all.disable_ipv6=1): one for both families is reached over IPv4 then.
+func reachable(listener netip.AddrPort) []netip.AddrPort {
+	v4 := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), listener.Port())
 	switch a := listener.Addr(); {
 	case a == netip.IPv6Unspecified():
-		return netip.AddrPortFrom(netip.IPv6Loopback(), listener.Port())
+		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Loopback(), listener.Port()), v4}
 	case a.IsUnspecified():
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), listener.Port())
+		return []netip.AddrPort{v4}
 	}
-	return listener
+	return []netip.AddrPort{listener}
 }

@@ -1,0 +1,181 @@
+package readiness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// fakeShim answers as the shim of an app at one address. What waits is up to accepted.
+func fakeShim(t *testing.T, address string, accepted func(ctx context.Context) error) (path string, ports <-chan uint16) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "control")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	probed := make(chan uint16, 16)
+	handle := func(ctx context.Context, r *control.Request) (any, error) {
+		switch r.Method {
+		case "Status":
+			return map[string]any{"addresses": []map[string]string{{"address": address}}}, nil
+		case "Probe":
+			var p struct{ Port uint16 }
+			if err := r.Decode(&p); err != nil {
+				return nil, err
+			}
+			probed <- p.Port
+			if err := r.Send(struct{}{}); err != nil {
+				return nil, err
+			}
+			<-ctx.Done()
+			return struct{}{}, nil
+		case "Accepted":
+			return struct{}{}, accepted(ctx)
+		}
+		return nil, errors.New("unexpected " + r.Method)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	s := &control.Server{Handle: handle, Log: slog.New(slog.DiscardHandler), UID: os.Getuid()}
+	go func() { done <- s.Serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return path, probed
+}
+
+func accepts(context.Context) error { return nil }
+
+func never(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+func TestProbeComesFromThePortThatTheShimWasTold(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	path, ports := fakeShim(t, ln.Addr().String(), accepts)
+	if err := (Check{Control: path, Instance: 1}).Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if from, told := netip.MustParseAddrPort(conn.RemoteAddr().String()).Port(), <-ports; from != told {
+		t.Errorf("the probe came from port %d, the shim was told %d", from, told)
+	}
+}
+
+func TestProgramThatNeverAcceptsIsExplained(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	path, _ := fakeShim(t, ln.Addr().String(), never)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err = Check{Control: path, Instance: 1}.Wait(ctx)
+	if err == nil || !strings.Contains(err.Error(), "did not take its socket") {
+		t.Errorf("error %v, want what the program did not do", err)
+	}
+}
+
+func TestProgramThatEndsIsNotWaitedFor(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	path, _ := fakeShim(t, ln.Addr().String(), never)
+	program := exec.Command("cat")
+	in, err := program.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := WithProcess(t.Context(), program.Process.Pid)
+	defer stop()
+	result := make(chan error, 1)
+	go func() { result <- Check{Control: path, Instance: 1}.Wait(ctx) }()
+	in.Close()
+	program.Wait()
+	if err := <-result; !errors.Is(err, ErrEnded) {
+		t.Errorf("error %v, want %v", err, ErrEnded)
+	}
+}
+
+func TestProcessThatIsGoneEndsTheContextAtOnce(t *testing.T) {
+	program := exec.Command("true")
+	if err := program.Run(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := WithProcess(t.Context(), program.Process.Pid)
+	defer stop()
+	if cause := context.Cause(ctx); !errors.Is(cause, ErrEnded) {
+		t.Errorf("cause %v, want %v", cause, ErrEnded)
+	}
+}
+
+func TestHTTPCheckWaitsForAGoodAnswer(t *testing.T) {
+	tries := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tries++
+		if r.URL.Path != "/health" || tries < 3 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	path, _ := fakeShim(t, server.Listener.Addr().String(), accepts)
+	if err := (Check{Control: path, Instance: 1, HTTPPath: "/health"}).Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if tries != 3 {
+		t.Errorf("%d tries, want 3", tries)
+	}
+}
+
+func TestHTTPCheckSaysWhatTheLastAnswerWas(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	path, _ := fakeShim(t, server.Listener.Addr().String(), accepts)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	err := Check{Control: path, Instance: 1, HTTPPath: "/health"}.Wait(ctx)
+	if want := "check GET /health: answer is 404 Not Found"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+func TestReachableIsOnThisHost(t *testing.T) {
+	for listener, want := range map[string]string{
+		"0.0.0.0:80":   "[127.0.0.1:80]",
+		"[::]:80":      "[[::1]:80 127.0.0.1:80]",
+		"192.0.2.1:80": "[192.0.2.1:80]",
+	} {
+		if got := reachable(netip.MustParseAddrPort(listener)); fmt.Sprint(got) != want {
+			t.Errorf("%s is reached at %v, want %s", listener, got, want)
+		}
+	}
+}
