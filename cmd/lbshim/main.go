@@ -177,8 +177,11 @@ func (o *options) operands(v verb, words []string) error {
 	if len(words) != want {
 		return usageError("%s takes %d operands, got %d, try 'lbshim --help'", v.name, want, len(words))
 	}
-	if v.command != (len(o.command) > 0) {
-		return usageError("%s takes a command after \"--\" exactly if it is exec, try 'lbshim --help'", v.name)
+	switch {
+	case v.command && len(o.command) == 0:
+		return usageError("%s needs a command after \"--\", try 'lbshim --help'", v.name)
+	case !v.command && len(o.command) > 0:
+		return usageError("%s takes no command, try 'lbshim --help'", v.name)
 	}
 	name, err := app.ParseName(words[0])
 	if err != nil {

@@ -41,7 +41,9 @@ func TestBadInputIsOneSpecificLine(t *testing.T) {
 		"drain app 0":                "lbshim: instance must be a number between 1 and 512, got \"0\"\n",
 		"drain app 007":              "lbshim: instance must be a number between 1 and 512, got \"007\"\n",
 		"serve app --bogus":          "lbshim: unknown flag: --bogus, try 'lbshim --help'\n",
-		"ready app 1 --check=dance":  "lbshim: --check= must be listen or http:/PATH, got \"dance\"\n",
+		"ready app 1 --check=dance":  "lbshim: --check= must be listen, node or http:/PATH, got \"dance\"\n",
+		"exec app 1":                 "lbshim: exec needs a command after \"--\", try 'lbshim --help'\n",
+		"drain app 1 -- node":        "lbshim: drain takes no command, try 'lbshim --help'\n",
 		"rollout app --surge=second": "lbshim: --surge= must be a number from 0 to 512 or all, got \"second\"\n",
 	} {
 		status, stdout, stderr := command(t, strings.Fields(args)...)

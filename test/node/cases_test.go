@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -282,5 +283,44 @@ func testStranger(t *testing.T, s *system, node string) {
 	if !strings.Contains(out, "only an instance's main process may connect") {
 		t.Errorf("a stranger was told %q", out)
 	}
+	a.evenly()
+}
+
+// Restarting the app renews every process, once, and refuses nobody.
+func testRestartApp(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "restart")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	before := a.pids()
+	load := a.load(rig.LoadOptions{Clients: 8, Rate: 100})
+	a.awaitOK(50, load)
+	s.MustExec(t, "systemctl", "restart", a.name)
+	a.awaitUp(4)
+	a.awaitOK(50, load)
+	a.lossless(load)
+	for i, pid := range a.pids() {
+		if slices.Contains(before, pid) {
+			t.Errorf("instance %d is the process of before", i+1)
+		}
+	}
+	a.evenly()
+}
+
+// An idle app sleeps, and the next connection starts it.
+func testIdleExit(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "idle")
+	a.start("--idle-exit=1s", "--", node, "plain.js", strconv.Itoa(a.port))
+	for range 2 {
+		a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+		a.MustWait(t, limit, a.instance(1), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+		l := a.load(rig.LoadOptions{Clients: 4, Requests: 8})
+		l.Wait()
+		a.lossless(l)
+	}
+}
+
+// Without a network of its own a program serves all the same: all that it has is the listener that it is given.
+func testPrivateNetwork(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "private")
+	a.start("-p", "PrivateNetwork=yes", "--", node, "plain.js", strconv.Itoa(a.port))
 	a.evenly()
 }

@@ -60,6 +60,9 @@ func TestNode(t *testing.T) {
 		{"Secure", testSecure},
 		{"KillInstance", testKillInstance},
 		{"Stranger", testStranger},
+		{"RestartApp", testRestartApp},
+		{"IdleExit", testIdleExit},
+		{"PrivateNetwork", testPrivateNetwork},
 	}
 	rig.EachSuite(t, func(t *testing.T, suite string) {
 		s := boot(t, suite)
