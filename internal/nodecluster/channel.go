@@ -219,7 +219,7 @@ func (r Reply) drop() {
 // send writes one line in one sendmsg, with one descriptor at most: Node takes a descriptor for that of the line whose
 // first byte it came with.
 func (c *Channel) send(r Reply) error {
-	line, err := json.Marshal(r.make(c.seq))
+	line, err := json.Marshal(r.build(c.seq))
 	if err != nil {
 		return err
 	}

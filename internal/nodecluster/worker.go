@@ -3,7 +3,6 @@ package nodecluster
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -166,9 +165,6 @@ func (w *Worker) Missing(app []netip.AddrPort) []netip.AddrPort {
 	return missing
 }
 
-// Keys lists the keys of the servers that were given, sorted.
-func (w *Worker) Keys() []string { return slices.Sorted(maps.Keys(w.Servers)) }
-
 // key names a server; it is unique among those that a process has at a time, as Index is.
 func (a Asked) key() string {
 	return fmt.Sprintf("%s:%d:%d:%d:%d", a.Address, a.Port, a.Family, a.FD, a.Index)
@@ -178,14 +174,13 @@ func (a Asked) key() string {
 // a client resumes its session with whichever it comes to.
 type Tickets map[netip.AddrPort]json.RawMessage
 
-// Share returns what the worker that said data is to use at address, and whether that was new.
-func (t Tickets) Share(address netip.AddrPort, data json.RawMessage) (use json.RawMessage, changed bool) {
+// Share returns what the worker that said data is to use at address: data itself if it is the first.
+func (t Tickets) Share(address netip.AddrPort, data json.RawMessage) json.RawMessage {
 	if data == nil {
-		return nil, false
+		return nil
 	}
-	if have, ok := t[address]; ok {
-		return have, false
+	if _, ok := t[address]; !ok {
+		t[address] = slices.Clone(data)
 	}
-	t[address] = slices.Clone(data)
-	return data, true
+	return t[address]
 }

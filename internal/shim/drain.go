@@ -106,7 +106,7 @@ func (s *Shim) countDrains() {
 		quiet := known && s.busy(d.instance, counts) == 0 && (c.Unsure == 0 || now.Sub(d.began) >= unsureFor)
 		switch in := s.instances[d.instance]; {
 		case in.attached() && !now.After(d.deadline):
-			s.drainNode(d, in, c, known, quiet, now)
+			s.drainNode(d, in, traffic{open: c.Open, known: known, quiet: quiet}, now)
 		case quiet:
 			s.endDrain(d, drained{Open: c.Open})
 		case now.After(d.deadline):

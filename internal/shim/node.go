@@ -249,8 +249,7 @@ func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
 	if _, backlog, err := steer.Queue(l.fd); err == nil {
 		l.backlog = backlog
 	}
-	data, _ := s.nodes.tickets.Share(address, m.Data)
-	return nodecluster.Give(m, key, data, fd)
+	return nodecluster.Give(m, key, s.nodes.tickets.Share(address, m.Data), fd)
 }
 
 // listens notes that an instance listens at an address. Node has called listen(2) anew with a backlog of its own, 511 by
