@@ -53,8 +53,8 @@ type values struct {
 	ProtectHome      bool
 	PrivateNetwork   bool
 	AddressFamilies  string
-	RestartSteps     bool // RestartSteps= is known (254)
 	Properties       []app.Property
+	Restart          restart
 
 	Type           string // Type= of the instances
 	ReadyCheck     string // --check= of the command that waits for an instance; empty where PID 1 knows by itself
@@ -93,8 +93,8 @@ func decide(a app.App, p Paths) (values, error) {
 		ExecStart:        execStart,
 		User:             a.User,
 		Runtime:          compilingRuntime(a.Command),
-		RestartSteps:     a.SystemdVersion >= 254,
 		Properties:       a.Properties,
+		Restart:          decideRestart(a),
 		RolloutOptions:   rolloutOptions(a),
 		ReadyTimeout:     app.QuoteWord("--start-timeout=" + app.FormatTimeSpan(a.StartTimeoutOrDefault())),
 		TimeoutStart:     app.FormatTimeSpan(a.StartTimeoutOrDefault() + startMargin),
@@ -227,6 +227,9 @@ func serveOptions(a app.App) string {
 	}
 	if a.SlowStart != 0 {
 		option("slow-start", app.FormatTimeSpan(a.SlowStart))
+	}
+	if len(a.Weights) > 0 {
+		option("weights", a.WeightList())
 	}
 	if a.UserUnits {
 		b.WriteString(" --user-units")

@@ -39,13 +39,28 @@ func Names() []string {
 	return names
 }
 
-// Render returns the unit files of a, sorted by name. The errors of an invalid app are InputErrors.
+// Render returns the unit files of a (App.Units), sorted by name. The errors of an invalid app are InputErrors.
 func Render(a app.App, p Paths) ([]File, error) { return render(a, p, embedded) }
 
 // RenderFS is Render, but a template that is also in override, under one of Names, is taken from there. Its errors name
 // the template.
 func RenderFS(a app.App, p Paths, override fs.FS) ([]File, error) {
 	return render(a, p, override, embedded)
+}
+
+// PinTemplate is the one template that is not a unit.
+const PinTemplate = "pin.conf.tmpl"
+
+// PinFS returns the drop-in that ties instance i of a to a CPU; override is as for RenderFS.
+func PinFS(a app.App, i, cpu int, override fs.FS) (File, error) {
+	text, err := execute(PinTemplate, pin{Name: a.Name, Instance: i, CPU: cpu}, []fs.FS{override, embedded})
+	return File{Name: a.Name.Pin(i), Text: text}, err
+}
+
+// pin is what the template of a drop-in prints.
+type pin struct {
+	Name          app.Name
+	Instance, CPU int
 }
 
 // render takes each template from the first of sources that has it.
@@ -70,7 +85,7 @@ func render(a app.App, p Paths, sources ...fs.FS) ([]File, error) {
 	return files, nil
 }
 
-func execute(name string, v values, sources []fs.FS) (string, error) {
+func execute(name string, v any, sources []fs.FS) (string, error) {
 	text, err := read(name, sources)
 	if err != nil {
 		return "", fmt.Errorf("read template %s: %w", name, err)

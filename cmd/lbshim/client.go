@@ -20,9 +20,6 @@ const (
 	answerTimeout = 5 * time.Second
 )
 
-// joinTries bounds the connections that may break while the shim answers: each break is a crash of the shim.
-const joinTries = 5
-
 // join gives the shim copies of the listeners that PID 1 passed.
 func join(ctx context.Context, e *env, o options) error {
 	fds, err := listeners()
@@ -31,17 +28,11 @@ func join(ctx context.Context, e *env, o options) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	for try := 1; ; try++ {
-		err := joinOnce(ctx, e, o, fds)
-		var refused *control.Error
-		if err == nil {
-			return nil
-		}
-		if errors.As(err, &refused) || ctx.Err() != nil || try == joinTries {
-			return fmt.Errorf("join shim as instance %d: %w", o.instance, err)
-		}
-		e.log.Warn("join shim, trying again", "instance", o.instance, "error", err)
+	err = control.Retry(ctx, func() error { return joinOnce(ctx, e, o, fds) })
+	if err != nil {
+		return fmt.Errorf("join shim as instance %d: %w", o.instance, err)
 	}
+	return nil
 }
 
 func joinOnce(ctx context.Context, e *env, o options, fds []int) error {
@@ -53,12 +44,25 @@ func joinOnce(ctx context.Context, e *env, o options, fds []int) error {
 	return client.Call(ctx, "Join", map[string]int{"instance": o.instance}, nil, fds...)
 }
 
-// drain waits until the shim says that the instance has no busy connection, or that time is up. Where no shim answers,
-// there is nothing to wait for.
+// drain waits until the shim says that the instance has no busy connection, or that time is up. Where no shim will
+// answer, there is nothing to wait for. PID 1 bounds it: TimeoutStopSec= of the instance.
 func drain(ctx context.Context, e *env, o options) error {
-	if there, err := shimAnswers(ctx, e, o); err != nil || !there {
-		return err
+	if e.getenv("EXIT_CODE") != "" {
+		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
 	}
+	err := control.Retry(ctx, func() error {
+		if there, err := shimAnswers(ctx, e, o); err != nil || !there {
+			return err
+		}
+		return drainOnce(ctx, e, o)
+	})
+	if err != nil {
+		return fmt.Errorf("drain instance %d: %w", o.instance, err)
+	}
+	return nil
+}
+
+func drainOnce(ctx context.Context, e *env, o options) error {
 	client, err := control.Dial(ctx, o.controlPath(e))
 	if err != nil {
 		return err
@@ -75,10 +79,7 @@ func drain(ctx context.Context, e *env, o options) error {
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
-	if err != nil {
-		return fmt.Errorf("drain instance %d: %w", o.instance, err)
-	}
-	return nil
+	return err
 }
 
 // listeners takes what PID 1 passed to a join unit: nothing but the instance's listeners. Their flags are shared with the

@@ -11,6 +11,9 @@ import (
 
 // stop is ExecStop= of the shim's unit.
 func stop(ctx context.Context, e *env, o options) error {
+	if e.getenv("EXIT_CODE") != "" {
+		return nil // the shim has ended by itself, and with success: PID 1 runs ExecStop= then too, but nobody stops the app
+	}
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
 		return err

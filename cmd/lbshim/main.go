@@ -6,9 +6,11 @@
 //	                     ExecStart= of APP@I.service for Node.js: connects the program with the shim and becomes it
 //	lbshim ready APP I   ExecStartPost= of APP@I.service: waits until the instance accepts connections
 //	lbshim drain APP I   ExecStop= of APP@I.service: takes the instance off the ring and waits for its connections
+//	lbshim backoff APP I ExecStopPost= of APP@I.service below systemd 254: delays the restart of an instance that fails again
 //	lbshim rollout APP   ExecReload= of APP.service: puts new code live, one instance after another
 //	lbshim stop APP      ExecStop= of APP.service: closes the port on stop, renews the instances on restart
 //	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle
+//	lbshim memory APP    APP-memory.service: restarts instances that have grown too large
 //
 // It is not meant to be started by hand: see unitgen(1).
 package main
@@ -82,9 +84,11 @@ func verbs() []verb {
 		{name: "exec", instance: true, command: true, run: launch},
 		{name: "ready", instance: true, run: ready},
 		{name: "drain", instance: true, run: drain},
+		{name: "backoff", instance: true, run: backOff},
 		{name: "rollout", run: roll},
 		{name: "stop", run: stop},
 		{name: "cleanup", run: cleanup},
+		{name: "memory", run: relieve},
 	}
 }
 
@@ -115,9 +119,19 @@ func run(ctx context.Context, e *env) int {
 		status = se.status
 	}
 	if err.Error() != "" {
-		e.log.Error(err.Error())
+		lastWords(e).Error(err.Error())
 	}
 	return status
+}
+
+// lastWords is the log for what is said just before the end. journald looks up whose a datagram is when it reads it, and
+// then the process may be gone; of a stream it knows that from the start. The reason of a failure must be found under its
+// unit.
+func lastWords(e *env) *slog.Logger {
+	if e.getenv("JOURNAL_STREAM") == "" {
+		return e.log
+	}
+	return slog.New(sdlog.NewJournal("lbshim", "", e.stderr, slog.LevelInfo))
 }
 
 // parse returns no verb where the options asked for a text that it has printed.
@@ -162,9 +176,11 @@ Verbs:
                        connect a Node.js program with the app's shim and run it
   ready APP INSTANCE   wait until an instance accepts connections
   drain APP INSTANCE   take an instance off and wait for its connections
+  backoff APP INSTANCE delay the restart of an instance that fails again
   rollout APP          restart the instances one after another, on new code
   stop APP             end or renew the instances, as the job of the app asks
   cleanup APP          stop the instances of an app that went idle
+  memory APP           restart the instances that have grown above --limit=
 
 Options:
 `

@@ -23,10 +23,14 @@ type options struct {
 	startTimeout time.Duration
 	idleExit     time.Duration
 	slowStart    time.Duration
+	weights      []int
 	check        string // of ready
 	surge        string // of rollout, as the next two
 	parallel     int
 	soak         time.Duration
+	restartDelay time.Duration // of backoff, as the next
+	exitCodes    []int
+	limit        app.Size // of memory
 }
 
 func defaultOptions() options {
@@ -38,6 +42,7 @@ func defaultOptions() options {
 		surge:        "1",
 		parallel:     1,
 		soak:         rollout.DefaultSoak,
+		restartDelay: app.DefaultRestartDelay,
 	}
 }
 
@@ -50,10 +55,14 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Var((*timeSpan)(&o.startTimeout), "start-timeout", "how long the first instance may take to become ready")
 	f.Var((*timeSpan)(&o.idleExit), "idle-exit", "stop when no connection was open for this long, 0 is never")
 	f.Var((*timeSpan)(&o.slowStart), "slow-start", "how long the share of an instance that came back grows to its full size")
+	f.Var(&parsed[[]int]{&o.weights, app.ParseWeights, "WEIGHT,..."}, "weights", "shares of new connections by instance number, the others have 1")
 	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, node, or http:/PATH")
 	f.StringVar(&o.surge, "surge", o.surge, "how many extra instances try new code first: a number, or all")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "how many instances a rollout restarts at a time")
 	f.Var((*timeSpan)(&o.soak), "soak", "how long the extra instances must stay up")
+	f.Var((*timeSpan)(&o.restartDelay), "restart-delay", "how long the first automatic restart of an instance waits")
+	f.Var(&parsed[[]int]{&o.exitCodes, app.ParseExitCodes, "STATUS,..."}, "stop-exit-codes", "after which no automatic restart follows")
+	f.Var(&parsed[app.Size]{&o.limit, app.ParseSize, "SIZE"}, "limit", "resident memory above which an instance is restarted")
 	f.BoolVar(&o.userUnits, "user-units", o.userUnits, "talk to the user's service manager")
 	f.BoolVar(&o.version, "version", false, "print the version")
 	return f
@@ -87,3 +96,18 @@ func (t *timeSpan) Set(s string) error {
 
 func (t *timeSpan) String() string { return app.FormatTimeSpan(time.Duration(*t)) }
 func (t *timeSpan) Type() string   { return "TIME" }
+
+// parsed is a flag whose value a function of package app reads.
+type parsed[T any] struct {
+	value *T
+	parse func(string) (T, error)
+	name  string
+}
+
+func (p *parsed[T]) Set(s string) (err error) {
+	*p.value, err = p.parse(s)
+	return err
+}
+
+func (p *parsed[T]) String() string { return "" } // no default to show
+func (p *parsed[T]) Type() string   { return p.name }

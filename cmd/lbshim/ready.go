@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/readiness"
 )
 
@@ -40,7 +41,7 @@ func ready(ctx context.Context, e *env, o options) error {
 		ctx, stop = readiness.WithProcess(ctx, pid)
 		defer stop()
 	}
-	err := check.Wait(ctx)
+	err := control.Retry(ctx, func() error { return check.Wait(ctx) })
 	if errors.Is(err, readiness.ErrUnsupported) {
 		e.log.Info("readiness is not checked: a single instance cannot be tried with classic BPF", "instance", o.instance)
 		return nil

@@ -38,25 +38,68 @@ func roll(ctx context.Context, e *env, o options) error {
 	}
 	defer notify.Close()
 	if err := reconfigure(ctx, e, o); err != nil {
-		return fmt.Errorf("take over settings: %w", err)
+		err = fmt.Errorf("take over settings: %w", err)
+		return errors.Join(err, tell(ctx, e, o, "reload refused: "+err.Error()))
 	}
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e)})
 	defer units.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	extended := make(chan struct{})
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	extended, guarded := make(chan struct{}), make(chan struct{})
 	go extend(ctx, e, notify, extended)
-	defer func() { cancel(); <-extended }()
+	go guard(ctx, cancel, o, o.endpoint(e), guarded)
+	defer func() { cancel(nil); <-extended; <-guarded }()
 	note := func(text string) {
+		if errors.Is(context.Cause(ctx), errNoShim) {
+			return // its status line has gone with it
+		}
 		if err := tell(ctx, e, o, text); err != nil {
 			e.log.Warn("tell shim of the rollout, ignoring", "error", err)
 		}
 	}
-	return rollout.New(rollout.Options{
+	err = rollout.New(rollout.Options{
 		App: o.app, Surge: surge, Parallel: o.parallel, Soak: o.soak,
 		Limit:      o.drainTimeout + o.startTimeout + rolloutMargin,
 		RuntimeDir: filepath.Dir(o.controlPath(e)),
+		Steered:    func(ctx context.Context, number int) error { return steered(ctx, e, o, number) },
 	}, o.endpoint(e), units, note, e.log).Run(ctx)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errNoShim) {
+		return cause
+	}
+	return err
+}
+
+// errNoShim ends a rollout. PID 1 starts the next shim only when the reload is over, and without one an instance can
+// neither join nor drain.
+var errNoShim = errors.New("the balancer has ended in the middle of the rollout; reload again to go on")
+
+// guard cancels the rollout when the shim ends.
+func guard(ctx context.Context, cancel context.CancelCauseFunc, o options, manager systemd.Endpoint, done chan<- struct{}) {
+	defer close(done)
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: manager})
+	defer units.Close()
+	units.Watch(o.app.Service())
+	for {
+		select {
+		case u, ok := <-units.Events():
+			if !ok || u.MainPID == 0 {
+				cancel(errNoShim)
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// steered returns when the shim gives connections to an instance.
+func steered(ctx context.Context, e *env, o options, number int) error {
+	client, err := control.Dial(ctx, o.controlPath(e))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Call(ctx, "Steered", map[string]int{"instance": number}, nil)
 }
 
 // extend keeps PID 1 from cutting the reload off while it makes progress; every step has its own limit.
@@ -110,7 +153,7 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 	defer client.Close()
 	return client.Call(ctx, "Configure", shim.Settings{
 		Strategy: app.Strategy(now.strategy), DrainTimeout: now.drainTimeout, StartTimeout: now.startTimeout,
-		IdleExit: now.idleExit, SlowStart: now.slowStart,
+		IdleExit: now.idleExit, SlowStart: now.slowStart, Weights: now.weights,
 	}, nil)
 }
 

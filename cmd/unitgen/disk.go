@@ -24,12 +24,13 @@ type site struct {
 }
 
 // others lists the directories in which a unit of the same name would be hidden by one of ours, or would hide it
-// (systemd.unit(5), table 1 and 2).
+// (systemd.unit(5), table 1 and 2): systemd-run and generators make units too.
 func (s site) others(root string) []string {
 	if s.packaging {
 		return nil
 	}
-	dirs := []string{"/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"}
+	dirs := []string{"/run/systemd/transient", "/run/systemd/generator.early", "/run/systemd/system", "/run/systemd/generator",
+		"/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/generator.late"}
 	if s.userUnits {
 		dirs = []string{"/etc/systemd/user", "/run/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"}
 	}
@@ -45,16 +46,24 @@ type disk struct {
 	app       *app.App          // nil: there is none
 	instances []int             // sorted
 	links     map[int]string    // their links, by instance: where they lead
+	triggers  []string          // those of app.Name.Triggers that have a link, sorted
+	pins      []int             // instances with a drop-in of ours that ties them to a CPU, sorted
+	foreign   map[string]error  // files of others where one of ours would belong that not every app has, by name
 }
 
 // readDisk reads the units of name in the site's directory. A file that is not ours where one of ours belongs is an
 // error, as is an app.service that we cannot read back.
 func readDisk(s site, name app.Name, root string) (*disk, error) {
-	d := &disk{files: make(map[string]string), links: make(map[int]string)}
+	d := &disk{files: make(map[string]string), links: make(map[int]string), foreign: make(map[string]error)}
+	always := app.App{Name: name}.Units()
 	var found []error
 	for _, unit := range name.Units() {
 		text, err := readUnit(filepath.Join(s.dir, unit))
 		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil && !slices.Contains(always, unit) {
+			d.foreign[unit] = err
 			continue
 		}
 		if err != nil {
@@ -67,7 +76,7 @@ func readDisk(s site, name app.Name, root string) (*disk, error) {
 		return nil, errors.Join(found...)
 	}
 	for _, dir := range s.others(root) {
-		for _, unit := range name.Units() {
+		for _, unit := range always {
 			if _, err := os.Lstat(filepath.Join(dir, unit)); err == nil && d.files[name.Service()] == "" {
 				return nil, inputf("", "%s exists: the name %q is taken", filepath.Join(dir, unit), name)
 			}
@@ -81,12 +90,32 @@ func readDisk(s site, name app.Name, root string) (*disk, error) {
 		}
 		d.app = &a
 	}
+	d.readPins(s.dir, name)
 	return d, d.readLinks(filepath.Join(s.dir, name.WantsDir()), name)
+}
+
+// readPins finds the drop-ins of ours. A file of somebody else's in the same place is one of d.foreign.
+func (d *disk) readPins(dir string, name app.Name) {
+	for i := 1; i <= app.MaxInstances; i++ {
+		text, err := readUnit(filepath.Join(dir, name.Pin(i)))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			d.foreign[name.Pin(i)] = err
+		default:
+			d.files[name.Pin(i)] = text
+			d.pins = append(d.pins, i)
+		}
+	}
 }
 
 // readUnit returns the text of a unit file of ours. Links are never ours: systemctl mask and link make them.
 func readUnit(file string) (string, error) {
 	st, err := os.Lstat(file)
+	if errors.Is(err, fs.ErrPermission) {
+		// Of the directory: the same words for all units, which are then said once.
+		return "", writeFault(fmt.Errorf("read %s: %w", filepath.Dir(file), withoutPath(err)))
+	}
 	if err != nil {
 		return "", err
 	}
@@ -117,6 +146,10 @@ func (d *disk) readLinks(dir string, name app.Name) error {
 		return err
 	}
 	for _, entry := range entries {
+		if slices.Contains(name.Triggers(), entry.Name()) && entry.Type()&fs.ModeSymlink != 0 {
+			d.triggers = append(d.triggers, entry.Name())
+			continue
+		}
 		u, ok := name.ParseUnit(entry.Name())
 		if !ok || u.Role != app.RoleInstance || u.Instance == 0 {
 			continue

@@ -58,6 +58,21 @@ func usableCPUs() int {
 	return n
 }
 
+// cpuNumbers lists the processors that this process may run on, as sched_getaffinity(2) numbers them.
+func cpuNumbers() []int {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return []int{0}
+	}
+	var numbers []int
+	for cpu := 0; len(numbers) < set.Count(); cpu++ {
+		if set.IsSet(cpu) {
+			numbers = append(numbers, cpu)
+		}
+	}
+	return numbers
+}
+
 // quota reads cpu.max (Documentation/admin-guide/cgroup-v2.rst): "200000 100000" is two processors, "max" is no limit,
 // as is a group without the file.
 func quota(file string) int {

@@ -67,7 +67,7 @@ func stateColour(state string) string {
 	switch state {
 	case "active", "up":
 		return green
-	case "failed", "down":
+	case "failed", "down", "stuck":
 		return red
 	case "activating", "reloading", "deactivating", "starting", "draining":
 		return yellow
@@ -195,6 +195,8 @@ type shownInstance struct {
 	Since    *time.Time `json:"since"`
 	Restarts int        `json:"restarts"`
 	Result   string     `json:"result,omitempty"`
+
+	number int
 }
 
 // status prints one app: what the manager knows, and what the shim says if it may be asked.
@@ -206,12 +208,15 @@ func (c *command) status(ctx context.Context) error {
 	dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)
 	var text []byte
 	for _, dir := range dirs {
-		if text, err = os.ReadFile(filepath.Join(dir, name.Service())); err == nil {
+		if text, err = os.ReadFile(filepath.Join(dir, name.Service())); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return c.noApp(name)
+	}
+	if err != nil {
+		return writeFault(err)
 	}
 	a, err := app.ParseSettings(name, string(text))
 	if errors.Is(err, app.ErrNoSettings) {
@@ -268,7 +273,9 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 		if err != nil {
 			return nil, err
 		}
-		s.Instances = append(s.Instances, instanceOf(u))
+		instance := instanceOf(u)
+		instance.number = i
+		s.Instances = append(s.Instances, instance)
 	}
 	if c.env.shimStatus != nil && l.serving {
 		runtime := "/run"
@@ -294,7 +301,7 @@ func sinceOf(u systemd.UnitState) *time.Time {
 // instanceOf names the state of an instance in our words.
 func instanceOf(u systemd.UnitState) shownInstance {
 	state := map[string]string{"active": "up", "reloading": "up", "activating": "starting", "deactivating": "draining"}[u.ActiveState]
-	if state == "" || u.SubState == "auto-restart" {
+	if state == "" || u.SubState == "auto-restart" || u.SubState == "stop-post" {
 		state = "down"
 	}
 	s := shownInstance{Instance: strings.TrimSuffix(u.Name, ".service"), State: state, PID: u.MainPID, Since: sinceOf(u), Restarts: u.NRestarts}
@@ -310,7 +317,9 @@ func instanceOf(u systemd.UnitState) shownInstance {
 func (c *command) printStatus(s *shown) {
 	w := c.env.stdout
 	up := 0
-	t := table{columns: []string{"INSTANCE", "STATE", "PID", "SINCE", "RESTARTS", "RESULT"}, right: map[string]bool{"PID": true, "RESTARTS": true}}
+	t := table{columns: []string{"INSTANCE", "STATE", "PID", "CONNS", "QUEUED", "STEERED", "SINCE", "RESTARTS", "RESULT"},
+		right: map[string]bool{"PID": true, "CONNS": true, "QUEUED": true, "STEERED": true, "RESTARTS": true}}
+	shim := s.fromShim()
 	for _, i := range s.Instances {
 		pid := ""
 		if i.PID != 0 {
@@ -319,7 +328,9 @@ func (c *command) printStatus(s *shown) {
 		if i.State == "up" {
 			up++
 		}
-		t.rows = append(t.rows, []cell{{text: i.Instance}, {i.State, stateColour(i.State)}, {text: pid}, {text: c.ago(i.Since)}, {text: fmt.Sprint(i.Restarts)}, {text: i.Result}})
+		conns, queued, steered, state := shim.counts(i)
+		t.rows = append(t.rows, []cell{{text: i.Instance}, {state, stateColour(state)}, {text: pid}, {text: conns}, {text: queued},
+			{text: steered}, {text: c.ago(i.Since)}, {text: fmt.Sprint(i.Restarts)}, {text: i.Result}})
 	}
 	state := s.State
 	if colour := stateColour(state); colour != "" && c.coloured() == yes {
@@ -331,7 +342,8 @@ func (c *command) printStatus(s *shown) {
 			fmt.Fprintf(w, " since %s", c.ago(s.Since))
 		}
 		fmt.Fprintf(w, ", %d/%d instances up\n", up, len(s.Instances))
-		fmt.Fprintf(w, "Listen: %s   Path: %s   Strategy: %s\n", strings.Join(s.Listen, " "), s.Path, s.Strategy)
+		path, strategy := shim.describe(s)
+		fmt.Fprintf(w, "Listen: %s   Path: %s   Strategy: %s\n", strings.Join(s.Listen, " "), path, strategy)
 		if s.Status != "" {
 			fmt.Fprintf(w, "Status: %s\n", s.Status)
 		}

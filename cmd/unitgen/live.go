@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -97,6 +98,33 @@ func (c *command) checkLbshim() error {
 	return nil
 }
 
+// shimUser is who the shims of the system run as (User= in app.service).
+const shimUser = "lbshim"
+
+// checkUser makes sure that the shim's user exists where it must. The units ask for a dynamic one (DynamicUser=), and
+// dbus-broker takes that; the reference dbus-daemon closes its connections, see systemd.SystemEndpoint.
+func (c *command) checkUser(ctx context.Context, l *live) error {
+	if c.site.userUnits || hasUser(c.env.root+"/etc/passwd", shimUser) {
+		return nil
+	}
+	broker, err := l.conn.Unit(ctx, "dbus-broker.service")
+	if err != nil || broker.ActiveState == "active" {
+		return err
+	}
+	hint := "useradd --system " + shimUser
+	const file = "/usr/lib/sysusers.d/unitgen.conf"
+	if _, err := os.Stat(c.env.root + file); err == nil {
+		hint = "systemd-sysusers " + file
+	}
+	return &fault{fmt.Errorf("find user %s: there is none, and this machine's D-Bus daemon takes no dynamic users", shimUser), hint}
+}
+
+// hasUser looks for name in a file as passwd(5) describes it.
+func hasUser(file, name string) bool {
+	text, err := os.ReadFile(file)
+	return err == nil && strings.Contains("\n"+string(text), "\n"+name+":")
+}
+
 // jobs is one job of verb for each unit.
 func jobs(verb systemd.Verb, units []string) []systemd.Job {
 	list := make([]systemd.Job, len(units))
@@ -128,6 +156,7 @@ func (l *live) stopApp(ctx context.Context, name app.Name) error {
 		return err
 	}
 	var services, sockets []string
+	services = append(services, name.Triggers()...)
 	for _, unit := range name.Units() {
 		if strings.HasSuffix(unit, ".socket") && !strings.Contains(unit, "@") {
 			sockets = append(sockets, unit)
@@ -185,6 +214,9 @@ func (c *command) apply(ctx context.Context, l *live, p *plan) error {
 	} else if err := c.scale(ctx, l, p); err != nil {
 		return c.explain(ctx, l, name, err)
 	}
+	if err := c.armTriggers(ctx, l, p); err != nil {
+		return c.explain(ctx, l, name, err)
+	}
 	return c.finish(ctx, l, p, moved)
 }
 
@@ -229,6 +261,21 @@ func (c *command) scale(ctx context.Context, l *live, p *plan) error {
 	return nil
 }
 
+// armTriggers brings the timers and watches in line with the settings: those that are gone stop, those of a running app
+// that are new or changed start anew. None of them touches what it triggers.
+func (c *command) armTriggers(ctx context.Context, l *live, p *plan) error {
+	if err := l.stopUnits(ctx, p.disarm); err != nil || !l.serving {
+		return err
+	}
+	var list []systemd.Job
+	for _, unit := range p.app.Triggers() {
+		if slices.Contains(p.arm, unit) || slices.ContainsFunc(p.changes, func(ch change) bool { return filepath.Base(ch.path) == unit }) {
+			list = append(list, systemd.Job{Verb: systemd.Restart, Unit: unit})
+		}
+	}
+	return l.conn.Run(ctx, list...)
+}
+
 // finish does --now, or says what is left to do.
 func (c *command) finish(ctx context.Context, l *live, p *plan, moved bool) error {
 	name := p.app.Name
@@ -247,8 +294,8 @@ func (c *command) finish(ctx context.Context, l *live, p *plan, moved bool) erro
 	case p.was == nil:
 		c.say("It is not started yet: %senable --now %s", systemctl, name)
 	}
-	if p.was != nil && p.filesChange() && l.serving && !moved {
-		c.say("What runs has the old settings until: %srestart %s", systemctl, name)
+	if e := p.effect(c.site); e != effectNone && l.serving && !moved {
+		c.say("What runs has the old settings until: %s%s %s", systemctl, e, name)
 	}
 	if c.site.userUnits && !c.lingers() {
 		c.say("Your units end when you log out, until: loginctl enable-linger %s", c.env.userName)

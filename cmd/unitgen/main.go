@@ -5,12 +5,14 @@
 //	options.go   the command line
 //	verbs.go     what each verb does with it
 //	settings.go  options and the existing app -> the app that is wanted
+//	rollout.go   the same, of rollouts and restarts
 //	command.go   the program: where it is and whether it can be executed
 //	node.go      programs for Node.js, and what stands between them and node
 //	disk.go      what is on disk
 //	plan.go      wanted app and disk -> changes
 //	write.go     changes -> disk, all or nothing
 //	live.go      changes -> the service manager
+//	effect.go    changes -> what has yet to be done for them to count
 package main
 
 import (
@@ -56,8 +58,10 @@ type env struct {
 	// nodePath asks a program that stands for node for the path of the real one.
 	nodePath func(ctx context.Context, program string) (string, error)
 
-	// shimStatus asks the shim of an app by its control socket; nil if this version cannot.
+	// shimStatus asks the shim of an app by its control socket; nil in tests.
 	shimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
+	isCalendar func(text string) bool // calendar expressions of systemd.time(7)
+	cpuNumbers func() []int           // of the processors that the instances may use
 }
 
 func main() {
@@ -72,9 +76,14 @@ func main() {
 		stderr:   os.Stderr,
 		now:      time.Now,
 		cpus:     usableCPUs,
-		lbshim:   lbshim,
-		version:  version,
-		nodePath: askNode,
+
+		shimStatus: askShim,
+		isCalendar: isCalendar,
+		cpuNumbers: cpuNumbers,
+		nodePath:   askNode,
+
+		lbshim:  lbshim,
+		version: version,
 	}
 	e.cwd, _ = os.Getwd() // empty if it was removed: relative paths are then refused
 	if u, err := user.Current(); err == nil {

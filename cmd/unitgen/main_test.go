@@ -34,7 +34,9 @@ func scriptEnv() *env {
 	return &env{
 		args: os.Args[1:], getenv: os.Getenv, cwd: cwd, root: os.Getenv("ROOT"), euid: os.Geteuid(), userName: "alice",
 		stdout: os.Stdout, stderr: os.Stderr, now: func() time.Time { return time.Unix(0, 0) },
-		cpus: func() int { return 3 }, lbshim: "/usr/lib/unitgen/lbshim", version: "1.2.3", nodePath: askNode,
+		cpus: func() int { return 3 }, cpuNumbers: func() []int { return []int{0, 2, 5} },
+		isCalendar: func(text string) bool { return text != "whenever" }, lbshim: "/usr/lib/unitgen/lbshim", version: "1.2.3",
+		nodePath: askNode,
 	}
 }
 

@@ -26,6 +26,12 @@ type options struct {
 	listen, env, envFile, property                []string
 	kind, path, strategy, workingDirectory, user  string
 	drainTimeout, startTimeout, idleExit          string
+	ready, surge, parallel, soak, slowStart       string
+	weights, pin                                  string
+	restartDelay, maxRestarts, within             string
+	stopExitCodes, watchdog                       string
+	maxMemory, memoryReload, reloadAt             string
+	watch                                         []string
 	output, systemdVersion                        string
 	json                                          string
 	now, userUnits, dryRun, check, noLegend, help bool
@@ -36,7 +42,9 @@ type options struct {
 
 // settingOptions are the options that change an app.
 var settingOptions = [...]string{"instances", "listen", "kind", "path", "strategy", "env", "env-file", "working-directory",
-	"user", "property", "drain-timeout", "start-timeout", "idle-exit", "systemd-version"}
+	"user", "property", "drain-timeout", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
+	"weights", "pin", "restart-delay", "max-restarts", "within", "stop-exit-codes", "watchdog", "max-memory",
+	"memory-reload", "reload-at", "watch", "systemd-version"}
 
 // takes lists the options that a verb takes beside --help and --version; a verb that is not in it is reserved.
 func takes(verb string) (names []string, known bool) {
@@ -68,6 +76,7 @@ func verbOf(word string) (verb string, ok bool) {
 	return "", false
 }
 
+// flags are the options. Texts are read later, all of them, so that one run names every one that is wrong.
 func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("unitgen", pflag.ContinueOnError)
 	f.Usage = func() {}
@@ -84,6 +93,16 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.drainTimeout, "drain-timeout", "", "")
 	f.StringVar(&o.startTimeout, "start-timeout", "", "")
 	f.StringVar(&o.idleExit, "idle-exit", "", "")
+	for name, text := range map[string]*string{
+		"ready": &o.ready, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
+		"weights": &o.weights, "pin": &o.pin, "restart-delay": &o.restartDelay, "max-restarts": &o.maxRestarts,
+		"within": &o.within, "stop-exit-codes": &o.stopExitCodes, "watchdog": &o.watchdog, "max-memory": &o.maxMemory,
+		"memory-reload": &o.memoryReload, "reload-at": &o.reloadAt,
+	} {
+		f.StringVar(text, name, "", "")
+	}
+	f.Lookup("pin").NoOptDefVal = "yes"
+	f.StringArrayVar(&o.watch, "watch", nil, "")
 	f.BoolVar(&o.now, "now", false, "")
 	f.BoolVar(&o.userUnits, "user-units", false, "")
 	f.StringVar(&o.output, "output", "", "")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +19,8 @@ type plan struct {
 	changes []change          // in the order in which they are made
 	add     []int             // instances
 	drop    []int             // instances, highest first
+	arm     []string          // triggers that the app gets
+	disarm  []string          // triggers that it loses
 }
 
 // change is one change to the disk. Exactly one of text and target is set, or neither to remove path.
@@ -40,17 +43,15 @@ func (c change) verb(exists bool) string {
 	return "create"
 }
 
-// newPlan compares. Files that are as wanted are in no change, so they keep their times.
+// newPlan compares. Files that are as wanted are in no change, so they keep their times. files are the units and
+// drop-ins that are wanted, with names relative to the site's directory.
 func newPlan(s site, a app.App, d *disk, files []templates.File, n int) *plan {
 	p := &plan{app: a, was: d.app, files: files, old: d.files}
+	wanted := make(map[string]bool)
 	for _, f := range files {
+		wanted[f.Name] = true
 		if old, ok := d.files[f.Name]; !ok || old != f.Text {
 			p.changes = append(p.changes, change{path: filepath.Join(s.dir, f.Name), text: f.Text})
-		}
-	}
-	for unit := range d.files { // such as the channel socket of an app that ran on Node.js
-		if !slices.ContainsFunc(files, func(f templates.File) bool { return f.Name == unit }) {
-			p.changes = append(p.changes, change{path: filepath.Join(s.dir, unit)})
 		}
 	}
 	p.add, p.drop = difference(d.instances, n)
@@ -61,7 +62,38 @@ func newPlan(s site, a app.App, d *disk, files []templates.File, n int) *plan {
 	for _, i := range p.drop {
 		p.changes = append(p.changes, change{path: filepath.Join(wants, a.Name.Instance(i))})
 	}
+	for _, unit := range a.Name.Triggers() {
+		switch has := slices.Contains(d.triggers, unit); {
+		case wanted[unit] && !has:
+			p.arm = append(p.arm, unit)
+			p.changes = append(p.changes, change{path: filepath.Join(wants, unit), target: "../" + unit})
+		case !wanted[unit] && has:
+			p.disarm = append(p.disarm, unit)
+			p.changes = append(p.changes, change{path: filepath.Join(wants, unit)})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.files)) {
+		if !wanted[name] {
+			p.changes = append(p.changes, change{path: filepath.Join(s.dir, name)})
+		}
+	}
 	return p
+}
+
+// text is what the file at path holds now; empty for none, and for links.
+func (p *plan) text(s site, path string) string {
+	name, err := filepath.Rel(s.dir, path)
+	if err != nil {
+		return ""
+	}
+	return p.old[name]
+}
+
+// instancesAfter are the instances when there are n.
+func instancesAfter(have []int, n int) []int {
+	add, drop := difference(have, n)
+	after := slices.DeleteFunc(slices.Clone(have), func(i int) bool { return slices.Contains(drop, i) })
+	return slices.Sorted(slices.Values(append(after, add...)))
 }
 
 // difference says which instances to add to have, or to drop, to get n: the lowest free numbers, and the highest first.
@@ -75,11 +107,6 @@ func difference(have []int, n int) (add, drop []int) {
 		drop = append(drop, have[i])
 	}
 	return add, drop
-}
-
-// filesChange reports whether a unit file is created or changed; links apart.
-func (p *plan) filesChange() bool {
-	return slices.ContainsFunc(p.changes, func(c change) bool { return c.text != "" })
 }
 
 // listenChanges reports whether an app that exists gets other listeners. PID 1 closes the sockets of a running unit
@@ -113,6 +140,9 @@ func checkHeaders(files []templates.File, name app.Name) error {
 	for _, f := range files {
 		if !strings.HasPrefix(f.Text, header) {
 			template := "app" + strings.TrimPrefix(f.Name, string(name)) + ".tmpl"
+			if _, pin := name.ParsePin(f.Name); pin {
+				template = templates.PinTemplate
+			}
 			return inputf("", "template %s must begin with %q", template, header)
 		}
 	}

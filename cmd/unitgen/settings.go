@@ -51,11 +51,15 @@ func (c *command) wanted(ctx context.Context, name app.Name, was *app.App) (app.
 	note("drain-timeout", setTime(o, "drain-timeout", &a.DrainTimeout, o.drainTimeout))
 	note("start-timeout", setTime(o, "start-timeout", &a.StartTimeout, o.startTimeout))
 	note("idle-exit", setTime(o, "idle-exit", &a.IdleExit, o.idleExit))
+	c.setRollout(&a, note)
+	c.setRestart(&a.Restart, note)
 	for option, set := range map[string]func(){
 		"kind":     func() { a.Kind = app.Kind(o.kind) },
 		"path":     func() { a.Path = app.Path(o.path) },
 		"strategy": func() { a.Strategy = app.Strategy(o.strategy) },
 		"user":     func() { a.User = o.user },
+		"ready":    func() { a.Ready = o.ready },
+		"surge":    func() { a.Surge = o.surge },
 	} {
 		if o.given[option] {
 			set()

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
@@ -128,6 +129,9 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 	case l == nil:
 		return exitSuccess, c.write(p)
 	}
+	if err := c.checkUser(ctx, l); err != nil {
+		return 0, err
+	}
 	return exitSuccess, c.apply(ctx, l, p)
 }
 
@@ -177,14 +181,47 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 
 // compare renders the units and compares them with the disk.
 func (c *command) compare(a app.App, d *disk, n int) (*plan, error) {
-	files, err := templates.RenderFS(a, templates.Paths{Lbshim: c.env.lbshim}, os.DirFS(c.env.root+"/etc/unitgen/templates"))
+	override := os.DirFS(c.env.root + "/etc/unitgen/templates")
+	files, err := templates.RenderFS(a, templates.Paths{Lbshim: c.env.lbshim}, override)
 	if err != nil {
+		return nil, err
+	}
+	pins, err := c.pins(a, instancesAfter(d.instances, n), override)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, pins...)
+	var foreign []error
+	for _, f := range files {
+		foreign = append(foreign, d.foreign[f.Name])
+	}
+	if err := errors.Join(foreign...); err != nil {
 		return nil, err
 	}
 	if err := checkHeaders(files, a.Name); err != nil {
 		return nil, err
 	}
 	return newPlan(c.site, a, d, files, n), nil
+}
+
+// pins are the drop-ins that tie instances to CPUs, one after another and round again.
+func (c *command) pins(a app.App, instances []int, override fs.FS) ([]templates.File, error) {
+	if !a.Pin {
+		return nil, nil
+	}
+	if c.site.packaging {
+		return nil, inputf("", "--pin does not go with --output=, as the CPUs of the machine that it is for are not known here")
+	}
+	cpus := c.env.cpuNumbers()
+	var files []templates.File
+	for _, i := range instances {
+		f, err := templates.PinFS(a, i, cpus[(i-1)%len(cpus)], override)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }
 
 func (c *command) noApp(name app.Name) error {
@@ -201,7 +238,7 @@ func (c *command) write(p *plan) error {
 		return err
 	}
 	for _, ch := range p.changes {
-		_, exists := p.old[filepath.Base(ch.path)]
+		exists := p.text(c.site, ch.path) != ""
 		past := map[string]string{"create": "Created", "change": "Changed", "link": "Linked", "remove": "Removed"}
 		c.say("%s %s.", past[ch.verb(exists)], ch.path)
 	}
@@ -214,7 +251,7 @@ func (c *command) write(p *plan) error {
 // checkPlan is --check: it says what differs, and so does the exit status.
 func (c *command) checkPlan(p *plan) int {
 	for _, ch := range p.changes {
-		_, exists := p.old[filepath.Base(ch.path)]
+		exists := p.text(c.site, ch.path) != ""
 		c.say("Would %s %s.", ch.verb(exists), ch.path)
 	}
 	if len(p.changes) > 0 {
@@ -228,7 +265,7 @@ func (c *command) printPlan(p *plan) error {
 	var b strings.Builder
 	changed := make(map[string]string)
 	for _, ch := range p.changes {
-		_, exists := p.old[filepath.Base(ch.path)]
+		exists := p.text(c.site, ch.path) != ""
 		verb := ch.verb(exists)
 		changed[ch.path] = verb
 		if ch.target != "" {
@@ -303,8 +340,8 @@ func (c *command) forget(ctx context.Context, l *live, name app.Name) error {
 	if err := c.reload(ctx, l); err != nil {
 		return err
 	}
-	loaded, err := l.conn.ListUnitsByPatterns(ctx, name.Service(), name.Socket(), name.ControlSocket(), name.ChannelSocket(),
-		string(name)+"@*.service", string(name)+"@*.socket", string(name)+"-join@*.service")
+	loaded, err := l.conn.ListUnitsByPatterns(ctx, append(name.Units(),
+		string(name)+"@*.service", string(name)+"@*.socket", string(name)+"-join@*.service")...)
 	if err != nil {
 		return err
 	}
@@ -320,6 +357,7 @@ func (c *command) forget(ctx context.Context, l *live, name app.Name) error {
 // removals lists the files and links of an app. Its settings need not be readable, but app.service must be ours.
 func (c *command) removals(name app.Name) ([]change, error) {
 	var changes []change
+	always := app.App{Name: name}.Units()
 	for _, unit := range name.Units() {
 		file := filepath.Join(c.site.dir, unit)
 		_, err := readUnit(file)
@@ -328,19 +366,27 @@ func (c *command) removals(name app.Name) ([]change, error) {
 			if unit == name.Service() {
 				return nil, c.noApp(name)
 			}
-		case err != nil:
+		case err != nil && slices.Contains(always, unit):
 			return nil, err
+		case err != nil: // somebody else's, where this app had nothing
 		default:
 			changes = append(changes, change{path: file})
 		}
 	}
-	d := &disk{links: make(map[int]string)}
+	d := &disk{files: make(map[string]string), links: make(map[int]string), foreign: make(map[string]error)}
+	d.readPins(c.site.dir, name)
+	for _, i := range d.pins {
+		changes = append(changes, change{path: filepath.Join(c.site.dir, name.Pin(i))})
+	}
 	wants := filepath.Join(c.site.dir, name.WantsDir())
 	if err := d.readLinks(wants, name); err != nil {
 		return nil, err
 	}
 	for _, i := range d.instances {
 		changes = append(changes, change{path: filepath.Join(wants, name.Instance(i))})
+	}
+	for _, unit := range d.triggers {
+		changes = append(changes, change{path: filepath.Join(wants, unit)})
 	}
 	return changes, nil
 }
@@ -358,9 +404,11 @@ func (c *command) diff(ctx context.Context) error {
 	for _, ch := range p.changes {
 		switch {
 		case ch.text != "":
-			unifiedDiff(&b, ch.path, p.old[filepath.Base(ch.path)], ch.text)
+			unifiedDiff(&b, ch.path, p.text(c.site, ch.path), ch.text)
 		case ch.target != "":
 			fmt.Fprintf(&b, "+ link %s -> %s\n", ch.path, ch.target)
+		case p.text(c.site, ch.path) != "":
+			unifiedDiff(&b, ch.path, p.text(c.site, ch.path), "")
 		default:
 			fmt.Fprintf(&b, "- link %s\n", ch.path)
 		}

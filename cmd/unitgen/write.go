@@ -185,7 +185,7 @@ func (t *transaction) clean() error {
 	return errors.Join(failed...)
 }
 
-// finish removes the way back, and directories of links that have become empty, and has the names written to disk too.
+// finish removes the way back, and directories of links and drop-ins that have become empty, and has the names written to disk too.
 func (t *transaction) finish() error {
 	failed := []error{t.clean()}
 	dirs := make(map[string]bool)
@@ -193,8 +193,8 @@ func (t *transaction) finish() error {
 		dirs[filepath.Dir(s.path)] = true
 	}
 	for dir := range dirs {
-		if strings.HasSuffix(dir, ".wants") {
-			if err := os.Remove(dir); err == nil { // fails while there are links
+		if strings.HasSuffix(dir, ".wants") || strings.HasSuffix(dir, ".service.d") {
+			if err := os.Remove(dir); err == nil { // fails while there is something in it
 				continue
 			}
 		}
@@ -259,7 +259,7 @@ func (c *command) openLock() (*os.File, error) {
 // removeStale removes the temporary files of a run that was killed; the caller holds the lock. What cannot be removed
 // does no harm.
 func removeStale(dir string) {
-	for _, pattern := range []string{temporary + "*", "*.wants/" + temporary + "*"} {
+	for _, pattern := range []string{temporary + "*", "*.wants/" + temporary + "*", "*.service.d/" + temporary + "*"} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			continue // dir has characters of patterns in it

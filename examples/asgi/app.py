@@ -1,4 +1,10 @@
-"""An ASGI program; uvicorn serves on the socket that systemd passes: uvicorn --fd 3 app:app"""
+r"""An ASGI program; uvicorn serves on the socket that systemd passes, which is descriptor 3:
+
+    unitgen web --instances 3 --listen 3000 --working-directory /path/to/asgi --now -- \
+        /usr/bin/uvicorn --fd 3 app:app
+
+It needs no other option: SIGTERM is its orderly end.
+"""
 
 import asyncio
 import os

@@ -1,6 +1,9 @@
 /* The smallest server on a passed socket: blocking accept(2) on descriptor 3, one connection at a time.
  *
  *   cc -O2 -static -o server server.c
+ *   unitgen web --instances 3 --listen 3000 --now -- /path/to/server
+ *
+ * It needs no other option. SIGTERM ends it at once; that comes only when the instance has no busy connection.
  */
 #include <stdio.h>
 #include <stdlib.h>

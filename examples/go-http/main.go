@@ -1,6 +1,8 @@
 // Command go-http is a small HTTP server on sockets passed by systemd, that restarts without losing a request. The demo and the
 // integration tests run it.
 //
+//	unitgen web --instances 3 --listen 3000 --now -- /path/to/go-http
+//
 //	GET /            instance=<INSTANCE or ?> pid=<pid> version=<APP_VERSION>
 //	GET /slow?ms=N   the same, N milliseconds later
 //

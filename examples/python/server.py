@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """A web server of the standard library on the socket that systemd passes: descriptor 3 (sd_listen_fds(3)).
 
+    unitgen web --instances 3 --listen 3000 --now -- /usr/bin/python3 /path/to/server.py
+
 GET /            instance=N pid=P version=V
 GET /slow?ms=N   the same after N milliseconds
 """

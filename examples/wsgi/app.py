@@ -1,4 +1,11 @@
-"""A WSGI program; gunicorn takes the socket that systemd passes by itself: gunicorn app:app"""
+r"""A WSGI program; gunicorn takes the socket that systemd passes by itself:
+
+    unitgen web --instances 3 --listen 3000 --working-directory /path/to/wsgi --now -- \
+        /usr/bin/gunicorn --threads=20 app:app
+
+It needs no other option: SIGTERM is its orderly end. Without --threads it closes every connection after one answer. An
+instance has one worker process; make it several by --instances, not by --workers.
+"""
 
 import os
 import time

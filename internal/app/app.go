@@ -64,8 +64,24 @@ type App struct {
 	Surge            string        // extra instances of a rollout, a number or "all"; empty means 1
 	Parallel         int           // instances that a rollout restarts at a time; zero means 1
 	Soak             time.Duration // how long extra instances must stay up; zero means lbshim's default
-	UserUnits        bool          // units of a user's own manager: no DynamicUser=, no capabilities, %t instead of /run
-	SystemdVersion   int           // the version the units are written for; zero means MinSystemdVersion
+	Restart          Restart
+	Weights          []int // shares of new connections by instance number; those after the list have 1
+	Pin              bool  // each instance to one CPU, by a drop-in of its own
+	UserUnits        bool  // units of a user's own manager: no DynamicUser=, no capabilities, %t instead of /run
+	SystemdVersion   int   // the version the units are written for; zero means MinSystemdVersion
+}
+
+// Restart says when instances are started anew, beside what a rollout does: each by a setting or a unit of systemd's own.
+type Restart struct {
+	Delay         time.Duration // before the first automatic restart; zero means DefaultRestartDelay
+	Max           int           // automatic restarts of an instance within Within; zero means any number
+	Within        time.Duration // zero means DefaultWithin
+	StopExitCodes []int         // exit statuses after which an instance stays stopped
+	Watchdog      time.Duration // an instance that is silent for so long is killed; zero means never
+	MaxMemory     Size          // above it the kernel kills; zero means no limit
+	MemoryReload  Size          // resident memory above which an instance is drained and restarted; zero means never
+	ReloadAt      string        // when to roll, OnCalendar= of systemd.timer(5); empty means never
+	Watch         []string      // absolute paths whose change starts a rollout
 }
 
 // Values of App.Ready; the last is ReadyHTTP with a path after it.
@@ -75,6 +91,14 @@ const (
 	ReadyExec   = "exec"   // its program was started
 	ReadyNotify = "notify" // it sends READY=1 (sd_notify(3))
 	ReadyHTTP   = "http:"  // it answers GET of the path that follows with 2xx or 3xx
+)
+
+// Defaults of Restart. MaxRestartDelay is where the delays between automatic restarts end, which grow from failure to
+// failure: an instance that is up again after a mended database is worth a try each 10 seconds.
+const (
+	DefaultRestartDelay = 200 * time.Millisecond
+	MaxRestartDelay     = 10 * time.Second
+	DefaultWithin       = time.Minute
 )
 
 // Defaults of the time-outs, each also TimeoutStopSec='s and TimeoutStartSec='s of the generated units.

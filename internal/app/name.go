@@ -36,7 +36,7 @@ func ParseName(s string) (Name, error) {
 			return "", inputErrorf("", "the app's name must be written without %q: %q", suffix, base)
 		}
 	}
-	for _, suffix := range []string{"-control", "-diag", "-join", "-channel"} {
+	for _, suffix := range []string{"-control", "-diag", "-join", "-channel", "-memory", "-reload"} {
 		if base, ok := strings.CutSuffix(s, suffix); ok {
 			return "", inputErrorf("", "the app's name must not end in %q: app %q would have units of the same names", suffix, base)
 		}
@@ -99,6 +99,21 @@ func (n Name) DiagSocket() string { return string(n) + "-diag.socket" }
 // ChannelSocket is the unit of the socket to which Node.js instances connect, app-channel.socket.
 func (n Name) ChannelSocket() string { return string(n) + "-channel.socket" }
 
+// MemoryService and MemoryTimer look after the memory of the instances: app-memory.service, app-memory.timer.
+func (n Name) MemoryService() string { return string(n) + "-memory.service" }
+func (n Name) MemoryTimer() string   { return string(n) + "-memory.timer" }
+
+// ReloadService rolls the app when ReloadTimer or ReloadPath says so: app-reload.service, .timer and .path.
+func (n Name) ReloadService() string { return string(n) + "-reload.service" }
+func (n Name) ReloadTimer() string   { return string(n) + "-reload.timer" }
+func (n Name) ReloadPath() string    { return string(n) + "-reload.path" }
+
+// Triggers lists the units that act on the app by themselves while it runs: they start with it, by links in WantsDir,
+// and stop with it. An app has those that its settings ask for.
+func (n Name) Triggers() []string {
+	return []string{n.MemoryTimer(), n.ReloadPath(), n.ReloadTimer()}
+}
+
 // InstanceTemplate is app@.service.
 func (n Name) InstanceTemplate() string { return string(n) + "@.service" }
 
@@ -117,7 +132,18 @@ const ChannelName = "channel"
 // Units lists all unit files that an app can have, sorted; App.Units lists those that it has.
 func (n Name) Units() []string {
 	// In byte order "-" sorts before "." before "@".
-	return []string{n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.Service(), n.Socket(), n.InstanceTemplate(), n.InstanceSocketTemplate()}
+	return []string{n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.MemoryService(), n.MemoryTimer(),
+		n.ReloadPath(), n.ReloadService(), n.ReloadTimer(), n.Service(), n.Socket(), n.InstanceTemplate(), n.InstanceSocketTemplate()}
+}
+
+// Pin is the drop-in that ties instance i to its CPU, relative to the directory of the unit files.
+func (n Name) Pin(i int) string { return n.Instance(i) + ".d/50-unitgen-pin.conf" }
+
+// ParsePin says which instance's Pin the path is; false if it is none.
+func (n Name) ParsePin(path string) (instance int, ok bool) {
+	unit, _ := strings.CutSuffix(path, ".d/50-unitgen-pin.conf")
+	u, ok := n.ParseUnit(unit)
+	return u.Instance, ok && u.Role == RoleInstance && u.Instance > 0 && path == n.Pin(u.Instance)
 }
 
 // ControlPath is the path of the control socket below runtimeDir, which is /run or, for a user's units,

@@ -73,6 +73,18 @@ func Settings(a App) string {
 		line("Parallel", strconv.Itoa(a.Parallel))
 	}
 	timeSpan("SoakSec", a.Soak)
+	timeSpan("RestartDelaySec", a.Restart.Delay)
+	timeSpan("WithinSec", a.Restart.Within)
+	timeSpan("WatchdogSec", a.Restart.Watchdog)
+	for _, key := range restartKeys() {
+		for _, word := range a.Restart.words(key) {
+			line(key, word)
+		}
+	}
+	optional("Weights", joinNumbers(a.Weights))
+	if a.Pin {
+		line("Pin", "yes")
+	}
 	if a.UserUnits {
 		line("UserUnits", "yes")
 	}
@@ -147,7 +159,7 @@ func (a *App) parseLine(line string, seen map[string]struct{}) error {
 		return fmt.Errorf("%s=: %w", key, err)
 	}
 	switch key {
-	case "Listen", "Environment", "EnvironmentFile", "Property":
+	case "Listen", "Environment", "EnvironmentFile", "Property", "Watch":
 	default:
 		if err := once(seen, key); err != nil {
 			return err
@@ -172,7 +184,7 @@ func (a *App) parseLine(line string, seen map[string]struct{}) error {
 
 func timeSetting(key string) bool {
 	switch key {
-	case "DrainTimeoutSec", "StartTimeoutSec", "IdleExitSec", "SlowStartSec", "SoakSec":
+	case "DrainTimeoutSec", "StartTimeoutSec", "IdleExitSec", "SlowStartSec", "SoakSec", "RestartDelaySec", "WithinSec", "WatchdogSec":
 		return true
 	}
 	return false
@@ -197,6 +209,12 @@ func (a *App) parseTime(key, text string) error {
 		a.SlowStart = d
 	case "SoakSec":
 		a.Soak = d
+	case "RestartDelaySec":
+		a.Restart.Delay = d
+	case "WithinSec":
+		a.Restart.Within = d
+	case "WatchdogSec":
+		a.Restart.Watchdog = d
 	}
 	return nil
 }
@@ -241,21 +259,29 @@ func (a *App) parseWord(key, word string) (err error) {
 		if err != nil || a.Parallel < 1 {
 			return fmt.Errorf("%q is not a number of instances", word)
 		}
+	case "Weights":
+		a.Weights, err = ParseWeights(word)
+	case "Pin":
+		a.Pin, err = parseTruth(word)
 	case "UserUnits":
-		truth, ok := boolean(word)
-		if !ok {
-			return fmt.Errorf("%q is neither yes nor no", word)
-		}
-		a.UserUnits = truth
+		a.UserUnits, err = parseTruth(word)
 	case "SystemdVersion":
 		a.SystemdVersion, err = strconv.Atoi(word)
 		if err != nil || a.SystemdVersion < 1 {
 			return fmt.Errorf("%q is not the number of a version", word)
 		}
 	default:
-		return errors.New("unknown key")
+		return a.Restart.parseWord(key, word)
 	}
 	return err
+}
+
+func parseTruth(word string) (bool, error) {
+	truth, ok := boolean(word)
+	if !ok {
+		return false, fmt.Errorf("%q is neither yes nor no", word)
+	}
+	return truth, nil
 }
 
 func notEmpty(word string) (string, error) {

@@ -2,7 +2,6 @@ package app
 
 import (
 	"cmp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +37,8 @@ func (a App) Validate() error {
 		found.add(checkTimeout("--idle-exit=", a.IdleExit))
 	}
 	a.checkRollout(&found)
+	a.checkRestart(&found)
+	a.checkShares(&found)
 	if a.SystemdVersion != 0 && a.SystemdVersion < MinSystemdVersion {
 		found.addf("", "--systemd-version= must be at least %d, got %d", MinSystemdVersion, a.SystemdVersion)
 	}
@@ -181,13 +182,6 @@ func (a App) StartTimeoutOrDefault() time.Duration {
 func (a App) StrategyOrDefault() Strategy { return cmp.Or(a.Strategy, RoundRobin) }
 
 func (a App) systemdVersion() int { return cmp.Or(a.SystemdVersion, MinSystemdVersion) }
-
-// Units lists the unit files of a, sorted.
-func (a App) Units() []string {
-	return slices.DeleteFunc(a.Name.Units(), func(unit string) bool {
-		return unit == a.Name.ChannelSocket() && a.Kind != KindNode
-	})
-}
 
 // Property returns the value of the last property named key, which is the one that counts for a setting with one
 // value; false if there is none.

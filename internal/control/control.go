@@ -63,6 +63,7 @@ const (
 	ErrInvalid         = "org.varlink.service.InvalidParameter"
 	ErrMethodNotFound  = "org.varlink.service.MethodNotFound"
 	ErrUnsupported     = Interface + ".Unsupported"
+	ErrEnding          = Interface + ".Ending" // the shim is about to end: ask the next one
 	ErrListenerRefused = Interface + ".ListenerRefused"
 )
 

@@ -31,22 +31,43 @@ func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath st
 	if strings.Contains(shim.JobType, "restart") {
 		return renew(ctx, conn, name)
 	}
-	return errors.Join(refuse(ctx, controlPath), stopInstances(ctx, conn, name))
+	return errors.Join(stopTriggers(ctx, conn, name), refuse(ctx, controlPath), stopInstances(ctx, conn, name))
 }
 
-// renew restarts the instances that run.
+// stopTriggers keeps timers and watched files from acting on an app that stops. It does not wait: PID 1 stops them at
+// once.
+func stopTriggers(ctx context.Context, conn *systemd.Conn, name app.Name) error {
+	all, err := conn.ListUnitsByPatterns(ctx, name.Triggers()...)
+	if err != nil {
+		return fmt.Errorf("list triggers of %s: %w", name, err)
+	}
+	var errs []error
+	for _, u := range all {
+		if u.ActiveState != "inactive" && u.ActiveState != "failed" {
+			errs = append(errs, conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: u.Name}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// renew restarts the instances that run, and those that have failed, whose start limit is forgiven.
 func renew(ctx context.Context, conn *systemd.Conn, name app.Name) error {
 	units, err := loaded(ctx, conn, name, app.RoleInstance)
 	if err != nil {
 		return err
 	}
 	var jobs []systemd.Job
+	var errs []error
 	for _, u := range units {
-		if u.ActiveState != "inactive" && u.ActiveState != "failed" {
+		if u.ActiveState == "failed" {
+			unit, _ := name.ParseUnit(u.Name)
+			errs = append(errs, conn.ResetFailed(ctx, u.Name), conn.ResetFailed(ctx, name.InstanceSocket(unit.Instance)))
+		}
+		if u.ActiveState != "inactive" {
 			jobs = append(jobs, systemd.Job{Verb: systemd.Restart, Unit: u.Name})
 		}
 	}
-	return conn.Run(ctx, jobs...)
+	return errors.Join(append(errs, conn.Run(ctx, jobs...))...)
 }
 
 // refuse closes the port at once: the kernel refuses new connections from then on, those that wait are still served.
@@ -71,21 +92,24 @@ func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error
 	return conn.Run(ctx, jobs...)
 }
 
-// Cleanup runs after the shim ended, however it did; idle says that it went to sleep by itself.
+// Cleanup runs after the shim ended, however it did, and when the control socket has stopped; idle says that the shim
+// went to sleep by itself.
 //
 // When app.service was told to stop, Cleanup stops what is left of it: the sockets, and the instances if the shim was not
-// ready yet, as PID 1 skips ExecStop= then. When the app is idle the parking listener stays, so that the next
+// ready yet, as PID 1 skips ExecStop= then. Between a crash of the shim and its restart PID 1 runs nothing of its unit on
+// stop, but stops the control socket, which is part of it: app.service is inactive then, and nobody wants it back. When the app is idle the parking listener stays, so that the next
 // connection starts everything. After a crash there is nothing to do.
 func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) error {
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
 		return err
 	}
-	stop := shim.JobType == "stop"
+	gone := shim.JobType == "" && (shim.ActiveState == "inactive" || shim.ActiveState == "failed")
+	stop := shim.JobType == "stop" || gone && !idle
 	if !stop && !idle {
 		return nil
 	}
-	errs := []error{stopInstances(ctx, conn, name)}
+	errs := []error{stopTriggers(ctx, conn, name), stopInstances(ctx, conn, name)}
 	sockets, err := loaded(ctx, conn, name, app.RoleInstanceSocket)
 	errs = append(errs, err)
 	var units []string

@@ -16,6 +16,8 @@ func lastLine(ctx context.Context, u systemd.UnitState) string {
 	if u.InvocationID == "" {
 		return ""
 	}
+	// journald is a step behind; where it cannot be waited for, what it has already must do.
+	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run()
 	out, err := exec.CommandContext(ctx, "journalctl", "--quiet", "--no-pager", "--reverse", "--lines=20", "--output=json",
 		"--output-fields=MESSAGE,SYSLOG_IDENTIFIER", "_SYSTEMD_INVOCATION_ID="+u.InvocationID).Output()
 	if err != nil {

@@ -33,11 +33,14 @@ const DefaultSoak = 3 * time.Second
 // Options are the settings of a rollout.
 type Options struct {
 	App        app.Name
-	Surge      int           // extra instances; SurgeAll for as many as there are
+	Surge      int           // extra instances, at least Parallel unless it is 0; SurgeAll for as many as there are
 	Parallel   int           // instances restarted at a time; zero means 1
 	Soak       time.Duration // how long the extra instances must stay up; zero means DefaultSoak
 	Limit      time.Duration // for one instance, from the start of its drain until it is ready
 	RuntimeDir string        // of the app, below which the numbers of extra instances are noted
+
+	// Steered returns when the balancer gives connections to an instance, which is a moment after PID 1 calls it active.
+	Steered func(ctx context.Context, number int) error
 }
 
 // Rollout is one run. Make one per reload.
@@ -59,6 +62,9 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 	}
 	if o.Soak == 0 {
 		o.Soak = DefaultSoak
+	}
+	if o.Surge > 0 {
+		o.Surge = max(o.Surge, o.Parallel) // or as many as are down at a time would be missing
 	}
 	return &Rollout{
 		options: o, manager: manager, units: units, note: note, log: log,

@@ -14,16 +14,14 @@ import (
 // change starts or restarts instances and waits until each is up in a new invocation. The job mode is fail: a job that
 // somebody else has queued for an instance is not reversed.
 func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) error {
-	before := make(map[int]string)
-	for _, number := range numbers {
-		state, err := r.state(ctx, r.options.App.Instance(number))
-		if err != nil {
-			return err
-		}
-		before[number] = state.InvocationID
-		r.units.Watch(state.Name)
+	before, err := r.invocations(ctx, numbers)
+	if err != nil {
+		return err
 	}
 	for _, number := range numbers {
+		if err := r.forgive(ctx, number); err != nil {
+			return err
+		}
 		err := r.ask(ctx, func(c *systemd.Conn) error {
 			return c.Enqueue(ctx, systemd.Job{Verb: verb, Unit: r.options.App.Instance(number), Mode: systemd.Fail})
 		})
@@ -31,14 +29,58 @@ func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) 
 			return err
 		}
 	}
+	for _, number := range numbers {
+		r.units.Watch(r.options.App.Instance(number))
+	}
 	limit, cancel := context.WithTimeout(ctx, r.options.Limit)
 	defer cancel()
 	for _, number := range numbers {
 		if err := r.awaitUp(limit, number, before[number]); err != nil {
 			return err
 		}
+		if err := r.options.Steered(limit, number); err != nil {
+			return fmt.Errorf("wait for connections to %s: %w", r.options.App.Instance(number), err)
+		}
 	}
 	return nil
+}
+
+// forgive takes back what earlier starts of an instance have left: its start limit, which a rollout must neither hit nor
+// use up, its count of restarts, by which delays grow, and a socket that failed because the limit was hit
+// (socket_trigger_notify in src/core/socket.c).
+func (r *Rollout) forgive(ctx context.Context, number int) error {
+	for _, unit := range []string{r.options.App.Instance(number), r.options.App.InstanceSocket(number)} {
+		if err := r.ask(ctx, func(c *systemd.Conn) error { return c.ResetFailed(ctx, unit) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// invocations reads the present invocation of instances, "" for one that never ran. A unit that is not loaded is not read:
+// PID 1 would load it, and forget it again, for each single property.
+func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]string, error) {
+	before := make(map[int]string)
+	for _, number := range numbers {
+		unit := r.options.App.Instance(number)
+		var loaded []systemd.UnitStatus
+		err := r.ask(ctx, func(c *systemd.Conn) (err error) {
+			loaded, err = c.ListUnitsByPatterns(ctx, unit)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(loaded) == 0 {
+			continue
+		}
+		state, err := r.state(ctx, unit)
+		if err != nil {
+			return nil, err
+		}
+		before[number] = state.InvocationID
+	}
+	return before, nil
 }
 
 // awaitUp waits until an instance is active in another invocation than before. Events say when to look; what is true is
@@ -54,10 +96,22 @@ func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error 
 			r.fresh[number] = u.InvocationID
 			return nil
 		case u.InvocationID != before && failed(u):
+			if same, err := r.still(ctx, u); err != nil || !same {
+				continue
+			}
 			return r.failure(ctx, u, "did not get ready")
 		case u.ActiveState == "inactive" && u.JobType == "":
 			// Between the halves of a restart an instance is inactive too, but has a job.
+			if same, err := r.still(ctx, u); err != nil || !same {
+				continue
+			}
 			return fmt.Errorf("%s was stopped during the rollout", unit)
+		case u.ActiveState == "failed" && u.JobType == "":
+			// Not even a process of it was started: its socket could not be opened, or its start limit was hit.
+			if same, err := r.still(ctx, u); err != nil || !same {
+				continue
+			}
+			return r.failure(ctx, u, "could not be started")
 		}
 		if err := r.next(ctx); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
@@ -103,6 +157,9 @@ func (r *Rollout) freshUp(ctx context.Context) error {
 			return err
 		}
 		if u.InvocationID != invocation || u.ActiveState != "active" && u.ActiveState != "reloading" {
+			if u, err = r.state(ctx, u.Name); err != nil {
+				return err
+			}
 			return r.failure(ctx, u, "was ready and then ended")
 		}
 	}
@@ -143,6 +200,13 @@ func (r *Rollout) state(ctx context.Context, unit string) (u systemd.UnitState, 
 		return err
 	})
 	return u, err
+}
+
+// still says whether a unit reads the same again. PID 1 answers property by property, so what it says in the middle of a
+// change fits together with neither side of it: nobody is to be judged by that.
+func (r *Rollout) still(ctx context.Context, u systemd.UnitState) (bool, error) {
+	now, err := r.state(ctx, u.Name)
+	return now == u, err
 }
 
 // How often a question to PID 1 is repeated when the connection breaks: it goes away for some 100 ms in daemon-reexec.
@@ -186,11 +250,18 @@ func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 	var services, sockets []systemd.Job
 	for _, number := range extra {
 		delete(r.fresh, number)
+		r.units.Forget(r.options.App.Instance(number))
 		services = append(services, systemd.Job{Verb: systemd.Stop, Unit: r.options.App.Instance(number)})
 		sockets = append(sockets, systemd.Job{Verb: systemd.Stop, Unit: r.options.App.InstanceSocket(number)})
 	}
 	for _, jobs := range [][]systemd.Job{services, sockets} {
 		if err := r.ask(ctx, func(c *systemd.Conn) error { return c.Run(ctx, jobs...) }); err != nil {
+			return fmt.Errorf("remove extra instances: %w", err)
+		}
+	}
+	// Many programs end with a status other than 0 on SIGTERM: what is gone must not stay in sight as failed.
+	for _, number := range extra {
+		if err := r.forgive(ctx, number); err != nil {
 			return fmt.Errorf("remove extra instances: %w", err)
 		}
 	}

@@ -159,7 +159,7 @@ func (s *Shim) adopt(a *address, stored map[string][]int) (*steer.Group, error) 
 func (s *Shim) readopt(number int, fds []int) {
 	found, err := s.match(fds)
 	if err == nil {
-		err = s.pool.Add(number, 0)
+		err = s.pool.Add(number, s.options.weight(number))
 	}
 	if err != nil {
 		s.log.Warn("adopt listeners, ignoring", "instance", number, "error", err)

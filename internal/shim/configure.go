@@ -3,9 +3,11 @@ package shim
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/steer"
 )
@@ -18,6 +20,7 @@ type Settings struct {
 	StartTimeout time.Duration `json:"startTimeoutNSec"`
 	IdleExit     time.Duration `json:"idleExitNSec"`
 	SlowStart    time.Duration `json:"slowStartNSec"`
+	Weights      []int         `json:"weights"`
 }
 
 // configure answers method Configure with Settings.
@@ -31,7 +34,13 @@ func (s *Shim) configure(ctx context.Context, r *control.Request) error {
 
 // apply takes over settings, all or none.
 func (s *Shim) apply(n Settings) error {
+	if err := checkWeights(n.Weights); err != nil {
+		return err
+	}
 	if err := s.changeStrategy(n.Strategy); err != nil {
+		return err
+	}
+	if err := s.weigh(n.Weights); err != nil {
 		return err
 	}
 	if n.SlowStart != s.options.SlowStart {
@@ -43,9 +52,10 @@ func (s *Shim) apply(n Settings) error {
 	was := s.options
 	s.options.DrainTimeout, s.options.StartTimeout = n.DrainTimeout, n.StartTimeout
 	s.options.IdleExit, s.options.SlowStart, s.options.Strategy = n.IdleExit, n.SlowStart, n.Strategy
-	if s.options != was {
+	s.options.Weights = n.Weights
+	if !reflect.DeepEqual(s.options, was) {
 		s.log.Info("settings changed", "strategy", string(n.Strategy), "drain_timeout", n.DrainTimeout.String(),
-			"idle_exit", n.IdleExit.String(), "slow_start", n.SlowStart.String())
+			"idle_exit", n.IdleExit.String(), "slow_start", n.SlowStart.String(), "weights", fmt.Sprint(n.Weights))
 	}
 	return nil
 }
@@ -70,6 +80,26 @@ func (s *Shim) changeStrategy(to app.Strategy) error {
 		}
 	}
 	s.strategy = to
+	return nil
+}
+
+func checkWeights(weights []int) error {
+	for _, w := range weights {
+		if w < balance.MinWeight || w > balance.MaxWeight {
+			return &control.Error{Name: control.ErrUnsupported, Reason: fmt.Sprintf("weight must be between %d and %d, got %d",
+				balance.MinWeight, balance.MaxWeight, w)}
+		}
+	}
+	return nil
+}
+
+// weigh gives every instance its share of weights; the ring follows when the loop settles.
+func (s *Shim) weigh(weights []int) error {
+	for number := range s.instances {
+		if err := s.pool.Weigh(number, Options{Weights: weights}.weight(number)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

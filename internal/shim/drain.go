@@ -2,12 +2,12 @@ package shim
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/internal/systemd"
 )
 
 // drainHold is how long a drained instance stays off the ring without a word from PID 1. Its stop has begun before the
@@ -50,7 +50,7 @@ func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 	}
 	var d *drainWait
 	if !s.do(ctx, func() { d = s.beginDrain(p.Instance) }) {
-		return nil, ctx.Err()
+		return nil, errEnded
 	}
 	if d == nil {
 		return nil, &control.Error{Name: control.ErrNoSuchInstance, Reason: "no such instance"}
@@ -65,7 +65,7 @@ func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 	case result := <-d.done:
 		return result, nil
 	case <-ctx.Done():
-		return nil, errors.New("drain ended: the client or the shim went away")
+		return nil, errEnded
 	}
 }
 
@@ -156,12 +156,26 @@ func (s *Shim) forgetDrain(d *drainWait) {
 	s.move(in)
 }
 
-// endHolds lets instances back on the ring whose drain was not followed by a stop.
+// endHolds lets instances back on the ring whose drain was not followed by a stop. PID 1 is asked for that: on a busy
+// machine its signals come late, and what waits at the listener of an extra instance that has stopped is reset when PID 1
+// stops its socket (flush_ports in src/core/socket.c).
 func (s *Shim) endHolds(now time.Time) {
 	for _, in := range s.instances {
-		if !in.held.IsZero() && now.After(in.held) {
-			in.held = time.Time{}
-			s.move(in)
+		if in.held.IsZero() || !now.After(in.held) {
+			continue
 		}
+		unit, err := s.ask(s.options.App.Instance(in.number))
+		if err != nil {
+			s.log.Warn("read state of drained instance, it stays off the ring", "instance", in.number, "error", err)
+			in.held = now.Add(drainHold)
+			continue
+		}
+		s.endHold(in, unit)
 	}
+}
+
+func (s *Shim) endHold(in *instance, unit systemd.UnitState) {
+	in.held = time.Time{}
+	s.serviceChanged(in, unit)
+	s.move(in)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // activity is what the shim knows of the app's use. All of it is read from memory shared with the kernel.
@@ -34,12 +36,16 @@ const countInterval = 10 * time.Second
 // failure may be a race with something else that boots, three in a row are the program's own.
 const failuresBeforeReady = 3
 
+// startGrace is what the instances have beyond the start time-out: they begin later than the shim, and each is to say in
+// its own journal what is wrong before the failed start stops it.
+const startGrace = 2 * time.Second
+
 // lookStart fails the start when no instance became ready in time, or when all of them keep failing.
 func (s *Shim) lookStart(now time.Time) error {
 	if s.ready {
 		return nil
 	}
-	if waited := now.Sub(s.started); waited >= s.options.StartTimeout {
+	if waited := now.Sub(s.started); waited >= s.options.StartTimeout+startGrace {
 		return fmt.Errorf("start %s: no instance became ready within %s: %s", s.options.App, s.options.StartTimeout, s.reasons())
 	}
 	for _, in := range s.instances {
@@ -88,11 +94,22 @@ func (s *Shim) lookIdle(now time.Time) error {
 	if s.options.IdleExit == 0 || !s.ready || now.Sub(s.activity.last) < s.options.IdleExit {
 		return nil
 	}
-	if !s.recount(now) || s.activity.open > 0 {
+	if s.changing() || !s.recount(now) || s.activity.open > 0 {
 		s.activity.last = now
 		return nil
 	}
 	return s.sleep(now)
+}
+
+// changing says whether an instance starts or stops: an app whose instances come up, one after another or in a rollout, is
+// not idle yet, and those that come up need the shim.
+func (s *Shim) changing() bool {
+	for _, in := range s.instances {
+		if state := in.state(); state == balance.Starting || state == balance.Draining {
+			return true
+		}
+	}
+	return false
 }
 
 // sleep sends new connections to the parking listener, makes sure that none came in between, and ends the shim.

@@ -63,6 +63,11 @@ func (in *instance) state() balance.State {
 		}
 		return balance.Starting
 	case "deactivating":
+		if in.service.SubState == "stop-post" {
+			// The program has ended, and ExecStopPost= may take its time, such as that of a back-off: what waits in the
+			// queue must not.
+			return balance.Down
+		}
 		return balance.Draining
 	}
 	return balance.Down
@@ -107,6 +112,7 @@ func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 		in.failures++
 	}
 	in.since = time.Now()
+	s.activity.last = in.since // an app that is started, reloaded or mended is not idle
 	in.stall = stall{}
 	in.held = time.Time{}
 	s.forgetNode(in)
@@ -128,14 +134,21 @@ func (s *Shim) move(in *instance) {
 }
 
 // socketGone drops an instance whose socket unit ended. The event may be older than a listener that has joined since, so
-// PID 1 is asked what is true now.
+// PID 1 is asked what is true now: by a list, as asking for a property of a unit that is gone would load it again.
 func (s *Shim) socketGone(in *instance) {
-	now, err := s.ask(s.options.App.InstanceSocket(in.number))
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	var loaded []systemd.UnitStatus
+	conn, err := systemd.Dial(ctx, s.manager)
+	if err == nil {
+		defer conn.Close()
+		loaded, err = conn.ListUnitsByPatterns(ctx, s.options.App.InstanceSocket(in.number))
+	}
 	if err != nil {
 		s.log.Warn("read state of socket, ignoring", "instance", in.number, "error", err)
 		return
 	}
-	if now.ActiveState == "inactive" || now.ActiveState == "failed" {
+	if len(loaded) == 0 || loaded[0].ActiveState == "inactive" || loaded[0].ActiveState == "failed" {
 		s.drop(in)
 	}
 }
@@ -201,7 +214,7 @@ func (s *Shim) join(number int, fds []int) error {
 	in := s.instances[number]
 	if in == nil {
 		in = newInstance(number)
-		if err := s.pool.Add(number, 0); err != nil {
+		if err := s.pool.Add(number, s.options.weight(number)); err != nil {
 			closeAll(fds)
 			return err
 		}

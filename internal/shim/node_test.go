@@ -314,3 +314,20 @@ func TestStrangerGetsNoChannel(t *testing.T) {
 		t.Errorf("the stranger was greeted with %+v, %v", g, err)
 	}
 }
+
+func TestAppIsNotIdleWhileInstancesStart(t *testing.T) {
+	b := newBench(t, Options{IdleExit: time.Second})
+	b.up(1)
+	b.up(2)
+	if b.changing() {
+		t.Error("instances are said to start, and are up")
+	}
+	b.service(2, "activating", "start-post")
+	if !b.changing() {
+		t.Error("instance 2 starts, and the app may sleep")
+	}
+	b.service(2, "activating", "auto-restart")
+	if b.changing() {
+		t.Error("an instance that waits for its restart keeps the app awake")
+	}
+}

@@ -44,7 +44,7 @@ func (s *Shim) probe(ctx context.Context, r *control.Request) (any, error) {
 	select {
 	case <-s.prober.free:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, errEnded
 	}
 	defer func() { s.prober.free <- struct{}{} }()
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
@@ -104,7 +104,7 @@ func (s *Shim) accepted(ctx context.Context, r *control.Request) (any, error) {
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, errEnded
 		}
 	}
 }

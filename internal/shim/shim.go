@@ -32,6 +32,15 @@ type Options struct {
 	StartTimeout time.Duration // how long the first instance may take; then Run fails
 	IdleExit     time.Duration // zero: never
 	SlowStart    time.Duration // zero: an instance that came back has its whole share at once
+	Weights      []int         // shares of new connections by instance number, from 1 on; those after the list have 1
+}
+
+// weight is the share of instance number.
+func (o Options) weight(number int) int {
+	if number < 1 || number > len(o.Weights) {
+		return balance.MinWeight
+	}
+	return o.Weights[number-1]
 }
 
 // ErrIdle is Run's result when the app was idle for Options.IdleExit. New connections are on their way to the parking
@@ -69,6 +78,7 @@ type Shim struct {
 	channels map[int]*nodecluster.Channel // adopted; Run speaks on them
 	tick     *time.Timer                  // the next look at queues, drains and idleness
 	requests chan func()
+	ended    chan struct{} // closed when Run has ended: nobody takes requests any more
 }
 
 // New takes over what PID 1 passed. It attaches to the listeners of inherited at once, so new connections are steered
@@ -85,6 +95,7 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		drains:         make(map[*drainWait]bool),
 		parkingWatched: true,
 		requests:       make(chan func()),
+		ended:          make(chan struct{}),
 		prober:         newProber(),
 		nodes:          nodes{listener: inherited.Channels, tickets: make(nodecluster.Tickets), changed: make(chan struct{})},
 		kernel:         steer.SelfTest(),
@@ -107,6 +118,7 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 // Run balances until ctx ends, which leaves the ring as it is: the kernel steers on and the next shim adopts it. It fails
 // when no instance became ready in time, and returns ErrIdle when the app may sleep.
 func (s *Shim) Run(ctx context.Context) (err error) {
+	defer close(s.ended)
 	defer func() { err = errors.Join(err, s.counter.close()) }()
 	ctx, cancel := context.WithCancel(ctx)
 	conversed := make(chan error, 1)
@@ -155,7 +167,7 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 	}
 }
 
-// do runs f on the goroutine that owns the state and returns when it has, false if ctx ended first.
+// do runs f on the goroutine that owns the state and returns when it has; false if ctx or Run ended first.
 func (s *Shim) do(ctx context.Context, f func()) bool {
 	done := make(chan struct{})
 	select {
@@ -163,6 +175,8 @@ func (s *Shim) do(ctx context.Context, f func()) bool {
 		<-done
 		return true
 	case <-ctx.Done():
+		return false
+	case <-s.ended:
 		return false
 	}
 }

@@ -317,7 +317,7 @@ func TestStartFailsWhenEveryInstanceKeepsFailing(t *testing.T) {
 
 func TestStartFailsWhenNothingIsReadyInTime(t *testing.T) {
 	b := newBench(t, Options{StartTimeout: time.Second})
-	err := b.lookStart(b.started.Add(time.Second))
+	err := b.lookStart(b.started.Add(time.Second + startGrace))
 	if err == nil || !strings.Contains(err.Error(), "no instance is enabled (systemctl enable app@1.service)") {
 		t.Errorf("error %v, want the command that enables an instance", err)
 	}
@@ -344,6 +344,9 @@ func TestDrainTakesOffTheRingAtOnceAndEndsByTimeOut(t *testing.T) {
 	b.settled()
 	want(t, "drained, not yet stopped", b.connect(4), map[int]int{2: 4})
 	b.endHolds(time.Now().Add(2 * drainHold))
+	b.settled()
+	want(t, "drained, and no word from systemd", b.connect(4), map[int]int{2: 4})
+	b.endHold(b.instances[1], b.instances[1].service)
 	b.settled()
 	want(t, "drained and never stopped", b.connect(4), map[int]int{1: 2, 2: 2})
 }
@@ -394,10 +397,14 @@ func TestStatesFollowPID1(t *testing.T) {
 }
 
 func TestRequestsEndWithTheirContext(t *testing.T) {
-	s := &Shim{requests: make(chan func())}
+	s := &Shim{requests: make(chan func()), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if s.do(ctx, func() { t.Error("ran") }) {
 		t.Error("a request was run that nobody waits for")
+	}
+	close(s.ended)
+	if s.do(t.Context(), func() { t.Error("ran") }) {
+		t.Error("a request was run though nobody owns the state any more")
 	}
 }

@@ -58,6 +58,8 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		return s.accepted(ctx, r)
 	case "Listening":
 		return s.listening(ctx, r)
+	case "Steered":
+		return struct{}{}, s.steeredTo(ctx, r)
 	case "Configure":
 		return struct{}{}, s.configure(ctx, r)
 	case "Note":
@@ -74,11 +76,14 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 // Handler is what a control.Server for this shim runs.
 func (s *Shim) Handler() control.Handler { return s.handle }
 
-// run1 runs f where the state is and returns its error, or that of ctx.
+// errEnded is what a client is told whose request came when the shim was about to end, or who was about to leave.
+var errEnded = &control.Error{Name: control.ErrEnding, Reason: "the shim ends, or the client has left"}
+
+// run1 runs f where the state is and returns its error.
 func (s *Shim) run1(ctx context.Context, f func() error) error {
 	var err error
 	if !s.do(ctx, func() { err = f() }) {
-		return ctx.Err()
+		return errEnded
 	}
 	return err
 }
@@ -96,7 +101,7 @@ func (s *Shim) handleJoin(ctx context.Context, r *control.Request) (any, error) 
 	if !taken {
 		closeAll(r.FDs)
 	}
-	if err != nil {
+	if err != nil && taken {
 		err = &control.Error{Name: control.ErrListenerRefused, Reason: err.Error()}
 	}
 	return struct{}{}, err

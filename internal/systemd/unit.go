@@ -30,6 +30,7 @@ type UnitState struct {
 
 	// What the manager sends no signals for: read by Conn.Unit, zero in what a Watcher reports.
 	UnitFileState    string // enabled, disabled, static, ...
+	InactiveExit     int64  // when it last began to start, µs since 1970; an automatic restart begins with its delay
 	NeedDaemonReload bool
 	ControlGroup     string
 	JobType          string // start, stop, restart, ... of the job that waits or runs; empty for none
@@ -94,7 +95,7 @@ func watchedProperties(iface string) []string {
 func silentProperties(iface string) []string {
 	switch iface {
 	case unitIf:
-		return []string{"UnitFileState", "NeedDaemonReload", "Job"}
+		return []string{"UnitFileState", "InactiveExitTimestamp", "NeedDaemonReload", "Job"}
 	case busName + ".Service", busName + ".Socket":
 		return []string{"ControlGroup"}
 	}
@@ -193,6 +194,8 @@ func (s *UnitState) apply(values map[string]dbus.Variant) {
 				s.ActiveEnter = int64(value)
 			case "StateChangeTimestamp":
 				s.StateChange = int64(value)
+			case "InactiveExitTimestamp":
+				s.InactiveExit = int64(value)
 			}
 		case []byte:
 			if name == "InvocationID" {

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"strconv"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// Limits of questions to others: a shim answers within milliseconds, and status must not wait for one that is stopped.
+const (
+	shimTimeout    = 2 * time.Second
+	analyzeTimeout = 5 * time.Second
+)
+
+// askShim asks the shim for its status. The socket is root's: for others it is an error.
+func askShim(ctx context.Context, controlPath string) (json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, shimTimeout)
+	defer cancel()
+	client, err := control.Dial(ctx, controlPath)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	var answer json.RawMessage
+	return answer, client.Call(ctx, "Status", struct{}{}, &answer)
+}
+
+// shimStatus is what status prints of the shim's answer.
+type shimStatus struct {
+	Path      string `json:"path"`
+	Reason    string `json:"reason"`
+	Strategy  string `json:"strategy"`
+	Instances []struct {
+		Instance    int    `json:"instance"`
+		State       string `json:"state"`
+		Connections int    `json:"connections"` // -1 if they cannot be counted
+		Queued      int    `json:"queued"`
+		Steered     uint64 `json:"steered"`
+	} `json:"instances"`
+}
+
+// fromShim reads the shim's answer; nil if there is none, as for all but root.
+func (s *shown) fromShim() *shimStatus {
+	var answer shimStatus
+	if s.Shim == nil || json.Unmarshal(s.Shim, &answer) != nil {
+		return nil
+	}
+	return &answer
+}
+
+// counts are the cells of an instance: empty, so that the columns vanish, where the shim was not asked. Where the shim
+// knows more of the state than PID 1, it is the shim's.
+func (a *shimStatus) counts(i shownInstance) (conns, queued, steered, state string) {
+	state = i.State
+	if a == nil {
+		return "", "", "", state
+	}
+	for _, in := range a.Instances {
+		if in.Instance != i.number {
+			continue
+		}
+		if in.State == "stuck" || in.State == "draining" {
+			state = in.State
+		}
+		steered = strconv.FormatUint(in.Steered, 10)
+		if in.Connections < 0 {
+			return "", "", steered, state
+		}
+		return strconv.Itoa(in.Connections), strconv.Itoa(in.Queued), steered, state
+	}
+	return "", "", "", state
+}
+
+// describe says which path runs and why, and the strategy in force beside the one that was asked for.
+func (a *shimStatus) describe(s *shown) (path, strategy string) {
+	path, strategy = string(s.Path), string(s.Strategy)
+	if a == nil {
+		return path, strategy
+	}
+	if a.Path != "" && a.Reason != "" {
+		path = a.Path + " (" + a.Reason + ")"
+	}
+	if a.Strategy != "" && a.Strategy != strategy {
+		strategy = a.Strategy + " (settings: " + strategy + ")"
+	}
+	return path, strategy
+}
+
+// isCalendar asks systemd-analyze, which alone knows the grammar. A machine without it can write units all the same.
+func isCalendar(text string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), analyzeTimeout)
+	defer cancel()
+	var exit *exec.ExitError
+	return !errors.As(exec.CommandContext(ctx, "systemd-analyze", "calendar", "--", text).Run(), &exit)
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// effect is what a running app needs before a change to its files counts, as a verb of systemctl.
+type effect string
+
+const (
+	effectNone    effect = ""        // daemon-reload was enough, or what unitgen did beside it
+	effectReload  effect = "reload"  // a rollout: new instances, and the shim takes over its options
+	effectRestart effect = "restart" // a new process for the shim
+)
+
+// effect says what the changes of p need: the most that one of them does.
+func (p *plan) effect(s site) effect {
+	if p.was == nil {
+		return effectNone
+	}
+	most := effectNone
+	for _, c := range p.changes {
+		if c.target != "" {
+			continue
+		}
+		switch e := p.effectOf(s, c); {
+		case e == effectRestart:
+			return e
+		case e == effectReload:
+			most = e
+		}
+	}
+	return most
+}
+
+func (p *plan) effectOf(s site, c change) effect {
+	name := p.app.Name
+	old := p.text(s, c.path)
+	file, err := filepath.Rel(s.dir, c.path)
+	_, pin := name.ParsePin(file)
+	switch {
+	case err != nil:
+		return effectNone
+	case pin:
+		return effectReload
+	case file == name.InstanceTemplate():
+		if held(old) != held(c.text) || setting(old, "ExecStart") != setting(c.text, "ExecStart") {
+			return effectReload
+		}
+		return effectNone
+	case file == name.Service():
+		return p.shimEffect(old, c.text)
+	case old == "" || isTrigger(name, file):
+		return effectNone
+	case c.text == "": // links, of instances that scale starts and stops
+		return effectNone
+	}
+	return effectRestart
+}
+
+// isTrigger knows the units beside the app's own, which armTriggers starts anew.
+func isTrigger(name app.Name, file string) bool {
+	switch file {
+	case name.MemoryService(), name.MemoryTimer(), name.ReloadService(), name.ReloadTimer(), name.ReloadPath():
+		return true
+	}
+	return false
+}
+
+// shimEffect compares two texts of app.service. The shim takes over its options in a rollout, all but those that need
+// privileges which a running process cannot get.
+func (p *plan) shimEffect(old, text string) effect {
+	oldOptions, newOptions := setting(old, "ExecStart"), setting(text, "ExecStart")
+	oldProgram, _, _ := strings.Cut(oldOptions, " ")
+	newProgram, _, _ := strings.Cut(newOptions, " ")
+	// A capability that is no longer needed can wait for the next restart.
+	needs := strings.Fields(setting(text, "AmbientCapabilities"))
+	had := strings.Fields(setting(old, "AmbientCapabilities"))
+	gains := slices.ContainsFunc(needs, func(c string) bool { return !slices.Contains(had, c) })
+	switch {
+	case held(old) != held(text), oldProgram != newProgram, gains:
+		return effectRestart
+	case oldOptions != newOptions:
+		return effectReload
+	}
+	return effectNone
+}
+
+// held are the lines of a service that its running process keeps until it is started anew, but for its command and its
+// capabilities, which the callers compare. What else is left out PID 1 reads when it needs it, and what section
+// [X-Unitgen] says is written out elsewhere too.
+func held(text string) string {
+	text, _, _ = strings.Cut(text, "\n["+app.SettingsSection+"]\n")
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		key, _, _ := strings.Cut(line, "=")
+		switch key {
+		case "Description", "Documentation", "ExecReload", "ExecStop", "ExecStopPost", "TimeoutStartSec", "TimeoutStopSec", "Restart",
+			"RestartSec", "RestartSteps", "RestartMaxDelaySec", "RestartPreventExitStatus", "SuccessExitStatus",
+			"StartLimitIntervalSec", "StartLimitBurst", "WantedBy", "Also", "ExecStart",
+			"AmbientCapabilities", "CapabilityBoundingSet":
+			continue
+		}
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
+
+// setting is the value of the first line KEY=VALUE.
+func setting(text, key string) string {
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, key+"="); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

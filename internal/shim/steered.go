@@ -1,0 +1,40 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// steeredTo answers method Steered when an instance takes connections: whoever is to stop another one next waits for it.
+func (s *Shim) steeredTo(ctx context.Context, r *control.Request) error {
+	var p struct {
+		Instance int `json:"instance"`
+	}
+	if err := r.Decode(&p); err != nil {
+		return err
+	}
+	look := time.NewTicker(acceptLook)
+	defer look.Stop()
+	for {
+		up := false
+		err := s.run1(ctx, func() error {
+			b, ok := s.pool.Backend(p.Instance)
+			if !ok {
+				return &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", p.Instance)}
+			}
+			up = b.InRing()
+			return nil
+		})
+		if up || err != nil {
+			return err
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

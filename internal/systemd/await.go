@@ -1,0 +1,66 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// AwaitStop returns nil when a job waits or runs that is to stop unit, for good or to start it again: at once if there is
+// one, else when one is queued, by whomever. A job that is new but only to start unit counts too. It returns ctx's error
+// when that ends before.
+func (c *Conn) AwaitStop(ctx context.Context, unit string) error {
+	signals := c.signals()
+	defer c.bus.RemoveSignal(signals)
+	rules := [][]dbus.MatchOption{
+		{dbus.WithMatchSender(busName), dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("JobNew")},
+		// A job that runs may be turned into another one: start becomes restart.
+		{dbus.WithMatchSender(busName), dbus.WithMatchPathNamespace(managerPath + "/job")},
+	}
+	for _, rule := range rules {
+		if err := c.addMatch(ctx, rule...); err != nil {
+			return fmt.Errorf("follow jobs: %w", err)
+		}
+	}
+	// Without it the manager sends nothing to the bus; it ends with the connection.
+	if err := c.call(ctx, "Subscribe", nil); err != nil && !isDBusError(err, busName+".AlreadySubscribed") {
+		return fmt.Errorf("subscribe to systemd: %w", err)
+	}
+	for {
+		state, err := c.Unit(ctx, unit)
+		if err != nil {
+			return err
+		}
+		if state.JobType != "" && state.JobType != "start" {
+			return nil
+		}
+		isNew, err := c.nextJob(ctx, unit, signals)
+		if isNew || err != nil {
+			return err
+		}
+	}
+}
+
+// nextJob waits for a signal about a job; true if it is that of a new job of unit.
+func (c *Conn) nextJob(ctx context.Context, unit string, signals <-chan *dbus.Signal) (bool, error) {
+	for {
+		select {
+		case sig, ok := <-signals:
+			if !ok {
+				return false, errConnectionLost
+			}
+			if name, _ := body[string](sig, 2); sig.Name == managerIf+".JobNew" && name == unit {
+				return true, nil
+			}
+			if strings.HasPrefix(string(sig.Path), string(managerPath)+"/job/") {
+				return false, nil
+			}
+		case <-c.bus.Context().Done():
+			return false, errConnectionLost
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}

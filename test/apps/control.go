@@ -1,0 +1,84 @@
+package apps
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/shim"
+)
+
+// Status asks the shim on its control socket.
+func (a *App) Status() shim.Status {
+	a.T.Helper()
+	status, err := a.status()
+	if err != nil {
+		a.T.Fatalf("ask shim for its status: %v", err)
+	}
+	return status
+}
+
+func (a *App) status() (status shim.Status, err error) {
+	conn, err := a.DialContext(a.T.Context(), "unix", "/run/unitgen/"+a.Name+"/control")
+	if err != nil {
+		return status, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(Limit)); err != nil {
+		return status, err
+	}
+	if _, err := fmt.Fprintf(conn, "{%q:%q}\x00", "method", control.Interface+".Status"); err != nil {
+		return status, err
+	}
+	message, err := bufio.NewReader(conn).ReadBytes(0)
+	if err != nil {
+		return status, err
+	}
+	var reply control.Reply
+	if err := json.Unmarshal(message[:len(message)-1], &reply); err != nil {
+		return status, err
+	}
+	if reply.Error != "" {
+		return status, fmt.Errorf("%s: %s", reply.Error, reply.Parameters)
+	}
+	return status, json.Unmarshal(reply.Parameters, &status)
+}
+
+// Up is how many instances the shim says are up.
+func Up(s shim.Status) int {
+	n := 0
+	for _, in := range s.Instances {
+		if in.State == "up" {
+			n++
+		}
+	}
+	return n
+}
+
+// Capacity watches how many instances are up until stop is called, which returns the fewest that were seen and of how many
+// looks.
+func (a *App) Capacity() (stop func() (least, looks int)) {
+	end, done := make(chan struct{}), make(chan struct{})
+	least, looks := -1, 0
+	go func() { // ends with stop
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if s, err := a.status(); err == nil {
+				looks++
+				if up := Up(s); least < 0 || up < least {
+					least = up
+				}
+			}
+			select {
+			case <-tick.C:
+			case <-end:
+				return
+			}
+		}
+	}()
+	return func() (int, int) { close(end); <-done; return least, looks }
+}

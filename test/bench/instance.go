@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+)
+
+// serveArg makes the bench program an instance that serves on descriptor 3.
+const serveArg = "serve-on-descriptor-3"
+
+// serve answers every request with the number of the process. It is as little of a web server as the load needs, so that
+// what is measured is what stands before it.
+func serve() error {
+	file := os.NewFile(3, "listener")
+	ln, err := net.FileListener(file)
+	if err != nil {
+		return fmt.Errorf("take listener: %w", err)
+	}
+	file.Close()
+	body := fmt.Sprintf("pid=%d\n", os.Getpid())
+	answer := []byte(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		go answerAll(conn, answer)
+	}
+}
+
+// answerAll answers the requests of one connection, which it closes.
+func answerAll(conn net.Conn, answer []byte) {
+	defer conn.Close()
+	r := bufio.NewReaderSize(conn, 1024)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		if strings.TrimRight(line, "\r\n") != "" {
+			continue // a header; the empty line ends the request
+		}
+		if _, err := conn.Write(answer); err != nil {
+			return
+		}
+	}
+}

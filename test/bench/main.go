@@ -1,0 +1,129 @@
+// Bench compares what stands between clients and four instances: nothing (one instance, direct), the kernel's own
+// SO_REUSEPORT hash, steering, and the proxies HAProxy, nginx and systemd-socket-proxyd where they are installed.
+//
+// All run in one process tree on loopback, in turns, several rounds; what counts is the ratio to "direct" within a round,
+// given as the median with its lowest and highest value. Client, balancer and instances share the machine's cores, so a
+// ratio of throughputs is one of total CPU in disguise; the CPU of the balancer's own processes stands beside it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// instances is how many each target has, but direct and systemd-socket-proxyd, which have one.
+const instances = 4
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == serveArg {
+		if err := serve(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench instance:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	runtime.LockOSThread() // children live as long as the thread that started them: the main one
+	rounds := flag.Int("rounds", 7, "rounds, in each of which every target has its turn")
+	span := flag.Duration("time", 2*time.Second, "time of one turn")
+	clients := flag.Int("clients", 32, "concurrent clients")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx, *rounds, load{span: *span, clients: *clients}); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, rounds int, l load) error {
+	targets, err := startTargets(ctx)
+	defer stopAll(targets)
+	if err != nil {
+		return err
+	}
+	for _, keep := range []bool{false, true} {
+		l.keepAlive = keep
+		samples := make(map[string][]sample)
+		for round := range rounds {
+			order := slices.Clone(targets)
+			if round%2 == 1 {
+				slices.Reverse(order) // A B … B A, so that a drift of the machine's speed favours nobody
+			}
+			for _, t := range order {
+				s, err := measure(ctx, t, l)
+				if err != nil {
+					return fmt.Errorf("measure %s: %w", t.name, err)
+				}
+				samples[t.name] = append(samples[t.name], s)
+			}
+		}
+		report(targets, samples, keep)
+	}
+	return nil
+}
+
+// sample is one turn of one target.
+type sample struct {
+	perSecond float64
+	failed    int
+	cpu       time.Duration // of the balancer's processes, per connection or request
+	spread    [2]int        // fewest and most of an instance
+}
+
+func measure(ctx context.Context, t *target, l load) (sample, error) {
+	before, err := t.cpu()
+	if err != nil {
+		return sample{}, err
+	}
+	r := l.put(ctx, t.address)
+	after, err := t.cpu()
+	if err != nil {
+		return sample{}, err
+	}
+	if ctx.Err() != nil {
+		return sample{}, ctx.Err()
+	}
+	s := sample{perSecond: float64(r.ok) / r.elapsed.Seconds(), failed: r.failed}
+	if r.ok > 0 {
+		s.cpu = (after - before) / time.Duration(r.ok)
+	}
+	s.spread = r.spread()
+	return s, nil
+}
+
+// report prints a table: ratios to the first target, round by round.
+func report(targets []*target, samples map[string][]sample, keepAlive bool) {
+	what := "connections"
+	if keepAlive {
+		what = "requests on kept connections"
+	}
+	base := samples[targets[0].name]
+	fmt.Printf("\n%s, %d rounds\n", what, len(base))
+	fmt.Printf("%-22s %12s %26s %14s %10s %8s\n", "TARGET", "PER SECOND", "RATIO TO DIRECT", "BALANCER CPU", "SPREAD", "FAILED")
+	for _, t := range targets {
+		var rate, ratio, cpu, spread []float64
+		failed := 0
+		for i, s := range samples[t.name] {
+			rate = append(rate, s.perSecond)
+			ratio = append(ratio, s.perSecond/base[i].perSecond)
+			cpu = append(cpu, float64(s.cpu)/1e3)
+			spread = append(spread, float64(s.spread[1]-s.spread[0]))
+			failed += s.failed
+		}
+		fmt.Printf("%-22s %12.0f %10.2f (%.2f to %.2f) %11.2f µs %10.0f %8d\n", t.name, median(rate), median(ratio),
+			slices.Min(ratio), slices.Max(ratio), median(cpu), median(spread), failed)
+	}
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}

@@ -1,0 +1,115 @@
+//go:build integration
+
+// Package generator tests unitgen as its users run it: the real program on a real systemd, from the command line to what
+// PID 1 executes, listens on and leaves behind.
+//
+// What apps do under load is package integration's matter. Here nothing is asserted about speed: all limits on time are
+// there to end a test that hangs.
+package generator
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// limit ends waits that cannot end. It is far above what anything here takes, even on a machine that is busy.
+const limit = 60 * time.Second
+
+// Programs and places in the container.
+const (
+	server = "/usr/local/bin/server"   // examples/go-http
+	echo   = "/usr/local/bin/echoargs" // ./echoargs
+	lbshim = "/usr/lib/unitgen/lbshim"
+	units  = "/etc/systemd/system"
+)
+
+// TestUnitgen runs the tests that share a booted system, each with apps of its own.
+func TestUnitgen(t *testing.T) {
+	programs := build(t)
+	tests := []struct {
+		name string
+		run  func(*testing.T, *system)
+	}{
+		{"LiveArguments", testLiveArguments},
+		{"Scale", testScale},
+		{"Update", testUpdate},
+		{"Listen", testListen},
+		{"ListenIdle", testListenIdle},
+		{"DropIns", testDropIns},
+		{"Foreign", testForeign},
+		{"NowFails", testNowFails},
+		{"Remove", testRemove},
+		{"ReadOnlyVerbs", testReadOnlyVerbs},
+		{"List", testList},
+		{"Output", testOutput},
+		{"AtOnce", testAtOnce},
+		{"Killed", testKilled},
+		{"BadInput", testBadInput},
+		{"BadSettings", testBadSettings},
+		{"BadDisk", testBadDisk},
+		{"NoSystemd", testNoSystemd},
+		{"UserUnits", testUserUnits},
+	}
+	rig.EachSuite(t, func(t *testing.T, suite string) {
+		s := boot(t, suite, programs)
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) { tt.run(t, s) })
+		}
+	})
+}
+
+// system is a booted container with unitgen and the programs of the tests in it.
+type system struct {
+	*rig.Container
+	port int // the last one given to a test
+}
+
+// build builds the programs that apps run, into a folder of the test's.
+func build(t *testing.T) string {
+	t.Helper()
+	root, err := rig.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, source := range map[string]string{server: "./examples/go-http", echo: "./test/generator/echoargs"} {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", filepath.Join(dir, filepath.Base(name)), source)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", cmd.Args, err, out)
+		}
+	}
+	return dir
+}
+
+func boot(t *testing.T, suite, programs string) *system {
+	t.Helper()
+	c := rig.Boot(t, suite, rig.Options{Units: []string{"none"}}) // each app logs its own journal
+	root, err := rig.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{server, echo} {
+		c.MustCopyIn(t, filepath.Join(programs, filepath.Base(name)), name, 0o755)
+	}
+	c.MustCopyIn(t, rig.Bin(t, "unitgen"), "/usr/bin/unitgen", 0o755)
+	c.MustCopyIn(t, rig.Bin(t, "lbshim"), lbshim, 0o755)
+	c.MustCopyIn(t, filepath.Join(root, "packaging/sysusers.d/unitgen.conf"), "/usr/lib/sysusers.d/unitgen.conf", 0o644)
+	c.MustExec(t, "systemd-sysusers")
+	return &system{Container: c, port: 3000}
+}
+
+// newPort returns a port that no other test of this system has.
+func (s *system) newPort() int {
+	s.port++
+	return s.port
+}
+
+func listenOption(port int) string { return fmt.Sprintf("--listen=%d", port) }

@@ -1,0 +1,266 @@
+//go:build integration
+
+package generator
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// testNowFails starts apps that cannot work: unitgen says why and what to look at, and the app can be mended or removed.
+func testNowFails(t *testing.T, s *system) {
+	tests := []struct {
+		name   string
+		args   []string
+		reason string
+	}{
+		{"failing", []string{"--", "/bin/false"}, `exit`},
+		{"unready", []string{"--start-timeout=2s", "--", "/bin/sleep", "infinity"}, `.`},
+		{"userless", []string{"--user=nosuchuser", "--", server}, `.`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			port := s.newPort()
+			s.removeLater(t, tt.name)
+			out := s.run(t, append([]string{"unitgen", tt.name, "--instances=2", "--now", listenOption(port)}, tt.args...)...)
+			said := regexp.MustCompile(`(?m)^unitgen: .*$`).FindAllString(out.Stderr, -1)
+			if out.Status != 1 || len(said) != 2 || !regexp.MustCompile(tt.reason).MatchString(said[0]) ||
+				!strings.HasPrefix(said[1], "unitgen: hint: journalctl -u "+tt.name) {
+				t.Errorf("unitgen --now = %d, says %q; want 1, the reason (%s) and a hint", out.Status, out.Stderr, tt.reason)
+			}
+			t.Logf("says %q", said)
+			hint := strings.TrimPrefix(said[len(said)-1], "unitgen: hint: ")
+			if journal := s.MustExec(t, "sh", "-c", hint+" --no-pager"); !strings.Contains(journal, tt.name+"@1.service") {
+				t.Errorf("the hint shows %.2000s", journal)
+			}
+			s.unitgen(t, tt.name, "--user=", "--start-timeout=", "--now", "--", server)
+			s.awaitUp(t, tt.name, 2)
+			if text := s.get(t, port); !strings.HasPrefix(text, "instance=") {
+				t.Errorf("the mended app answers %q", text)
+			}
+		})
+	}
+}
+
+// testRemove removes apps in every state: nothing of them is left.
+func testRemove(t *testing.T, s *system) {
+	tests := []struct {
+		name  string
+		setup func(name string)
+	}{
+		{"removed-running", func(name string) { s.unitgen(t, name, "--now"); s.awaitUp(t, name, 3) }},
+		{"removed-unstarted", func(string) {}},
+		{"removed-enabled", func(name string) { s.MustExec(t, "systemctl", "enable", name) }},
+		{"removed-idle", func(name string) { s.MustExec(t, "systemctl", "start", name+".socket") }},
+		{"removed-failed", func(name string) {
+			if out := s.run(t, "unitgen", name, "--now", "--", "/bin/false"); out.Status != 1 {
+				t.Errorf("start of an app that fails = %+v", out)
+			}
+			s.run(t, "systemctl", "stop", name+".service")
+		}},
+		{"removed-failing", func(name string) {
+			if out := s.run(t, "unitgen", name, "--now", "--", "/bin/false"); out.Status != 1 {
+				t.Errorf("start of an app that fails = %+v", out)
+			}
+		}},
+		{"removed-extra", func(name string) {
+			s.unitgen(t, name, "--now")
+			s.awaitUp(t, name, 3)
+			s.MustExec(t, "systemctl", "start", name+"@7")
+			s.awaitUp(t, name, 4)
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			port := s.newPort()
+			s.removeLater(t, tt.name)
+			before := s.names(t)
+			s.unitgen(t, tt.name, "--instances=3", listenOption(port), "--", server)
+			tt.setup(tt.name)
+			s.unitgen(t, "remove", tt.name)
+			if after := s.names(t); after != before {
+				t.Errorf("files:\n%s\nbefore\n%s", after, before)
+			}
+			s.checkGone(t, tt.name, port)
+			s.refused(t, 2, []string{`there is no app`}, "remove", tt.name)
+		})
+	}
+}
+
+// names are the names of all unit files, links and directories that an admin or a tool may add to.
+func (s *system) names(t *testing.T) string {
+	t.Helper()
+	return sortLines(s.MustExec(t, "find", units, "/run/systemd/system", "/run/systemd/transient", "/run/unitgen", "-printf", `%p -> %l\n`))
+}
+
+// checkGone checks that PID 1 knows nothing of the app and that nothing listens or runs.
+func (s *system) checkGone(t *testing.T, name string, port int) {
+	t.Helper()
+	patterns := []string{name + ".*", name + "[@-]*"}
+	if list := s.MustExec(t, append([]string{"systemctl", "list-units", "--all", "--plain", "--no-legend"}, patterns...)...); list != "" {
+		t.Errorf("units of %s:\n%s", name, list)
+	}
+	if list := s.run(t, append([]string{"systemctl", "list-unit-files", "--no-legend"}, patterns...)...).Stdout; list != "" {
+		t.Errorf("unit files of %s:\n%s", name, list)
+	}
+	if list := s.listeners(t, port); list != "" {
+		t.Errorf("listeners of %s:\n%s", name, list)
+	}
+	if list := s.MustExec(t, "systemctl", "--failed", "--plain", "--no-legend"); list != "" {
+		t.Errorf("failed units after %s:\n%s", name, list)
+	}
+}
+
+// testReadOnlyVerbs runs all that must not write: not a byte of the disk changes, nor does anything that runs.
+func testReadOnlyVerbs(t *testing.T, s *system) {
+	port := s.newPort()
+	s.removeLater(t, "looked")
+	s.unitgen(t, "looked", "--instances=2", "--now", listenOption(port), "--", server)
+	s.awaitUp(t, "looked", 2)
+	tests := []struct {
+		args   []string
+		status int
+	}{
+		{[]string{"looked", "--dry-run", "--instances=5", "--env=A=1"}, 0},
+		{[]string{"looked", "--dry-run", "--now", listenOption(port + 1000)}, 0},
+		{[]string{"new", "--dry-run", listenOption(port + 1000), "--", server}, 0},
+		{[]string{"looked", "--check", "--instances=5"}, 1},
+		{[]string{"looked", "--check"}, 0},
+		{[]string{"new", "--check", listenOption(port + 1000), "--", server}, 1},
+		{[]string{"scale", "looked", "5", "--check"}, 1},
+		{[]string{"scale", "looked", "5", "--dry-run"}, 0},
+		{[]string{"diff", "looked", "--env=A=1", "--instances=1", "--", "/bin/true"}, 0},
+		{[]string{"diff", "new", listenOption(port + 1000), "--", server}, 0},
+		{[]string{"remove", "looked", "--dry-run"}, 0},
+		{[]string{"list"}, 0},
+		{[]string{"list", "--json=pretty"}, 0},
+		{[]string{"status", "looked"}, 0},
+		{[]string{"status", "looked", "--json=short"}, 0},
+		{[]string{"help"}, 0},
+		{[]string{"--version"}, 0},
+	}
+	all := append(appUnits("looked"), unitsOf("looked", 1, 2)...)
+	running, disk, reloads := s.invocations(t, all...), s.tree(t, "/etc", "/usr/lib/systemd", "/srv"), s.reloads(t)
+	for _, tt := range tests {
+		out := s.run(t, append([]string{"unitgen"}, tt.args...)...)
+		if out.Status != tt.status || tt.status == 0 && out.Stderr != "" {
+			t.Errorf("unitgen %q = %d, %q; want %d", tt.args, out.Status, out.Stderr, tt.status)
+		}
+		if after := s.tree(t, "/etc", "/usr/lib/systemd", "/srv"); after != disk {
+			t.Fatalf("unitgen %q has written:\n%s\nbefore\n%s", tt.args, after, disk)
+		}
+	}
+	if n := s.reloads(t) - reloads; n != 1 { // that of counting
+		t.Errorf("PID 1 was reloaded %d times", n-1)
+	}
+	if after := s.invocations(t, all...); after != running {
+		t.Errorf("units:\n%s\nbefore\n%s", after, running)
+	}
+	// What --dry-run prints is what is written.
+	text := s.unitgen(t, "looked", "--dry-run", "--env=A=1").Stdout
+	s.unitgen(t, "looked", "--env=A=1")
+	file, err := s.ReadFile(units + "/looked@.service")
+	if err != nil || !strings.Contains(text, "\n# "+units+"/looked@.service\n"+string(file)) {
+		t.Errorf("--dry-run printed\n%s\nwritten was (%v)\n%s", text, err, file)
+	}
+	if diff := s.unitgen(t, "diff", "looked").Stdout; diff != "" {
+		t.Errorf("diff of what was just written:\n%s", diff)
+	}
+}
+
+// testList reads list and status of apps in several states, as text and as JSON.
+func testList(t *testing.T, s *system) {
+	up, idle, down := s.newPort(), s.newPort(), s.newPort()
+	for name, port := range map[string]int{"listed-up": up, "listed-idle": idle, "listed-down": down} {
+		s.removeLater(t, name)
+		s.unitgen(t, name, "--instances=2", listenOption(port), "--", server)
+	}
+	s.MustExec(t, "systemctl", "start", "listed-up", "listed-idle.socket")
+	s.awaitUp(t, "listed-up", 2)
+	want := []string{
+		"APP INSTANCES UP LISTEN PATH STATE",
+		fmt.Sprintf("listed-down 2 0 %d steer inactive", down),
+		fmt.Sprintf("listed-idle 2 0 %d steer idle", idle),
+		fmt.Sprintf("listed-up 2 2 %d steer active", up),
+	}
+	if got := words(s.unitgen(t, "list").Stdout); !slices.Equal(got, want) {
+		t.Errorf("list = %q, want %q", got, want)
+	}
+	if got := words(s.unitgen(t, "ls", "--no-legend").Stdout); !slices.Equal(got, want[1:]) {
+		t.Errorf("ls --no-legend = %q, want %q", got, want[1:])
+	}
+	for _, form := range []string{"short", "pretty"} {
+		s.checkListJSON(t, form, up)
+	}
+	s.checkStatus(t, up)
+}
+
+// words are the lines of a table, with one blank between the cells.
+func words(table string) []string {
+	var lines []string
+	for line := range strings.Lines(table) {
+		lines = append(lines, strings.Join(strings.Fields(line), " "))
+	}
+	return lines
+}
+
+func (s *system) checkListJSON(t *testing.T, form string, port int) {
+	t.Helper()
+	var apps []struct {
+		App, Path, State string
+		Instances        int
+		Up               *int
+		Listen           []string
+	}
+	text := s.unitgen(t, "list", "--json="+form).Stdout
+	if err := json.Unmarshal([]byte(text), &apps); err != nil || len(apps) != 3 {
+		t.Errorf("list --json=%s = %s, %v", form, text, err)
+		return
+	}
+	if a := apps[2]; a.App != "listed-up" || a.Path != "steer" || a.State != "active" || a.Instances != 2 || a.Up == nil || *a.Up != 2 ||
+		!slices.Equal(a.Listen, []string{fmt.Sprint(port)}) {
+		t.Errorf("list --json=%s has %+v", form, a)
+	}
+}
+
+// checkStatus compares status with PID 1's own figures, of an app of which one instance is stopped then.
+func (s *system) checkStatus(t *testing.T, port int) {
+	t.Helper()
+	s.MustExec(t, "systemctl", "stop", "listed-up@2")
+	s.MustWait(t, limit, "listed-up.service", func(p rig.Properties) bool { return strings.Contains(p["StatusText"], "1/") })
+	var status struct {
+		App, State, Strategy string
+		Listen               []string
+		Instances            []struct {
+			Instance, State string
+			PID             int
+			Since           *string
+		}
+	}
+	text := s.unitgen(t, "status", "listed-up", "--json=short").Stdout
+	if err := json.Unmarshal([]byte(text), &status); err != nil || len(status.Instances) != 2 {
+		t.Fatalf("status --json = %s, %v", text, err)
+	}
+	one, two := status.Instances[0], status.Instances[1]
+	pid := s.MustShow(t, "listed-up@1.service", "MainPID")
+	if one.Instance != "listed-up@1" || one.State != "up" || fmt.Sprint(one.PID) != pid || one.Since == nil ||
+		two.Instance != "listed-up@2" || two.State != "down" || two.PID != 0 || two.Since != nil {
+		t.Errorf("status --json = %s, want listed-up@1 up with process %s and the other down", text, pid)
+	}
+	lines := words(s.unitgen(t, "status", "listed-up").Stdout)
+	for _, want := range []string{`^listed-up: active since .*, 1/2 instances up$`, fmt.Sprintf(`^Listen: %d Path: steer Strategy: round-robin$`, port),
+		`^INSTANCE STATE PID .*SINCE RESTARTS RESULT$`, `^listed-up@1 up ` + pid + ` `, `^listed-up@2 down [^\d]*0$`} {
+		if !slices.ContainsFunc(lines, regexp.MustCompile(want).MatchString) {
+			t.Errorf("status = %q, want a line like %s", lines, want)
+		}
+	}
+	if rows := s.unitgen(t, "status", "--no-legend", "listed-up").Stdout; strings.Count(rows, "\n") != 2 {
+		t.Errorf("status --no-legend = %q, want a line for each instance", rows)
+	}
+}

@@ -1,0 +1,94 @@
+//go:build integration
+
+package generator
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// testUserUnits runs an app below the manager of a user who lingers: created, scaled, served and removed without root.
+func testUserUnits(t *testing.T, s *system) {
+	const uid = "1234"
+	s.MustExec(t, "useradd", "--create-home", "--uid="+uid, "alice")
+	s.later(t, "userdel", "--force", "--remove", "alice")
+	alice := []string{"setpriv", "--reuid=alice", "--regid=alice", "--init-groups", "--", "env", "HOME=/home/alice", "XDG_RUNTIME_DIR=/run/user/" + uid}
+	port := s.newPort()
+	create := []string{"mine", "--user-units", "--instances=2", "--now", listenOption(port), "--env=A=$x %i \"q\"", "--", server}
+
+	// Before she lingers there is no manager of hers.
+	out := s.run(t, append(append(alice, "unitgen"), create...)...)
+	checkRefusal(t, out, 1, []string{`connect to systemd: `}, create)
+	if want := "hint: loginctl enable-linger alice"; !strings.Contains(out.Stderr, want) {
+		t.Errorf("says %q, want %q", out.Stderr, want)
+	}
+
+	s.MustExec(t, "loginctl", "enable-linger", "alice")
+	s.later(t, "loginctl", "disable-linger", "alice")
+	s.MustWait(t, limit, "user@"+uid+".service", func(p rig.Properties) bool { return p["ActiveState"] == "active" })
+	as := func(argv ...string) string {
+		t.Helper()
+		out := s.run(t, append(alice, argv...)...)
+		if out.Status != 0 {
+			log := s.run(t, append(alice, "journalctl", "--user", "--no-pager", "--lines=40")...)
+			t.Fatalf("as alice, %q = %+v\n%s", argv, out, log.Stdout+s.MustExec(t, "journalctl", "--no-pager", "--lines=60"))
+		}
+		return out.Stdout
+	}
+	system := s.tree(t, units)
+	as(append([]string{"unitgen"}, create...)...)
+	s.checkUserApp(t, as, port, 2)
+	pid := strings.TrimSpace(as("systemctl", "--user", "show", "--value", "--property=MainPID", "mine@1"))
+	if environ := s.MustExec(t, "cat", "/proc/"+pid+"/environ"); !strings.Contains(environ, "\x00A=$x %i \"q\"\x00") {
+		t.Errorf("environment = %q", environ)
+	}
+	load := s.load(port)
+	awaitOK(t, load, 50)
+	as("unitgen", "scale", "mine", "4", "--user-units")
+	s.checkUserApp(t, as, port, 4)
+	awaitOK(t, load, 50)
+	as("unitgen", "scale", "mine", "1", "--user-units")
+	s.checkUserApp(t, as, port, 1)
+	awaitOK(t, load, 50)
+	if r := load.Stop(); r.Failed() > 0 {
+		t.Errorf("load: %s", r)
+	}
+	if now := strings.TrimSpace(as("systemctl", "--user", "show", "--value", "--property=MainPID", "mine@1")); now != pid {
+		t.Errorf("the process of mine@1 is %s after scaling, was %s", now, pid)
+	}
+
+	as("unitgen", "remove", "mine", "--user-units")
+	if left := as("find", "/home/alice/.config", "-name", "*mine*"); left != "" {
+		t.Errorf("left after remove:\n%s", left)
+	}
+	if list := as("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", "mine*"); list != "" {
+		t.Errorf("units after remove:\n%s", list)
+	}
+	if list := s.listeners(t, port); list != "" {
+		t.Errorf("listeners after remove:\n%s", list)
+	}
+	if after := s.tree(t, units); after != system {
+		t.Errorf("the system's units:\n%s\nbefore\n%s", after, system)
+	}
+}
+
+// checkUserApp checks that n instances answer and that list and status say so.
+func (s *system) checkUserApp(t *testing.T, as func(...string) string, port, n int) {
+	t.Helper()
+	list := as("systemctl", "--user", "list-units", "--plain", "--no-legend", "--state=active", "mine@*.service")
+	if strings.Count(list, "\n") != n {
+		t.Errorf("instances:\n%swant %d", list, n)
+	}
+	if text := s.get(t, port); !strings.HasPrefix(text, "instance=") {
+		t.Errorf("the app answers %q", text)
+	}
+	if got := words(as("unitgen", "list", "--user-units", "--no-legend")); len(got) != 1 || got[0] != fmt.Sprintf("mine %d %d %d steer active", n, n, port) {
+		t.Errorf("list = %q, want %d instances", got, n)
+	}
+	if status := as("unitgen", "status", "mine", "--user-units"); !strings.Contains(status, fmt.Sprintf("%d/%d instances up", n, n)) {
+		t.Errorf("status = %s", status)
+	}
+}

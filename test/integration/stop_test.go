@@ -1,0 +1,199 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// testRestartInstance restarts one instance while it has requests in flight and clients with connections that they keep.
+func testRestartInstance(t *testing.T, s *system) {
+	a := startApp(t, s, "restart-one")
+	before := a.pids(4)
+	loads := []*rig.Load{
+		a.load(rig.LoadOptions{}),
+		a.load(rig.LoadOptions{KeepAlive: true}),
+		a.load(rig.LoadOptions{Path: "/slow?ms=400"}),
+	}
+	for range 2 {
+		for _, l := range loads {
+			a.awaitOK(l, 20)
+		}
+		a.systemctl("restart", a.instance(2))
+		a.awaitUp(4)
+	}
+	for _, l := range loads {
+		a.awaitOK(l, 20)
+		r := l.Stop()
+		if a.lossless(r); r.Stale > 0 {
+			t.Errorf("connections were closed under a request: %s", r)
+		}
+	}
+	after := a.pids(4)
+	if after[2] == before[2] {
+		t.Error("the instance was not restarted")
+	}
+	before[2] = after[2]
+	if !maps.Equal(before, after) {
+		t.Errorf("processes = %v, want %v: no other is new", after, before)
+	}
+	a.evenly(a.addr(), after)
+}
+
+// testRestartApp restarts shim and instances under load: all are new, on the same sockets.
+func testRestartApp(t *testing.T, s *system) {
+	a := startApp(t, s, "restart-all")
+	before, shimBefore, inodes := a.pids(4), a.pid(a.shim()), a.inodes()
+	loads := []*rig.Load{
+		a.load(rig.LoadOptions{}),
+		a.load(rig.LoadOptions{KeepAlive: true}),
+		a.load(rig.LoadOptions{Path: "/slow?ms=400"}),
+	}
+	for _, l := range loads {
+		a.awaitOK(l, 20)
+	}
+	a.systemctl("restart", a.name)
+	a.awaitUp(4)
+	for _, l := range loads {
+		a.awaitOK(l, 20)
+		r := l.Stop()
+		if a.lossless(r); r.Stale > 0 {
+			t.Errorf("connections were closed under a request: %s", r)
+		}
+	}
+	after := a.pids(4)
+	for i, pid := range after {
+		if pid == before[i] {
+			t.Errorf("%s was not restarted", a.instance(i))
+		}
+	}
+	if a.pid(a.shim()) == shimBefore {
+		t.Error("the shim was not restarted")
+	}
+	if now := a.inodes(); now != inodes {
+		t.Errorf("listening sockets = %s, before the restart %s", now, inodes)
+	}
+	a.evenly(a.addr(), after)
+}
+
+// testStop stops an app that has a request in flight: that one is answered, new connections are refused meanwhile, and
+// nothing starts the app again.
+func testStop(t *testing.T, s *system) {
+	a := startApp(t, s, "stop")
+	held := a.hold(1)[0]
+	if err := held.send("/slow?ms=3000"); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() { // ends with the answer or the deadline of the connection
+		_, err := held.receive()
+		answered <- err
+	}()
+	stopped := make(chan error, 1)
+	go func() { stopped <- a.Systemctl(t.Context(), "stop", a.name) }()
+	a.awaitRefused()
+	select {
+	case err := <-answered:
+		t.Errorf("the request in flight ended before the port was closed, %v", err)
+	default:
+		if err := <-answered; err != nil {
+			t.Errorf("request in flight at the stop: %v", err)
+		}
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	a.checkStopped()
+}
+
+// testStopWhileStarting stops an app that is not ready yet.
+func testStopWhileStarting(t *testing.T, s *system) {
+	a := newApp(t, s, "stop-early", "--property=ExecStartPre=/bin/sleep 600", "--property=TimeoutStartSec=infinity")
+	a.systemctl("start", "--no-block", a.name)
+	for i := range 4 {
+		a.awaitSub(a.instance(i+1), "start-pre")
+	}
+	a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool { return p["StatusText"] != "" })
+	a.systemctl("stop", a.name)
+	a.checkStopped()
+}
+
+// testStopAfterCrash stops an app whose shim has just been killed, before and while PID 1 starts it again.
+func testStopAfterCrash(t *testing.T, s *system) {
+	for _, state := range []string{"auto-restart", "start", "any"} {
+		t.Run(state, func(t *testing.T) {
+			a := startApp(t, s, "stop-crashed")
+			switch state {
+			case "auto-restart":
+				a.dropIn(a.shim(), "[Service]\nRestartSec=1h\n")
+			case "start":
+				a.dropIn(a.shim(), "[Service]\nExecStartPre=/bin/sleep 600\nTimeoutStartSec=infinity\n")
+				state = "start-pre"
+			}
+			a.signal(a.shim(), "KILL")
+			if state != "any" {
+				a.awaitSub(a.shim(), state)
+			}
+			a.systemctl("stop", a.name)
+			a.checkStopped()
+		})
+	}
+}
+
+// awaitRefused returns when a connection was refused.
+func (a *testApp) awaitRefused() {
+	a.t.Helper()
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
+		conn, err := a.DialContext(a.t.Context(), "tcp", a.addr())
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return
+		}
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		conn.Close()
+	}
+	a.t.Fatal("connections are not refused")
+}
+
+// checkStopped checks that nothing of the app is left, and that a connection does not bring it back.
+func (a *testApp) checkStopped() {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
+	defer cancel()
+	// The sockets' stop jobs are not awaited by "systemctl stop APP": they are ordered after it.
+	for _, unit := range []string{a.name + ".socket", a.name + "-control.socket", a.name + "-diag.socket",
+		a.socket(1), a.socket(2), a.socket(3), a.socket(4)} {
+		if err := a.WaitActive(ctx, unit, "inactive"); err != nil {
+			a.t.Error(err)
+		}
+	}
+	for range 2 { // the second time after a connection
+		states := a.MustExec(a.t, "systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating,deactivating,reloading",
+			a.name+".*", a.name+"[@-]*")
+		if states != "" {
+			a.t.Errorf("units of a stopped app:\n%s", states)
+		}
+		if inodes := a.inodes(); inodes != "" {
+			a.t.Errorf("listening sockets of a stopped app: %s", inodes)
+		}
+		conn, err := a.DialContext(ctx, "tcp", a.addr())
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			a.t.Errorf("connect to a stopped app = %v, want connection refused", err)
+			if err == nil {
+				conn.Close()
+			}
+		}
+	}
+	if text, err := a.Journal(ctx, a.shim()); err != nil || strings.Contains(text, "Failed with result 'timeout'") {
+		a.t.Errorf("journal = %q, %v; want a stop without time-outs", text, err)
+	}
+}

@@ -1,0 +1,110 @@
+//go:build integration
+
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// testLbshimAlone starts lbshim as a curious user would.
+func testLbshimAlone(t *testing.T, s *system) {
+	tests := []struct {
+		args   []string
+		status int
+		words  string
+	}{
+		{[]string{"serve", "app"}, 6, "systemctl start app.service"},
+		{[]string{"join", "app", "1"}, 6, "app"},
+		{[]string{"serve", "no/app"}, 2, "no/app"},
+		{[]string{"serve"}, 2, "lbshim --help"},
+		{[]string{"dance"}, 2, `"dance"`},
+		{nil, 2, "lbshim --help"},
+	}
+	for _, tt := range tests {
+		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
+			out, err := s.Exec(t.Context(), append([]string{lbshim}, tt.args...)...)
+			if err != nil || out.Status != tt.status || out.Stdout != "" {
+				t.Errorf("lbshim %q = %+v, %v; want exit status %d", tt.args, out, err, tt.status)
+			}
+			if strings.Count(out.Stderr, "\n") != 1 || !strings.Contains(out.Stderr, tt.words) {
+				t.Errorf("lbshim %q says %q, want one line with %q", tt.args, out.Stderr, tt.words)
+			}
+		})
+	}
+}
+
+// testControlStrangers tries the control socket as a user who has no business there: with a listener of the app in hand,
+// and past the socket's mode.
+func testControlStrangers(t *testing.T, s *system) {
+	a := startApp(t, s, "strange")
+	before := a.pids(4)
+	for _, mode := range []string{"0600", "0666"} {
+		a.MustExec(t, "chmod", mode, "/run/unitgen/strange/control")
+		a.MustWriteFile(t, "/run/systemd/system/stranger.service", "[Service]\nType=oneshot\nUser=nobody\nSockets="+a.socket(1)+
+			"\nExecStart="+lbshim+" join strange 2\n", 0o644)
+		a.systemctl("daemon-reload")
+		if err := a.Systemctl(t.Context(), "start", "stranger.service"); err == nil {
+			t.Errorf("join by another user succeeds, socket mode %s", mode)
+		}
+	}
+	a.MustExec(t, "rm", "/run/systemd/system/stranger.service")
+	a.awaitUp(4)
+	a.evenly(a.addr(), before)
+}
+
+// testControlGarbage sends the shim what no client of ours would.
+func testControlGarbage(t *testing.T, s *system) {
+	a := startApp(t, s, "garbage")
+	shim, pids := a.pid(a.shim()), a.pids(4)
+	load := a.load(rig.LoadOptions{})
+	tests := []struct{ name, bytes string }{
+		{"nothing", ""},
+		{"no end", `{"method":"io.unitgen.Shim.Status"`},
+		{"not JSON", "GET / HTTP/1.1\r\n\r\n\x00"},
+		{"NUL bytes", strings.Repeat("\x00", 10_000)},
+		{"wrong type", `{"method":17}` + "\x00"},
+		{"unknown method", `{"method":"io.unitgen.Shim.Explode"}` + "\x00"},
+		{"wrong parameters", `{"method":"io.unitgen.Shim.Drain","parameters":{"instance":"all"}}` + "\x00"},
+		{"no such instance", `{"method":"io.unitgen.Shim.Drain","parameters":{"instance":-1}}` + "\x00"},
+		{"join without listener", `{"method":"io.unitgen.Shim.Join","parameters":{"instance":9}}` + "\x00"},
+		{"deep", strings.Repeat("[", 100_000) + "\x00"},
+		{"too long", string(bytes.Repeat([]byte("x"), 3<<20))},
+		{"binary", "\xff\xfe\x80\x00\x01\x00"},
+	}
+	for _, tt := range tests {
+		conn := a.control()
+		_, err := io.WriteString(conn, tt.bytes)
+		// The shim may hang up before it has read all.
+		if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if err := conn.(*net.UnixConn).CloseWrite(); err != nil && !errors.Is(err, syscall.ENOTCONN) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: the shim neither answers nor hangs up: %v", tt.name, err)
+		}
+		conn.Close()
+	}
+	// Clients that say nothing do not keep others out.
+	for range 200 {
+		defer a.control().Close()
+	}
+	if got := len(a.status().Instances); got != 4 {
+		t.Errorf("status has %d instances, want 4", got)
+	}
+	a.awaitOK(load, 100)
+	a.lossless(load.Stop())
+	if a.pid(a.shim()) != shim {
+		t.Error("the shim was restarted")
+	}
+	a.evenly(a.addr(), pids)
+}

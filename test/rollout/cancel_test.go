@@ -1,0 +1,141 @@
+//go:build integration
+
+package rollout
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unitgen/unitgen/test/apps"
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// reloading is a reload that runs beside the test.
+type reloading struct {
+	a    *apps.App
+	done chan error
+}
+
+// startReload returns when the reload has come so far that the status line contains words.
+func startReload(a *apps.App, words string) *reloading {
+	a.T.Helper()
+	r := &reloading{a: a, done: make(chan error, 1)}
+	go func() { r.done <- a.Systemctl(a.T.Context(), "reload", a.Name) }()
+	a.AwaitStatus(words)
+	return r
+}
+
+// testStopInRollout stops an app in the middle: everything stops, and starts again.
+func testStopInRollout(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "stopped", "--soak", "1s")
+	r := startReload(a, "rollout 1/3")
+	a.MustSystemctl("stop", a.Name)
+	if err := <-r.done; err == nil {
+		t.Error("the reload that was cut off has succeeded")
+	}
+	for _, unit := range []string{a.Name + ".socket", a.Instance(1), a.Instance(4), a.Socket(1), a.Socket(4)} {
+		a.MustWait(t, apps.Limit, unit, func(p rig.Properties) bool {
+			return p["ActiveState"] == "inactive" || p["ActiveState"] == "failed"
+		})
+	}
+	a.MustSystemctl("start", a.Name)
+	a.AwaitUp(a.N)
+	healthyReload(a)
+}
+
+// testCancel ends the rollout's process, once so that it can clean up and once so that the next one must.
+func testCancel(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "cancel", "--soak", "1s")
+	load := a.Load(rig.LoadOptions{Rate: 100})
+	for _, signal := range []string{"TERM", "KILL"} {
+		r := startReload(a, "rollout 1/3")
+		a.MustExec(t, "kill", "-s", signal, a.MustShow(t, a.Shim(), "ControlPID"))
+		if err := <-r.done; err == nil {
+			t.Errorf("SIG%s: the reload has succeeded", signal)
+		}
+		if signal == "TERM" {
+			checkUp(a)
+		} else {
+			a.AwaitStatus("4/4 instances up") // the extra one is left for the next rollout
+		}
+		healthyReload(a)
+	}
+	a.Lossless(load.Stop())
+}
+
+// testKillShimInRollout kills the shim in the middle: the next one takes over, and the next reload goes through.
+func testKillShimInRollout(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "headless", "--soak", "1s")
+	load := a.Load(rig.LoadOptions{Rate: 100})
+	for _, words := range []string{"trying the new code", "rollout 1/3"} {
+		r := startReload(a, words)
+		shim := a.PID(a.Shim())
+		a.MustExec(t, "kill", "-s", "KILL", shim)
+		began := time.Now()
+		if err := <-r.done; err == nil {
+			t.Errorf("shim killed at %q: the reload has succeeded", words)
+		}
+		t.Logf("shim killed at %q: reload ended after %s", words, time.Since(began).Round(time.Millisecond))
+		if log := a.Log(a.Shim()); !strings.Contains(log, "the balancer has ended in the middle of the rollout") {
+			t.Errorf("no reason in the journal:\n%s", log)
+		}
+		a.AwaitNew(a.Shim(), shim)
+		checkUp(a)
+		healthyReload(a)
+	}
+	r := load.Stop()
+	a.Lossless(r)
+	t.Logf("load: %s", r)
+}
+
+// testDaemonReload lets PID 1 read its units, and execute itself, anew in the middle: the rollout goes on.
+func testDaemonReload(t *testing.T, s *apps.System) {
+	// The rollout takes longer than a start may: a time-out of PID 1 that begins anew must not end it.
+	a := apps.Start(t, s, "reread", "--soak", "9s", "--start-timeout", "3s")
+	load := a.Load(rig.LoadOptions{Rate: 100})
+	for _, verb := range []string{"daemon-reload", "daemon-reexec"} {
+		before := a.PIDs()
+		r := startReload(a, "rollout 1/3")
+		a.MustSystemctl(verb)
+		// The client of a PID 1 that executes itself loses its connection; what counts is how the rollout ends.
+		if err := <-r.done; err != nil && verb == "daemon-reload" {
+			t.Errorf("%s: %v", verb, err)
+		}
+		a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "active" })
+		if result := a.MustShow(t, a.Shim(), "ReloadResult"); result != "success" {
+			t.Errorf("%s: ReloadResult=%s", verb, result)
+		}
+		for number, pid := range a.PIDs() {
+			if pid == before[number] {
+				t.Errorf("%s: instance %d is not new", verb, number)
+			}
+		}
+		checkNoExtra(a)
+	}
+	a.Lossless(load.Stop())
+}
+
+// checkUp waits until all instances, and no other one, take connections.
+func checkUp(a *apps.App) {
+	a.T.Helper()
+	a.AwaitUp(a.N)
+	a.Serves("pid=")
+}
+
+// healthyReload reloads with success, and checks that nothing of earlier ones is left.
+func healthyReload(a *apps.App) {
+	a.T.Helper()
+	before := a.PIDs()
+	a.Reload()
+	for number, pid := range a.PIDs() {
+		if pid == before[number] {
+			a.T.Errorf("instance %d is not new", number)
+		}
+	}
+	checkNoExtra(a)
+	checkUp(a)
+	if text := a.MustShow(a.T, a.Shim(), "StatusText"); strings.Contains(text, "rollout") {
+		a.T.Errorf("status after a good reload: %q", text)
+	}
+}

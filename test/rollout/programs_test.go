@@ -1,0 +1,246 @@
+//go:build integration
+
+package rollout
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unitgen/unitgen/test/apps"
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// program is a real one, run as its example says.
+type program struct {
+	name    string
+	options []string // of unitgen, beyond those that all have
+	command []string
+	// prepare installs what the program reads for a port; nil: nothing.
+	prepare func(t *testing.T, s *apps.System, port int)
+	// release makes version the one that starts from now on.
+	release func(a *apps.App, version int)
+
+	keepAlive bool // connections serve more than one request
+	slow      bool // /slow?ms=5000 takes that long
+	reloads   int
+	rate      int // of new connections in a second
+}
+
+func programs() []program {
+	env := func(a *apps.App, version int) { a.Unitgen("--env", fmt.Sprintf("APP_VERSION=%d", version)) }
+	return []program{
+		{name: "go", command: []string{apps.Server}, release: env, keepAlive: true, slow: true, reloads: 10, rate: 1000},
+		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1, rate: 50},
+		{
+			name: "gunicorn", options: []string{"--working-directory", apps.WSGI},
+			command: []string{"/usr/bin/gunicorn", "--threads=20", "app:app"},
+			release: env, keepAlive: true, slow: true, reloads: 2, rate: 100,
+		},
+		{
+			name: "uvicorn", options: []string{"--working-directory", apps.ASGI},
+			command: []string{"/usr/bin/uvicorn", "--fd", "3", "app:app"},
+			release: env, keepAlive: true, slow: true, reloads: 2, rate: 100,
+		},
+		{
+			name: "nginx", options: []string{"--env", "NGINX=3;", "-p", "KillSignal=SIGQUIT"},
+			command:   []string{"/usr/sbin/nginx", "-c", "/srv/nginx.conf"},
+			prepare:   func(t *testing.T, s *apps.System, port int) { writeNginx(t, s, port, 1) },
+			release:   func(a *apps.App, version int) { writeNginx(a.T, a.System, a.Port, version) },
+			keepAlive: true, slow: true, reloads: 2, rate: 100,
+		},
+		{name: "c", command: []string{apps.CServer}, reloads: 1, rate: 100},
+		{
+			name: "socat", command: []string{"/usr/bin/socat", "ACCEPT-FD:3,fork", "EXEC:" + apps.Answer},
+			release: env, reloads: 1, rate: 50,
+		},
+	}
+}
+
+// writeNginx installs the example for another port and version.
+func writeNginx(t *testing.T, s *apps.System, port, version int) {
+	t.Helper()
+	root, err := rig.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "examples/nginx/nginx.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := strings.NewReplacer("[::]:3000 ", fmt.Sprintf("[::]:%d ", port), "version=1", fmt.Sprintf("version=%d", version))
+	s.MustWriteFile(t, "/srv/nginx.conf", replace.Replace(string(text)), 0o644)
+}
+
+func programTests(suite string) []test {
+	var tests []test
+	for _, p := range programs() {
+		if p.name == "socat" && suite == "bookworm" {
+			continue // its socat 1.7 has no ACCEPT-FD
+		}
+		tests = append(tests, test{"Program/" + p.name, p.test})
+	}
+	return tests
+}
+
+// start creates the app and starts it, ready by the default check.
+func (p program) start(t *testing.T, s *apps.System, options ...string) *apps.App {
+	t.Helper()
+	port := s.NewPort()
+	if p.prepare != nil {
+		p.prepare(t, s, port)
+	}
+	words := append([]string{"--now"}, p.options...)
+	words = append(append(words, options...), "--")
+	a := apps.NewAt(t, s, port, "web-"+p.name, append(words, p.command...)...)
+	a.AwaitUp(a.N)
+	if check := a.MustShow(t, a.Instance(1), "ExecStartPost"); !strings.Contains(check, "--check=listen") {
+		t.Errorf("ExecStartPost= is %q, want the default check of readiness", check)
+	}
+	return a
+}
+
+// test runs one program through what happens to it in a life.
+func (p program) test(t *testing.T, s *apps.System) {
+	// Keep-alive clients that go on asking hold each drain until its time-out, so it is a short one.
+	a := p.start(t, s, "--drain-timeout", "1s", "--soak", "1s")
+	a.Evenly()
+	load := p.startLoad(a)
+	p.restart(a)
+	p.killShim(a)
+	load.awaitOK(a)
+	load.stop(a, "restart of an instance, kill of the shim")
+	a.Evenly()
+	p.reload(a)
+	a.Evenly()
+}
+
+// loads are the clients of a program: some that make a connection for each request, some that keep theirs.
+type loads []*rig.Load
+
+func (p program) startLoad(a *apps.App) loads {
+	const keepers = 200
+	all := loads{a.Load(rig.LoadOptions{Clients: 16, Rate: p.rate})}
+	if p.keepAlive {
+		all = append(all, a.Load(rig.LoadOptions{KeepAlive: true, Clients: keepers, Rate: keepers / 2}))
+	}
+	all.awaitOK(a)
+	return all
+}
+
+func (l loads) awaitOK(a *apps.App) {
+	a.T.Helper()
+	for _, load := range l {
+		a.AwaitOK(load, 100)
+	}
+}
+
+// stop ends the load and checks that nothing failed.
+func (l loads) stop(a *apps.App, what string) {
+	a.T.Helper()
+	for _, load := range l {
+		r := load.Stop()
+		a.Lossless(r)
+		a.T.Logf("%s: %s", what, r)
+	}
+}
+
+func (p program) restart(a *apps.App) {
+	a.T.Helper()
+	before := a.PIDs()
+	began := time.Now()
+	a.MustSystemctl("restart", a.Instance(2))
+	a.T.Logf("restart of one instance took %s", time.Since(began).Round(time.Millisecond))
+	after := a.PIDs()
+	if after[2] == before[2] {
+		a.T.Error("the instance was not restarted")
+	}
+	before[2] = after[2]
+	if !maps.Equal(before, after) {
+		a.T.Errorf("processes = %v, want %v: no other is new", after, before)
+	}
+	a.AwaitUp(a.N)
+}
+
+func (p program) killShim(a *apps.App) {
+	a.T.Helper()
+	before, shim := a.PIDs(), a.PID(a.Shim())
+	a.MustExec(a.T, "kill", "-s", "KILL", shim)
+	a.AwaitNew(a.Shim(), shim)
+	a.AwaitUp(a.N)
+	if after := a.PIDs(); !maps.Equal(before, after) {
+		a.T.Errorf("processes = %v, before the kill of the shim %v", after, before)
+	}
+}
+
+// reload puts versions live under load, the first one while requests of 5 s are in flight.
+func (p program) reload(a *apps.App) {
+	a.T.Helper()
+	for i := range p.reloads {
+		if i == 1 {
+			p.rate = min(p.rate, 200) // machines that run tests are shared
+		}
+		load := p.startLoad(a)
+		var flying []*apps.Held
+		if p.slow && i == 0 {
+			flying = a.Hold(2 * a.N)
+			send(a, flying, "/slow?ms=5000")
+		}
+		before := a.PIDs()
+		if p.release != nil {
+			p.release(a, 2+i)
+		}
+		began := time.Now()
+		a.Reload()
+		took := time.Since(began).Round(time.Millisecond)
+		load.awaitOK(a)
+		load.stop(a, fmt.Sprintf("reload %d of %s", i+1, took))
+		receive(a, flying)
+		for number, pid := range a.PIDs() {
+			if pid == before[number] {
+				a.T.Errorf("instance %d is not new", number)
+			}
+		}
+		if p.release != nil {
+			a.Serves(fmt.Sprintf("version=%d", 2+i))
+		}
+		checkNoExtra(a)
+	}
+}
+
+// send begins a request on each connection; when it returns they are with the instances.
+func send(a *apps.App, conns []*apps.Held, path string) {
+	a.T.Helper()
+	for _, h := range conns {
+		if err := h.Send(path); err != nil {
+			a.T.Fatal(err)
+		}
+	}
+}
+
+// receive checks that each request is answered by the instance that had its connection.
+func receive(a *apps.App, conns []*apps.Held) {
+	a.T.Helper()
+	for _, h := range conns {
+		if instance, err := h.Receive(); err != nil || instance != h.Instance {
+			a.T.Errorf("request in flight at instance %s: answer of instance %q, %v", h.Instance, instance, err)
+		}
+	}
+}
+
+// checkNoExtra checks that nothing of the extra instance is left: no unit, no listener in the shim, no mark of it.
+func checkNoExtra(a *apps.App) {
+	a.T.Helper()
+	a.AwaitUp(a.N)
+	for _, pattern := range []string{"%s@%d.service", "%s@%d.socket", "%s-join@%d.service"} {
+		unit := fmt.Sprintf(pattern, a.Name, a.N+1)
+		a.MustWait(a.T, apps.Limit, unit, func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	}
+	if files := a.MustExec(a.T, "find", "/run/unitgen/"+a.Name, "-name", "extra-instances"); files != "" {
+		a.T.Errorf("a mark of the extra instance is left: %s", files)
+	}
+}
