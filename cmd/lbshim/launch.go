@@ -14,14 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
 // preload is the script that Node loads before the program, below the directory of lbshim.
 const preload = "node/drain.cjs"
-
-// launchTries bounds the channels that may break before they are greeted: each break is a crash of the shim.
-const launchTries = 5
 
 // launch connects a Node.js program with the shim and becomes it, so that the program has the process that PID 1 started.
 // On success it does not return.
@@ -91,26 +89,23 @@ func nodeOption(script string) string {
 	return `"--require=` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(script) + `"`
 }
 
-// openChannel returns a channel that the shim has greeted.
-func openChannel(ctx context.Context, e *env, o options) (int, error) {
+// openChannel returns a channel that the shim has greeted. A shim that crashes costs time and nothing else.
+func openChannel(ctx context.Context, e *env, o options) (fd int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	for try := 1; ; try++ {
-		fd, err := dialChannel(ctx, o.channelPath(e))
-		if err == nil {
+	err = control.Retry(ctx, func() error {
+		if fd, err = dialChannel(ctx, o.channelPath(e)); err == nil {
 			err = greeted(fd, o.instance)
 		}
-		if err == nil {
-			return fd, nil
-		}
-		if fd >= 0 {
+		if err != nil && fd >= 0 {
 			unix.Close(fd)
 		}
-		if !errors.Is(err, nodecluster.ErrGoneAway) || ctx.Err() != nil || try == launchTries {
-			return -1, err
-		}
-		e.log.Warn("connect with balancer, trying again", "instance", o.instance, "error", err)
+		return err
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%w (an app that was of another kind needs: systemctl restart %s)", err, o.app)
 	}
+	return fd, err
 }
 
 func greeted(fd, instance int) error {

@@ -206,7 +206,7 @@ func TestGreeting(t *testing.T) {
 	if n, err := unix.Read(fds[1], buf); err != nil || string(buf[:n]) != ask+"\n" {
 		t.Errorf("what is left for Node is %q, %v", buf[:n], err)
 	}
-	if _, err := AwaitGreeting(fds[1]); !errors.Is(err, ErrGoneAway) {
+	if _, err := AwaitGreeting(fds[1]); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -39,11 +40,9 @@ func Greet(conn *net.UnixConn, g Greeting) error {
 	return nil
 }
 
-// ErrGoneAway says that the primary hung up before it had greeted: it died, and another one will listen.
-var ErrGoneAway = errors.New("balancer went away")
-
 // AwaitGreeting reads the greeting from a blocking socket, one byte at a time: what follows it is for Node to read. A
-// receive time-out of the socket's (SO_RCVTIMEO) bounds each read.
+// receive time-out of the socket's (SO_RCVTIMEO) bounds each read. A primary that hangs up before it has greeted, as it
+// died, gives io.ErrUnexpectedEOF.
 func AwaitGreeting(fd int) (Greeting, error) {
 	var g Greeting
 	var line bytes.Buffer
@@ -55,8 +54,8 @@ func AwaitGreeting(fd int) (Greeting, error) {
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			return g, errors.New("read greeting: the balancer does not answer")
-		case errors.Is(err, unix.ECONNRESET), err == nil && n == 0:
-			return g, fmt.Errorf("read greeting: %w", ErrGoneAway)
+		case err == nil && n == 0:
+			return g, fmt.Errorf("read greeting: %w", io.ErrUnexpectedEOF)
 		case err != nil:
 			return g, fmt.Errorf("read greeting: %w", err)
 		}

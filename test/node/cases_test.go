@@ -106,7 +106,7 @@ func testKillShim(t *testing.T, s *system, node string) {
 		pid := a.MustShow(t, a.shim(), "MainPID")
 		s.MustExec(t, "kill", "-9", pid)
 		a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
-			return p["MainPID"] != pid && strings.Contains(p["StatusText"], "4/4 instances up")
+			return p["MainPID"] != pid && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], "4/4 instances up")
 		})
 		a.awaitOK(50, loads...)
 	}
@@ -116,6 +116,11 @@ func testKillShim(t *testing.T, s *system, node string) {
 	s.MustExec(t, "systemctl", "reload", a.name)
 	a.awaitOK(50, loads...)
 	a.lossless(loads...)
+	for i, pid := range a.pids() {
+		if slices.Contains(before, pid) {
+			t.Errorf("instance %d is the process of before the reload", i+1)
+		}
+	}
 	a.evenly()
 }
 
@@ -203,7 +208,7 @@ func testSecure(t *testing.T, s *system, node string) {
 	pid := a.MustShow(t, a.shim(), "MainPID")
 	s.MustExec(t, "kill", "-9", pid)
 	a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
-		return p["MainPID"] != pid && strings.Contains(p["StatusText"], "4/4 instances up")
+		return p["MainPID"] != pid && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], "4/4 instances up")
 	})
 	s.MustExec(t, "systemctl", "restart", a.instance(1), a.instance(3))
 	a.awaitUp(4)
