@@ -1,6 +1,7 @@
 package templates
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"strconv"
@@ -27,6 +28,7 @@ type values struct {
 	Root        string // prefix of commands that talk to PID 1 or the control socket as root
 	Privileged  string // the same for commands whose failure must not count
 	ControlPath string
+	ChannelPath string // empty for apps that are no Node.js programs
 	Settings    string // the section [X-Unitgen]
 
 	// Sockets.
@@ -108,6 +110,7 @@ func decide(a app.App, p Paths) (values, error) {
 	}
 	v.decideReady(a)
 	v.decideUserUnits(a)
+	v.decideNode(a)
 	v.decideProcess(a)
 	return v, nil
 }
@@ -145,6 +148,18 @@ func rolloutOptions(a app.App) string {
 	timeSpan("drain-timeout", a.DrainTimeout)
 	timeSpan("start-timeout", a.StartTimeout)
 	return b.String()
+}
+
+// decideNode makes what the instances execute a launcher that connects the program with the shim. Where the program asks
+// its environment for a port, it gets the app's first.
+func (v *values) decideNode(a app.App) {
+	if a.Kind != app.KindNode {
+		return
+	}
+	v.ChannelPath = path.Join(path.Dir(v.ControlPath), app.ChannelName)
+	v.ExecStart = v.Lbshim + " exec " + string(a.Name) + " %i" + v.UserOption + " -- " + app.ExecWords(a.Command)
+	v.Environment = append(v.Environment, app.QuoteAssignment(app.Assignment{Key: "PORT", Value: strconv.Itoa(int(a.Listen[0].Port))}))
+	v.Runtime = cmp.Or(v.Runtime, "node")
 }
 
 func (v *values) decideUserUnits(a app.App) {

@@ -67,7 +67,12 @@ func goldens() []golden {
 			},
 		}},
 		{"node", app.App{
-			Name: "app", Command: []string{"/opt/app/node", "/home/me/app/server.js"}, Listen: port, SystemdVersion: 257,
+			Name: "app", Command: []string{"/opt/app/node", "/home/me/app/server.js", "100% $HOME"}, Listen: port,
+			Kind: app.KindNode, Environment: []app.Assignment{{Key: "PORT", Value: "8080"}}, SystemdVersion: 257,
+		}},
+		{"node-user-units", app.App{
+			Name: "app", Command: []string{"/opt/app/node", "server.js"}, WorkingDirectory: "/srv/app", Listen: port,
+			Kind: app.KindNode, UserUnits: true, SystemdVersion: 252,
 		}},
 		{"restart", app.App{
 			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, Ready: app.ReadyNotify, Surge: "all", Parallel: 2,

@@ -2,6 +2,8 @@
 //
 //	lbshim serve APP     ExecStart= of APP.service: keeps the ring, watches the instances
 //	lbshim join APP I    APP-join@I.service: gives instance I's listeners to the shim
+//	lbshim exec APP I -- COMMAND…
+//	                     ExecStart= of APP@I.service for Node.js: connects the program with the shim and becomes it
 //	lbshim ready APP I   ExecStartPost= of APP@I.service: waits until the instance accepts connections
 //	lbshim drain APP I   ExecStop= of APP@I.service: takes the instance off the ring and waits for its connections
 //	lbshim backoff APP I ExecStopPost= of APP@I.service below systemd 254: delays the restart of an instance that fails again
@@ -44,17 +46,18 @@ const (
 
 // env is the outside world, so that tests run the commands in-process.
 type env struct {
-	args   []string // without the program's name
-	getenv func(string) string
-	stdout io.Writer
-	stderr io.Writer
-	log    *slog.Logger
+	args    []string // without the program's name
+	getenv  func(string) string
+	environ func() []string
+	stdout  io.Writer
+	stderr  io.Writer
+	log     *slog.Logger
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	e := &env{args: os.Args[1:], getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr}
+	e := &env{args: os.Args[1:], getenv: os.Getenv, environ: os.Environ, stdout: os.Stdout, stderr: os.Stderr}
 	e.log = newLog(e)
 	os.Exit(run(ctx, e))
 }
@@ -70,6 +73,7 @@ func newLog(e *env) *slog.Logger {
 type verb struct {
 	name     string
 	instance bool // takes an instance number after the app's name
+	command  bool // takes a command after "--"
 	run      func(ctx context.Context, e *env, o options) error
 }
 
@@ -77,6 +81,7 @@ func verbs() []verb {
 	return []verb{
 		{name: "serve", run: serve},
 		{name: "join", instance: true, run: join},
+		{name: "exec", instance: true, command: true, run: launch},
 		{name: "ready", instance: true, run: ready},
 		{name: "drain", instance: true, run: drain},
 		{name: "backoff", instance: true, run: backOff},
@@ -145,6 +150,9 @@ func parse(e *env) (*verb, options, error) {
 		return nil, o, nil
 	}
 	words := flags.Args()
+	if dash := flags.ArgsLenAtDash(); dash >= 0 {
+		words, o.command = words[:dash], words[dash:]
+	}
 	if len(words) == 0 {
 		return nil, o, usageError("a verb is missing, try 'lbshim --help'")
 	}
@@ -164,6 +172,8 @@ The balancer of one app and the commands its units run; units are written by uni
 Verbs:
   serve APP            balance connections over the app's instances
   join APP INSTANCE    give the listeners of an instance to the app's shim
+  exec APP INSTANCE -- COMMAND [ARG...]
+                       connect a Node.js program with the app's shim and run it
   ready APP INSTANCE   wait until an instance accepts connections
   drain APP INSTANCE   take an instance off and wait for its connections
   backoff APP INSTANCE delay the restart of an instance that fails again
@@ -182,6 +192,12 @@ func (o *options) operands(v verb, words []string) error {
 	}
 	if len(words) != want {
 		return usageError("%s takes %d operands, got %d, try 'lbshim --help'", v.name, want, len(words))
+	}
+	switch {
+	case v.command && len(o.command) == 0:
+		return usageError("%s needs a command after \"--\", try 'lbshim --help'", v.name)
+	case !v.command && len(o.command) > 0:
+		return usageError("%s takes no command, try 'lbshim --help'", v.name)
 	}
 	name, err := app.ParseName(words[0])
 	if err != nil {

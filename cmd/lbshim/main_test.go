@@ -41,11 +41,13 @@ func TestBadInputIsOneSpecificLine(t *testing.T) {
 		"drain app 0":                "lbshim: instance must be a number between 1 and 512, got \"0\"\n",
 		"drain app 007":              "lbshim: instance must be a number between 1 and 512, got \"007\"\n",
 		"serve app --bogus":          "lbshim: unknown flag: --bogus, try 'lbshim --help'\n",
-		"ready app 1 --check=dance":  "lbshim: --check= must be listen or http:/PATH, got \"dance\"\n",
 		"serve app --weights=1,,2":   "lbshim: invalid argument \"1,,2\" for \"--weights\" flag: --weights= must be numbers from 1 to 256 with commas between them, got \"1,,2\", try 'lbshim --help'\n",
 		"memory app":                 "lbshim: memory needs --limit=\n",
 		"memory app --limit=big":     "lbshim: invalid argument \"big\" for \"--limit\" flag: parse size \"big\": it must be a whole number of bytes, or end in K, M, G or T, try 'lbshim --help'\n",
 		"backoff app":                "lbshim: backoff takes 2 operands, got 1, try 'lbshim --help'\n",
+		"ready app 1 --check=dance":  "lbshim: --check= must be listen, node or http:/PATH, got \"dance\"\n",
+		"exec app 1":                 "lbshim: exec needs a command after \"--\", try 'lbshim --help'\n",
+		"drain app 1 -- node":        "lbshim: drain takes no command, try 'lbshim --help'\n",
 		"rollout app --surge=second": "lbshim: --surge= must be a number from 0 to 512 or all, got \"second\"\n",
 	} {
 		status, stdout, stderr := command(t, strings.Fields(args)...)

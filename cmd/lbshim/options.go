@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -15,6 +16,7 @@ type options struct {
 	instance  int
 	userUnits bool
 	version   bool
+	command   []string // of exec
 
 	strategy     string
 	drainTimeout time.Duration
@@ -54,7 +56,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Var((*timeSpan)(&o.idleExit), "idle-exit", "stop when no connection was open for this long, 0 is never")
 	f.Var((*timeSpan)(&o.slowStart), "slow-start", "how long the share of an instance that came back grows to its full size")
 	f.Var(&parsed[[]int]{&o.weights, app.ParseWeights, "WEIGHT,..."}, "weights", "shares of new connections by instance number, the others have 1")
-	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, or http:/PATH")
+	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, node, or http:/PATH")
 	f.StringVar(&o.surge, "surge", o.surge, "how many extra instances try new code first: a number, or all")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "how many instances a rollout restarts at a time")
 	f.Var((*timeSpan)(&o.soak), "soak", "how long the extra instances must stay up")
@@ -73,6 +75,11 @@ func (o *options) controlPath(e *env) string {
 		runtimeDir = e.getenv("XDG_RUNTIME_DIR")
 	}
 	return o.app.ControlPath(runtimeDir)
+}
+
+// channelPath is where PID 1 listens for the Node.js programs of the app.
+func (o *options) channelPath(e *env) string {
+	return filepath.Join(filepath.Dir(o.controlPath(e)), app.ChannelName)
 }
 
 // timeSpan is a flag in systemd.time(7)'s words.

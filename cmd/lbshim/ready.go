@@ -20,10 +20,12 @@ func ready(ctx context.Context, e *env, o options) error {
 	check := readiness.Check{Control: o.controlPath(e), Instance: o.instance}
 	switch how, path, _ := strings.Cut(o.check, ":"); how {
 	case "listen":
+	case "node":
+		check.Node = true
 	case "http":
 		check.HTTPPath = path
 	default:
-		return usageError("--check= must be listen or http:/PATH, got %q", o.check)
+		return usageError("--check= must be listen, node or http:/PATH, got %q", o.check)
 	}
 	// The instance may have no network of its own; its listeners are in that of PID 1.
 	runtime.LockOSThread()

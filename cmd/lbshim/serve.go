@@ -14,11 +14,13 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Names of what PID 1 passes: FileDescriptorName= of app.socket, app-control.socket and app-diag.socket.
+// Names of what PID 1 passes: FileDescriptorName= of app.socket, app-control.socket, app-diag.socket and
+// app-channel.socket.
 const (
 	nameParking = "parking"
 	nameControl = "control"
 	nameDiag    = "diag"
+	nameChannel = "channel"
 )
 
 // serve is the shim.
@@ -88,9 +90,14 @@ func (errSilent) Error() string { return "" }
 // sortPassed takes apart what PID 1 passed: public listeners, control socket, and what an earlier shim stored.
 func sortPassed(passed *activation.Descriptors) (shim.Inherited, *net.UnixListener, error) {
 	var inherited shim.Inherited
-	ln, err := controlListener(passed)
+	ln, err := unixListener(passed, nameControl)
 	if err != nil {
 		return inherited, nil, err
+	}
+	if len(passed.Named(nameChannel)) > 0 {
+		if inherited.Channels, err = unixListener(passed, nameChannel); err != nil {
+			return inherited, nil, err
+		}
 	}
 	for _, d := range passed.All() {
 		if d.FD() < 0 {
@@ -115,15 +122,15 @@ func sortPassed(passed *activation.Descriptors) (shim.Inherited, *net.UnixListen
 	return inherited, ln, nil
 }
 
-// controlListener takes the control socket.
-func controlListener(passed *activation.Descriptors) (*net.UnixListener, error) {
-	all, err := passed.Listeners(nameControl)
+// unixListener takes the one unix socket of that name.
+func unixListener(passed *activation.Descriptors, name string) (*net.UnixListener, error) {
+	all, err := passed.Listeners(name)
 	if err != nil {
 		return nil, err
 	}
 	ln, ok := all[0].(*net.UnixListener)
 	if !ok || len(all) != 1 {
-		return nil, fmt.Errorf("take control socket: %d sockets named %q were passed, not one unix listener", len(all), nameControl)
+		return nil, fmt.Errorf("take %s socket: %d sockets of that name were passed, not one unix listener", name, len(all))
 	}
 	return ln, nil
 }

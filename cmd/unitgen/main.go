@@ -7,6 +7,7 @@
 //	settings.go  options and the existing app -> the app that is wanted
 //	rollout.go   the same, of rollouts and restarts
 //	command.go   the program: where it is and whether it can be executed
+//	node.go      programs for Node.js, and what stands between them and node
 //	disk.go      what is on disk
 //	plan.go      wanted app and disk -> changes
 //	write.go     changes -> disk, all or nothing
@@ -54,6 +55,9 @@ type env struct {
 	lbshim   string
 	version  string
 
+	// nodePath asks a program that stands for node for the path of the real one.
+	nodePath func(ctx context.Context, program string) (string, error)
+
 	// shimStatus asks the shim of an app by its control socket; nil in tests.
 	shimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
 	isCalendar func(text string) bool // calendar expressions of systemd.time(7)
@@ -76,6 +80,7 @@ func main() {
 		shimStatus: askShim,
 		isCalendar: isCalendar,
 		cpuNumbers: cpuNumbers,
+		nodePath:   askNode,
 
 		lbshim:  lbshim,
 		version: version,

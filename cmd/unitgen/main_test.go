@@ -36,6 +36,7 @@ func scriptEnv() *env {
 		stdout: os.Stdout, stderr: os.Stderr, now: func() time.Time { return time.Unix(0, 0) },
 		cpus: func() int { return 3 }, cpuNumbers: func() []int { return []int{0, 2, 5} },
 		isCalendar: func(text string) bool { return text != "whenever" }, lbshim: "/usr/lib/unitgen/lbshim", version: "1.2.3",
+		nodePath: askNode,
 	}
 }
 

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +29,7 @@ func (c *command) appName() (app.Name, error) {
 
 // wanted is the app as the command line wants it: was, or a new app for nil, with the options that were given. An empty
 // value takes a setting back to its default, as an empty assignment does in a unit file. All errors are found in one go.
-func (c *command) wanted(name app.Name, was *app.App) (app.App, error) {
+func (c *command) wanted(ctx context.Context, name app.Name, was *app.App) (app.App, error) {
 	a := app.App{Name: name, UserUnits: c.options.userUnits}
 	if was != nil {
 		a = *was
@@ -40,7 +42,7 @@ func (c *command) wanted(name app.Name, was *app.App) (app.App, error) {
 			unread[option] = true
 		}
 	}
-	note("command", c.setCommand(&a, was == nil))
+	note("command", c.setCommand(ctx, &a, was == nil))
 	o := c.options
 	note("listen", setList(o, "listen", &a.Listen, o.listen, app.ParseListen))
 	note("env", setList(o, "env", &a.Environment, o.env, app.ParseAssignment))
@@ -63,6 +65,7 @@ func (c *command) wanted(name app.Name, was *app.App) (app.App, error) {
 			set()
 		}
 	}
+	c.setKind(&a)
 	note("systemd-version", setVersion(o, &a.SystemdVersion))
 	note("working-directory", c.setDirectory(&a, was == nil))
 	for _, e := range app.InputErrors(a.Validate()) {
@@ -128,7 +131,7 @@ func setVersion(o *options, v *int) (err error) {
 
 // setCommand takes over the command. Without one an app that exists keeps its own, and a new one is named after its
 // program.
-func (c *command) setCommand(a *app.App, isNew bool) error {
+func (c *command) setCommand(ctx context.Context, a *app.App, isNew bool) error {
 	o := c.options
 	argv := o.command
 	switch {
@@ -139,7 +142,14 @@ func (c *command) setCommand(a *app.App, isNew bool) error {
 	case !o.hasCommand:
 		argv = []string{o.name}
 	}
+	argv, err := c.nodeCommand(argv)
+	if err != nil {
+		return err
+	}
 	program, err := c.resolve(argv[0])
+	if err == nil && isNode(program) && !c.site.packaging {
+		program, err = c.realNode(ctx, program)
+	}
 	if err != nil {
 		if !o.hasCommand && !strings.Contains(o.name, "/") {
 			return inputf("unitgen "+string(a.Name)+" --listen=3000 -- COMMAND", "there is no app %q, and no program of that name in $PATH to make one of", o.name)
@@ -170,6 +180,10 @@ func (c *command) setDirectory(a *app.App, isNew bool) error {
 		return nil
 	}
 	if !isNew || c.site.packaging || len(a.Command) == 0 || c.env.cwd == "" {
+		return nil
+	}
+	if a.Kind == app.KindNode && slices.ContainsFunc(a.Command[1:], func(word string) bool { return word != "" && word[0] != '-' && word[0] != '/' }) {
+		a.WorkingDirectory = c.env.cwd // of a module too: "node dist", "node ."
 		return nil
 	}
 	for _, arg := range a.Command[1:] {

@@ -150,7 +150,7 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	if c.options.verb == "scale" && d.app == nil {
 		return nil, nil, c.noApp(name)
 	}
-	a, err := c.wanted(name, d.app)
+	a, err := c.wanted(ctx, name, d.app)
 	n, countErr := c.count(len(d.instances), d.app == nil)
 	if err := errors.Join(countErr, err); err != nil {
 		return nil, nil, err

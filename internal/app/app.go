@@ -84,9 +84,10 @@ type Restart struct {
 	Watch         []string      // absolute paths whose change starts a rollout
 }
 
-// Values of App.Ready; the fourth is ReadyHTTP with a path after it.
+// Values of App.Ready; the last is ReadyHTTP with a path after it.
 const (
 	ReadyListen = "listen" // it accepts a connection
+	ReadyNode   = "node"   // it listens on every address of the app, as a Node.js program tells the shim
 	ReadyExec   = "exec"   // its program was started
 	ReadyNotify = "notify" // it sends READY=1 (sd_notify(3))
 	ReadyHTTP   = "http:"  // it answers GET of the path that follows with 2xx or 3xx

@@ -41,6 +41,16 @@ func ExecLine(argv []string) (string, error) {
 	return b.String(), nil
 }
 
+// ExecWords writes argv as words that follow others in a command line: no specifier and no variable in them is expanded.
+// argv must be one that ExecLine takes.
+func ExecWords(argv []string) string {
+	words := make([]string, len(argv))
+	for i, word := range argv {
+		words[i] = QuoteWord(specifiersAndVariables(word))
+	}
+	return strings.Join(words, " ")
+}
+
 func specifiersOnly(s string) string { return strings.ReplaceAll(s, "%", "%%") }
 
 func specifiersAndVariables(s string) string {

@@ -36,7 +36,7 @@ func ParseName(s string) (Name, error) {
 			return "", inputErrorf("", "the app's name must be written without %q: %q", suffix, base)
 		}
 	}
-	for _, suffix := range []string{"-control", "-diag", "-join", "-memory", "-reload"} {
+	for _, suffix := range []string{"-control", "-diag", "-join", "-channel", "-memory", "-reload"} {
 		if base, ok := strings.CutSuffix(s, suffix); ok {
 			return "", inputErrorf("", "the app's name must not end in %q: app %q would have units of the same names", suffix, base)
 		}
@@ -96,6 +96,9 @@ func (n Name) Join(i int) string { return string(n) + "-join@" + strconv.Itoa(i)
 // DiagSocket is the unit of the shim's view of the kernel's TCP sockets, app-diag.socket.
 func (n Name) DiagSocket() string { return string(n) + "-diag.socket" }
 
+// ChannelSocket is the unit of the socket to which Node.js instances connect, app-channel.socket.
+func (n Name) ChannelSocket() string { return string(n) + "-channel.socket" }
+
 // MemoryService and MemoryTimer look after the memory of the instances: app-memory.service, app-memory.timer.
 func (n Name) MemoryService() string { return string(n) + "-memory.service" }
 func (n Name) MemoryTimer() string   { return string(n) + "-memory.timer" }
@@ -123,10 +126,13 @@ func (n Name) JoinTemplate() string { return string(n) + "-join@.service" }
 // WantsDir is the directory beside the unit files whose links are the instances, app.service.wants.
 func (n Name) WantsDir() string { return n.Service() + ".wants" }
 
+// ChannelName is the base name of the channel socket's path, beside the control socket.
+const ChannelName = "channel"
+
 // Units lists all unit files that an app can have, sorted; App.Units lists those that it has.
 func (n Name) Units() []string {
 	// In byte order "-" sorts before "." before "@".
-	return []string{n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.MemoryService(), n.MemoryTimer(),
+	return []string{n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.MemoryService(), n.MemoryTimer(),
 		n.ReloadPath(), n.ReloadService(), n.ReloadTimer(), n.Service(), n.Socket(), n.InstanceTemplate(), n.InstanceSocketTemplate()}
 }
 
@@ -167,6 +173,7 @@ const (
 	RoleInstance                       // app@i.service
 	RoleInstanceSocket                 // app@i.socket
 	RoleJoin                           // app-join@i.service
+	RoleChannel                        // app-channel.socket
 )
 
 // Unit is a unit of an app. Instance is 0 for the units that have none and for the templates themselves.
@@ -184,6 +191,8 @@ func (n Name) ParseUnit(unit string) (Unit, bool) {
 		return Unit{Role: RoleSocket}, true
 	case n.ControlSocket():
 		return Unit{Role: RoleControl}, true
+	case n.ChannelSocket():
+		return Unit{Role: RoleChannel}, true
 	case n.DiagSocket():
 		return Unit{Role: RoleDiag}, true
 	}

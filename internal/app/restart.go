@@ -130,6 +130,8 @@ func (a App) Units() []string {
 	memory, at, watch := a.Restart.MemoryReload > 0, a.Restart.ReloadAt != "", len(a.Restart.Watch) > 0
 	return slices.DeleteFunc(a.Name.Units(), func(unit string) bool {
 		switch unit {
+		case a.Name.ChannelSocket():
+			return a.Kind != KindNode
 		case a.Name.MemoryService(), a.Name.MemoryTimer():
 			return !memory
 		case a.Name.ReloadTimer():

@@ -50,6 +50,7 @@ func (a App) checkRollout(found *inputErrors) {
 	typ, typed := a.Property("Type")
 	switch {
 	case a.Ready == "", a.Ready == ReadyExec, a.Ready == ReadyListen:
+	case a.Ready == ReadyNode && a.Kind == KindNode:
 	case a.Ready == ReadyNotify:
 		if typed && typ != "notify" {
 			found.addf("", "--ready=notify does not go with --property=Type=%s", typ)
@@ -86,17 +87,20 @@ func (a App) ReadyOrDefault() string {
 	case typed:
 		return ReadyExec
 	}
+	if a.Kind == KindNode {
+		return ReadyNode
+	}
 	return ReadyListen
 }
 
 // checkPaths checks kind, path and strategy, which depend on each other.
 func (a App) checkPaths(found *inputErrors) {
 	switch a.Kind {
-	case "", KindListen:
-	case KindNode, KindHandoff, KindPort, KindUnix:
-		found.addf("--kind=listen", "--kind=%s is not available in this version; the program must take its listening socket from systemd (sd_listen_fds(3))", a.Kind)
+	case "", KindListen, KindNode:
+	case KindHandoff, KindPort, KindUnix:
+		found.addf("--kind=listen", "--kind=%s is not available in this version; the program must take its listening socket from systemd (sd_listen_fds(3)), or be one of Node.js", a.Kind)
 	default:
-		found.addf("--kind=listen", "--kind= must be listen, got %q", a.Kind)
+		found.addf("--kind=listen", "--kind= must be listen or node, got %q", a.Kind)
 	}
 	switch a.Path {
 	case "", PathAuto, PathSteer:

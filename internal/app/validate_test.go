@@ -51,9 +51,8 @@ func TestValidateRefuses(t *testing.T) {
 		"--listen=0 has no port":                                                 func(a *App) { a.Listen = []Listen{{}} },
 		"--listen=443 is a port below 1024":                                      func(a *App) { a.UserUnits, a.Listen = true, []Listen{{Port: 443}} },
 		"--listen= names 3000 twice":                                             func(a *App) { a.Listen = append(a.Listen, a.Listen...) },
-		"--kind=node is not available in this version":                           func(a *App) { a.Kind = KindNode },
 		"--kind=port is not available in this version":                           func(a *App) { a.Kind = KindPort },
-		`--kind= must be listen, got "x"`:                                        func(a *App) { a.Kind = "x" },
+		`--kind= must be listen or node, got "x"`:                                func(a *App) { a.Kind = "x" },
 		"--path=proxy is not available in this version":                          func(a *App) { a.Path = PathProxy },
 		`--path= must be auto or steer, got "x"`:                                 func(a *App) { a.Path = "x" },
 		"--strategy=source-hash is not available on the steer path":              func(a *App) { a.Strategy = SourceHash },
@@ -143,7 +142,7 @@ func checkRefused(t *testing.T, a App, want string) {
 
 // One run says everything that is wrong, in the order of the options.
 func TestValidateSaysAll(t *testing.T) {
-	a := App{Name: "list", Command: []string{"node"}, Kind: KindNode, Path: PathProxy, Strategy: SourceHash, SystemdVersion: 1}
+	a := App{Name: "list", Command: []string{"node"}, Kind: KindPort, Path: PathProxy, Strategy: SourceHash, SystemdVersion: 1}
 	if found := InputErrors(a.Validate()); len(found) != 7 {
 		t.Errorf("got %d errors, want 7: %v", len(found), a.Validate())
 	}

@@ -121,9 +121,13 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	// would never hear of it.
 	errs = append(errs, conn.Run(ctx, jobs...))
 	if stop {
-		for _, unit := range []string{name.Socket(), name.ControlSocket(), name.DiagSocket()} {
+		for _, unit := range []string{name.Socket(), name.ControlSocket(), name.DiagSocket(), name.ChannelSocket()} {
 			// Not awaited: these jobs wait for app.service, which is ordered after its sockets and waits for us.
-			errs = append(errs, conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit}))
+			err := conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})
+			if unit == name.ChannelSocket() && systemd.IsNoSuchUnit(err) {
+				err = nil // only Node.js apps have it
+			}
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

@@ -21,6 +21,7 @@ import (
 type Check struct {
 	Control  string // path of the shim's control socket
 	Instance int
+	Node     bool   // the program is a Node.js one that the shim speaks with: it is ready when it listens on all addresses
 	HTTPPath string // request that must be answered with 2xx or 3xx; empty: accepting is enough
 }
 
@@ -45,6 +46,9 @@ func (c Check) Wait(ctx context.Context) error {
 }
 
 func (c Check) wait(ctx context.Context) error {
+	if c.Node {
+		return c.listening(ctx)
+	}
 	addresses, err := c.addresses(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +15,10 @@ import (
 
 // Inherited is what PID 1 passes to a shim.
 type Inherited struct {
-	Parking []int    // the public listeners of app.socket
-	Stored  []Stored // what an earlier shim put into the FD store
-	Diag    []int    // NETLINK_SOCK_DIAG sockets of the host's network namespace, two or none: see package sockdiag
+	Parking  []int             // the public listeners of app.socket
+	Stored   []Stored          // what an earlier shim put into the FD store
+	Channels *net.UnixListener // of app-channel.socket; nil where instances are no Node.js programs
+	Diag     []int             // NETLINK_SOCK_DIAG sockets of the host's network namespace, two or none: see package sockdiag
 }
 
 // Stored is one descriptor of the FD store under the name it was stored by.
@@ -81,6 +83,7 @@ func (s *Shim) attach(inherited Inherited) error {
 	if len(s.addresses) == 0 {
 		return errors.New("no public listener was passed")
 	}
+	channels, state := s.takeNodes(stored)
 	for name, fds := range stored {
 		unit, ok := s.options.App.ParseUnit(name)
 		if !ok || unit.Role != app.RoleInstanceSocket || unit.Instance == 0 {
@@ -90,6 +93,7 @@ func (s *Shim) attach(inherited Inherited) error {
 		}
 		s.readopt(unit.Instance, fds)
 	}
+	s.channels = s.adoptNodes(channels, state)
 	return nil
 }
 

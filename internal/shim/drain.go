@@ -6,6 +6,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -30,6 +31,7 @@ type drainWait struct {
 	instance int
 	began    time.Time
 	deadline time.Time
+	closing  time.Time    // when a Node process was told to close its servers; zero before, and for other programs
 	done     chan drained // buffered, so that the loop never waits for a client
 }
 
@@ -75,6 +77,9 @@ func (s *Shim) beginDrain(number int) *drainWait {
 	}
 	in.draining++
 	s.move(in)
+	if in.attached() && !in.node.channel.Order(nodecluster.LetGo()) {
+		s.log.Warn("tell program to let its connections go, ignoring", "instance", number)
+	}
 	if err := s.setRing(time.Now()); err != nil {
 		s.log.Error("drain instance, ignoring", "instance", number, "error", err)
 	}
@@ -98,8 +103,11 @@ func (s *Shim) countDrains() {
 	}
 	for d := range s.drains {
 		c, known := counts[d.instance]
-		switch {
-		case known && s.busy(d.instance, counts) == 0 && (c.Unsure == 0 || now.Sub(d.began) >= unsureFor):
+		quiet := known && s.busy(d.instance, counts) == 0 && (c.Unsure == 0 || now.Sub(d.began) >= unsureFor)
+		switch in := s.instances[d.instance]; {
+		case in.attached() && !now.After(d.deadline):
+			s.drainNode(d, in, traffic{open: c.Open, known: known, quiet: quiet}, now)
+		case quiet:
 			s.endDrain(d, drained{Open: c.Open})
 		case now.After(d.deadline):
 			s.endDrain(d, drained{Open: c.Open, Busy: s.busy(d.instance, counts), TimedOut: true})
@@ -139,6 +147,9 @@ func (s *Shim) forgetDrain(d *drainWait) {
 		return
 	}
 	in.draining--
+	if in.draining == 0 && in.attached() && in.state() == balance.Up {
+		in.node.channel.Order(nodecluster.HoldOn()) // without room it closes connections that it could keep
+	}
 	if in.state() == balance.Up {
 		in.held = time.Now().Add(drainHold)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // activity is what the shim knows of the app's use. All of it is read from memory shared with the kernel.
@@ -92,11 +94,22 @@ func (s *Shim) lookIdle(now time.Time) error {
 	if s.options.IdleExit == 0 || !s.ready || now.Sub(s.activity.last) < s.options.IdleExit {
 		return nil
 	}
-	if !s.recount(now) || s.activity.open > 0 {
+	if s.changing() || !s.recount(now) || s.activity.open > 0 {
 		s.activity.last = now
 		return nil
 	}
 	return s.sleep(now)
+}
+
+// changing says whether an instance starts or stops: an app whose instances come up, one after another or in a rollout, is
+// not idle yet, and those that come up need the shim.
+func (s *Shim) changing() bool {
+	for _, in := range s.instances {
+		if state := in.state(); state == balance.Starting || state == balance.Draining {
+			return true
+		}
+	}
+	return false
 }
 
 // sleep sends new connections to the parking listener, makes sure that none came in between, and ends the shim.

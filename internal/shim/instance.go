@@ -30,6 +30,7 @@ type instance struct {
 	since    time.Time // of its present state
 	gaveAway bool      // its queue was moved: others hold connections that carry its cgroup
 	stall    stall
+	node     *node // its Node.js process; nil for other programs
 }
 
 func newInstance(number int) *instance {
@@ -38,9 +39,10 @@ func newInstance(number int) *instance {
 
 // listener is one descriptor of an instance: a dup of what PID 1 and the instance hold, owned here.
 type listener struct {
-	fd     int
-	cookie uint64 // SO_COOKIE: which socket it is, over all dups
-	cgroup uint64 // of the socket unit; zero until connections are counted
+	fd      int
+	cookie  uint64 // SO_COOKIE: which socket it is, over all dups
+	cgroup  uint64 // of the socket unit; zero until connections are counted
+	backlog int    // of the socket unit; zero until a Node process got the listener
 }
 
 // unwatched says that PID 1 does not poll the instance's listeners, so that shutdown(2) on them passes unseen: PID 1
@@ -118,6 +120,7 @@ func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 	s.activity.last = in.since // an app that is started, reloaded or mended is not idle
 	in.stall = stall{}
 	in.held = time.Time{}
+	s.forgetNode(in)
 	s.move(in)
 	if known || now != balance.Down {
 		s.log.Info("instance is "+now.String(), "instance", in.number, "was", before.String())
@@ -127,7 +130,7 @@ func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 // move gives the pool the state that follows from PID 1's word and from drains.
 func (s *Shim) move(in *instance) {
 	state := in.state()
-	if state == balance.Up && (in.draining > 0 || !in.held.IsZero()) {
+	if state == balance.Up && (in.draining > 0 || !in.held.IsZero() || !s.serves(in)) {
 		state = balance.Draining
 	}
 	if err := s.pool.Move(in.number, state, time.Now()); err != nil {
@@ -177,6 +180,7 @@ const askTimeout = 5 * time.Second
 func (s *Shim) drop(in *instance) {
 	s.pool.Remove(in.number)
 	delete(s.instances, in.number)
+	s.dropNode(in)
 	if err := s.setRing(time.Now()); err != nil {
 		s.log.Error("drop instance, ignoring", "instance", in.number, "error", err)
 	}

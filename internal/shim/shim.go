@@ -19,6 +19,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -72,8 +73,10 @@ type Shim struct {
 	status         string
 
 	prober   *prober
-	note     string      // what a rollout says of itself
-	tick     *time.Timer // the next look at queues, drains and idleness
+	note     string // what a rollout says of itself
+	nodes    nodes
+	channels map[int]*nodecluster.Channel // adopted; Run speaks on them
+	tick     *time.Timer                  // the next look at queues, drains and idleness
 	requests chan func()
 	ended    chan struct{} // closed when Run has ended: nobody takes requests any more
 }
@@ -94,6 +97,7 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		requests:       make(chan func()),
 		ended:          make(chan struct{}),
 		prober:         newProber(),
+		nodes:          nodes{listener: inherited.Channels, tickets: make(nodecluster.Tickets), changed: make(chan struct{})},
 		kernel:         steer.SelfTest(),
 		strategy:       o.Strategy,
 	}
@@ -116,6 +120,16 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 func (s *Shim) Run(ctx context.Context) (err error) {
 	defer close(s.ended)
 	defer func() { err = errors.Join(err, s.counter.close()) }()
+	ctx, cancel := context.WithCancel(ctx)
+	conversed := make(chan error, 1)
+	go func() { // ends with ctx, awaited below
+		err := s.serveNodes(ctx, s.channels)
+		conversed <- err
+		if err != nil {
+			cancel()
+		}
+	}()
+	defer func() { cancel(); err = errors.Join(err, <-conversed) }()
 	s.started = time.Now()
 	watchdog := newTicker(s.notify.WatchdogInterval() / 2)
 	defer watchdog.Stop()

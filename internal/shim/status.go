@@ -56,6 +56,8 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		return s.probe(ctx, r)
 	case "Accepted":
 		return s.accepted(ctx, r)
+	case "Listening":
+		return s.listening(ctx, r)
 	case "Steered":
 		return struct{}{}, s.steeredTo(ctx, r)
 	case "Configure":

@@ -149,3 +149,17 @@ func isDBusError(err error, name string) bool {
 	var e dbus.Error
 	return errors.As(err, &e) && e.Name == name
 }
+
+// UnitByPID returns the name of the unit that a process belongs to.
+func (c *Conn) UnitByPID(ctx context.Context, pid int) (string, error) {
+	var path dbus.ObjectPath
+	if err := c.call(ctx, "GetUnitByPID", []any{uint32(pid)}, &path); err != nil {
+		return "", fmt.Errorf("find unit of process %d: %w", pid, err)
+	}
+	v, err := c.property(ctx, path, unitIf, "Id")
+	if err != nil {
+		return "", fmt.Errorf("find unit of process %d: %w", pid, err)
+	}
+	name, _ := v.Value().(string)
+	return name, nil
+}

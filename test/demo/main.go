@@ -1,5 +1,5 @@
 // Demo shows unitgen at work in a throw-away systemd container: four instances of a real program, balanced, killed under
-// load, scaled, stopped, and back after a reboot. It prints the commands it runs and what they really answered.
+// load, scaled, stopped, and back after a reboot; and an unmodified Node.js program. It prints the commands it runs and what they really answered.
 //
 // It touches nothing of the host but the container's own folders, and fails if anything is not as it says.
 package main
@@ -24,6 +24,8 @@ import (
 const suite = "trixie"
 
 const port = "3000"
+
+const nodePort = "3001" // of the Node.js program
 
 // limit is for the whole demo, which takes some 20 seconds.
 const limit = 3 * time.Minute
@@ -56,7 +58,7 @@ func run(ctx context.Context) error {
 	defer c.Close()
 	d := &demo{ctx: ctx, c: c}
 	for _, act := range []func() error{
-		d.install, d.create, d.spread, d.kill, d.reload, d.refuse, d.scale, d.stop, d.reboot,
+		d.install, d.create, d.spread, d.kill, d.reload, d.refuse, d.scale, d.node, d.stop, d.reboot,
 	} {
 		if err := act(); err != nil {
 			return err
@@ -82,10 +84,12 @@ func (d *demo) install() error {
 		filepath.Join(root, "bin", "unitgen"):                          "/usr/bin/unitgen",
 		filepath.Join(root, "bin", "lbshim"):                           "/usr/lib/unitgen/lbshim",
 		filepath.Join(root, "packaging", "sysusers.d", "unitgen.conf"): "/usr/lib/sysusers.d/unitgen.conf",
+		filepath.Join(root, "packaging", "node", "drain.cjs"):          "/usr/lib/unitgen/node/drain.cjs",
+		filepath.Join(root, "examples", "node", "server.js"):           "/srv/web/server.js",
 		server: "/usr/local/bin/server",
 	} {
 		mode := os.FileMode(0o755)
-		if strings.HasSuffix(dst, ".conf") {
+		if filepath.Ext(dst) != "" {
 			mode = 0o644
 		}
 		if err := d.c.CopyIn(d.ctx, src, dst, mode); err != nil {
@@ -226,6 +230,37 @@ func (d *demo) scale() error {
 	result := load.Stop()
 	fmt.Println("    " + result.String())
 	return lossless(result)
+}
+
+// node shows an app of another kind, on a port of its own.
+func (d *demo) node() error {
+	say("An unmodified Node.js program: its listen() is answered with a listener of its own. Reloaded under load, half of it kept alive:")
+	if err := d.show("unitgen", "web", "--instances", "4", "--listen", nodePort, "--now", "--working-directory", "/srv/web", "--", "node", "server.js"); err != nil {
+		return err
+	}
+	if err := d.show("curl", "-sS", "http://127.0.0.1:"+nodePort+"/"); err != nil {
+		return err
+	}
+	loads := []*rig.Load{
+		d.c.StartLoad(rig.LoadOptions{Addr: "127.0.0.1:" + nodePort, Clients: 8, Rate: 300}),
+		d.c.StartLoad(rig.LoadOptions{Addr: "127.0.0.1:" + nodePort, Clients: 8, Rate: 300, KeepAlive: true}),
+	}
+	for _, load := range loads {
+		if err := load.WaitOK(d.ctx, 100); err != nil {
+			return err
+		}
+	}
+	if err := d.show("systemctl", "reload", "web"); err != nil {
+		return err
+	}
+	for _, load := range loads {
+		result := load.Stop()
+		fmt.Println("    " + result.String())
+		if err := lossless(result); err != nil {
+			return err
+		}
+	}
+	return d.show("unitgen", "remove", "web")
 }
 
 func (d *demo) stop() error {

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/nodecluster"
+)
+
+// preload is the script that Node loads before the program, below the directory of lbshim.
+const preload = "node/drain.cjs"
+
+// launch connects a Node.js program with the shim and becomes it, so that the program has the process that PID 1 started.
+// On success it does not return.
+func launch(ctx context.Context, e *env, o options) error {
+	passed, err := activation.Inherit()
+	if err != nil {
+		return &statusError{exitNotConfigured, err}
+	}
+	// The program gets its listeners from the shim.
+	if err := passed.Close(); err != nil {
+		return err
+	}
+	fd, err := openChannel(ctx, e, o)
+	if err != nil {
+		return fmt.Errorf("connect instance %d with its balancer: %w", o.instance, err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	script := filepath.Join(filepath.Dir(self), preload)
+	if _, err := os.Stat(script); err != nil {
+		e.log.Warn("find preload, busy connections that are kept alive will hold a stop until the drain time-out", "error", err)
+		script = ""
+	}
+	// Go opens descriptors close-on-exec, and so is this one until here: nothing else is to go with it.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	err = unix.Exec(o.command[0], o.command, nodeEnvironment(e.environ(), o.instance, fd, script))
+	return fmt.Errorf("execute %q: %w", o.command[0], err)
+}
+
+// nodeEnvironment is what the program starts with: what PID 1 gave, where the channel is, and what programs made for PM2
+// expect. What is set already stays.
+func nodeEnvironment(environ []string, instance, channel int, script string) []string {
+	var options string
+	environ = slices.DeleteFunc(slices.Clone(environ), func(assignment string) bool {
+		value, ok := strings.CutPrefix(assignment, "NODE_OPTIONS=")
+		if ok {
+			options = value
+		}
+		return ok || strings.HasPrefix(assignment, "NODE_CHANNEL_") || strings.HasPrefix(assignment, "NODE_UNIQUE_ID=")
+	})
+	if script != "" {
+		// First, so that the script can take itself out again: the program's children need it not.
+		options = strings.TrimRight(nodeOption(script)+" "+options, " ")
+	}
+	if options != "" {
+		environ = append(environ, "NODE_OPTIONS="+options)
+	}
+	environ = append(environ,
+		"NODE_CHANNEL_FD="+strconv.Itoa(channel),
+		"NODE_CHANNEL_SERIALIZATION_MODE=json",
+		"NODE_UNIQUE_ID="+strconv.Itoa(instance))
+	if !slices.ContainsFunc(environ, func(a string) bool { return strings.HasPrefix(a, "NODE_APP_INSTANCE=") }) {
+		environ = append(environ, "NODE_APP_INSTANCE="+strconv.Itoa(instance-1)) // PM2 counts from 0
+	}
+	return environ
+}
+
+// nodeOption writes --require for NODE_OPTIONS, where blanks separate and double quotes hold together.
+func nodeOption(script string) string {
+	if !strings.ContainsAny(script, ` "\`) {
+		return "--require=" + script
+	}
+	return `"--require=` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(script) + `"`
+}
+
+// openChannel returns a channel that the shim has greeted. A shim that crashes costs time and nothing else.
+func openChannel(ctx context.Context, e *env, o options) (fd int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	err = control.Retry(ctx, func() error {
+		if fd, err = dialChannel(ctx, o.channelPath(e)); err == nil {
+			err = greeted(fd, o.instance)
+		}
+		if err != nil && fd >= 0 {
+			unix.Close(fd)
+		}
+		return err
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%w (an app that was of another kind needs: systemctl restart %s)", err, o.app)
+	}
+	return fd, err
+}
+
+func greeted(fd, instance int) error {
+	greeting, err := nodecluster.AwaitGreeting(fd)
+	switch {
+	case err != nil:
+		return err
+	case greeting.Error != "":
+		return fmt.Errorf("refused: %s", greeting.Error)
+	case greeting.Instance != instance:
+		return fmt.Errorf("taken for instance %d", greeting.Instance)
+	}
+	return nil
+}
+
+// dialChannel connects by hand, as package net would make the socket non-blocking and close it behind our back.
+func dialChannel(ctx context.Context, path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	deadline, _ := ctx.Deadline()
+	limit := unix.NsecToTimeval(max(time.Until(deadline), time.Millisecond).Nanoseconds())
+	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} { // the latter bounds connect(2)
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &limit); err != nil {
+			return fd, os.NewSyscallError("setsockopt", err)
+		}
+	}
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err != nil {
+		return fd, fmt.Errorf("connect to %s: %w", path, err)
+	}
+	return fd, nil
+}

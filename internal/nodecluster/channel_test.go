@@ -1,0 +1,212 @@
+package nodecluster
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pair returns a channel that writes until the test ends, and the worker's end.
+func pair(t *testing.T) (*Channel, *net.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns [2]*net.UnixConn
+	for i, fd := range fds {
+		if conns[i], err = Adopt(fd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, worker := NewChannel(conns[0], 7), conns[1]
+	if err := worker.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() { c.Write(done); close(ended) }() // fails when the test has closed the connection
+	t.Cleanup(func() {
+		close(done)
+		c.Close()
+		<-ended
+		c.Discard()
+		worker.Close()
+	})
+	return c, worker
+}
+
+func write(t *testing.T, worker *net.UnixConn, text string) {
+	t.Helper()
+	if _, err := worker.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read returns the next line and how many descriptors came with it.
+func read(t *testing.T, worker *net.UnixConn) (line string, descriptors []int) {
+	t.Helper()
+	buf, oob := make([]byte, 4096), make([]byte, 128)
+	n, oobn, _, _, err := worker.ReadMsgUnix(buf, oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range messages {
+		if descriptors, err = unix.ParseUnixRights(&m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return string(buf[:n]), descriptors
+}
+
+func TestReadSkipsWhatIsTheProgramsOwn(t *testing.T) {
+	c, worker := pair(t)
+	go func() { // overlong lines do not fit into the socket's buffer at once
+		io.WriteString(worker, `"ready"`+"\n"+`{"type":"axm:monitor"}`+"\n"+`"`+strings.Repeat("x", 3*MaxLine)+"\"\n"+online+"\n"+ask[:20])
+		io.WriteString(worker, ask[20:]+"\nnonsense\n"+leaving+"\n")
+		worker.CloseWrite()
+	}()
+	var badLine *BadLineError
+	for _, want := range []Kind{Online, Ask} {
+		if m, err := c.Read(); err != nil || m.Kind != want {
+			t.Errorf("read %+v, %v, want kind %d", m, err, want)
+		}
+	}
+	if m, err := c.Read(); !errors.As(err, &badLine) {
+		t.Errorf("read %+v, %v, want an error about the line", m, err)
+	}
+	if m, err := c.Read(); err != nil || m.Kind != Leaving {
+		t.Errorf("read %+v, %v behind the bad line", m, err)
+	}
+	if m, err := c.Read(); err != io.EOF {
+		t.Errorf("read %+v, %v, want the end", m, err)
+	}
+}
+
+func TestListenerGoesWithItsLine(t *testing.T) {
+	c, worker := pair(t)
+	m, err := Parse([]byte(askTLS))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	dup, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Send(Give(m, "K", m.Data, dup)) {
+		t.Fatal("nobody sends")
+	}
+	line, descriptors := read(t, worker)
+	const want = `{"cmd":"NODE_HANDLE","type":"net.Native","msg":` +
+		`{"cmd":"NODE_CLUSTER","seq":7,"ack":3,"errno":0,"key":"K","data":{"ticketKeys":"00ff"}}}` + "\n"
+	if line != want || len(descriptors) != 1 {
+		t.Errorf("worker got %q with %d descriptors, want %q with one", line, len(descriptors), want)
+	}
+	for _, fd := range descriptors {
+		unix.Close(fd)
+	}
+}
+
+func TestReplies(t *testing.T) {
+	c, worker := pair(t)
+	m := Message{Seq: 0}
+	for _, s := range []struct {
+		reply Reply
+		want  string
+	}{
+		{Refuse(m, unix.ENOTSUP, nil), `{"cmd":"NODE_CLUSTER","seq":7,"ack":0,"errno":-95,"data":null}`},
+		{Acknowledge(m), `{"cmd":"NODE_CLUSTER","seq":8,"ack":0}`},
+		{AckHandle(), `{"cmd":"NODE_HANDLE_ACK"}`},
+		{Disconnect(), `{"cmd":"NODE_CLUSTER","seq":10,"act":"disconnect"}`},
+		{LetGo(), `{"cmd":"NODE_UNITGEN","seq":11,"act":"drain"}`},
+		{HoldOn(), `{"cmd":"NODE_UNITGEN","seq":12,"act":"serve"}`},
+	} {
+		if !c.Send(s.reply) {
+			t.Fatal("nobody sends")
+		}
+		if line, _ := read(t, worker); line != s.want+"\n" || !json.Valid([]byte(line)) {
+			t.Errorf("worker got %s, want %s", line, s.want)
+		}
+	}
+}
+
+// A descriptor of the program's is closed and acknowledged: the worker keeps back everything until then.
+func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
+	c, worker := pair(t)
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[0])
+	if _, _, err := worker.WriteMsgUnix([]byte(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1}`+"\n"), unix.UnixRights(p[1]), nil); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(p[1])
+	write(t, worker, leaving+"\n")
+	if m, err := c.Read(); err != nil || m.Kind != Leaving {
+		t.Errorf("read %+v, %v", m, err)
+	}
+	if line, err := bufio.NewReader(worker).ReadString('\n'); err != nil || line != `{"cmd":"NODE_HANDLE_ACK"}`+"\n" {
+		t.Errorf("worker got %q, %v", line, err)
+	}
+	if n, err := unix.Read(p[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("the pipe's other end is still open somewhere: %d, %v", n, err)
+	}
+}
+
+// A worker that does not read holds up nobody: orders never wait.
+func TestOrderNeverWaits(t *testing.T) {
+	c, _ := pair(t)
+	refused := 0
+	for range 100000 {
+		if !c.Order(Disconnect()) {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("all orders were taken, though nobody reads")
+	}
+}
+
+func TestGreeting(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	conn, err := Adopt(fds[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Greet(conn, Greeting{Instance: 3}); err != nil {
+		t.Fatal(err)
+	}
+	write(t, conn, ask+"\n")
+	conn.Close()
+	if g, err := AwaitGreeting(fds[1]); err != nil || g.Instance != 3 {
+		t.Errorf("greeting is %+v, %v", g, err)
+	}
+	buf := make([]byte, 4096)
+	if n, err := unix.Read(fds[1], buf); err != nil || string(buf[:n]) != ask+"\n" {
+		t.Errorf("what is left for Node is %q, %v", buf[:n], err)
+	}
+	if _, err := AwaitGreeting(fds[1]); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("at the end: %v", err)
+	}
+}

@@ -1,0 +1,213 @@
+// Package nodecluster is the primary's side of the protocol by which Node.js's cluster module asks another process for
+// its listening sockets. It lets unmodified programs share a port: their http.Server.listen(3000) becomes a message on a
+// unix stream socket, the channel, and the answer carries a listener that somebody else has opened.
+//
+// The protocol is internal to Node and the same on the wire from Node 12 to 24: one JSON value a line, a descriptor
+// beside the line that owns it. Parse reads a line, Worker decides, Channel moves lines and descriptors.
+//
+// The package answers with listeners that the worker accepts on by itself ("shared handles"). It does not hand over
+// accepted connections (act newconn), UDP or unix sockets, and it passes no messages between programs.
+//
+// Source: lib/internal/cluster/child.js, lib/internal/child_process.js and lib/net.js of Node 12.22 to 24.
+package nodecluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+)
+
+// Kind is what a line from a worker is.
+type Kind int
+
+// The kinds of lines. User is what the program itself sent by process.send(), and whatever else is not the cluster's:
+// it asks for nothing. Unknown is a message of the cluster's that this package does not know, which asks for nothing
+// either, as Node ignores what it does not know too.
+const (
+	User Kind = iota
+	Unknown
+	Online     // the worker has booted, the program has not run yet
+	Ask        // listen() was called and waits for a reply
+	Listening  // a server of the program listens: Asked says which
+	Closed     // a server of the program has closed: Key says which
+	Leaving    // the program calls worker.disconnect(), and waits for a reply
+	HandleSent // a descriptor of the program's comes with it and waits for AckHandle
+	HandleAck  // the descriptor that was sent has arrived
+	HandleLost // the descriptor that was sent could not be received, such as by EMFILE: the reply went with it
+)
+
+// Message is one line from a worker.
+type Message struct {
+	Kind  Kind
+	Seq   uint64 // of Ask and Leaving: what the reply must name
+	Asked Asked  // of Ask and Listening
+	Key   string // of Closed
+	// Data is what servers of one address have in common, of Ask: session ticket keys of TLS, else nil. It is JSON.
+	Data json.RawMessage
+}
+
+// Asked is a call of listen() as the cluster module describes it.
+type Asked struct {
+	Address string // numeric; empty for all; a path if Family is Unix
+	Port    int    // 0 for any; with Listening the real one
+	Family  Family
+	FD      int // of listen({fd}); -1 otherwise
+	Index   int // counts calls with otherwise the same arguments in one process
+}
+
+// Family is the kind of socket that a server wants.
+type Family int
+
+// The families.
+const (
+	TCP Family = iota
+	UDP
+	Unix
+)
+
+// Limits of what a worker may say. Node's own messages have some 300 bytes, most of them ticket keys.
+const (
+	maxText = 1024 // of an address or a key: a path has at most 107 bytes
+	maxData = 4096 // of Data
+)
+
+// Parse takes a line from a worker apart; line has no newline. It fails for what Node never sends: no JSON, or a message
+// of the cluster's that is wrong in itself.
+func Parse(line []byte) (Message, error) {
+	if !json.Valid(line) {
+		return Message{}, fmt.Errorf("parse message of worker: %.40q is no JSON", line)
+	}
+	// A map, as the names of fields must match exactly: {"CMD": …} is a message of the program's.
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(line, &fields); err != nil {
+		return Message{}, nil // a string, a number, a list: the program's
+	}
+	f := object{fields: fields}
+	switch cmd := internal(fields["cmd"]); cmd {
+	case "":
+		return Message{}, nil
+	case "NODE_CLUSTER":
+		return f.cluster()
+	case "NODE_HANDLE":
+		return Message{Kind: HandleSent}, nil
+	case "NODE_HANDLE_ACK":
+		return Message{Kind: HandleAck}, nil
+	case "NODE_HANDLE_NACK":
+		return Message{Kind: HandleLost}, nil
+	}
+	return Message{Kind: Unknown}, nil
+}
+
+// internal returns the value of field cmd if that makes a message Node's own, as isInternal in child_process.js does.
+func internal(raw json.RawMessage) string {
+	const prefix = "NODE_"
+	var cmd string
+	if json.Unmarshal(raw, &cmd) != nil || len(cmd) <= len(prefix) || !strings.HasPrefix(cmd, prefix) {
+		return ""
+	}
+	return cmd
+}
+
+// object reads fields and keeps the first error.
+type object struct {
+	fields map[string]json.RawMessage
+	err    error
+}
+
+func (o *object) cluster() (Message, error) {
+	var m Message
+	switch o.text("act", false) {
+	case "online":
+		m.Kind = Online
+	case "queryServer":
+		m.Kind, m.Seq, m.Asked, m.Data = Ask, o.seq(), o.asked(), o.data()
+	case "listening":
+		m.Kind, m.Asked = Listening, o.asked()
+	case "close":
+		m.Kind, m.Key = Closed, o.text("key", true)
+	case "exitedAfterDisconnect":
+		m.Kind, m.Seq = Leaving, o.seq()
+	default:
+		m.Kind = Unknown
+	}
+	if o.err != nil {
+		return Message{}, fmt.Errorf("parse message of worker: %w", o.err)
+	}
+	return m, nil
+}
+
+func (o *object) asked() Asked {
+	a := Asked{Address: o.text("address", false), FD: -1, Index: o.number("index", 0, 0, math.MaxInt32)}
+	if raw, ok := o.fields["fd"]; ok && string(raw) != "null" {
+		a.FD = o.number("fd", -1, -1, math.MaxInt32)
+	}
+	switch string(o.fields["addressType"]) {
+	case `"udp4"`, `"udp6"`:
+		a.Family = UDP
+	case "-1":
+		a.Family = Unix
+		return a
+	case "4", "6", "null", "":
+	default:
+		o.fail("addressType")
+	}
+	// -1 goes with listen({fd}) in some versions, null in others.
+	a.Port = max(0, o.number("port", 0, -1, math.MaxUint16))
+	return a
+}
+
+func (o *object) data() json.RawMessage {
+	raw, ok := o.fields["data"]
+	if !ok || string(raw) == "null" {
+		return nil
+	}
+	if len(raw) > maxData {
+		o.fail("data")
+	}
+	return raw
+}
+
+func (o *object) text(name string, required bool) string {
+	raw, ok := o.fields[name]
+	if !ok || string(raw) == "null" {
+		if required {
+			o.fail(name)
+		}
+		return ""
+	}
+	var s string
+	if json.Unmarshal(raw, &s) != nil || len(s) > maxText || strings.ContainsRune(s, 0) {
+		o.fail(name)
+		return ""
+	}
+	return s
+}
+
+func (o *object) number(name string, absent, least, most int) int {
+	raw, ok := o.fields[name]
+	if !ok || string(raw) == "null" {
+		return absent
+	}
+	var n int
+	if json.Unmarshal(raw, &n) != nil || n < least || n > most {
+		o.fail(name)
+		return absent
+	}
+	return n
+}
+
+// seq is required where a reply must name it.
+func (o *object) seq() uint64 {
+	var n uint64
+	if json.Unmarshal(o.fields["seq"], &n) != nil {
+		o.fail("seq")
+	}
+	return n
+}
+
+func (o *object) fail(field string) {
+	if o.err == nil {
+		o.err = fmt.Errorf("field %s is %.40q", field, o.fields[field])
+	}
+}

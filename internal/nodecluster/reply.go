@@ -1,0 +1,89 @@
+package nodecluster
+
+import (
+	"encoding/json"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reply is one line to a worker, all but its sequence number, which Channel gives it.
+type Reply struct {
+	build func(seq uint64) any
+	fd    int // goes with it and is closed when it has been sent; -1 for none
+}
+
+// envelope is what all messages of the cluster's begin with.
+type envelope struct {
+	Cmd string  `json:"cmd"`
+	Seq uint64  `json:"seq"`
+	Ack *uint64 `json:"ack,omitempty"`
+	Act string  `json:"act,omitempty"`
+}
+
+// answer is the reply to Ask.
+type answer struct {
+	envelope
+	Errno int             `json:"errno"` // 0, or negative as in libuv
+	Key   string          `json:"key,omitempty"`
+	Data  json.RawMessage `json:"data"` // what a TLS server cannot do without, also when it is refused
+}
+
+// Give answers Ask with a listener under a key that is the worker's own. It takes over fd, which should not block: the
+// flag is the open file description's, and a worker whose listener blocks freezes at its first accept.
+func Give(ask Message, key string, data json.RawMessage, fd int) Reply {
+	return Reply{fd: fd, build: func(seq uint64) any {
+		return struct {
+			Cmd  string `json:"cmd"`
+			Type string `json:"type"`
+			Msg  answer `json:"msg"`
+		}{"NODE_HANDLE", "net.Native", answer{
+			envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Key: key, Data: data,
+		}}
+	}}
+}
+
+// Refuse answers Ask with an error, which the program gets as event 'error' of its server.
+func Refuse(ask Message, errno unix.Errno, data json.RawMessage) Reply {
+	return Reply{fd: -1, build: func(seq uint64) any {
+		return answer{envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Errno: -int(errno), Data: data}
+	}}
+}
+
+// Acknowledge answers Leaving.
+func Acknowledge(m Message) Reply {
+	return Reply{fd: -1, build: func(seq uint64) any {
+		return envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &m.Seq}
+	}}
+}
+
+// AckHandle answers HandleSent. Until it comes the worker keeps back all that it sends after the descriptor.
+func AckHandle() Reply {
+	return Reply{fd: -1, build: func(uint64) any {
+		return struct {
+			Cmd string `json:"cmd"`
+		}{"NODE_HANDLE_ACK"}
+	}}
+}
+
+// Disconnect makes the worker close all its servers, which closes idle connections too from Node 19 on, and the channel
+// when the last connection has ended.
+func Disconnect() Reply {
+	return Reply{fd: -1, build: func(seq uint64) any {
+		return envelope{Cmd: "NODE_CLUSTER", Seq: seq, Act: "disconnect"}
+	}}
+}
+
+// LetGo makes a worker that has loaded drain.cjs say "Connection: close" in every answer. To others it means nothing:
+// Node ignores messages whose cmd begins with NODE_ and that it does not know.
+func LetGo() Reply {
+	return Reply{fd: -1, build: func(seq uint64) any {
+		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "drain"}
+	}}
+}
+
+// HoldOn takes LetGo back.
+func HoldOn() Reply {
+	return Reply{fd: -1, build: func(seq uint64) any {
+		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "serve"}
+	}}
+}

@@ -1,0 +1,186 @@
+package nodecluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Worker is what the primary knows of one Node process: the addresses that it has asked for and those that it serves.
+// It is plain data, fit for JSON, so that a primary that takes over knows what the one before it knew. The zero value
+// is a process that has asked for nothing. It is not safe for concurrent use.
+type Worker struct {
+	Servers map[string]Server `json:"servers,omitempty"` // by key
+	Left    bool              `json:"left,omitempty"`    // the program has called worker.disconnect()
+}
+
+// Server is one server of a worker.
+type Server struct {
+	Asked     Asked          `json:"asked"`
+	Address   netip.AddrPort `json:"address"` // the app's address whose listener it has
+	Listening bool           `json:"listening"`
+}
+
+// Refusal says why a worker gets no listener. Its text is for the log; the program sees Errno.
+type Refusal struct {
+	Errno  unix.Errno
+	Reason string
+}
+
+func (r *Refusal) Error() string { return r.Reason }
+
+// MaxServers bounds the servers of one worker at a time: an app has few addresses, and each is given once.
+const MaxServers = 64
+
+// Give decides which of the app's addresses a call of listen() gets, and notes it under the key returned. The error is a
+// *Refusal.
+//
+// The ports must match, as Node compares the real port of the listener with the one asked for (checkBindError in
+// lib/net.js); port 0 gets the first address that is free, and listen({fd: 3}) the first in the order of the app, as
+// with sd_listen_fds(3). The address asked for only breaks ties: which addresses are open is the app's settings' to
+// say.
+func (w *Worker) Give(a Asked, app []netip.AddrPort) (key string, address netip.AddrPort, err error) {
+	switch {
+	case a.Family == UDP:
+		return "", address, &Refusal{unix.ENOTSUP, "it wants a UDP socket, which instances cannot share here; " +
+			"bind({port, exclusive: true}) lets one instance open it by itself"}
+	case a.Family == Unix:
+		return "", address, &Refusal{unix.ENOTSUP, fmt.Sprintf("it wants unix socket %q, which instances cannot share here; "+
+			"listen({path, exclusive: true}) lets one instance open it by itself", a.Address)}
+	case len(w.Servers) >= MaxServers:
+		return "", address, &Refusal{unix.EMFILE, fmt.Sprintf("it has %d servers already", len(w.Servers))}
+	}
+	fit := w.fit(a, app)
+	if len(fit) == 0 {
+		return "", address, refuse(a, app)
+	}
+	free := slices.DeleteFunc(fit, w.given)
+	if len(free) == 0 {
+		return "", address, &Refusal{unix.EADDRINUSE, fmt.Sprintf("it listens on port %d a second time", a.Port)}
+	}
+	key = a.key()
+	if _, dup := w.Servers[key]; dup {
+		return "", address, &Refusal{unix.EADDRINUSE, fmt.Sprintf("it asked for %s twice", key)}
+	}
+	if w.Servers == nil {
+		w.Servers = make(map[string]Server)
+	}
+	w.Servers[key] = Server{Asked: a, Address: free[0]}
+	return key, free[0], nil
+}
+
+// fit lists the addresses that a call of listen() may get, the best first.
+func (w *Worker) fit(a Asked, app []netip.AddrPort) []netip.AddrPort {
+	const firstFD = 3 // SD_LISTEN_FDS_START
+	if a.FD >= 0 {
+		if i := a.FD - firstFD; i >= 0 && i < len(app) {
+			return []netip.AddrPort{app[i]}
+		}
+		return nil
+	}
+	fit := slices.Clone(app)
+	if a.Port != 0 {
+		fit = slices.DeleteFunc(fit, func(have netip.AddrPort) bool { return int(have.Port()) != a.Port })
+	}
+	wanted, _ := netip.ParseAddr(a.Address)
+	rank := func(have netip.AddrPort) int {
+		switch {
+		case wanted.IsValid() && have.Addr().Unmap() == wanted.Unmap():
+			return 0
+		case have.Addr().IsUnspecified():
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(fit, func(a, b netip.AddrPort) int { return rank(a) - rank(b) })
+	return fit
+}
+
+func refuse(a Asked, app []netip.AddrPort) *Refusal {
+	if a.FD >= 0 {
+		return &Refusal{unix.EBADF, fmt.Sprintf("it listens on descriptor %d, and the app's addresses have 3 to %d", a.FD, 2+len(app))}
+	}
+	return &Refusal{unix.ENOTSUP, fmt.Sprintf("it listens on port %d, which the app does not have: give --listen=%d, "+
+		"or let the program listen on $PORT", a.Port, a.Port)}
+}
+
+func (w *Worker) given(address netip.AddrPort) bool {
+	for _, s := range w.Servers {
+		if s.Address == address {
+			return true
+		}
+	}
+	return false
+}
+
+// Withdraw takes back what Give noted, because the listener could not be sent.
+func (w *Worker) Withdraw(key string) { delete(w.Servers, key) }
+
+// Listens notes that a server listens and returns its address; false if it is none that Give has given: a program may
+// open sockets by itself.
+func (w *Worker) Listens(a Asked) (address netip.AddrPort, ok bool) {
+	key := a.key()
+	if _, known := w.Servers[key]; !known {
+		// The message has the real port where any was asked for.
+		for k, s := range w.Servers {
+			if asked := s.Asked; asked.Port == 0 && s.Address.Port() == uint16(a.Port) {
+				asked.Port = a.Port
+				if asked == a || asked.FD >= 0 && asked.FD == a.FD {
+					key = k
+				}
+			}
+		}
+	}
+	s, known := w.Servers[key]
+	if !known {
+		return netip.AddrPort{}, false
+	}
+	s.Listening = true
+	w.Servers[key] = s
+	return s.Address, true
+}
+
+// Close notes that the server of that key has closed and returns its address; false if there is none.
+func (w *Worker) Close(key string) (address netip.AddrPort, ok bool) {
+	s, ok := w.Servers[key]
+	delete(w.Servers, key)
+	return s.Address, ok
+}
+
+// Missing lists the addresses of the app that the worker does not serve, in the app's order; none if it serves all.
+func (w *Worker) Missing(app []netip.AddrPort) []netip.AddrPort {
+	var missing []netip.AddrPort
+	for _, address := range app {
+		serves := false
+		for _, s := range w.Servers {
+			serves = serves || s.Address == address && s.Listening
+		}
+		if !serves {
+			missing = append(missing, address)
+		}
+	}
+	return missing
+}
+
+// key names a server; it is unique among those that a process has at a time, as Index is.
+func (a Asked) key() string {
+	return fmt.Sprintf("%s:%d:%d:%d:%d", a.Address, a.Port, a.Family, a.FD, a.Index)
+}
+
+// Tickets are the session ticket keys of an app's TLS servers, by address: all workers use those of the first, so that
+// a client resumes its session with whichever it comes to.
+type Tickets map[netip.AddrPort]json.RawMessage
+
+// Share returns what the worker that said data is to use at address: data itself if it is the first.
+func (t Tickets) Share(address netip.AddrPort, data json.RawMessage) json.RawMessage {
+	if data == nil {
+		return nil
+	}
+	if _, ok := t[address]; !ok {
+		t[address] = slices.Clone(data)
+	}
+	return t[address]
+}

@@ -1,0 +1,339 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/internal/steer"
+)
+
+// maxStrangers bounds the processes at a time whose unit is being asked for: everybody on the host may connect to the
+// channel socket. Further ones wait in its backlog.
+const maxStrangers = 64
+
+// nodes is what the shim keeps of Node.js instances as a whole.
+type nodes struct {
+	listener *net.UnixListener // of app-channel.socket; nil where the app is of another kind
+	tickets  nodecluster.Tickets
+	changed  chan struct{} // closed and replaced when a process attaches, listens, closes or ends
+	saved    int           // how often the state was saved
+}
+
+// node is the Node.js process of an instance, from its start until the end of its channel.
+type node struct {
+	channel *nodecluster.Channel
+	worker  nodecluster.Worker
+	unknown bool   // adopted without what the shim before knew of it: PID 1's word on its state is all there is
+	gone    bool   // the channel has ended, and the process ends too
+	refused string // why its last listen() got nothing
+}
+
+func (in *instance) attached() bool { return in.node != nil && !in.node.gone }
+
+// serves says whether an instance takes connections if PID 1 calls it up. One that is no Node process always does.
+func (s *Shim) serves(in *instance) bool {
+	n := in.node
+	if n == nil || n.unknown {
+		return n == nil || !n.gone
+	}
+	return !n.gone && !n.worker.Left && len(n.worker.Missing(s.addrPorts())) == 0
+}
+
+// left says whether an instance has closed its servers, so that nobody will take what waits at its listeners.
+func (in *instance) left() bool {
+	n := in.node
+	return n != nil && !n.unknown && len(n.worker.Servers) == 0 && (n.gone || n.closed())
+}
+
+// closed says whether the process had servers and has none any more.
+func (n *node) closed() bool { return n.worker.Servers != nil && len(n.worker.Servers) == 0 }
+
+func (s *Shim) addrPorts() []netip.AddrPort {
+	all := make([]netip.AddrPort, len(s.addresses))
+	for i, a := range s.addresses {
+		all[i] = a.Address
+	}
+	return all
+}
+
+// serveNodes speaks with the Node processes, those adopted and those that come, until ctx ends. It fails when no more can
+// come.
+func (s *Shim) serveNodes(ctx context.Context, adopted map[int]*nodecluster.Channel) error {
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	for number, channel := range adopted {
+		sessions.Go(func() { s.converse(ctx, number, channel) })
+	}
+	ln := s.nodes.listener
+	if ln == nil {
+		return nil
+	}
+	ln.SetUnlinkOnClose(false) // the path is PID 1's
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	strangers := make(chan struct{}, maxStrangers)
+	for {
+		strangers <- struct{}{}
+		conn, err := ln.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept channel: %w", err)
+		}
+		sessions.Go(func() {
+			number, channel, err := s.admit(ctx, conn)
+			<-strangers
+			if err != nil {
+				s.log.Warn("channel refused", "error", err)
+				conn.Close()
+				return
+			}
+			s.converse(ctx, number, channel)
+		})
+	}
+}
+
+// admit makes a channel of a connection if an instance's main process has made it. It greets the peer or tells it why
+// not; the connection stays the caller's on an error.
+func (s *Shim) admit(ctx context.Context, conn *net.UnixConn) (int, *nodecluster.Channel, error) {
+	number, err := s.whoIs(ctx, conn)
+	if err != nil {
+		// No more than that: the peer may be anybody.
+		return 0, nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: "only an instance's main process may connect"}))
+	}
+	channel := nodecluster.NewChannel(conn, 0)
+	if err := s.run1(ctx, func() error { return s.attachNode(number, channel, conn) }); err != nil {
+		return 0, nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: err.Error()}))
+	}
+	if err := nodecluster.Greet(conn, nodecluster.Greeting{Instance: number}); err != nil {
+		s.do(ctx, func() { s.nodeGone(number, channel) })
+		return 0, nil, err
+	}
+	return number, channel, nil
+}
+
+// attachNode makes channel that of the instance and puts a duplicate into the FD store: should the shim die, the process
+// does not see its channel end.
+func (s *Shim) attachNode(number int, channel *nodecluster.Channel, conn *net.UnixConn) error {
+	in := s.instances[number]
+	if in == nil {
+		return fmt.Errorf("instance %d has not joined", number)
+	}
+	if in.attached() {
+		in.node.channel.Close()
+	}
+	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
+		return err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var stored error
+	if err := raw.Control(func(fd uintptr) { stored = s.notify.StoreFiles(channelStoreName(number), int(fd)) }); err != nil {
+		return err
+	}
+	if stored != nil {
+		return stored
+	}
+	in.node = &node{channel: channel}
+	s.nodesChanged(in)
+	return nil
+}
+
+// converse hears what a process says until its channel or ctx ends. It owns the channel.
+func (s *Shim) converse(ctx context.Context, number int, channel *nodecluster.Channel) {
+	stop := context.AfterFunc(ctx, func() { channel.Close() })
+	defer stop()
+	done := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		if err := channel.Write(done); err != nil && ctx.Err() == nil {
+			s.log.Warn("channel fails, its process ends", "instance", number, "error", err)
+			channel.Close()
+		}
+	})
+	defer func() {
+		close(done)
+		channel.Close()
+		writer.Wait()
+		channel.Discard()
+	}()
+	bad := false
+	for {
+		m, err := channel.Read()
+		var badLine *nodecluster.BadLineError
+		if errors.As(err, &badLine) {
+			if !bad { // once: it may be half a line that a shim before has read the beginning of
+				s.log.Warn("message of instance not understood, ignoring", "instance", number, "error", err)
+			}
+			bad = true
+			continue
+		}
+		if err != nil {
+			break
+		}
+		var reply *nodecluster.Reply
+		if !s.do(ctx, func() { reply = s.nodeSaid(number, channel, m) }) {
+			return
+		}
+		if reply != nil && !channel.Send(*reply) {
+			break
+		}
+	}
+	s.do(ctx, func() { s.nodeGone(number, channel) })
+}
+
+// nodeSaid takes in a message and returns the reply, nil for none.
+func (s *Shim) nodeSaid(number int, channel *nodecluster.Channel, m nodecluster.Message) *nodecluster.Reply {
+	in := s.instances[number]
+	if in == nil || in.node == nil || in.node.channel != channel {
+		return nil // another process has the number now, and this one ends
+	}
+	n := in.node
+	switch m.Kind {
+	case nodecluster.Ask:
+		reply := s.give(in, m)
+		s.nodesChanged(in)
+		return &reply
+	case nodecluster.Listening:
+		if address, ok := n.worker.Listens(m.Asked); ok {
+			s.listens(in, address)
+		}
+	case nodecluster.Closed:
+		if address, ok := n.worker.Close(m.Key); ok && in.draining == 0 {
+			s.log.Info("program has closed its server", "instance", number, "address", address.String())
+		}
+	case nodecluster.Leaving:
+		n.worker.Left = true
+		s.nodesChanged(in)
+		reply := nodecluster.Acknowledge(m)
+		return &reply
+	case nodecluster.HandleLost:
+		s.log.Error("program could not receive its listener, has it too many open files?", "instance", number)
+	default:
+		return nil
+	}
+	s.nodesChanged(in)
+	return nil
+}
+
+// give answers a call of listen().
+func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
+	n := in.node
+	key, address, err := n.worker.Give(m.Asked, s.addrPorts())
+	var refusal *nodecluster.Refusal
+	if errors.As(err, &refusal) {
+		n.refused = refusal.Reason
+		s.log.Warn("program may not listen: "+refusal.Reason, "instance", in.number)
+		return nodecluster.Refuse(m, refusal.Errno, m.Data)
+	}
+	l := in.listenerAt(address)
+	fd, err := duplicate(l.fd)
+	if err != nil {
+		n.worker.Withdraw(key)
+		s.log.Error("give listener, ignoring", "instance", in.number, "error", err)
+		return nodecluster.Refuse(m, unix.EMFILE, m.Data)
+	}
+	if _, backlog, err := steer.Queue(l.fd); err == nil {
+		l.backlog = backlog
+	}
+	return nodecluster.Give(m, key, s.nodes.tickets.Share(address, m.Data), fd)
+}
+
+// listens notes that an instance listens at an address. Node has called listen(2) anew with a backlog of its own, 511 by
+// default: the one of the socket unit is put back.
+func (s *Shim) listens(in *instance, address netip.AddrPort) {
+	in.node.refused = ""
+	l := in.listenerAt(address)
+	if l == nil || l.backlog == 0 {
+		return
+	}
+	if err := unix.Listen(l.fd, l.backlog); err != nil {
+		s.log.Warn("restore backlog, ignoring", "instance", in.number, "error", os.NewSyscallError("listen", err))
+	}
+}
+
+// nodeGone notes that a process's channel has ended. PID 1's duplicate goes too, so that the process ends if it is the
+// channel that failed.
+func (s *Shim) nodeGone(number int, channel *nodecluster.Channel) {
+	in := s.instances[number]
+	if in == nil || in.node == nil || in.node.channel != channel {
+		return
+	}
+	in.node.gone = true
+	in.node.worker = nodecluster.Worker{}
+	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
+		s.log.Warn("remove stored channel, ignoring", "instance", number, "error", err)
+	}
+	s.nodesChanged(in)
+	for d := range s.drains {
+		if d.instance == number {
+			s.endDrain(d, drained{})
+		}
+	}
+	s.forgetNode(in)
+}
+
+// dropNode ends the channel of an instance that is dropped.
+func (s *Shim) dropNode(in *instance) {
+	if !in.attached() {
+		return
+	}
+	if err := s.notify.RemoveStored(channelStoreName(in.number)); err != nil {
+		s.log.Warn("remove stored channel, ignoring", "instance", in.number, "error", err)
+	}
+	in.node.channel.Close()
+}
+
+// forgetNode drops what is known of a process that is gone once PID 1 says so too: the next one of the instance may be of
+// another kind.
+func (s *Shim) forgetNode(in *instance) {
+	state := in.state()
+	if in.node != nil && in.node.gone && (state == balance.Down || state == balance.Starting) {
+		in.node = nil
+	}
+}
+
+// nodesChanged follows up on a change of an instance's process.
+func (s *Shim) nodesChanged(in *instance) {
+	s.move(in)
+	s.saveNodes()
+	close(s.nodes.changed)
+	s.nodes.changed = make(chan struct{})
+}
+
+func (in *instance) listenerAt(address netip.AddrPort) *listener {
+	for a, l := range in.listeners {
+		if a.Address == address {
+			return l
+		}
+	}
+	return nil
+}
+
+// duplicate returns a duplicate of a listener that does not block.
+func duplicate(fd int) (int, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	if err := unix.SetNonblock(dup, true); err != nil {
+		unix.Close(dup)
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return dup, nil
+}
+
+func channelStoreName(number int) string { return storedChannel + strconv.Itoa(number) }

@@ -1,0 +1,47 @@
+package shim
+
+import (
+	"time"
+
+	"github.com/unitgen/unitgen/internal/nodecluster"
+)
+
+// letGoFor is how long a Node process that has open connections keeps its idle ones: a client that uses one within that
+// time is told to close it with its answer. Those that are left are closed from the process's side, which a client may
+// meet while it sends a request.
+const letGoFor = time.Second
+
+// closeFor is how long a process may take to end its idle connections after it has closed its servers: Node before 19
+// leaves them to its keepAliveTimeout, 5 s by default.
+const closeFor = 6 * time.Second
+
+// traffic is what is known of the connections of an instance that drains.
+type traffic struct {
+	open  int
+	known bool // they can be counted; else the others are zero
+	quiet bool // none has a request under way
+}
+
+// drainNode takes a drain of a Node process further. It is off the ring and says "Connection: close" in its answers; when
+// no request is on its way any more it is told to close its servers, and ends its channel when all its connections have
+// ended (nodeGone). Connections that are open but silent, such as idle WebSockets, do not hold it: as with other
+// programs they end with the process.
+func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
+	if !d.closing.IsZero() {
+		if t.quiet && now.Sub(d.closing) >= closeFor {
+			s.endDrain(d, drained{Open: t.open})
+		}
+		return
+	}
+	if !t.known {
+		// Without counts the process itself says when it is done. What waits at its listeners it must take before.
+		queued, err := s.queuedAt(in.number)
+		t.quiet = err == nil && queued == 0
+	}
+	if !t.quiet || (!t.known || t.open > 0) && now.Sub(d.began) < letGoFor {
+		return
+	}
+	if in.node.channel.Order(nodecluster.Disconnect()) {
+		d.closing = now
+	}
+}

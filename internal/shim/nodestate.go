@@ -1,0 +1,143 @@
+package shim
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/nodecluster"
+)
+
+// Names in the FD store: the channel of each Node process, and what the shim knows of them all.
+const (
+	storedChannel = "channel@" // and the instance's number
+	storedNodes   = "nodes+"   // and 0 or 1: see saveNodes
+)
+
+// nodesState is what the next shim needs to know of Node processes: the channels themselves do not tell.
+type nodesState struct {
+	Saved   int                        `json:"saved"` // counts up
+	Tickets nodecluster.Tickets        `json:"tickets,omitempty"`
+	Workers map[int]nodecluster.Worker `json:"workers"`
+}
+
+// maxNodesState bounds what is read back: 512 instances with their servers have some 100 kB.
+const maxNodesState = 4 << 20
+
+// saveNodes puts the state into the FD store, in a memfd of its own each time, as a shim may be killed while it writes:
+// the new one is stored before the old one is removed, under two names in turn. It happens when a process starts to
+// listen, closes or ends.
+func (s *Shim) saveNodes() {
+	s.nodes.saved++
+	state := nodesState{Saved: s.nodes.saved, Tickets: s.nodes.tickets, Workers: make(map[int]nodecluster.Worker)}
+	for number, in := range s.instances {
+		if in.attached() && !in.node.unknown {
+			state.Workers[number] = in.node.worker
+		}
+	}
+	if err := s.storeNodes(state); err != nil {
+		s.log.Warn("save state of Node processes, ignoring", "error", err)
+	}
+}
+
+func (s *Shim) storeNodes(state nodesState) error {
+	if !s.notify.Enabled() {
+		return nil
+	}
+	text, err := json.Marshal(state)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("nodes", unix.MFD_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("memfd_create", err)
+	}
+	file := os.NewFile(uintptr(fd), "nodes")
+	defer file.Close()
+	if _, err := file.Write(text); err != nil {
+		return err
+	}
+	if err := s.notify.StoreFilesUnpolled(storedNodes+strconv.Itoa(state.Saved%2), fd); err != nil {
+		return err
+	}
+	return s.notify.RemoveStored(storedNodes + strconv.Itoa((state.Saved+1)%2))
+}
+
+// takeNodes takes what concerns Node processes out of stored: their channels by instance, and the newest state.
+func (s *Shim) takeNodes(stored map[string][]int) (channels map[int]int, state nodesState) {
+	channels = make(map[int]int)
+	for name, fds := range stored {
+		switch {
+		case strings.HasPrefix(name, storedNodes):
+			for _, fd := range fds {
+				found, err := readNodes(fd)
+				if err != nil {
+					s.log.Warn("read state of Node processes, ignoring", "error", err)
+				} else if found.Saved > state.Saved {
+					state = found
+				}
+			}
+		case strings.HasPrefix(name, storedChannel):
+			number, ok := app.ParseInstance(strings.TrimPrefix(name, storedChannel))
+			if !ok || len(fds) != 1 {
+				closeAll(fds)
+			} else {
+				channels[number] = fds[0]
+			}
+		default:
+			continue
+		}
+		delete(stored, name)
+	}
+	return channels, state
+}
+
+// readNodes reads a saved state and closes it.
+func readNodes(fd int) (state nodesState, err error) {
+	file := os.NewFile(uintptr(fd), "nodes")
+	defer file.Close()
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, maxNodesState))
+	if err != nil {
+		return state, err
+	}
+	if err := json.Unmarshal(text, &state); err != nil {
+		return state, fmt.Errorf("parse: %w", err)
+	}
+	return state, nil
+}
+
+// adoptNodes gives the instances the channels that an earlier shim stored, and returns those to speak on.
+func (s *Shim) adoptNodes(channels map[int]int, state nodesState) map[int]*nodecluster.Channel {
+	s.nodes.saved = state.Saved
+	if state.Tickets != nil {
+		s.nodes.tickets = state.Tickets
+	}
+	adopted := make(map[int]*nodecluster.Channel)
+	for number, fd := range channels {
+		conn, err := nodecluster.Adopt(fd)
+		in := s.instances[number]
+		if err == nil && in == nil {
+			err = fmt.Errorf("instance %d has no listener", number)
+			conn.Close()
+		}
+		if err != nil {
+			s.log.Warn("adopt channel, ignoring", "instance", number, "error", err)
+			continue
+		}
+		worker, known := state.Workers[number]
+		// Each save of the state has at most one new message or so; the numbers are far apart all the same.
+		channel := nodecluster.NewChannel(conn, uint64(state.Saved+1)<<20)
+		in.node = &node{channel: channel, worker: worker, unknown: !known}
+		adopted[number] = channel
+	}
+	if len(adopted) > 0 {
+		s.log.Info("channels to Node processes are kept", "instances", len(adopted))
+	}
+	return adopted
+}

@@ -1,0 +1,70 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// Listening is an answer of method Listening: what an instance's program does not serve yet.
+type Listening struct {
+	Missing []string `json:"missing,omitempty"` // addresses of the app
+	Refused string   `json:"refused,omitempty"` // why the program's last listen() got nothing
+}
+
+// listening answers method Listening, with "more", each time that something has changed; the last answer, with nothing
+// missing, comes when the instance's Node process serves every address of the app.
+func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
+	var p struct {
+		Instance int `json:"instance"`
+	}
+	if err := r.Decode(&p); err != nil {
+		return nil, err
+	}
+	for {
+		var (
+			now     Listening
+			changed chan struct{}
+		)
+		if err := s.run1(ctx, func() (err error) {
+			now, err = s.missing(p.Instance)
+			changed = s.nodes.changed
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		if len(now.Missing) == 0 {
+			return now, nil
+		}
+		if r.More {
+			if err := r.Send(now); err != nil {
+				return nil, err
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *Shim) missing(number int) (Listening, error) {
+	in := s.instances[number]
+	if in == nil {
+		return Listening{}, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
+	}
+	now := Listening{}
+	if in.attached() && in.node.unknown {
+		return now, nil
+	}
+	missing := s.addrPorts()
+	if in.attached() {
+		missing, now.Refused = in.node.worker.Missing(missing), in.node.refused
+	}
+	for _, address := range missing {
+		now.Missing = append(now.Missing, address.String())
+	}
+	return now, nil
+}

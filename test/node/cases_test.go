@@ -1,0 +1,331 @@
+//go:build integration
+
+package node
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// A request that takes longer than all the rest of a restart is finished, on a connection that is kept alive too.
+func testInFlight(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "inflight")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	var slow []*slowRequest
+	for i := range 16 {
+		connection := "close"
+		if i%2 == 0 {
+			connection = "keep-alive"
+		}
+		slow = append(slow, a.slow(connection))
+	}
+	s.MustExec(t, "systemctl", "restart", a.instance(1), a.instance(2), a.instance(3), a.instance(4))
+	for i, r := range slow {
+		if status, err := r.answer(); err != nil || status != http.StatusOK {
+			t.Errorf("request %d was answered with %d, %v", i, status, err)
+		}
+	}
+	a.awaitUp(4)
+	for i := range 4 {
+		if n := a.MustShow(t, a.instance(i+1), "NRestarts"); n != "0" {
+			t.Errorf("instance %d was restarted by systemd %s times", i+1, n)
+		}
+	}
+}
+
+// slowRequest is a request that the program has begun to work on.
+type slowRequest struct {
+	net.Conn
+	read *bufio.Reader
+}
+
+// slow sends a request that takes four seconds and returns when the program has it, which it tells by "100 Continue".
+func (a *app) slow(connection string) *slowRequest {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
+	defer cancel()
+	conn, err := a.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.port))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { conn.Close() })
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		a.t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET /slow?4000 HTTP/1.1\r\nHost: test\r\nConnection: %s\r\n\r\n", connection)
+	r := &slowRequest{conn, bufio.NewReader(conn)}
+	const started = "HTTP/1.1 100 Continue\r\n\r\n"
+	head := make([]byte, len(started))
+	if _, err := io.ReadFull(r.read, head); err != nil || string(head) != started {
+		a.t.Fatalf("slow request was answered with %q, %v", head, err)
+	}
+	return r
+}
+
+func (r *slowRequest) answer() (status int, err error) {
+	response, err := http.ReadResponse(r.read, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	_, err = io.ReadAll(response.Body)
+	return response.StatusCode, err
+}
+
+// kill -9 of the shim loses no process and no request, and what it knew of the processes goes on: they drain as before.
+func testKillShim(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "killshim")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	before := a.pids()
+	loads := []*rig.Load{
+		a.load(rig.LoadOptions{Clients: 8, Rate: 300}),
+		a.load(rig.LoadOptions{Clients: 8, Rate: 100, KeepAlive: true}),
+	}
+	a.awaitOK(50, loads...)
+	for range 3 {
+		pid := a.MustShow(t, a.shim(), "MainPID")
+		s.MustExec(t, "kill", "-9", pid)
+		a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
+			return p["MainPID"] != pid && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], "4/4 instances up")
+		})
+		a.awaitOK(50, loads...)
+	}
+	if after := a.pids(); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("processes were %v and are %v", before, after)
+	}
+	s.MustExec(t, "systemctl", "reload", a.name)
+	a.awaitOK(50, loads...)
+	a.lossless(loads...)
+	for i, pid := range a.pids() {
+		if slices.Contains(before, pid) {
+			t.Errorf("instance %d is the process of before the reload", i+1)
+		}
+	}
+	a.evenly()
+}
+
+func testCrashAtBoot(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "crash")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	before := a.pids()
+	load := a.load(rig.LoadOptions{Clients: 8, Rate: 200, Want: "version=1"})
+	a.awaitOK(50, load)
+	s.MustExec(t, "unitgen", a.name, "--", node, "crash.js")
+	out, err := s.Exec(t.Context(), "systemctl", "reload", a.name)
+	if err != nil || out.Status == 0 {
+		t.Errorf("reload to a program that crashes = %+v, %v", out, err)
+	}
+	journal, err := s.Journal(t.Context(), a.name+"*")
+	if err != nil || !strings.Contains(journal, "no database today") {
+		t.Errorf("the journal does not tell why: %v\n%s", err, journal)
+	}
+	if status := a.MustShow(t, a.shim(), "StatusText"); !strings.Contains(status, "rollout failed") {
+		t.Errorf("status is %q", status)
+	}
+	a.awaitOK(50, load)
+	a.lossless(load)
+	if after := a.pids(); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("processes were %v and are %v", before, after)
+	}
+}
+
+// A program that wants a port of its own choice is told, and so is its admin.
+func testWrongPort(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "wrongport")
+	out, err := s.Exec(t.Context(), "unitgen", a.name, "--listen="+strconv.Itoa(a.port), "--now", "--working-directory=/srv", "--",
+		node, "plain.js", "9999")
+	if err != nil || out.Status == 0 {
+		t.Errorf("start of a program that listens elsewhere = %+v, %v", out, err)
+	}
+	journal, err := s.Journal(t.Context(), a.name+"*")
+	if err != nil || !strings.Contains(journal, "it listens on port 9999, which the app does not have: give --listen=9999") ||
+		!strings.Contains(journal, "ENOTSUP") {
+		t.Errorf("the journal does not tell why: %v\n%s", err, journal)
+	}
+}
+
+func testTwoServers(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "two")
+	s.port++
+	second := s.port
+	a.start(fmt.Sprintf("--listen=%d", second), "--", node, "two.js", strconv.Itoa(a.port), strconv.Itoa(second))
+	for port, want := range map[int]string{a.port: "server=first", second: "server=second"} {
+		b := *a
+		b.port = port
+		l := b.load(rig.LoadOptions{Requests: 40, Want: want})
+		l.Wait()
+		b.lossless(l)
+	}
+	a.evenly()
+}
+
+// An ECMAScript module is a worker as any other, listens at an address of its own, and its children know nothing of us.
+func testModule(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "module")
+	a.start("--", node, "module.mjs")
+	l := a.load(rig.LoadOptions{Requests: 40, Want: "worker=true options=[]"})
+	l.Wait()
+	a.lossless(l)
+	a.evenly()
+}
+
+// TLS sessions are resumed by whichever instance a client comes to, and after a crash of the shim and restarts.
+func testSecure(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "secure")
+	certificate(t, s)
+	a.start("--", node, "secure.js")
+	sessions := tls.NewLRUClientSessionCache(1)
+	a.handshake(sessions)
+	resumed := func(when string) {
+		t.Helper()
+		for range 8 { // each instance twice
+			if !a.handshake(sessions) {
+				t.Errorf("%s: a session was not resumed", when)
+			}
+		}
+	}
+	resumed("at first")
+	pid := a.MustShow(t, a.shim(), "MainPID")
+	s.MustExec(t, "kill", "-9", pid)
+	a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
+		return p["MainPID"] != pid && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], "4/4 instances up")
+	})
+	s.MustExec(t, "systemctl", "restart", a.instance(1), a.instance(3))
+	a.awaitUp(4)
+	resumed("after a crash of the shim and restarts of two instances")
+}
+
+// handshake makes one HTTPS request and says whether it resumed a session.
+func (a *app) handshake(sessions tls.ClientSessionCache) bool {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
+	defer cancel()
+	plain, err := a.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.port))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	conn := tls.Client(plain, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, ClientSessionCache: sessions})
+	defer conn.Close()
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if _, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK {
+		a.t.Errorf("HTTPS request was answered with %s, %v", response.Status, err)
+	}
+	return conn.ConnectionState().DidResume
+}
+
+// certificate writes a key and a certificate for localhost.
+func certificate(t *testing.T, s *system) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.MustWriteFile(t, "/srv/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})), 0o644)
+	s.MustWriteFile(t, "/srv/key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})), 0o644)
+}
+
+// kill -9 of an instance takes it off at once, and what waited for it goes to others.
+func testKillInstance(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "kill")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	load := a.load(rig.LoadOptions{Clients: 8, Rate: 300})
+	a.awaitOK(50, load)
+	pid := a.MustShow(t, a.instance(2), "MainPID")
+	s.MustExec(t, "kill", "-9", pid)
+	a.MustWait(t, limit, a.instance(2), func(p rig.Properties) bool { return p["ActiveState"] == "active" && p["MainPID"] != pid })
+	a.awaitUp(4)
+	a.awaitOK(100, load)
+	r := load.Stop()
+	if r.Failures[rig.Refused].Count > 0 || r.Failed() > 8 {
+		t.Errorf("more was lost than what the instance worked on: %s", r)
+	}
+	a.evenly()
+}
+
+// Only an instance's main process gets a channel, though everybody may connect.
+func testStranger(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "stranger")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	path := "/run/unitgen/" + a.name + "/channel"
+	out := s.MustExec(t, "setpriv", "--reuid=65534", "--clear-groups", "socat", "-t", "5", "-", "UNIX-CONNECT:"+path)
+	if !strings.Contains(out, "only an instance's main process may connect") {
+		t.Errorf("a stranger was told %q", out)
+	}
+	a.evenly()
+}
+
+// Restarting the app renews every process, once, and refuses nobody.
+func testRestartApp(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "restart")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	before := a.pids()
+	load := a.load(rig.LoadOptions{Clients: 8, Rate: 100})
+	a.awaitOK(50, load)
+	s.MustExec(t, "systemctl", "restart", a.name)
+	a.awaitUp(4)
+	a.awaitOK(50, load)
+	a.lossless(load)
+	for i, pid := range a.pids() {
+		if slices.Contains(before, pid) {
+			t.Errorf("instance %d is the process of before", i+1)
+		}
+	}
+	a.evenly()
+}
+
+// An idle app sleeps, and the next connection starts it.
+func testIdleExit(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "idle")
+	a.start("--idle-exit=1s", "--", node, "plain.js", strconv.Itoa(a.port))
+	for range 2 {
+		a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+		a.MustWait(t, limit, a.instance(1), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+		l := a.load(rig.LoadOptions{Clients: 4, Requests: 8})
+		l.Wait()
+		a.lossless(l)
+	}
+}
+
+// Without a network of its own a program serves all the same: all that it has is the listener that it is given.
+func testPrivateNetwork(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "private")
+	a.start("-p", "PrivateNetwork=yes", "--", node, "plain.js", strconv.Itoa(a.port))
+	a.evenly()
+}

@@ -1,0 +1,245 @@
+//go:build integration
+
+// Package node tests unmodified Node.js programs under a real PID 1: what `unitgen web --instances 4 --listen 3000 --now --
+// node server.js` promises, with the programs of testdata, on each systemd and each Node that is there.
+//
+// What is asserted are counts and states, nothing about speed.
+package node
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// limit ends waits that cannot end.
+const limit = 90 * time.Second
+
+//go:embed testdata
+var programs embed.FS
+
+// system is a booted container with unitgen and the programs in it.
+type system struct {
+	*rig.Container
+	port  int
+	nodes []string // paths of the node programs to test with
+}
+
+// app is an app under test.
+type app struct {
+	*system
+	t    *testing.T
+	name string
+	port int
+	node string
+}
+
+func TestNode(t *testing.T) {
+	tests := []struct {
+		name string
+		run  func(*testing.T, *system, string)
+	}{
+		{"Spread", testSpread},
+		{"Reload", testReload},
+		{"InFlight", testInFlight},
+		{"KillShim", testKillShim},
+		{"CrashAtBoot", testCrashAtBoot},
+		{"WrongPort", testWrongPort},
+		{"TwoServers", testTwoServers},
+		{"Module", testModule},
+		{"Secure", testSecure},
+		{"KillInstance", testKillInstance},
+		{"Stranger", testStranger},
+		{"RestartApp", testRestartApp},
+		{"IdleExit", testIdleExit},
+		{"PrivateNetwork", testPrivateNetwork},
+	}
+	rig.EachSuite(t, func(t *testing.T, suite string) {
+		s := boot(t, suite)
+		for _, node := range s.nodes {
+			version := strings.TrimSpace(s.MustExec(t, node, "--version"))
+			for _, tt := range tests {
+				t.Run(version+"/"+tt.name, func(t *testing.T) { tt.run(t, s, node) })
+			}
+		}
+	})
+}
+
+// boot installs unitgen, the programs, and the Node versions of $UNITGEN_NODE_DIR, a directory that has some as
+// NAME/bin/node, beside that of the distribution.
+func boot(t *testing.T, suite string) *system {
+	t.Helper()
+	c := rig.Boot(t, suite, rig.Options{Units: []string{"none"}}) // each app logs its own journal
+	root, err := rig.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for src, dst := range map[string]string{
+		rig.Bin(t, "unitgen"):                                    "/usr/bin/unitgen",
+		rig.Bin(t, "lbshim"):                                     "/usr/lib/unitgen/lbshim",
+		filepath.Join(root, "packaging/node/drain.cjs"):          "/usr/lib/unitgen/node/drain.cjs",
+		filepath.Join(root, "packaging/sysusers.d/unitgen.conf"): "/usr/lib/sysusers.d/unitgen.conf",
+	} {
+		c.MustCopyIn(t, src, dst, 0o755)
+	}
+	c.MustExec(t, "systemd-sysusers")
+	entries, err := programs.ReadDir("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		text, err := programs.ReadFile(path.Join("testdata", entry.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.MustWriteFile(t, "/srv/"+entry.Name(), string(text), 0o644)
+	}
+	s := &system{Container: c, port: 4000, nodes: []string{"/usr/bin/node"}}
+	binaries, _ := filepath.Glob(filepath.Join(os.Getenv("UNITGEN_NODE_DIR"), "*/bin/node"))
+	for i, binary := range binaries {
+		dst := fmt.Sprintf("/opt/node%d/node", i)
+		c.MustCopyIn(t, binary, dst, 0o755)
+		s.nodes = append(s.nodes, dst)
+	}
+	return s
+}
+
+// newApp is an app with a port of its own, not written yet. It is removed at the test's end; a failed test logs its
+// journal.
+func newApp(t *testing.T, s *system, node, name string) *app {
+	t.Helper()
+	s.port++
+	a := &app{system: s, t: t, name: name + strconv.Itoa(s.port), port: s.port, node: node}
+	t.Cleanup(a.remove)
+	return a
+}
+
+// start writes and starts the app with four instances. The words are further options of unitgen and the command.
+func (a *app) start(words ...string) {
+	a.t.Helper()
+	a.MustExec(a.t, append([]string{"unitgen", a.name, "--instances=4", fmt.Sprintf("--listen=%d", a.port), "--now",
+		"--env=APP_VERSION=1", "--working-directory=/srv"}, words...)...)
+	a.awaitUp(4)
+}
+
+func (a *app) remove() {
+	ctx, cancel := context.WithTimeout(context.Background(), limit) // the test's own has ended
+	defer cancel()
+	if a.t.Failed() {
+		text, err := a.Journal(ctx, a.name+"*")
+		lines := strings.SplitAfter(text, "\n")
+		a.t.Logf("journal of %s (%v):\n%s", a.name, err, strings.Join(lines[max(0, len(lines)-100):], ""))
+	}
+	if out, err := a.Exec(ctx, "unitgen", "remove", a.name); err != nil || out.Status != 0 {
+		a.t.Errorf("unitgen remove %s = %+v, %v", a.name, out, err)
+	}
+}
+
+func (a *app) shim() string          { return a.name + ".service" }
+func (a *app) instance(i int) string { return a.name + "@" + strconv.Itoa(i) + ".service" }
+
+func (a *app) awaitUp(n int) {
+	a.t.Helper()
+	a.MustWait(a.t, limit, a.shim(), func(p rig.Properties) bool {
+		return p["ActiveState"] == "active" && strings.Contains(p["StatusText"], fmt.Sprintf("%d/%d instances up", n, n))
+	})
+}
+
+// pids are the main processes of the four instances.
+func (a *app) pids() []string {
+	a.t.Helper()
+	var pids []string
+	for i := range 4 {
+		pids = append(pids, a.MustShow(a.t, a.instance(i+1), "MainPID"))
+	}
+	return pids
+}
+
+func (a *app) load(o rig.LoadOptions) *rig.Load {
+	o.Addr, o.Timeout = fmt.Sprintf("127.0.0.1:%d", a.port), limit
+	return a.StartLoad(o)
+}
+
+func (a *app) awaitOK(n int, loads ...*rig.Load) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
+	defer cancel()
+	for _, l := range loads {
+		if err := l.WaitOK(ctx, n); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
+// lossless ends loads and fails the test unless every request was answered.
+func (a *app) lossless(loads ...*rig.Load) {
+	a.t.Helper()
+	for _, l := range loads {
+		r := l.Stop()
+		a.t.Log(r)
+		if r.Failed() > 0 || r.OK == 0 {
+			a.t.Errorf("requests were lost: %s", r)
+		}
+	}
+}
+
+// evenly makes connections and checks that each instance had exactly its share.
+func (a *app) evenly() {
+	a.t.Helper()
+	l := a.load(rig.LoadOptions{Requests: 400})
+	r := l.Wait()
+	a.lossless(l)
+	for _, pid := range a.pids() {
+		if n, err := strconv.Atoi(pid); err != nil || r.PIDs[n] != 100 {
+			a.t.Errorf("process %s had %d of 400 connections, want 100: %v", pid, r.PIDs[n], r.PIDs)
+		}
+	}
+}
+
+func testSpread(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "spread")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	a.evenly()
+	if kind := s.MustExec(t, "sh", "-c", "grep -c ^Kind=node /etc/systemd/system/"+a.shim()); strings.TrimSpace(kind) != "1" {
+		t.Errorf("the kind was not found to be node")
+	}
+}
+
+func testReload(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "reload")
+	a.start("--", node, "plain.js", strconv.Itoa(a.port))
+	before := a.pids()
+	loads := []*rig.Load{
+		a.load(rig.LoadOptions{Clients: 8, Rate: 300}),
+		a.load(rig.LoadOptions{Clients: 20, Rate: 200, KeepAlive: true}),
+	}
+	a.awaitOK(100, loads...)
+	s.MustExec(t, "unitgen", a.name, "--env=APP_VERSION=2")
+	s.MustExec(t, "systemctl", "reload", a.name)
+	a.awaitOK(100, loads...)
+	a.lossless(loads...)
+	for _, l := range loads {
+		if r := l.Snapshot(); r.Stale > 0 {
+			t.Logf("%d requests met a connection that was being closed", r.Stale)
+		}
+	}
+	for i, pid := range a.pids() {
+		if slices.Contains(before, pid) {
+			t.Errorf("instance %d is the process of before the reload", i+1)
+		}
+	}
+	again := a.load(rig.LoadOptions{Requests: 40, Want: "version=2"})
+	again.Wait()
+	a.lossless(again)
+	a.evenly()
+}
