@@ -23,9 +23,9 @@ check:
 unit:
 	$(GO) test $(TESTFLAGS) ./...
 
-# Under a real systemd, see test/rig. What this machine cannot run is skipped, or fails if UNITGEN_CI=1.
+# Under a real systemd, see test/rig; one package at a time, as each puts load on the machine. What this machine cannot run is skipped, or fails if UNITGEN_CI=1.
 integration: build
-	$(GO) test $(TESTFLAGS) -tags integration -count=1 -timeout 30m ./test/...
+	$(GO) test $(TESTFLAGS) -tags integration -count=1 -p 1 -timeout 30m ./test/...
 
 # One after the other, with -j too: prepare installs the compiler that the race detector needs.
 test:

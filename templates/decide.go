@@ -52,6 +52,7 @@ type values struct {
 	PrivateTmp       bool
 	ProtectHome      bool
 	PrivateNetwork   bool
+	ProbeAddresses   string // what the command that waits for an instance connects to, for IPAddressAllow=
 	AddressFamilies  string
 	Properties       []app.Property
 	Restart          restart
@@ -194,6 +195,12 @@ func (v *values) decideProcess(a app.App) {
 	v.AddressFamilies = "AF_UNIX AF_INET AF_INET6"
 	if network, ok := a.Property("PrivateNetwork"); ok && app.Truth(network) {
 		v.PrivateNetwork = true
+		v.ProbeAddresses = "localhost"
+		for _, l := range a.Listen {
+			if l.Specific() && !l.Addr.IsLoopback() {
+				v.ProbeAddresses += " " + l.Addr.WithZone("").String()
+			}
+		}
 		v.AddressFamilies = "AF_UNIX"
 	}
 }

@@ -50,28 +50,20 @@ func roll(ctx context.Context, e *env, o options) error {
 	go guard(ctx, cancel, o, o.endpoint(e), guarded)
 	defer func() { cancel(nil); <-extended; <-guarded }()
 	note := func(text string) {
-		if errors.Is(context.Cause(ctx), errNoShim) {
+		if errors.Is(context.Cause(ctx), rollout.ErrNoBalancer) {
 			return // its status line has gone with it
 		}
 		if err := tell(ctx, e, o, text); err != nil {
 			e.log.Warn("tell shim of the rollout, ignoring", "error", err)
 		}
 	}
-	err = rollout.New(rollout.Options{
+	return rollout.New(rollout.Options{
 		App: o.app, Surge: surge, Parallel: o.parallel, Soak: o.soak,
 		Limit:      o.drainTimeout + o.startTimeout + rolloutMargin,
 		RuntimeDir: filepath.Dir(o.controlPath(e)),
 		Steered:    func(ctx context.Context, number int) error { return steered(ctx, e, o, number) },
 	}, o.endpoint(e), units, note, e.log).Run(ctx)
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errNoShim) {
-		return cause
-	}
-	return err
 }
-
-// errNoShim ends a rollout. PID 1 starts the next shim only when the reload is over, and without one an instance can
-// neither join nor drain.
-var errNoShim = errors.New("the balancer has ended in the middle of the rollout; reload again to go on")
 
 // guard cancels the rollout when the shim ends.
 func guard(ctx context.Context, cancel context.CancelCauseFunc, o options, manager systemd.Endpoint, done chan<- struct{}) {
@@ -83,7 +75,7 @@ func guard(ctx context.Context, cancel context.CancelCauseFunc, o options, manag
 		select {
 		case u, ok := <-units.Events():
 			if !ok || u.MainPID == 0 {
-				cancel(errNoShim)
+				cancel(rollout.ErrNoBalancer)
 				return
 			}
 		case <-ctx.Done():

@@ -41,10 +41,12 @@ func (p *plan) effectOf(s site, c change) effect {
 	name := p.app.Name
 	old := p.text(s, c.path)
 	file, err := filepath.Rel(s.dir, c.path)
-	_, pin := name.ParsePin(file)
+	instance, pin := name.ParsePin(file)
 	switch {
 	case err != nil:
 		return effectNone
+	case pin && (slices.Contains(p.add, instance) || slices.Contains(p.drop, instance)):
+		return effectNone // it starts with it, or is gone
 	case pin:
 		return effectReload
 	case file == name.InstanceTemplate():

@@ -278,12 +278,8 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 		s.Instances = append(s.Instances, instance)
 	}
 	if c.env.shimStatus != nil && l.serving {
-		runtime := "/run"
-		if c.site.userUnits {
-			runtime = c.env.getenv("XDG_RUNTIME_DIR")
-		}
 		// The socket is root's: who may not ask gets what the manager knows.
-		if answer, err := c.env.shimStatus(ctx, a.Name.ControlPath(runtime)); err == nil {
+		if answer, err := c.env.shimStatus(ctx, a.Name.ControlPath(c.runtimeDir())); err == nil {
 			s.Shim = answer
 		}
 	}

@@ -189,7 +189,14 @@ func (c *command) apply(ctx context.Context, l *live, p *plan) error {
 			return c.explain(ctx, l, name, err)
 		}
 	}
+	// Before their files go: a timer fails when PID 1 finds that what it starts is gone.
+	if err := l.stopUnits(ctx, p.disarm); err != nil {
+		return c.explain(ctx, l, name, err)
+	}
 	if err := c.write(p); err != nil {
+		if l.serving {
+			err = errors.Join(err, l.conn.Run(ctx, jobs(systemd.Start, p.disarm)...))
+		}
 		if moved {
 			err = errors.Join(err, c.startAgain(ctx, l, name))
 		}
@@ -261,11 +268,11 @@ func (c *command) scale(ctx context.Context, l *live, p *plan) error {
 	return nil
 }
 
-// armTriggers brings the timers and watches in line with the settings: those that are gone stop, those of a running app
-// that are new or changed start anew. None of them touches what it triggers.
+// armTriggers starts the timers and watches of a running app that are new or changed. That touches nothing of what they
+// trigger.
 func (c *command) armTriggers(ctx context.Context, l *live, p *plan) error {
-	if err := l.stopUnits(ctx, p.disarm); err != nil || !l.serving {
-		return err
+	if !l.serving {
+		return nil
 	}
 	var list []systemd.Job
 	for _, unit := range p.app.Triggers() {

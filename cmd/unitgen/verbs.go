@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/systemd"
 	"github.com/unitgen/unitgen/templates"
@@ -332,7 +334,25 @@ func (c *command) remove(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
-	return c.forget(ctx, l, name)
+	return errors.Join(c.forget(ctx, l, name), c.removeRuntime(name))
+}
+
+// removeRuntime removes the directory of the control socket: PID 1 makes it and leaves it behind. What somebody else put
+// into it stays.
+func (c *command) removeRuntime(name app.Name) error {
+	err := os.Remove(c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir())))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return nil
+	}
+	return err
+}
+
+// runtimeDir is where the manager's units have their sockets (%t of systemd.unit(5)).
+func (c *command) runtimeDir() string {
+	if c.site.userUnits {
+		return c.env.getenv("XDG_RUNTIME_DIR")
+	}
+	return "/run"
 }
 
 // forget makes the manager forget the units of a removed app, those that failed too.

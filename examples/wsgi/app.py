@@ -1,9 +1,10 @@
 r"""A WSGI program; gunicorn takes the socket that systemd passes by itself:
 
-    unitgen web --instances 3 --listen 3000 --working-directory /path/to/wsgi --now -- \
+    unitgen web --instances 3 --listen 3000 --working-directory /path/to/wsgi -p SystemCallFilter=@setuid --now -- \
         /usr/bin/gunicorn --threads=20 app:app
 
-It needs no other option: SIGTERM is its orderly end. Without --threads it closes every connection after one answer. An
+SystemCallFilter=@setuid is for gunicorn 20 and earlier, whose workers call setuid(2) even where there is nothing to change.
+SIGTERM is its orderly end. Without --threads it closes every connection after one answer. An
 instance has one worker process; make it several by --instances, not by --workers.
 """
 

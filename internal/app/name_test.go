@@ -27,6 +27,8 @@ func TestParseName(t *testing.T) {
 		"a-control":                    `must not end in "-control"`,
 		"a-join":                       `must not end in "-join"`,
 		"a-diag":                       `must not end in "-diag"`,
+		"a-memory":                     `must not end in "-memory"`,
+		"a-reload":                     `must not end in "-reload"`,
 		strings.Repeat("x", MaxName+1): "must have at most 70 bytes, got 71",
 	} {
 		if _, err := ParseName(bad); len(InputErrors(err)) != 1 || !strings.Contains(err.Error(), want) {

@@ -10,35 +10,25 @@ import (
 	"time"
 )
 
-// restartKeys are the keys of Restart in the settings but the time spans, in the order in which they are written.
-func restartKeys() []string {
-	return []string{"MaxRestarts", "StopExitCodes", "MaxMemory", "MemoryReload", "ReloadAt", "Watch"}
-}
-
-// words are the values of key, one a line; none where it is not set.
-func (r Restart) words(key string) []string {
-	optional := func(set bool, word func() string) []string {
-		if !set {
-			return nil
-		}
-		return []string{word()}
+// write adds the settings of r that are set.
+func (r Restart) write(t *settingsText) {
+	t.timeSpan("RestartDelaySec", r.Delay)
+	if r.Max > 0 {
+		t.line("MaxRestarts", strconv.Itoa(r.Max))
 	}
-	size := func(s Size) []string { return optional(s > 0, s.String) }
-	switch key {
-	case "MaxRestarts":
-		return optional(r.Max > 0, func() string { return strconv.Itoa(r.Max) })
-	case "StopExitCodes":
-		return optional(len(r.StopExitCodes) > 0, func() string { return joinNumbers(r.StopExitCodes) })
-	case "MaxMemory":
-		return size(r.MaxMemory)
-	case "MemoryReload":
-		return size(r.MemoryReload)
-	case "ReloadAt":
-		return optional(r.ReloadAt != "", func() string { return r.ReloadAt })
-	case "Watch":
-		return r.Watch
+	t.timeSpan("WithinSec", r.Within)
+	t.optional("StopExitCodes", joinNumbers(r.StopExitCodes))
+	t.timeSpan("WatchdogSec", r.Watchdog)
+	if r.MaxMemory > 0 {
+		t.line("MaxMemory", r.MaxMemory.String())
 	}
-	return nil
+	if r.MemoryReload > 0 {
+		t.line("MemoryReload", r.MemoryReload.String())
+	}
+	t.optional("ReloadAt", r.ReloadAt)
+	for _, path := range r.Watch {
+		t.line("Watch", path)
+	}
 }
 
 // parseWord reads the keys that are one word.

@@ -22,76 +22,76 @@ var ErrNoSettings = errors.New("no section [" + SettingsSection + "]")
 // that are not set left out. Values are quoted as in the rest of the unit (QuoteWord), but nothing is expanded in them,
 // so "%" and "$" stand for themselves. a must be valid; ParseSettings then returns it unchanged.
 func Settings(a App) string {
-	var b strings.Builder
-	b.WriteString("[" + SettingsSection + "]\n")
-	line := func(key string, words ...string) {
-		b.WriteString(key + "=")
-		for i, word := range words {
-			if i > 0 {
-				b.WriteByte(' ')
-			}
-			b.WriteString(QuoteWord(word))
-		}
-		b.WriteByte('\n')
-	}
-	optional := func(key, value string) {
-		if value != "" {
-			line(key, value)
-		}
-	}
-	line("Version", settingsVersion)
-	line("Command", a.Command...)
+	var t settingsText
+	t.WriteString("[" + SettingsSection + "]\n")
+	t.line("Version", settingsVersion)
+	t.line("Command", a.Command...)
 	for _, l := range a.Listen {
-		line("Listen", l.String())
+		t.line("Listen", l.String())
 	}
-	optional("Kind", string(a.Kind))
-	optional("Path", string(a.Path))
-	optional("Strategy", string(a.Strategy))
+	t.optional("Kind", string(a.Kind))
+	t.optional("Path", string(a.Path))
+	t.optional("Strategy", string(a.Strategy))
 	for _, e := range a.Environment {
-		line("Environment", e.Key+"="+e.Value)
+		t.line("Environment", e.Key+"="+e.Value)
 	}
 	for _, file := range a.EnvironmentFiles {
-		line("EnvironmentFile", file)
+		t.line("EnvironmentFile", file)
 	}
-	optional("WorkingDirectory", a.WorkingDirectory)
-	optional("User", a.User)
+	t.optional("WorkingDirectory", a.WorkingDirectory)
+	t.optional("User", a.User)
 	for _, p := range a.Properties {
-		line("Property", p.Key+"="+p.Value)
+		t.line("Property", p.Key+"="+p.Value)
 	}
-	timeSpan := func(key string, d time.Duration) {
-		if d > 0 {
-			b.WriteString(key + "=" + FormatTimeSpan(d) + "\n")
-		}
-	}
-	timeSpan("DrainTimeoutSec", a.DrainTimeout)
-	timeSpan("StartTimeoutSec", a.StartTimeout)
-	timeSpan("IdleExitSec", a.IdleExit)
-	timeSpan("SlowStartSec", a.SlowStart)
-	optional("Ready", a.Ready)
-	optional("Surge", a.Surge)
+	t.timeSpan("DrainTimeoutSec", a.DrainTimeout)
+	t.timeSpan("StartTimeoutSec", a.StartTimeout)
+	t.timeSpan("IdleExitSec", a.IdleExit)
+	t.timeSpan("SlowStartSec", a.SlowStart)
+	t.optional("Ready", a.Ready)
+	t.optional("Surge", a.Surge)
 	if a.Parallel > 0 {
-		line("Parallel", strconv.Itoa(a.Parallel))
+		t.line("Parallel", strconv.Itoa(a.Parallel))
 	}
-	timeSpan("SoakSec", a.Soak)
-	timeSpan("RestartDelaySec", a.Restart.Delay)
-	timeSpan("WithinSec", a.Restart.Within)
-	timeSpan("WatchdogSec", a.Restart.Watchdog)
-	for _, key := range restartKeys() {
-		for _, word := range a.Restart.words(key) {
-			line(key, word)
-		}
-	}
-	optional("Weights", joinNumbers(a.Weights))
+	t.timeSpan("SoakSec", a.Soak)
+	a.Restart.write(&t)
+	t.optional("Weights", joinNumbers(a.Weights))
 	if a.Pin {
-		line("Pin", "yes")
+		t.line("Pin", "yes")
 	}
 	if a.UserUnits {
-		line("UserUnits", "yes")
+		t.line("UserUnits", "yes")
 	}
 	if a.SystemdVersion > 0 {
-		line("SystemdVersion", strconv.Itoa(a.SystemdVersion))
+		t.line("SystemdVersion", strconv.Itoa(a.SystemdVersion))
 	}
-	return b.String()
+	return t.String()
+}
+
+// settingsText is the section while it is written.
+type settingsText struct{ strings.Builder }
+
+func (t *settingsText) line(key string, words ...string) {
+	t.WriteString(key + "=")
+	for i, word := range words {
+		if i > 0 {
+			t.WriteByte(' ')
+		}
+		t.WriteString(QuoteWord(word))
+	}
+	t.WriteByte('\n')
+}
+
+// optional leaves out what is empty, timeSpan what is zero.
+func (t *settingsText) optional(key, value string) {
+	if value != "" {
+		t.line(key, value)
+	}
+}
+
+func (t *settingsText) timeSpan(key string, d time.Duration) {
+	if d > 0 {
+		t.WriteString(key + "=" + FormatTimeSpan(d) + "\n")
+	}
 }
 
 // ParseSettings reads the section [X-Unitgen] in the text of unit app.service. It is strict: an unknown key, a key that

@@ -97,8 +97,9 @@ func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error
 //
 // When app.service was told to stop, Cleanup stops what is left of it: the sockets, and the instances if the shim was not
 // ready yet, as PID 1 skips ExecStop= then. Between a crash of the shim and its restart PID 1 runs nothing of its unit on
-// stop, but stops the control socket, which is part of it: app.service is inactive then, and nobody wants it back. When the app is idle the parking listener stays, so that the next
-// connection starts everything. After a crash there is nothing to do.
+// stop, but stops the control socket, which is part of it: app.service is inactive then, and nobody wants it back. When the
+// app is idle the parking listener stays, so that the next connection starts everything. After a crash there is nothing
+// to do.
 func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) error {
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
@@ -112,20 +113,22 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	errs := []error{stopTriggers(ctx, conn, name), stopInstances(ctx, conn, name)}
 	sockets, err := loaded(ctx, conn, name, app.RoleInstanceSocket)
 	errs = append(errs, err)
-	var units []string
+	var jobs []systemd.Job
 	for _, u := range sockets {
-		units = append(units, u.Name)
+		jobs = append(jobs, systemd.Job{Verb: systemd.Stop, Unit: u.Name})
 	}
+	// Awaited: an instance's socket that a new start of the app kept from stopping would not join again, and the next shim
+	// would never hear of it.
+	errs = append(errs, conn.Run(ctx, jobs...))
 	if stop {
-		units = append(units, name.Socket(), name.ControlSocket(), name.DiagSocket(), name.ChannelSocket())
-	}
-	for _, unit := range units {
-		// Not awaited: these jobs wait for app.service, which is ordered after its sockets and waits for us.
-		err := conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})
-		if unit == name.ChannelSocket() && systemd.IsNoSuchUnit(err) {
-			err = nil // only Node.js apps have it
+		for _, unit := range []string{name.Socket(), name.ControlSocket(), name.DiagSocket(), name.ChannelSocket()} {
+			// Not awaited: these jobs wait for app.service, which is ordered after its sockets and waits for us.
+			err := conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})
+			if unit == name.ChannelSocket() && systemd.IsNoSuchUnit(err) {
+				err = nil // only Node.js apps have it
+			}
+			errs = append(errs, err)
 		}
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -30,6 +30,11 @@ const SurgeAll = -1
 // end at once; PM2 waits as long for an instance to listen.
 const DefaultSoak = 3 * time.Second
 
+// ErrNoBalancer is the cause to cancel Run's context with when the balancer has ended. PID 1 starts the next one only when
+// the reload is over, and without one no instance can join or drain: so also the extra ones are left as they are, for the
+// next rollout to remove.
+var ErrNoBalancer = errors.New("the balancer has ended in the middle of the rollout; reload again to go on")
+
 // Options are the settings of a rollout.
 type Options struct {
 	App        app.Name
@@ -73,7 +78,7 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 }
 
 // Run rolls the app. It returns nil when every instance that ran is up on the new code. On an error the instances that
-// were not reached still run the old code, and no extra one is left; ctx ending is such an error.
+// were not reached still run the old code, and no extra one is left, unless it is ErrNoBalancer; ctx ending is such an error.
 func (r *Rollout) Run(ctx context.Context) error {
 	lock, err := r.lock()
 	if err != nil {
@@ -103,7 +108,11 @@ func (r *Rollout) roll(ctx context.Context, numbers []int) (err error) {
 		// Also when ctx has ended: an extra instance must not stay.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Limit)
 		defer cancel()
-		if ctx.Err() != nil {
+		switch {
+		case errors.Is(context.Cause(ctx), ErrNoBalancer):
+			err = ErrNoBalancer
+			return
+		case ctx.Err() != nil:
 			err = errors.Join(err, r.abandonExtra(clean, extra))
 			return
 		}

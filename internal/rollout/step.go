@@ -156,10 +156,11 @@ func (r *Rollout) freshUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if u.InvocationID != invocation || u.ActiveState != "active" && u.ActiveState != "reloading" {
-			if u, err = r.state(ctx, u.Name); err != nil {
-				return err
-			}
+		if u.InvocationID != invocation {
+			u.InvocationID = invocation // whose last words count
+			return r.failure(ctx, u, "was ready and then ended, and was started again")
+		}
+		if u.ActiveState != "active" && u.ActiveState != "reloading" {
 			return r.failure(ctx, u, "was ready and then ended")
 		}
 	}

@@ -26,6 +26,7 @@ type instance struct {
 	draining int       // control clients that drain it
 	held     time.Time // drained, and PID 1 has not said yet that it stops; until then at most
 	failures int       // ends since it was last up
+	probed   time.Time // when its readiness was last tried: PID 1 was starting it then
 	since    time.Time // of its present state
 	gaveAway bool      // its queue was moved: others hold connections that carry its cgroup
 	stall    stall
@@ -72,6 +73,10 @@ func (in *instance) state() balance.State {
 	}
 	return balance.Down
 }
+
+// starting says that PID 1 has begun to start the instance after the state that it last told of, which is late on a busy
+// machine. What waits in the queue is the probe then: moved away, another instance would answer it.
+func (in *instance) starting() bool { return in.probed.UnixMicro() > in.service.StateChange }
 
 // unitChanged takes in what PID 1 says of one unit.
 func (s *Shim) unitChanged(u systemd.UnitState) {

@@ -74,6 +74,7 @@ func (s *Shim) beginProbe(p probeParameters) (*address, error) {
 		if a.String() != p.Address {
 			continue
 		}
+		in.probed = time.Now()
 		err := a.group.Probe(p.Instance, p.Port)
 		if errors.Is(err, errors.ErrUnsupported) {
 			err = &control.Error{Name: control.ErrUnsupported, Reason: err.Error()}

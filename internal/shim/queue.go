@@ -47,7 +47,7 @@ func (s *Shim) moveQueues() {
 		return // a moved connection would wake nobody: it waits for its instance instead
 	}
 	for _, in := range s.instances {
-		if b, ok := s.pool.Backend(in.number); ok && (b.Stuck || b.State == balance.Down || in.left()) && in.unwatched() {
+		if b, ok := s.pool.Backend(in.number); ok && in.forsaken(b) && in.unwatched() {
 			s.moveQueue(in)
 		}
 	}
@@ -59,6 +59,11 @@ func (s *Shim) moveQueues() {
 			s.log.Info("waiting connections moved to instances", "address", a.String(), "connections", moved)
 		}
 	}
+}
+
+// forsaken says that nobody will take what waits at an instance.
+func (in *instance) forsaken(b balance.Backend) bool {
+	return b.Stuck || b.State == balance.Down && !in.starting() || in.left()
 }
 
 func (s *Shim) moveQueue(in *instance) {

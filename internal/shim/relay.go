@@ -2,11 +2,12 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,11 +48,7 @@ func (a *address) relayOne(fd int, log *slog.Logger) {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), relayDial)
 	defer cancel()
-	to := a.Address.String()
-	if a.Address.Addr().IsUnspecified() {
-		to = net.JoinHostPort("localhost", strconv.Itoa(int(a.Address.Port())))
-	}
-	instance, err := new(net.Dialer).DialContext(ctx, "tcp", to)
+	instance, err := a.dialInstance(ctx)
 	if err != nil {
 		log.Warn("relay waiting connection, ignoring", "address", a.String(), "error", err)
 		return
@@ -64,6 +61,30 @@ func (a *address) relayOne(fd int, log *slog.Logger) {
 	}()
 	copyHalf(client, instance.(*net.TCPConn))
 	<-done
+}
+
+// dialInstance connects to the address, at a loopback address if it is every one of the host: by number, as names may need
+// a resolver that is not there.
+func (a *address) dialInstance(ctx context.Context) (net.Conn, error) {
+	hosts := []netip.Addr{a.Address.Addr()}
+	switch {
+	case a.Address.Addr() == netip.IPv4Unspecified():
+		hosts[0] = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case a.Address.Addr() == netip.IPv6Unspecified():
+		hosts[0] = netip.IPv6Loopback()
+		if a.DualStack {
+			hosts = append(hosts, netip.AddrFrom4([4]byte{127, 0, 0, 1})) // where IPv6 is off on the loopback device
+		}
+	}
+	var errs []error
+	for _, host := range hosts {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(host, a.Address.Port()).String())
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
 }
 
 // copyHalf copies one direction and passes its end on.

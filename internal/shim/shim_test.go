@@ -384,6 +384,7 @@ func TestStatesFollowPID1(t *testing.T) {
 		{"activating", "auto-restart-queued", balance.Down},
 		{"deactivating", "stop", balance.Draining},
 		{"deactivating", "stop-sigterm", balance.Draining},
+		{"deactivating", "stop-post", balance.Down},
 		{"inactive", "dead", balance.Down},
 		{"failed", "failed", balance.Down},
 		{"maintenance", "cleaning", balance.Down},

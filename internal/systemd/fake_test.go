@@ -168,7 +168,7 @@ func (m *fakeManager) get(msg dbus.Message, iface, name string) (dbus.Variant, *
 	}
 	defaults := map[string]any{
 		"LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead", "InvocationID": []byte{},
-		"ActiveEnterTimestamp": uint64(0), "StateChangeTimestamp": uint64(0), "MainPID": uint32(0), "Result": "success",
+		"ActiveEnterTimestamp": uint64(0), "StateChangeTimestamp": uint64(0), "InactiveExitTimestamp": uint64(0), "MainPID": uint32(0), "Result": "success",
 		"NRestarts": uint32(0), "StatusText": "", "ExecMainStatus": int32(0), "UnitFileState": "", "NeedDaemonReload": false,
 		"ControlGroup": "",
 		"Job": struct {

@@ -99,13 +99,7 @@ func TestArguments(t *testing.T) {
 		s.install(t, dir, all)
 		s.checkKnown(t, all)
 		for some := range slices.Chunk(all, startsAtOnce) {
-			names := make([]string, len(some))
-			for i, p := range some {
-				names[i] = p.name + "@1.service"
-			}
-			if out := s.run(t, append([]string{"systemctl", "start"}, names...)...); out.Status != 0 {
-				t.Errorf("start: %s", out.Stderr)
-			}
+			s.execute(t, some)
 		}
 		for _, p := range all {
 			text, err := s.ReadFile("/run/echo/" + p.name)
@@ -117,6 +111,22 @@ func TestArguments(t *testing.T) {
 		}
 		t.Logf("%d apps", len(all))
 	})
+}
+
+// execute starts the first instance of each of some, which ends by itself, and closes their sockets: a thousand listeners
+// on one port take their time.
+func (s *system) execute(t *testing.T, some []process) {
+	t.Helper()
+	start, stop := []string{"systemctl", "start"}, []string{"systemctl", "stop"}
+	for _, p := range some {
+		start = append(start, p.name+"@1.service")
+		stop = append(stop, p.name+"@1.socket")
+	}
+	for _, argv := range [][]string{start, stop} {
+		if out := s.run(t, argv...); out.Status != 0 {
+			t.Errorf("%s: %s", argv[1], out.Stderr)
+		}
+	}
 }
 
 // writeAll runs unitgen for each of all, with --output=dir.

@@ -4,26 +4,34 @@ package generator
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // testBadInput gives unitgen what the user can mend: one line for each thing, at most one hint, status 2, nothing written.
 func testBadInput(t *testing.T, s *system) {
-	used := s.newPort()
+	used, free := s.newPort(), listenOption(s.newPort())
 	s.later(t, "systemctl", "stop", "squatter.socket")
 	s.MustExec(t, "systemd-run", "--quiet", "--unit=squatter", fmt.Sprintf("--socket-property=ListenStream=%d", used), "/bin/true")
 	s.MustExec(t, "sh", "-c", `cd /srv && mkdir -p dir && touch plain && printf '#!/nowhere/sh\n' >script && printf '#!/usr/bin/env nosuchprogram\n' >envscript &&
 		chmod +x script envscript && mkfifo -m 755 pipe`)
-	free := listenOption(s.newPort())
+	tests := slices.Concat(badNames(free), badNumbers(free), badListeners(used), badCommands(free), badOptions(free, used))
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { s.refused(t, 2, tt.lines, tt.args...) })
+	}
+}
+
+// badInput is a command line that must be refused, with patterns of the lines that say why.
+type badInput struct {
+	name  string
+	args  []string
+	lines []string
+}
+
+func badNames(free string) []badInput {
 	good := []string{free, "--", server}
-	app := func(args ...string) []string { return append(append([]string{"bad"}, args...), good...) }
-	command := func(argv ...string) []string { return append([]string{"bad", free, "--"}, argv...) }
-	tests := []struct {
-		name  string
-		args  []string
-		lines []string
-	}{
+	return []badInput{
 		{"slash", append([]string{"a/b"}, good...), []string{`the app's name must consist of letters`}},
 		{"at", append([]string{"a@b"}, good...), []string{`the app's name must consist of letters`}},
 		{"blank", append([]string{"a b"}, good...), []string{`the app's name must consist of letters`}},
@@ -36,7 +44,12 @@ func testBadInput(t *testing.T, s *system) {
 		{"no name", good, []string{`the app's name is missing`}},
 		{"reserved", append([]string{"list"}, good...), []string{`--listen does not go with list`, `list takes no command`}},
 		{"to come", append([]string{"doctor"}, good...), []string{`doctor is not available`}},
+	}
+}
 
+func badNumbers(free string) []badInput {
+	app := func(args ...string) []string { return append(append([]string{"bad"}, args...), free, "--", server) }
+	return []badInput{
 		{"0", app("--instances=0"), []string{`--instances= must be between 1 and 512, got 0`}},
 		{"513", app("--instances=513"), []string{`--instances= must be between 1 and 512, got 513`}},
 		{"-1", app("-n", "-1"), []string{`--instances=-1 of 0 would be -1`}},
@@ -44,7 +57,11 @@ func testBadInput(t *testing.T, s *system) {
 		{"many", app("--instances=many"), []string{`--instances= must be a number`}},
 		{"none", app("--instances="), []string{`--instances= must be a number`}},
 		{"huge", app("--instances=99999999999999999999"), []string{`--instances= must be `}},
+	}
+}
 
+func badListeners(used int) []badInput {
+	return []badInput{
 		{"port in use", []string{"bad", listenOption(used), "--", server}, []string{fmt.Sprintf(`--listen=%d is in use by another program`, used)}},
 		{"address in use", []string{"bad", fmt.Sprintf("--listen=127.0.0.1:%d", used), "--now", "--", server}, []string{fmt.Sprintf(`--listen=127\.0\.0\.1:%d is in use by another program`, used)}},
 		{"low port", []string{"bad", "--user-units", "--listen=80", "--", server}, []string{`--listen=80 is a port below 1024`}},
@@ -52,7 +69,12 @@ func testBadInput(t *testing.T, s *system) {
 		{"port 65536", []string{"bad", "--listen=65536", "--", server}, []string{`--listen= must be PORT`}},
 		{"host", []string{"bad", "--listen=localhost:3000", "--", server}, []string{`--listen= takes addresses, not names`}},
 		{"no port", []string{"bad", "--", server}, []string{`--listen= is missing`}},
+	}
+}
 
+func badCommands(free string) []badInput {
+	command := func(argv ...string) []string { return append([]string{"bad", free, "--"}, argv...) }
+	return []badInput{
 		{"no command", command(), []string{`the command after "--" is empty`}},
 		{"empty command", command(""), []string{`the command must not be empty`}},
 		{"missing", command("/srv/missing"), []string{`the command "/srv/missing" does not exist`}},
@@ -64,7 +86,12 @@ func testBadInput(t *testing.T, s *system) {
 		{"interpreter", command("/srv/script"), []string{`the command "/srv/script" is a script for "/nowhere/sh", which does not exist`}},
 		{"env", command("/srv/envscript"), []string{`the command "/srv/envscript" is a script for "nosuchprogram"`}},
 		{"app", []string{"nosuchprogram"}, []string{`there is no app "nosuchprogram", and no program`, `--listen= is missing`}},
+	}
+}
 
+func badOptions(free string, used int) []badInput {
+	app := func(args ...string) []string { return append(append([]string{"bad"}, args...), free, "--", server) }
+	return []badInput{
 		{"old", app("--systemd-version=247"), []string{`--systemd-version= must be at least 252, got 247`}},
 		{"directory missing", app("--working-directory=/srv/missing"), []string{`--working-directory= must be a directory that exists`}},
 		{"file missing", app("--env-file=/srv/missing"), []string{`--env-file= must name a file that exists`}},
@@ -73,9 +100,6 @@ func testBadInput(t *testing.T, s *system) {
 		{"option", app("--bogus"), []string{`unknown flag: --bogus`}},
 		{"all at once", []string{"bad", "--instances=0", listenOption(used), "--env=1=2", "--kind=none", "--", "/srv/dir"},
 			[]string{`--instances= `, `the command "/srv/dir"`, `--env= `, `--kind=`}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { s.refused(t, 2, tt.lines, tt.args...) })
 	}
 }
 
@@ -110,6 +134,7 @@ func testBadSettings(t *testing.T, s *system) {
 			s.refused(t, 1, []string{read}, "diff", "spoilt", "--instances=2")
 		})
 	}
+	s.MustWriteFile(t, file, before+"[X-Unitgen]\nBogus=1\n", 0o644)
 	if list := s.unitgen(t, "list", "--no-legend").Stdout; !strings.HasPrefix(list, "spoilt") || !strings.Contains(list, "unreadable") {
 		t.Errorf("list = %q, want the app as unreadable", list)
 	}
@@ -154,7 +179,6 @@ func testBadDisk(t *testing.T, s *system) {
 
 // checkFullDisk gives unitgen a disk with room for nothing, for some files, and at last for all.
 func (s *system) checkFullDisk(t *testing.T, port string) {
-	const list = `find /etc/systemd/system -printf '%p %y %i %s %T@\n'`
 	full := 0
 	for size := 4; ; size += 8 {
 		if size > 100 {

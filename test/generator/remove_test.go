@@ -16,25 +16,23 @@ import (
 // testNowFails starts apps that cannot work: unitgen says why and what to look at, and the app can be mended or removed.
 func testNowFails(t *testing.T, s *system) {
 	tests := []struct {
-		name   string
-		args   []string
-		reason string
+		name string
+		args []string
 	}{
-		{"failing", []string{"--", "/bin/false"}, `exit`},
-		{"unready", []string{"--start-timeout=2s", "--", "/bin/sleep", "infinity"}, `.`},
-		{"userless", []string{"--user=nosuchuser", "--", server}, `.`},
+		{"failing", []string{"--", "/bin/false"}},
+		{"unready", []string{"--start-timeout=2s", "--", "/bin/sleep", "infinity"}},
+		{"userless", []string{"--user=nosuchuser", "--", server}},
 	}
+	reason := regexp.MustCompile(`^unitgen: start \w+\.service: .*failed.*"0/2 instances up`)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			port := s.newPort()
 			s.removeLater(t, tt.name)
 			out := s.run(t, append([]string{"unitgen", tt.name, "--instances=2", "--now", listenOption(port)}, tt.args...)...)
 			said := regexp.MustCompile(`(?m)^unitgen: .*$`).FindAllString(out.Stderr, -1)
-			if out.Status != 1 || len(said) != 2 || !regexp.MustCompile(tt.reason).MatchString(said[0]) ||
-				!strings.HasPrefix(said[1], "unitgen: hint: journalctl -u "+tt.name) {
-				t.Errorf("unitgen --now = %d, says %q; want 1, the reason (%s) and a hint", out.Status, out.Stderr, tt.reason)
+			if out.Status != 1 || len(said) != 2 || !reason.MatchString(said[0]) || !strings.HasPrefix(said[1], "unitgen: hint: journalctl -u "+tt.name) {
+				t.Fatalf("unitgen --now = %d, says %q; want 1, %s and a hint", out.Status, out.Stderr, reason)
 			}
-			t.Logf("says %q", said)
 			hint := strings.TrimPrefix(said[len(said)-1], "unitgen: hint: ")
 			if journal := s.MustExec(t, "sh", "-c", hint+" --no-pager"); !strings.Contains(journal, tt.name+"@1.service") {
 				t.Errorf("the hint shows %.2000s", journal)
@@ -111,9 +109,6 @@ func (s *system) checkGone(t *testing.T, name string, port int) {
 	}
 	if list := s.listeners(t, port); list != "" {
 		t.Errorf("listeners of %s:\n%s", name, list)
-	}
-	if list := s.MustExec(t, "systemctl", "--failed", "--plain", "--no-legend"); list != "" {
-		t.Errorf("failed units after %s:\n%s", name, list)
 	}
 }
 
@@ -254,8 +249,8 @@ func (s *system) checkStatus(t *testing.T, port int) {
 		t.Errorf("status --json = %s, want listed-up@1 up with process %s and the other down", text, pid)
 	}
 	lines := words(s.unitgen(t, "status", "listed-up").Stdout)
-	for _, want := range []string{`^listed-up: active since .*, 1/2 instances up$`, fmt.Sprintf(`^Listen: %d Path: steer Strategy: round-robin$`, port),
-		`^INSTANCE STATE PID .*SINCE RESTARTS RESULT$`, `^listed-up@1 up ` + pid + ` `, `^listed-up@2 down [^\d]*0$`} {
+	for _, want := range []string{`^listed-up: active since .*, 1/2 instances up$`, fmt.Sprintf(`^Listen: %d Path: steer.* Strategy: round-robin`, port),
+		`^INSTANCE STATE PID .*SINCE RESTARTS`, `^listed-up@1 up ` + pid + ` `, `^listed-up@2 down `} {
 		if !slices.ContainsFunc(lines, regexp.MustCompile(want).MatchString) {
 			t.Errorf("status = %q, want a line like %s", lines, want)
 		}

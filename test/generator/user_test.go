@@ -61,15 +61,7 @@ func testUserUnits(t *testing.T, s *system) {
 	}
 
 	as("unitgen", "remove", "mine", "--user-units")
-	if left := as("find", "/home/alice/.config", "-name", "*mine*"); left != "" {
-		t.Errorf("left after remove:\n%s", left)
-	}
-	if list := as("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", "mine*"); list != "" {
-		t.Errorf("units after remove:\n%s", list)
-	}
-	if list := s.listeners(t, port); list != "" {
-		t.Errorf("listeners after remove:\n%s", list)
-	}
+	s.checkUserAppGone(t, as, port)
 	if after := s.tree(t, units); after != system {
 		t.Errorf("the system's units:\n%s\nbefore\n%s", after, system)
 	}
@@ -90,5 +82,18 @@ func (s *system) checkUserApp(t *testing.T, as func(...string) string, port, n i
 	}
 	if status := as("unitgen", "status", "mine", "--user-units"); !strings.Contains(status, fmt.Sprintf("%d/%d instances up", n, n)) {
 		t.Errorf("status = %s", status)
+	}
+}
+
+func (s *system) checkUserAppGone(t *testing.T, as func(...string) string, port int) {
+	t.Helper()
+	if left := as("find", "/home/alice/.config", "-name", "*mine*"); left != "" {
+		t.Errorf("left after remove:\n%s", left)
+	}
+	if list := as("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", "mine*"); list != "" {
+		t.Errorf("units after remove:\n%s", list)
+	}
+	if list := s.listeners(t, port); list != "" {
+		t.Errorf("listeners after remove:\n%s", list)
 	}
 }

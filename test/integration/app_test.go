@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
@@ -26,6 +25,8 @@ type testApp struct {
 	t    *testing.T
 	name string
 	port int
+
+	runtime string // $XDG_RUNTIME_DIR of the user whose app it is; empty: the system's
 }
 
 // newApp writes the units of an app of four instances of the Go example on a port of its own. The words are further
@@ -220,18 +221,6 @@ func (a *testApp) evenlyOver(connections int, addr string, want map[int]string) 
 	if !maps.Equal(r.PIDs, expected) {
 		a.t.Errorf("connections by process = %v, want %v", r.PIDs, expected)
 	}
-}
-
-// status asks the shim on its control socket.
-func (a *testApp) status() shim.Status {
-	a.t.Helper()
-	conn := a.control()
-	defer conn.Close()
-	s, err := callStatus(conn)
-	if err != nil {
-		a.t.Fatalf("ask shim for its status: %v", err)
-	}
-	return s
 }
 
 // held is an open connection that has had one answer.

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -13,17 +14,46 @@ import (
 	"github.com/unitgen/unitgen/internal/shim"
 )
 
+// controlPath is where the shim's control socket is.
+func (a *testApp) controlPath() string {
+	return cmp.Or(a.runtime, "/run") + "/unitgen/" + a.name + "/control"
+}
+
 // control connects to the app's control socket as root.
 func (a *testApp) control() net.Conn {
 	a.t.Helper()
-	conn, err := a.DialContext(a.t.Context(), "unix", "/run/unitgen/"+a.name+"/control")
+	conn, err := a.dialControl()
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
-		a.t.Fatal(err)
-	}
 	return conn
+}
+
+func (a *testApp) dialControl() (net.Conn, error) {
+	conn, err := a.DialContext(a.t.Context(), "unix", a.controlPath())
+	if err != nil {
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Now().Add(limit))
+}
+
+// status asks the shim on its control socket.
+func (a *testApp) status() shim.Status {
+	a.t.Helper()
+	s, err := a.ask()
+	if err != nil {
+		a.t.Fatalf("ask shim for its status: %v", err)
+	}
+	return s
+}
+
+func (a *testApp) ask() (shim.Status, error) {
+	conn, err := a.dialControl()
+	if err != nil {
+		return shim.Status{}, err
+	}
+	defer conn.Close()
+	return callStatus(conn)
 }
 
 func callStatus(conn net.Conn) (shim.Status, error) {
@@ -45,18 +75,19 @@ func callStatus(conn net.Conn) (shim.Status, error) {
 	return status, json.Unmarshal(reply.Parameters, &status)
 }
 
-// awaitShim asks the shim again and again until ok says yes.
+// awaitShim asks the shim again and again until ok says yes; meanwhile the shim may come and go.
 func (a *testApp) awaitShim(what string, ok func(shim.Status) bool) {
 	a.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	var last shim.Status
+	var err error
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); <-tick.C {
-		if last = a.status(); ok(last) {
+		if last, err = a.ask(); err == nil && ok(last) {
 			return
 		}
 	}
-	a.t.Fatalf("no %s, last: %+v", what, last)
+	a.t.Fatalf("no %s, last: %+v, %v", what, last, err)
 }
 
 // awaitWaiting waits until n connections wait at the parking listeners.

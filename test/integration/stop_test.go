@@ -14,9 +14,10 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testRestartInstance restarts one instance while it has requests in flight and clients with connections that they keep.
+// testRestartInstance restarts one instance while it has requests in flight and clients with connections that they keep:
+// these leave when the program says so, which it does when it is told to stop, after the drain time-out.
 func testRestartInstance(t *testing.T, s *system) {
-	a := startApp(t, s, "restart-one")
+	a := startApp(t, s, "restart-one", "--drain-timeout=3s")
 	before := a.pids(4)
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{}),
@@ -50,7 +51,7 @@ func testRestartInstance(t *testing.T, s *system) {
 
 // testRestartApp restarts shim and instances under load: all are new, on the same sockets.
 func testRestartApp(t *testing.T, s *system) {
-	a := startApp(t, s, "restart-all")
+	a := startApp(t, s, "restart-all", "--drain-timeout=3s")
 	before, shimBefore, inodes := a.pids(4), a.pid(a.shim()), a.inodes()
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{}),
@@ -148,18 +149,19 @@ func testStopAfterCrash(t *testing.T, s *system) {
 	}
 }
 
-// awaitRefused returns when a connection was refused.
+// awaitRefused returns when a connection was refused. One that was waiting as the port was closed is reset.
 func (a *testApp) awaitRefused() {
 	a.t.Helper()
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
 		conn, err := a.DialContext(a.t.Context(), "tcp", a.addr())
-		if errors.Is(err, syscall.ECONNREFUSED) {
+		switch {
+		case err == nil:
+			conn.Close()
+		case errors.Is(err, syscall.ECONNREFUSED):
 			return
-		}
-		if err != nil {
+		case !errors.Is(err, syscall.ECONNRESET):
 			a.t.Fatal(err)
 		}
-		conn.Close()
 	}
 	a.t.Fatal("connections are not refused")
 }

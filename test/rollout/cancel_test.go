@@ -81,8 +81,7 @@ func testKillShimInRollout(t *testing.T, s *apps.System) {
 			t.Errorf("no reason in the journal:\n%s", log)
 		}
 		a.AwaitNew(a.Shim(), shim)
-		checkUp(a)
-		healthyReload(a)
+		healthyReload(a) // removes the extra instance too
 	}
 	r := load.Stop()
 	a.Lossless(r)

@@ -42,12 +42,13 @@ func testConfig(t *testing.T, s *apps.System) {
 		t.Errorf("processes = %v, before the reload that was refused %v", now, pids)
 	}
 
-	edit("--idle-exit=5s")
-	a.Lossless(load.Stop())
-	a.Reload()
 	if now := a.PID(a.Shim()); now != shim {
 		t.Errorf("the shim is process %s, before it was %s", now, shim)
 	}
+
+	edit("--idle-exit=5s")
+	a.Lossless(load.Stop())
+	a.Reload()
 	a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 	a.Lossless(a.Load(rig.LoadOptions{Requests: 1}).Wait()) // starts it again
 }

@@ -37,7 +37,7 @@ func programs() []program {
 		{name: "go", command: []string{apps.Server}, release: env, keepAlive: true, slow: true, reloads: 10, rate: 1000},
 		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1, rate: 50},
 		{
-			name: "gunicorn", options: []string{"--working-directory", apps.WSGI},
+			name: "gunicorn", options: []string{"--working-directory", apps.WSGI, "-p", "SystemCallFilter=@setuid"},
 			command: []string{"/usr/bin/gunicorn", "--threads=20", "app:app"},
 			release: env, keepAlive: true, slow: true, reloads: 2, rate: 100,
 		},

@@ -26,7 +26,6 @@ func testSurge(t *testing.T, s *apps.System) {
 		{"1", "2", 3, 2}, // capacity is kept: two at a time need two extra ones
 	} {
 		a.Unitgen("--surge", tt.surge, "--parallel", tt.parallel)
-		a.MustExec(t, "journalctl", "--rotate")
 		before, log := a.PIDs(), len(a.Log(a.Name+"*"))
 		stop := a.Capacity()
 		a.Reload()

@@ -1,0 +1,70 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// job gives unit a job of a type, quietly.
+func (m *fakeManager) job(unit, jobType string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	path := managerPath + "/job/7"
+	m.units[UnitPath(unit)] = map[string]any{"ActiveState": "deactivating", "Job": struct {
+		ID   uint32
+		Path dbus.ObjectPath
+	}{7, path}}
+	m.units[path] = map[string]any{"JobType": jobType}
+}
+
+func TestAwaitStop(t *testing.T) {
+	b := newTestBus(t)
+	m := newFakeManager(t, b)
+	c, err := Dial(testContext(t), b.endpoint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const unit = "app@2.service"
+	await := func(within time.Duration) error {
+		ctx, cancel := context.WithTimeout(testContext(t), within)
+		defer cancel()
+		return c.AwaitStop(ctx, unit)
+	}
+	if err := await(50 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no job: got %v", err)
+	}
+	m.job(unit, "start")
+	if err := await(50 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the job that started it: got %v", err)
+	}
+	for _, jobType := range []string{"stop", "restart"} {
+		m.job(unit, jobType)
+		if err := await(10 * time.Second); err != nil {
+			t.Errorf("job %s is there: %v", jobType, err)
+		}
+	}
+	// What comes while it waits: a job of another unit, a new job, a job that turns into another one.
+	m.job(unit, "start")
+	for name, come := range map[string]func(){
+		"new": func() { m.emit(managerPath, managerIf+".JobNew", uint32(8), managerPath+"/job/8", unit) },
+		"turned": func() {
+			m.job(unit, "restart")
+			m.emit(managerPath+"/job/7", propertyIf+".PropertiesChanged", jobIf, map[string]dbus.Variant{"State": dbus.MakeVariant("waiting")}, []string{})
+		},
+	} {
+		m.job(unit, "start")
+		timer := time.AfterFunc(50*time.Millisecond, func() {
+			m.emit(managerPath, managerIf+".JobNew", uint32(9), managerPath+"/job/9", "other.service")
+			come()
+		})
+		if err := await(10 * time.Second); err != nil {
+			t.Errorf("job is %s: %v", name, err)
+		}
+		timer.Stop()
+	}
+}
