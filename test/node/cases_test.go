@@ -291,6 +291,9 @@ func testStranger(t *testing.T, s *system, node string) {
 	a.evenly()
 }
 
+// stopTimeout is less than what PID 1 gives a stop that hangs (TimeoutStopSec= with the default drain time-out).
+const stopTimeout = 40 * time.Second
+
 // Restarting the app renews every process, once, and refuses nobody.
 func testRestartApp(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "restart")
@@ -298,7 +301,11 @@ func testRestartApp(t *testing.T, s *system, node string) {
 	before := a.pids()
 	load := a.load(rig.LoadOptions{Clients: 8, Rate: 100})
 	a.awaitOK(50, load)
+	began := time.Now()
 	s.MustExec(t, "systemctl", "restart", a.name)
+	if took := time.Since(began); took > stopTimeout {
+		t.Errorf("the restart took %s: it waited for something that did not come", took)
+	}
 	a.awaitUp(4)
 	a.awaitOK(50, load)
 	a.lossless(load)
