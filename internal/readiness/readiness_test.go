@@ -92,7 +92,7 @@ func TestProgramThatNeverAcceptsIsExplained(t *testing.T) {
 	}
 	defer ln.Close()
 	path, _ := fakeShim(t, ln.Addr().String(), never)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // long enough to get to the wait, on any machine
 	defer cancel()
 	err = Check{Control: path, Instance: 1}.Wait(ctx)
 	if err == nil || !strings.Contains(err.Error(), "did not take its socket") {
@@ -160,7 +160,7 @@ func TestHTTPCheckSaysWhatTheLastAnswerWas(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
 	path, _ := fakeShim(t, server.Listener.Addr().String(), accepts)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	err := Check{Control: path, Instance: 1, HTTPPath: "/health"}.Wait(ctx)
 	if want := "check GET /health: answer is 404 Not Found"; err == nil || err.Error() != want {
