@@ -41,7 +41,13 @@ func ready(ctx context.Context, e *env, o options) error {
 		ctx, stop = readiness.WithProcess(ctx, pid)
 		defer stop()
 	}
-	err := control.Retry(ctx, func() error { return check.Wait(ctx) })
+	err := control.Retry(ctx, func() error {
+		// Connecting to the socket of a shim that is being stopped would make PID 1 start it again.
+		if there, err := shimAnswers(ctx, e, o); err != nil || !there {
+			return errors.Join(err, errors.New("the app stops"))
+		}
+		return check.Wait(ctx)
+	})
 	if errors.Is(err, readiness.ErrUnsupported) {
 		e.log.Info("readiness is not checked: a single instance cannot be tried with classic BPF", "instance", o.instance)
 		return nil

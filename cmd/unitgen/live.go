@@ -148,7 +148,9 @@ func (l *live) stopUnits(ctx context.Context, units []string) error {
 // stopApp stops an app with all its sockets: the shim first, which drains and closes what it knows of, then what is
 // left, such as the sockets of an app that was idle.
 func (l *live) stopApp(ctx context.Context, name app.Name) error {
-	if err := l.stopUnits(ctx, []string{name.Service()}); err != nil {
+	// With the sockets told to stop too, what waits there cannot start the shim again in place of its stop. PID 1 ends them
+	// after it.
+	if err := l.stopUnits(ctx, []string{name.Socket(), name.ControlSocket(), name.Service()}); err != nil {
 		return err
 	}
 	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(name)+"@*.service", string(name)+"@*.socket", string(name)+"-join@*.service")
