@@ -115,7 +115,11 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	errs = append(errs, err)
 	var jobs []systemd.Job
 	for _, u := range sockets {
-		jobs = append(jobs, systemd.Job{Verb: systemd.Stop, Unit: u.Name})
+		// One that is told to stop already is so by the shutdown of the system, in which sockets stop after app.service,
+		// which waits for us.
+		if u.JobType != "stop" {
+			jobs = append(jobs, systemd.Job{Verb: systemd.Stop, Unit: u.Name})
+		}
 	}
 	// Awaited: an instance's socket that a new start of the app kept from stopping would not join again, and the next shim
 	// would never hear of it.

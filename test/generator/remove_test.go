@@ -24,6 +24,8 @@ func testNowFails(t *testing.T, s *system) {
 		{"userless", []string{"--user=nosuchuser", "--", server}},
 	}
 	reason := regexp.MustCompile(`^unitgen: start \w+\.service: .*failed.*"0/2 instances up`)
+	// Folders that come with the first app or transient unit of a system.
+	s.MustExec(t, "mkdir", "-p", "/run/systemd/system", "/run/systemd/transient", "/run/unitgen")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			port := s.newPort()

@@ -5,6 +5,7 @@ package integration
 import (
 	"errors"
 	"maps"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -19,6 +20,9 @@ func TestReboot(t *testing.T) {
 		off.systemctl("disable", off.name)
 		if err := s.Reboot(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+		if text, err := s.Journal(t.Context(), "on*"); err != nil || strings.Contains(text, "timed out") {
+			t.Errorf("journal = %q, %v; want a shutdown without time-outs", text, err)
 		}
 		on.awaitUp(4)
 		on.evenly(on.addr(), on.pids(4))
