@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/unitgen/unitgen/test/rig"
 )
@@ -67,9 +68,25 @@ func testUserUnits(t *testing.T, s *system) {
 	}
 }
 
-// checkUserApp checks that n instances answer and that list and status say so.
+// awaitUserUp is awaitUp for a user's app. Each look is a process of its own, as the user's manager sends no signals here.
+func awaitUserUp(t *testing.T, as func(...string) string, n int) {
+	t.Helper()
+	want := fmt.Sprintf("%d/%d instances up", n, n)
+	for deadline := time.Now().Add(limit); ; {
+		text := as("systemctl", "--user", "show", "--value", "--property=StatusText", "mine.service")
+		if strings.HasPrefix(text, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the balancer says %q, want %q", text, want)
+		}
+	}
+}
+
+// checkUserApp checks that n instances come up and answer, and that list and status say so.
 func (s *system) checkUserApp(t *testing.T, as func(...string) string, port, n int) {
 	t.Helper()
+	awaitUserUp(t, as, n) // a start returns when the first is up
 	list := as("systemctl", "--user", "list-units", "--plain", "--no-legend", "--state=active", "mine@*.service")
 	if strings.Count(list, "\n") != n {
 		t.Errorf("instances:\n%swant %d", list, n)
