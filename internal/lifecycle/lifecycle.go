@@ -97,9 +97,9 @@ func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error
 //
 // When app.service was told to stop, Cleanup stops what is left of it: the sockets, and the instances if the shim was not
 // ready yet, as PID 1 skips ExecStop= then. Between a crash of the shim and its restart PID 1 runs nothing of its unit on
-// stop, but stops the control socket, which is part of it: app.service is inactive then, and nobody wants it back. When the
-// app is idle the parking listener stays, so that the next connection starts everything. After a crash there is nothing
-// to do.
+// stop, but stops the control socket, which is part of it: app.service is inactive then, and nobody wants it back, or only
+// a connection that waits at a socket does. When the app is idle the parking listener stays, so that the next connection
+// starts everything. After a crash there is nothing to do.
 func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) error {
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
@@ -107,10 +107,19 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	}
 	gone := shim.JobType == "" && (shim.ActiveState == "inactive" || shim.ActiveState == "failed")
 	stop := shim.JobType == "stop" || gone && !idle
+	if shim.JobType == "start" {
+		if stop, err = revived(ctx, conn, name); err != nil {
+			return err
+		}
+	}
 	if !stop && !idle {
 		return nil
 	}
-	errs := []error{stopTriggers(ctx, conn, name), stopInstances(ctx, conn, name)}
+	var errs []error
+	if stop { // first, so that no connection starts the app again
+		errs = append(errs, closeSockets(ctx, conn, name))
+	}
+	errs = append(errs, stopTriggers(ctx, conn, name), stopInstances(ctx, conn, name))
 	sockets, err := loaded(ctx, conn, name, app.RoleInstanceSocket)
 	errs = append(errs, err)
 	var jobs []systemd.Job
@@ -123,16 +132,41 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	}
 	// Awaited: an instance's socket that a new start of the app kept from stopping would not join again, and the next shim
 	// would never hear of it.
-	errs = append(errs, conn.Run(ctx, jobs...))
-	if stop {
-		for _, unit := range []string{name.Socket(), name.ControlSocket(), name.DiagSocket(), name.ChannelSocket()} {
-			// Not awaited: these jobs wait for app.service, which is ordered after its sockets and waits for us.
-			err := conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})
-			if unit == name.ChannelSocket() && systemd.IsNoSuchUnit(err) {
-				err = nil // only Node.js apps have it
-			}
-			errs = append(errs, err)
+	return errors.Join(append(errs, conn.Run(ctx, jobs...))...)
+}
+
+// revived reports whether the start of the shim that is asked for comes from a socket that a stop has left open: told to
+// stop between a crash of the shim and its restart, PID 1 ends app.service at once, looks at the sockets again, and what
+// waits there cancels the stop of the control socket, whose ExecStopPost= this is. An administrator's start in this same
+// moment is taken for the same.
+func revived(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
+	controlSocket, err := conn.Unit(ctx, name.ControlSocket())
+	// In the restart after a crash the job is a restart.
+	if err != nil || controlSocket.SubState != "stop-post" || controlSocket.JobType != "start" {
+		return false, err
+	}
+	for _, unit := range []string{name.Socket(), name.DiagSocket(), name.ChannelSocket()} {
+		socket, err := conn.Unit(ctx, unit)
+		if err != nil {
+			return false, err
 		}
+		// One that is younger than the stop was opened by a start after it.
+		if socket.SubState == "running" && socket.ActiveEnter < controlSocket.StateChange {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// closeSockets tells the app's own sockets to stop. It does not wait: they do so after app.service, which waits for us.
+func closeSockets(ctx context.Context, conn *systemd.Conn, name app.Name) error {
+	var errs []error
+	for _, unit := range []string{name.Socket(), name.ControlSocket(), name.DiagSocket(), name.ChannelSocket()} {
+		err := conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})
+		if unit == name.ChannelSocket() && systemd.IsNoSuchUnit(err) {
+			err = nil // only Node.js apps have it
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

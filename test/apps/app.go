@@ -18,10 +18,12 @@ type App struct {
 	Name string
 	Port int
 	N    int // instances
+
+	Runtime string // $XDG_RUNTIME_DIR of the user whose app it is; empty: the system's
 }
 
-// New writes the units of an app of three instances on a port of its own. The words are further options of unitgen, in
-// front of them "--" and a command; without a command it is the Go example. The app is stopped and removed at the test's
+// New writes the units of an app of three instances on a port of its own, unless --instances=N or --listen= say otherwise.
+// The words are further options of unitgen, behind them "--" and a command; without a command it is the Go example. The app is stopped and removed at the test's
 // end; a failed test logs its journal.
 func New(t *testing.T, s *System, name string, words ...string) *App {
 	t.Helper()
@@ -32,8 +34,19 @@ func New(t *testing.T, s *System, name string, words ...string) *App {
 func NewAt(t *testing.T, s *System, port int, name string, words ...string) *App {
 	t.Helper()
 	a := &App{System: s, T: t, Name: name, Port: port, N: 3}
-	args := append([]string{"--instances", strconv.Itoa(a.N), "--listen", strconv.Itoa(a.Port)}, words...)
-	if !slices.Contains(words, "--") {
+	args := []string{"--instances=" + strconv.Itoa(a.N)}
+	if !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "--listen=") }) {
+		args = append(args, "--listen="+strconv.Itoa(a.Port))
+	}
+	for _, w := range words {
+		if n, ok := strings.CutPrefix(w, "--instances="); ok {
+			var err error
+			if a.N, err = strconv.Atoi(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if args = append(args, words...); !slices.Contains(words, "--") {
 		args = append(args, "--", Server)
 	}
 	t.Cleanup(a.remove)

@@ -2,33 +2,47 @@ package apps
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/shim"
 )
 
+// ControlPath is where the shim's control socket is.
+func (a *App) ControlPath() string {
+	return cmp.Or(a.Runtime, "/run") + "/unitgen/" + a.Name + "/control"
+}
+
+// DialControl connects to the shim's control socket as root.
+func (a *App) DialControl() (net.Conn, error) {
+	conn, err := a.DialContext(a.T.Context(), "unix", a.ControlPath())
+	if err != nil {
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Now().Add(Limit))
+}
+
 // Status asks the shim on its control socket.
 func (a *App) Status() shim.Status {
 	a.T.Helper()
-	status, err := a.status()
+	status, err := a.AskStatus()
 	if err != nil {
 		a.T.Fatalf("ask shim for its status: %v", err)
 	}
 	return status
 }
 
-func (a *App) status() (status shim.Status, err error) {
-	conn, err := a.DialContext(a.T.Context(), "unix", "/run/unitgen/"+a.Name+"/control")
+// AskStatus is Status while the shim may come and go.
+func (a *App) AskStatus() (status shim.Status, err error) {
+	conn, err := a.DialControl()
 	if err != nil {
 		return status, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(Limit)); err != nil {
-		return status, err
-	}
 	if _, err := fmt.Fprintf(conn, "{%q:%q}\x00", "method", control.Interface+".Status"); err != nil {
 		return status, err
 	}
@@ -67,7 +81,7 @@ func (a *App) Capacity() (stop func() (least, looks int)) {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			if s, err := a.status(); err == nil {
+			if s, err := a.AskStatus(); err == nil {
 				looks++
 				if up := Up(s); least < 0 || up < least {
 					least = up

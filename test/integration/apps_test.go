@@ -10,6 +10,7 @@ package integration
 import (
 	"testing"
 
+	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestApps(t *testing.T) {
 	tests := []struct {
 		name string
-		run  func(*testing.T, *system)
+		run  func(*testing.T, *apps.System)
 	}{
 		{"Spread", testSpread},
 		{"StartWaits", testStartWaits},
@@ -35,6 +36,7 @@ func TestApps(t *testing.T) {
 		{"Stop", testStop},
 		{"StopWhileStarting", testStopWhileStarting},
 		{"StopAfterCrash", testStopAfterCrash},
+		{"StopWhileFailing", testStopWhileFailing},
 		{"AddInstance", testAddInstance},
 		{"IdleExit", testIdleExit},
 		{"StopWhileIdle", testStopWhileIdle},
@@ -50,7 +52,7 @@ func TestApps(t *testing.T) {
 		{"ControlGarbage", testControlGarbage},
 	}
 	rig.EachSuite(t, func(t *testing.T, suite string) {
-		s := boot(t, suite)
+		s := apps.Boot(t, suite)
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) { tt.run(t, s) })
 		}

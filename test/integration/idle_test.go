@@ -8,56 +8,57 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
 // testIdleExit lets an app go to sleep and wakes it up, twice.
-func testIdleExit(t *testing.T, s *system) {
+func testIdleExit(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "idle", "--idle-exit=2s")
 	for range 2 {
 		a.awaitIdle()
 		inode := a.inodes()
-		a.lossless(a.load(rig.LoadOptions{Clients: 20, Requests: 20}).Wait())
-		a.awaitUp(4)
+		a.Lossless(a.load(rig.LoadOptions{Clients: 20, Requests: 20}).Wait())
+		a.AwaitUp(4)
 		if inode == "" {
 			t.Error("the port of an idle app is closed")
 		}
-		a.evenly(a.addr(), a.pids(4))
+		a.evenly(a.Addr(), a.pids(4))
 	}
 }
 
 // awaitIdle waits until shim and instances have stopped by themselves.
 func (a *testApp) awaitIdle() {
-	a.t.Helper()
-	for _, unit := range []string{a.instance(1), a.instance(2), a.instance(3), a.instance(4), a.shim()} {
-		a.MustWait(a.t, limit, unit, func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	a.T.Helper()
+	for _, unit := range []string{a.Instance(1), a.Instance(2), a.Instance(3), a.Instance(4), a.Shim()} {
+		a.MustWait(a.T, apps.Limit, unit, func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 	}
-	if got := a.MustShow(a.t, a.name+".socket", "ActiveState"); got != "active" {
-		a.t.Errorf("the parking listener of an idle app is %s", got)
+	if got := a.MustShow(a.T, a.Name+".socket", "ActiveState"); got != "active" {
+		a.T.Errorf("the parking listener of an idle app is %s", got)
 	}
 }
 
 // testStopWhileIdle stops an app that sleeps.
-func testStopWhileIdle(t *testing.T, s *system) {
+func testStopWhileIdle(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "stop-idle", "--idle-exit=1s")
 	a.awaitIdle()
-	a.systemctl("stop", a.name)
+	a.MustSystemctl("stop", a.Name)
 	a.checkStopped()
 }
 
 // testHeldConnection keeps a connection open without using it, and expects nothing to happen for three times as long as
 // the app must be idle to go to sleep.
-func testHeldConnection(t *testing.T, s *system) {
+func testHeldConnection(t *testing.T, s *apps.System) {
 	const idle = 2 * time.Second
 	a := startApp(t, s, "held", "--idle-exit=2s")
-	held := a.hold(1)[0]
+	held := a.Hold(1)[0]
 	ctx, cancel := context.WithTimeout(t.Context(), 3*idle)
 	defer cancel()
-	p, err := a.WaitFor(ctx, a.shim(), func(p rig.Properties) bool { return p["ActiveState"] != "active" })
+	p, err := a.WaitFor(ctx, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] != "active" })
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("shim with an open connection: %s, %v", p, err)
 	}
-	if _, err := held.get("/"); err != nil {
+	if _, err := held.Get("/"); err != nil {
 		t.Errorf("request on the connection that was held: %v", err)
 	}
 	held.Close()

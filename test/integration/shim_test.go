@@ -10,13 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
 // procField reads a number from /proc of the shim, the one behind name at the start of a line.
 func (a *testApp) procField(file, name string) int {
-	a.t.Helper()
-	text := a.MustExec(a.t, "cat", "/proc/"+a.pid(a.shim())+"/"+file)
+	a.T.Helper()
+	text := a.MustExec(a.T, "cat", "/proc/"+a.PID(a.Shim())+"/"+file)
 	for line := range strings.Lines(text) {
 		rest, ok := strings.CutPrefix(line, name)
 		if !ok || strings.TrimSpace(rest) == "" {
@@ -24,31 +25,31 @@ func (a *testApp) procField(file, name string) int {
 		}
 		n, err := strconv.Atoi(strings.Fields(rest)[0])
 		if err != nil {
-			a.t.Fatal(err)
+			a.T.Fatal(err)
 		}
 		return n
 	}
-	a.t.Fatalf("no %q in %s of the shim: %s", name, file, text)
+	a.T.Fatalf("no %q in %s of the shim: %s", name, file, text)
 	return 0
 }
 
 // processorTime is what all threads of the shim have used.
 func (a *testApp) processorTime() time.Duration {
-	a.t.Helper()
-	n, err := strconv.ParseInt(a.MustShow(a.t, a.shim(), "CPUUsageNSec"), 10, 64)
+	a.T.Helper()
+	n, err := strconv.ParseInt(a.MustShow(a.T, a.Shim(), "CPUUsageNSec"), 10, 64)
 	if err != nil {
-		a.t.Fatal(err)
+		a.T.Fatal(err)
 	}
 	return time.Duration(n)
 }
 
 // testShimCost makes 20000 connections. The shim has nothing to do with them: what it uses meanwhile are its looks at the
 // queues, a few a second.
-func testShimCost(t *testing.T, s *system) {
+func testShimCost(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "cost")
 	const connections = 20000
 	before, began := a.processorTime(), time.Now()
-	a.lossless(a.load(rig.LoadOptions{Requests: connections}).Wait())
+	a.Lossless(a.load(rig.LoadOptions{Requests: connections}).Wait())
 	used, took := a.processorTime()-before, time.Since(began)
 	each := used / connections
 	t.Logf("shim: %s of processor time in %s, %s per connection", used, took.Round(time.Millisecond), each)
@@ -63,65 +64,65 @@ func testShimCost(t *testing.T, s *system) {
 }
 
 // testShimStatus looks at what the shim tells systemctl and the journal.
-func testShimStatus(t *testing.T, s *system) {
+func testShimStatus(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "words")
-	a.hold(4)
+	a.Hold(4)
 	a.awaitMatch(`^4/4 instances up, \d+ connections?$`)
-	a.systemctl("stop", a.instance(3))
+	a.MustSystemctl("stop", a.Instance(3))
 	a.awaitMatch(`^3/4 instances up, \d+ connections?; words@3 down$`)
 
 	a.MustExec(t, "journalctl", "--sync")
 	for _, match := range []string{"UNITGEN_INSTANCE=3", "UNITGEN_APP=words"} {
-		if out := a.MustExec(t, "journalctl", "--quiet", "--output=cat", "--unit="+a.shim(), match); !strings.Contains(out, "instance is down") {
+		if out := a.MustExec(t, "journalctl", "--quiet", "--output=cat", "--unit="+a.Shim(), match); !strings.Contains(out, "instance is down") {
 			t.Errorf("journal with %s = %q, want that the instance is down", match, out)
 		}
 	}
 }
 
 func (a *testApp) awaitMatch(pattern string) {
-	a.t.Helper()
+	a.T.Helper()
 	re := regexp.MustCompile(pattern)
-	a.MustWait(a.t, limit, a.shim(), func(p rig.Properties) bool { return re.MatchString(p["StatusText"]) })
+	a.MustWait(a.T, apps.Limit, a.Shim(), func(p rig.Properties) bool { return re.MatchString(p["StatusText"]) })
 }
 
 // testWatchdog freezes the shim under load: PID 1 replaces it.
-func testWatchdog(t *testing.T, s *system) {
+func testWatchdog(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "watchdog")
-	a.dropIn(a.shim(), "[Service]\nWatchdogSec=2s\n")
-	a.systemctl("enable", "--now", a.name)
-	a.awaitUp(4)
+	a.DropIn(a.Shim(), "[Service]\nWatchdogSec=2s\n")
+	a.MustSystemctl("enable", "--now", a.Name)
+	a.AwaitUp(4)
 	load := a.load(rig.LoadOptions{})
-	pid := a.pid(a.shim())
+	pid := a.PID(a.Shim())
 	a.MustExec(t, "kill", "-s", "STOP", pid)
-	a.awaitNew(a.shim(), pid)
-	a.awaitUp(4)
-	a.awaitOK(load, 100)
-	a.lossless(load.Stop())
-	if text, err := a.Journal(t.Context(), a.shim()); err != nil || !strings.Contains(text, "Watchdog timeout") {
+	a.AwaitNew(a.Shim(), pid)
+	a.AwaitUp(4)
+	a.AwaitOK(load, 100)
+	a.Lossless(load.Stop())
+	if text, err := a.Journal(t.Context(), a.Shim()); err != nil || !strings.Contains(text, "Watchdog timeout") {
 		t.Errorf("journal = %q, %v; want a watchdog time-out", text, err)
 	}
-	a.evenly(a.addr(), a.pids(4))
+	a.evenly(a.Addr(), a.pids(4))
 }
 
 // exposure is the score of systemd-analyze security, from 0 (best) to 10.
 func (a *testApp) exposure(unit string) float64 {
-	a.t.Helper()
-	text := a.MustExec(a.t, "systemd-analyze", "security", "--no-pager", unit)
+	a.T.Helper()
+	text := a.MustExec(a.T, "systemd-analyze", "security", "--no-pager", unit)
 	m := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`).FindStringSubmatch(text)
 	if m == nil {
-		a.t.Fatalf("no exposure level in %q", text)
+		a.T.Fatalf("no exposure level in %q", text)
 	}
 	score, err := strconv.ParseFloat(m[1], 64)
 	if err != nil {
-		a.t.Fatal(err)
+		a.T.Fatal(err)
 	}
-	a.t.Logf("exposure of %s: %s", unit, m[1])
+	a.T.Logf("exposure of %s: %s", unit, m[1])
 	return score
 }
 
-func testExposure(t *testing.T, s *system) {
+func testExposure(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "exposed")
-	for _, unit := range []string{a.shim(), a.instance(1)} {
+	for _, unit := range []string{a.Shim(), a.Instance(1)} {
 		if got := a.exposure(unit); got > 1.5 {
 			t.Errorf("exposure of %s = %.1f, want at most 1.5", unit, got)
 		}
@@ -129,14 +130,14 @@ func testExposure(t *testing.T, s *system) {
 }
 
 // testPrivateNetwork takes all network but the listener from the instances: they serve all the same.
-func testPrivateNetwork(t *testing.T, s *system) {
+func testPrivateNetwork(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "private", "-p", "PrivateNetwork=yes")
-	if got := a.exposure(a.instance(1)); got > 0.5 {
+	if got := a.exposure(a.Instance(1)); got > 0.5 {
 		t.Errorf("exposure with PrivateNetwork= = %.1f, want at most 0.5", got)
 	}
-	a.evenly(a.addr(), a.pids(4))
-	if devices := a.MustExec(t, "nsenter", "--net", "--target", a.pid(a.instance(1)), "ip", "-o", "link"); strings.Count(devices, "\n") != 1 {
+	a.evenly(a.Addr(), a.pids(4))
+	if devices := a.MustExec(t, "nsenter", "--net", "--target", a.PID(a.Instance(1)), "ip", "-o", "link"); strings.Count(devices, "\n") != 1 {
 		t.Errorf("network devices of an instance: %s", devices)
 	}
-	a.evenly(fmt.Sprintf("[::1]:%d", a.port), a.pids(4))
+	a.evenly(fmt.Sprintf("[::1]:%d", a.Port), a.pids(4))
 }

@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
 // testSpread connects to every kind of address and counts by process.
-func testSpread(t *testing.T, s *system) {
-	p1, p2 := s.newPort(), s.newPort()
+func testSpread(t *testing.T, s *apps.System) {
+	p1, p2 := s.NewPort(), s.NewPort()
 	v4 := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	v6 := func(port int) string { return fmt.Sprintf("[::1]:%d", port) }
 	tests := []struct {
@@ -43,33 +44,33 @@ func testSpread(t *testing.T, s *system) {
 
 // testStartWaits starts an app whose instances need time, under load: the first one answers, and "systemctl start"
 // returns no sooner than that.
-func testStartWaits(t *testing.T, s *system) {
+func testStartWaits(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "slow", "--property=ExecStartPre=/bin/sleep 1")
-	a.systemctl("start", "slow.socket")
+	a.MustSystemctl("start", "slow.socket")
 	load := a.load(rig.LoadOptions{})
-	a.systemctl("start", "slow")
+	a.MustSystemctl("start", "slow")
 	up := 0
 	for i := range 4 {
-		if a.MustShow(t, a.instance(i+1), "ActiveState") == "active" {
+		if a.MustShow(t, a.Instance(i+1), "ActiveState") == "active" {
 			up++
 		}
 	}
 	if up == 0 {
 		t.Error("no instance is active when start returns")
 	}
-	if !strings.Contains(a.MustShow(t, a.shim(), "StatusText"), "/4 instances up") {
+	if !strings.Contains(a.MustShow(t, a.Shim(), "StatusText"), "/4 instances up") {
 		t.Error("the shim has no status when start returns")
 	}
-	a.awaitUp(4)
-	a.awaitOK(load, 100)
-	a.lossless(load.Stop())
-	a.evenly(a.addr(), a.pids(4))
+	a.AwaitUp(4)
+	a.AwaitOK(load, 100)
+	a.Lossless(load.Stop())
+	a.evenly(a.Addr(), a.pids(4))
 }
 
 // testStartFails starts an app that never gets ready. The command must say so, and start once it is mended.
-func testStartFails(t *testing.T, s *system) {
+func testStartFails(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "broken")
-	undo := a.dropIn("broken@.service", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\nExecStartPre=/bin/false\n")
+	undo := a.DropIn("broken@.service", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\nExecStartPre=/bin/false\n")
 	out, err := a.Exec(t.Context(), "systemctl", "start", "broken")
 	if err != nil || out.Status == 0 {
 		t.Errorf("start of an app that fails = %+v, %v; want an exit status other than 0", out, err)
@@ -78,19 +79,19 @@ func testStartFails(t *testing.T, s *system) {
 		t.Errorf("journal = %q, %v; want the reason in it", text, err)
 	}
 	undo()
-	a.systemctl("start", "broken")
-	a.awaitUp(4)
-	a.evenly(a.addr(), a.pids(4))
+	a.MustSystemctl("start", "broken")
+	a.AwaitUp(4)
+	a.evenly(a.Addr(), a.pids(4))
 }
 
 // testConnectStarts connects to an app of which the parking listener alone is there.
-func testConnectStarts(t *testing.T, s *system) {
+func testConnectStarts(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "connect")
-	a.systemctl("start", "connect.socket")
-	if got := a.MustShow(t, a.shim(), "ActiveState"); got != "inactive" {
+	a.MustSystemctl("start", "connect.socket")
+	if got := a.MustShow(t, a.Shim(), "ActiveState"); got != "inactive" {
 		t.Fatalf("the shim is %s before the first connection", got)
 	}
-	a.lossless(a.load(rig.LoadOptions{Clients: 50, Requests: 50}).Wait())
-	a.awaitUp(4)
-	a.evenly(a.addr(), a.pids(4))
+	a.Lossless(a.load(rig.LoadOptions{Clients: 50, Requests: 50}).Wait())
+	a.AwaitUp(4)
+	a.evenly(a.Addr(), a.pids(4))
 }

@@ -11,11 +11,12 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
 // testLbshimAlone starts lbshim as a curious user would.
-func testLbshimAlone(t *testing.T, s *system) {
+func testLbshimAlone(t *testing.T, s *apps.System) {
 	tests := []struct {
 		args   []string
 		status int
@@ -30,7 +31,7 @@ func testLbshimAlone(t *testing.T, s *system) {
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
-			out, err := s.Exec(t.Context(), append([]string{lbshim}, tt.args...)...)
+			out, err := s.Exec(t.Context(), append([]string{apps.Lbshim}, tt.args...)...)
 			if err != nil || out.Status != tt.status || out.Stdout != "" {
 				t.Errorf("lbshim %q = %+v, %v; want exit status %d", tt.args, out, err, tt.status)
 			}
@@ -43,18 +44,18 @@ func testLbshimAlone(t *testing.T, s *system) {
 
 // testControlStrangers tries the control socket as a user who has no business there: with a listener of the app in hand,
 // and past the socket's mode.
-func testControlStrangers(t *testing.T, s *system) {
+func testControlStrangers(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "strange")
 	before := a.pids(4)
 	const unit = "/run/systemd/system/stranger.service"
 	// NonBlocking= as the Go program has it: PID 1 sets it on the socket that both share.
-	a.MustWriteFile(t, unit, "[Service]\nType=oneshot\nUser=nobody\nNonBlocking=yes\nSockets="+a.socket(1)+"\nExecStart="+lbshim+" join strange 2\n", 0o644)
-	a.systemctl("daemon-reload")
+	a.MustWriteFile(t, unit, "[Service]\nType=oneshot\nUser=nobody\nNonBlocking=yes\nSockets="+a.Socket(1)+"\nExecStart="+apps.Lbshim+" join strange 2\n", 0o644)
+	a.MustSystemctl("daemon-reload")
 	if err := a.Systemctl(t.Context(), "start", "stranger.service"); err == nil {
 		t.Error("join by another user succeeds")
 	}
 	a.MustExec(t, "rm", unit)
-	a.systemctl("daemon-reload")
+	a.MustSystemctl("daemon-reload")
 
 	const script = `import socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -62,22 +63,22 @@ s.connect(sys.argv[1])
 s.sendall(b'{"method":"io.unitgen.Shim.Status"}\0')
 print(s.recv(65536))`
 	call := func(user string) (rig.Output, error) {
-		return a.Exec(t.Context(), "runuser", "-u", user, "--", "python3", "-c", script, a.controlPath())
+		return a.Exec(t.Context(), "runuser", "-u", user, "--", "python3", "-c", script, a.ControlPath())
 	}
-	a.MustExec(t, "chmod", "0666", a.controlPath())
+	a.MustExec(t, "chmod", "0666", a.ControlPath())
 	if out, err := call("nobody"); err != nil || strings.Contains(out.Stdout, "addresses") {
 		t.Errorf("status for another user = %+v, %v; want none", out, err)
 	}
 	if out, err := call("root"); err != nil || !strings.Contains(out.Stdout, "addresses") {
 		t.Errorf("status for root = %+v, %v", out, err)
 	}
-	a.evenly(a.addr(), before)
+	a.evenly(a.Addr(), before)
 }
 
 // testControlGarbage sends the shim what no client of ours would.
-func testControlGarbage(t *testing.T, s *system) {
+func testControlGarbage(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "garbage")
-	shim, pids := a.pid(a.shim()), a.pids(4)
+	shim, pids := a.PID(a.Shim()), a.pids(4)
 	load := a.load(rig.LoadOptions{})
 	tests := []struct{ name, bytes string }{
 		{"nothing", ""},
@@ -112,13 +113,13 @@ func testControlGarbage(t *testing.T, s *system) {
 	for range 200 {
 		defer a.control().Close()
 	}
-	if got := len(a.status().Instances); got != 4 {
+	if got := len(a.Status().Instances); got != 4 {
 		t.Errorf("status has %d instances, want 4", got)
 	}
-	a.awaitOK(load, 100)
-	a.lossless(load.Stop())
-	if a.pid(a.shim()) != shim {
+	a.AwaitOK(load, 100)
+	a.Lossless(load.Stop())
+	if a.PID(a.Shim()) != shim {
 		t.Error("the shim was restarted")
 	}
-	a.evenly(a.addr(), pids)
+	a.evenly(a.Addr(), pids)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
@@ -23,47 +24,47 @@ const user = "alice"
 
 func newUserApp(t *testing.T, suite string) *userApp {
 	t.Helper()
-	s := boot(t, suite)
+	s := apps.Boot(t, suite)
 	s.MustExec(t, "useradd", "--create-home", user)
 	s.MustExec(t, "loginctl", "enable-linger", user)
 	uid := strings.TrimSpace(s.MustExec(t, "id", "-u", user))
-	s.MustWait(t, limit, "user@"+uid+".service", func(p rig.Properties) bool { return p["ActiveState"] == "active" })
-	a := &userApp{testApp{system: s, t: t, name: "web", port: s.newPort(), runtime: "/run/user/" + uid}, uid}
+	s.MustWait(t, apps.Limit, "user@"+uid+".service", func(p rig.Properties) bool { return p["ActiveState"] == "active" })
+	a := &userApp{testApp{&apps.App{System: s, T: t, Name: "web", Port: s.NewPort(), N: 4, Runtime: "/run/user/" + uid}}, uid}
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, err := s.Exec(context.Background(), "journalctl", "--no-pager", "--quiet", "--output=short-precise", "_UID="+uid)
 			t.Logf("journal of %s (%v):\n%s", user, err, out.Stdout)
 		}
 	})
-	a.run("unitgen", a.name, "--user-units", "--instances=4", fmt.Sprintf("--listen=%d", a.port), "--", server)
+	a.run("unitgen", a.Name, "--user-units", "--instances=4", fmt.Sprintf("--listen=%d", a.Port), "--", apps.Server)
 	return a
 }
 
 // run runs a command as the user.
 func (a *userApp) run(argv ...string) string {
-	a.t.Helper()
-	return a.MustExec(a.t, append([]string{"runuser", "-u", user, "--", "env", "HOME=/home/" + user, "XDG_RUNTIME_DIR=" + a.runtime}, argv...)...)
+	a.T.Helper()
+	return a.MustExec(a.T, append([]string{"runuser", "-u", user, "--", "env", "HOME=/home/" + user, "XDG_RUNTIME_DIR=" + a.Runtime}, argv...)...)
 }
 
-func (a *userApp) awaitUp(n int) {
-	a.t.Helper()
+func (a *userApp) AwaitUp(n int) {
+	a.T.Helper()
 	line := fmt.Sprintf("%d/4 instances up", n)
 	a.awaitShim(line, func(s shim.Status) bool { return strings.HasPrefix(s.Line, line) })
 }
 
 // kill kills a unit's process under load and waits until it is replaced.
 func (a *userApp) kill(unit string, load *rig.Load) {
-	a.t.Helper()
-	a.awaitOK(load, 200)
-	before := a.pid(unit)
-	a.MustExec(a.t, "kill", "-s", "KILL", before)
-	a.awaitOK(load, 200)
-	a.awaitShim("other process", func(shim.Status) bool { now := a.pid(unit); return now != "0" && now != before })
-	a.awaitUp(4)
+	a.T.Helper()
+	a.AwaitOK(load, 200)
+	before := a.PID(unit)
+	a.MustExec(a.T, "kill", "-s", "KILL", before)
+	a.AwaitOK(load, 200)
+	a.awaitShim("other process", func(shim.Status) bool { now := a.PID(unit); return now != "0" && now != before })
+	a.AwaitUp(4)
 }
 
-func (a *userApp) pid(unit string) string {
-	a.t.Helper()
+func (a *userApp) PID(unit string) string {
+	a.T.Helper()
 	return strings.TrimSpace(a.run("systemctl", "--user", "show", "--value", "--property=MainPID", unit))
 }
 
@@ -73,13 +74,13 @@ func TestUserUnits(t *testing.T) {
 		a.run("systemctl", "--user", "start", "web.socket")
 		load := a.load(rig.LoadOptions{})
 		a.run("systemctl", "--user", "start", "web")
-		a.awaitUp(4)
-		if s := a.status(); !strings.HasPrefix(s.Reason, "classic BPF") {
+		a.AwaitUp(4)
+		if s := a.Status(); !strings.HasPrefix(s.Reason, "classic BPF") {
 			t.Errorf("path is %s, %s; want classic BPF", s.Path, s.Reason)
 		}
 		a.kill("web.service", load)
 		r := load.Stop()
-		a.lossless(r)
+		a.Lossless(r)
 		if len(r.Instances) != 4 {
 			t.Errorf("connections by instance = %v, want some at each of 4", r.Instances)
 		}
