@@ -138,9 +138,13 @@ func Bin(t testing.TB, name string) string {
 	return path
 }
 
-// EachSuite runs f as a subtest on each of Suites.
+// EachSuite runs f as a subtest on each of Suites, side by side: tests mostly wait for the systemd in their container. It
+// returns before they have ended.
 func EachSuite(t *testing.T, f func(t *testing.T, suite string)) {
 	for _, suite := range Suites {
-		t.Run(suite, func(t *testing.T) { f(t, suite) })
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			f(t, suite)
+		})
 	}
 }

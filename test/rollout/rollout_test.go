@@ -54,7 +54,6 @@ func TestRollout(t *testing.T) {
 		{"Frozen", testFrozen},
 	}
 	rig.EachSuite(t, func(t *testing.T, suite string) {
-		t.Parallel()
 		s := apps.Boot(t, suite)
 		// By itself: while PID 1 executes itself anew, commands of other tests would fail.
 		t.Run("DaemonReload", func(t *testing.T) { testDaemonReload(t, s) })
