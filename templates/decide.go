@@ -61,6 +61,9 @@ type values struct {
 	ReadyCheck     string // --check= of the command that waits for an instance; empty where PID 1 knows by itself
 	RolloutOptions string // each with a blank before it
 
+	DrainOptions string // each with a blank before it
+	KillSignal   string // empty: systemd's default
+
 	TimeoutStart, TimeoutStop string
 	ReadyTimeout              string // option of the command that waits; TimeoutStart is longer, so that the reason is told first
 }
@@ -97,9 +100,13 @@ func decide(a app.App, p Paths) (values, error) {
 		Properties:       a.Properties,
 		Restart:          decideRestart(a),
 		RolloutOptions:   rolloutOptions(a),
+		KillSignal:       a.KillSignal(),
 		ReadyTimeout:     app.QuoteWord("--start-timeout=" + app.FormatTimeSpan(a.StartTimeoutOrDefault())),
 		TimeoutStart:     app.FormatTimeSpan(a.StartTimeoutOrDefault() + startMargin),
 		TimeoutStop:      app.FormatTimeSpan(a.DrainTimeoutOrDefault() + stopMargin),
+	}
+	if shutdown := a.ShutdownOrDefault(); shutdown != "" {
+		v.DrainOptions = " --shutdown=" + string(shutdown)
 	}
 	if a.StrategyOrDefault() == app.LeastConnections {
 		v.Capabilities += " CAP_NET_ADMIN"

@@ -86,6 +86,10 @@ func goldens() []golden {
 			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, UserUnits: true, SystemdVersion: 257,
 			Restart: app.Restart{Delay: time.Minute, MemoryReload: 1 << 30, ReloadAt: "daily"},
 		}},
+		{"nginx", app.App{
+			Name: "app", Command: []string{"/usr/sbin/nginx", "-c", "/srv/nginx.conf"}, Listen: port,
+			Environment: []app.Assignment{{Key: "NGINX", Value: "3;"}}, SystemdVersion: 257,
+		}},
 		{"tmp", app.App{
 			Name: "app", Command: []string{"/opt/app/server"}, WorkingDirectory: "/tmp/app", Listen: port, Strategy: app.First,
 			SystemdVersion: 257,

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -42,44 +41,6 @@ func joinOnce(ctx context.Context, e *env, o options, fds []int) error {
 	}
 	defer client.Close()
 	return client.Call(ctx, "Join", map[string]int{"instance": o.instance}, nil, fds...)
-}
-
-// drain waits until the shim says that the instance has no busy connection, or that time is up. Where no shim will
-// answer, there is nothing to wait for. PID 1 bounds it: TimeoutStopSec= of the instance.
-func drain(ctx context.Context, e *env, o options) error {
-	if e.getenv("EXIT_CODE") != "" {
-		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
-	}
-	err := control.Retry(ctx, func() error {
-		if there, err := shimAnswers(ctx, e, o); err != nil || !there {
-			return err
-		}
-		return drainOnce(ctx, e, o)
-	})
-	if err != nil {
-		return fmt.Errorf("drain instance %d: %w", o.instance, err)
-	}
-	return nil
-}
-
-func drainOnce(ctx context.Context, e *env, o options) error {
-	client, err := control.Dial(ctx, o.controlPath(e))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	silent := time.AfterFunc(answerTimeout, func() { cancel(errors.New("shim does not answer")) })
-	defer silent.Stop()
-	err = client.Stream(ctx, "Drain", map[string]int{"instance": o.instance}, func(json.RawMessage) error {
-		silent.Stop()
-		return nil
-	})
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
-	}
-	return err
 }
 
 // listeners takes what PID 1 passed to a join unit: nothing but the instance's listeners. Their flags are shared with the

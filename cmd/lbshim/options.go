@@ -20,6 +20,7 @@ type options struct {
 
 	strategy     string
 	drainTimeout time.Duration
+	shutdown     string // of drain
 	startTimeout time.Duration
 	idleExit     time.Duration
 	slowStart    time.Duration
@@ -52,6 +53,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Usage = func() {}
 	f.StringVar(&o.strategy, "strategy", o.strategy, "round-robin, least-connections or first")
 	f.Var((*timeSpan)(&o.drainTimeout), "drain-timeout", "how long open connections of an instance may hold its stop")
+	f.StringVar(&o.shutdown, "shutdown", o.shutdown, "what the program does on its stop signal: graceful or quick")
 	f.Var((*timeSpan)(&o.startTimeout), "start-timeout", "how long the first instance may take to become ready")
 	f.Var((*timeSpan)(&o.idleExit), "idle-exit", "stop when no connection was open for this long, 0 is never")
 	f.Var((*timeSpan)(&o.slowStart), "slow-start", "how long the share of an instance that came back grows to its full size")

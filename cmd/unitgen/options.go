@@ -26,6 +26,7 @@ type options struct {
 	listen, env, envFile, property                []string
 	kind, path, strategy, workingDirectory, user  string
 	drainTimeout, startTimeout, idleExit          string
+	shutdown                                      string
 	ready, surge, parallel, soak, slowStart       string
 	weights, pin                                  string
 	restartDelay, maxRestarts, within             string
@@ -42,7 +43,7 @@ type options struct {
 
 // settingOptions are the options that change an app.
 var settingOptions = [...]string{"instances", "listen", "kind", "path", "strategy", "env", "env-file", "working-directory",
-	"user", "property", "drain-timeout", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
+	"user", "property", "drain-timeout", "shutdown", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
 	"weights", "pin", "restart-delay", "max-restarts", "within", "stop-exit-codes", "watchdog", "max-memory",
 	"memory-reload", "reload-at", "watch", "systemd-version"}
 
@@ -91,6 +92,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.user, "user", "", "")
 	f.StringArrayVarP(&o.property, "property", "p", nil, "")
 	f.StringVar(&o.drainTimeout, "drain-timeout", "", "")
+	f.StringVar(&o.shutdown, "shutdown", "", "")
 	f.StringVar(&o.startTimeout, "start-timeout", "", "")
 	f.StringVar(&o.idleExit, "idle-exit", "", "")
 	for name, text := range map[string]*string{

@@ -59,6 +59,7 @@ func (c *command) wanted(ctx context.Context, name app.Name, was *app.App) (app.
 		"strategy": func() { a.Strategy = app.Strategy(o.strategy) },
 		"user":     func() { a.User = o.user },
 		"ready":    func() { a.Ready = o.ready },
+		"shutdown": func() { a.Shutdown = app.Shutdown(o.shutdown) },
 		"surge":    func() { a.Surge = o.surge },
 	} {
 		if o.given[option] {

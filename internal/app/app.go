@@ -42,6 +42,14 @@ const (
 	First            Strategy = "first"
 )
 
+// Shutdown is what a program does on its stop signal.
+type Shutdown string
+
+const (
+	ShutdownGraceful Shutdown = "graceful" // answers what is under way and ends its connections by itself
+	ShutdownQuick    Shutdown = "quick"    // ends at once, for all that is known
+)
+
 // App is everything that unitgen knows of an app but its instances, which are the links in app.service.wants/. It is
 // what section [X-Unitgen] of app.service holds (see ParseSettings and Settings).
 type App struct {
@@ -57,6 +65,7 @@ type App struct {
 	User             string   // empty means DynamicUser=
 	Properties       []Property
 	DrainTimeout     time.Duration // zero means DefaultDrainTimeout
+	Shutdown         Shutdown      // empty: see ShutdownOrDefault
 	StartTimeout     time.Duration // zero means DefaultStartTimeout
 	IdleExit         time.Duration // zero means never
 	SlowStart        time.Duration // zero means that an instance that came back has its whole share at once

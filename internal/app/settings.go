@@ -44,6 +44,7 @@ func Settings(a App) string {
 		t.line("Property", p.Key+"="+p.Value)
 	}
 	t.timeSpan("DrainTimeoutSec", a.DrainTimeout)
+	t.optional("Shutdown", string(a.Shutdown))
 	t.timeSpan("StartTimeoutSec", a.StartTimeout)
 	t.timeSpan("IdleExitSec", a.IdleExit)
 	t.timeSpan("SlowStartSec", a.SlowStart)
@@ -250,6 +251,8 @@ func (a *App) parseWord(key, word string) (err error) {
 		var p Property
 		p, err = ParseProperty(word)
 		a.Properties = append(a.Properties, p)
+	case "Shutdown":
+		a.Shutdown, err = oneOf(word, ShutdownGraceful, ShutdownQuick)
 	case "Ready":
 		a.Ready, err = notEmpty(word)
 	case "Surge":

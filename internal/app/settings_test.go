@@ -21,7 +21,7 @@ func full() App {
 		EnvironmentFiles: []string{"/etc/a b", "-/etc/c"},
 		WorkingDirectory: "/srv/shop ", User: "shop",
 		Properties:   []Property{{"Type", "notify"}, {"ReadWritePaths", "/a /b"}, {"BindPaths", ""}},
-		DrainTimeout: 90 * time.Second, StartTimeout: 1500 * time.Millisecond, IdleExit: 10 * time.Minute,
+		DrainTimeout: 90 * time.Second, Shutdown: ShutdownGraceful, StartTimeout: 1500 * time.Millisecond, IdleExit: 10 * time.Minute,
 		SlowStart: time.Minute, Ready: ReadyNotify, Surge: "all", Parallel: 2, Soak: time.Second,
 		Restart: Restart{
 			Delay: 300 * time.Millisecond, Max: 3, Within: 90 * time.Second, StopExitCodes: []int{0, 78}, Watchdog: 30 * time.Second,

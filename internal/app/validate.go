@@ -36,6 +36,7 @@ func (a App) Validate() error {
 	if a.IdleExit != 0 {
 		found.add(checkTimeout("--idle-exit=", a.IdleExit))
 	}
+	a.checkShutdown(&found)
 	a.checkRollout(&found)
 	a.checkRestart(&found)
 	a.checkShares(&found)

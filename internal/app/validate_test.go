@@ -76,6 +76,8 @@ func TestValidateRefuses(t *testing.T) {
 		"--start-timeout= must be between":                                       func(a *App) { a.StartTimeout = -1 },
 		"--idle-exit= must be between":                                           func(a *App) { a.IdleExit = 25 * time.Hour },
 		"--systemd-version= must be at least 252, got 247":                       func(a *App) { a.SystemdVersion = 247 },
+		"--shutdown= must be graceful or quick":                                  func(a *App) { a.Shutdown = "x" },
+		"--shutdown= does not go with --kind=node":                               func(a *App) { a.Shutdown, a.Kind = ShutdownQuick, KindNode },
 		"--restart-delay= must be between 100ms and 1d, got 1ms":                 func(a *App) { a.Restart.Delay = time.Millisecond },
 		"--max-restarts= must be between 1 and":                                  func(a *App) { a.Restart.Max = -1 },
 		"--within= needs --max-restarts=":                                        func(a *App) { a.Restart.Within = time.Minute },

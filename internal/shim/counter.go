@@ -3,6 +3,7 @@ package shim
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/unitgen/unitgen/internal/sockdiag"
 )
@@ -89,18 +90,33 @@ func (s *Shim) count() (map[int]sockdiag.Stat, error) {
 	return counts, nil
 }
 
-// busy returns how many connections keep an instance from being stopped. A connection that was moved still carries the
-// cgroup of the listener it came to first, so those of instances whose queue was moved, and those that were parked, may
-// be this one's: while there are such, which is just after an outage, they count for everybody.
+// busy returns how many connections keep an instance from being stopped.
 func (s *Shim) busy(number int, counts map[int]sockdiag.Stat) int {
-	own := counts[number]
-	n := own.Queued + own.Busy + counts[0].Busy
-	for other, in := range s.instances {
-		if other != number && in.gaveAway {
-			n += counts[other].Busy
+	n := counts[number].Queued
+	for i, c := range counts {
+		if s.mayHold(number, i) {
+			n += c.Busy
 		}
 	}
 	return n
+}
+
+// waiting is sockdiag.Stat.Waiting of the connections that an instance may hold.
+func (s *Shim) waiting(number int, counts map[int]sockdiag.Stat) (longest time.Duration) {
+	for i, c := range counts {
+		if s.mayHold(number, i) {
+			longest = max(longest, c.Waiting)
+		}
+	}
+	return longest
+}
+
+// mayHold says whether connections that are counted as those of i may be the instance's. A connection that was moved still
+// carries the cgroup of the listener it came to first, so those of instances whose queue was moved, and those that were
+// parked, may be anybody's: while there are such, which is just after an outage, they count for all.
+func (s *Shim) mayHold(number, i int) bool {
+	in := s.instances[i]
+	return i == number || i == 0 || in != nil && in.gaveAway
 }
 
 // findCgroups learns the cgroup of listeners that joined since the last count. An accepted connection carries the cgroup

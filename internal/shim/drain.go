@@ -7,6 +7,7 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/internal/sockdiag"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -28,28 +29,34 @@ type drained struct {
 
 // drainWait is one client that waits for an instance's connections to end.
 type drainWait struct {
-	instance int
+	DrainParameters
 	began    time.Time
 	deadline time.Time
 	closing  time.Time    // when a Node process was told to close its servers; zero before, and for other programs
 	done     chan drained // buffered, so that the loop never waits for a client
 }
 
-// drainParameters of method Drain.
-type drainParameters struct {
+// DrainParameters of method Drain.
+type DrainParameters struct {
 	Instance int `json:"instance"`
+	// Graceful says that the program, once told to stop, answers what is under way and ends its connections by itself. The
+	// drain then ends when the requests are answered that were in flight when it began.
+	Graceful bool `json:"graceful"`
+	// Settle is how long a graceful drain takes at least, unless no connection is busy: connections that were opened just
+	// before have that long to ask. Zero for a program that gives them time itself.
+	Settle time.Duration `json:"settleNSec"`
 }
 
 // drain answers method Drain: the instance is off the ring when the first answer is sent, which says {"state":
-// "draining"}; the last one comes when no connection of it is busy, or after the drain time-out. When the client goes
-// away the instance may come back, unless PID 1 stops it.
+// "draining"}; the last one comes when no connection of it is busy, or after the drain time-out; see also
+// DrainParameters.Graceful. When the client goes away the instance may come back, unless PID 1 stops it.
 func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
-	var p drainParameters
+	var p DrainParameters
 	if err := r.Decode(&p); err != nil {
 		return nil, err
 	}
 	var d *drainWait
-	if !s.do(ctx, func() { d = s.beginDrain(p.Instance) }) {
+	if !s.do(ctx, func() { d = s.beginDrain(p) }) {
 		return nil, errEnded
 	}
 	if d == nil {
@@ -70,28 +77,28 @@ func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 }
 
 // beginDrain takes an instance off the ring and registers who waits; nil if there is no such instance.
-func (s *Shim) beginDrain(number int) *drainWait {
-	in := s.instances[number]
+func (s *Shim) beginDrain(p DrainParameters) *drainWait {
+	in := s.instances[p.Instance]
 	if in == nil {
 		return nil
 	}
 	in.draining++
 	s.move(in)
 	if in.attached() && !in.node.channel.Order(nodecluster.LetGo()) {
-		s.log.Warn("tell program to let its connections go, ignoring", "instance", number)
+		s.log.Warn("tell program to let its connections go, ignoring", "instance", p.Instance)
 	}
 	if err := s.setRing(time.Now()); err != nil {
-		s.log.Error("drain instance, ignoring", "instance", number, "error", err)
+		s.log.Error("drain instance, ignoring", "instance", p.Instance, "error", err)
 	}
 	now := time.Now()
-	d := &drainWait{instance: number, began: now, deadline: now.Add(s.options.DrainTimeout), done: make(chan drained, 1)}
+	d := &drainWait{DrainParameters: p, began: now, deadline: now.Add(s.options.DrainTimeout), done: make(chan drained, 1)}
 	s.drains[d] = true
 	s.watchEnds()
 	s.tick.Reset(0)
 	return d
 }
 
-// countDrains ends the drains of instances that have no busy connection any more, and those that are out of time.
+// countDrains ends the drains of instances that may be told to stop now, and those that are out of time.
 func (s *Shim) countDrains() {
 	if len(s.drains) == 0 {
 		return
@@ -102,17 +109,32 @@ func (s *Shim) countDrains() {
 		s.log.Warn("count connections, drains run to their time-out", "error", err)
 	}
 	for d := range s.drains {
-		c, known := counts[d.instance]
-		quiet := known && s.busy(d.instance, counts) == 0 && (c.Unsure == 0 || now.Sub(d.began) >= unsureFor)
-		switch in := s.instances[d.instance]; {
+		c, known := counts[d.Instance]
+		busy := s.busy(d.Instance, counts)
+		quiet := known && busy == 0 && (c.Unsure == 0 || now.Sub(d.began) >= unsureFor)
+		switch in := s.instances[d.Instance]; {
 		case in.attached() && !now.After(d.deadline):
 			s.drainNode(d, in, traffic{open: c.Open, known: known, quiet: quiet}, now)
-		case quiet:
-			s.endDrain(d, drained{Open: c.Open})
+		case quiet, d.Graceful && s.answered(d, counts, now):
+			s.endDrain(d, drained{Open: c.Open, Busy: busy})
 		case now.After(d.deadline):
-			s.endDrain(d, drained{Open: c.Open, Busy: s.busy(d.instance, counts), TimedOut: true})
+			s.endDrain(d, drained{Open: c.Open, Busy: busy, TimedOut: true})
 		}
 	}
+}
+
+// answered says that a program which shuts down gracefully may be told to. The requests that were in flight are waited for
+// here, as its own patience may be shorter than the drain time-out; those that came after them on connections that clients
+// keep using would have no end. Where connections cannot be counted the program does all of it.
+func (s *Shim) answered(d *drainWait, counts map[int]sockdiag.Stat, now time.Time) bool {
+	lasted := now.Sub(d.began)
+	if lasted < d.Settle {
+		return false
+	}
+	if queued, err := s.queuedAt(d.Instance); err != nil || queued > 0 {
+		return false // it may close its listeners at once
+	}
+	return s.waiting(d.Instance, counts) <= lasted
 }
 
 // watchEnds listens for ends of connections while a drain waits for them.
@@ -133,7 +155,7 @@ func (s *Shim) endDrain(d *drainWait, result drained) {
 	if result.TimedOut {
 		log = s.log.Warn
 	}
-	log("instance drained", "instance", d.instance, "connections", result.Open, "busy", result.Busy, "timed_out", result.TimedOut)
+	log("instance drained", "instance", d.Instance, "connections", result.Open, "busy", result.Busy, "timed_out", result.TimedOut)
 }
 
 // forgetDrain ends what beginDrain began, after the client has its answer or is gone.
@@ -142,7 +164,7 @@ func (s *Shim) forgetDrain(d *drainWait) {
 		delete(s.drains, d)
 		s.watchEnds()
 	}
-	in := s.instances[d.instance]
+	in := s.instances[d.Instance]
 	if in == nil {
 		return
 	}

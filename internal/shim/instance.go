@@ -188,7 +188,7 @@ func (s *Shim) drop(in *instance) {
 	s.units.Forget(s.options.App.Instance(in.number))
 	s.units.Forget(s.options.App.InstanceSocket(in.number))
 	for d := range s.drains {
-		if d.instance == in.number {
+		if d.Instance == in.number {
 			s.endDrain(d, drained{})
 		}
 	}

@@ -279,7 +279,7 @@ func (s *Shim) nodeGone(number int, channel *nodecluster.Channel) {
 	}
 	s.nodesChanged(in)
 	for d := range s.drains {
-		if d.instance == number {
+		if d.Instance == number {
 			s.endDrain(d, drained{})
 		}
 	}

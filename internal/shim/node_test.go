@@ -224,7 +224,7 @@ func TestNodeDrainsInTwoSteps(t *testing.T) {
 	w, key, listener := b.nodeUp(1)
 	b.up(2)
 	b.dial(2) // one waits at instance 1
-	d := b.beginDrain(1)
+	d := b.beginDrain(DrainParameters{Instance: 1})
 	if m := w.hear(); m["cmd"] != "NODE_UNITGEN" || m["act"] != "drain" {
 		t.Errorf("first the program hears %v", m)
 	}
@@ -251,7 +251,7 @@ func TestNodeDrainsInTwoSteps(t *testing.T) {
 func TestDrainThatIsGivenUpIsTakenBack(t *testing.T) {
 	b := newBench(t, Options{DrainTimeout: time.Hour})
 	w, _, _ := b.nodeUp(1)
-	d := b.beginDrain(1)
+	d := b.beginDrain(DrainParameters{Instance: 1})
 	w.hear()
 	b.forgetDrain(d)
 	if m := w.hear(); m["cmd"] != "NODE_UNITGEN" || m["act"] != "serve" {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/sockdiag"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -327,7 +328,7 @@ func TestDrainTakesOffTheRingAtOnceAndEndsByTimeOut(t *testing.T) {
 	b := newBench(t, Options{DrainTimeout: time.Second})
 	b.up(1)
 	b.up(2)
-	d := b.beginDrain(1)
+	d := b.beginDrain(DrainParameters{Instance: 1})
 	want(t, "while 1 drains", b.connect(4), map[int]int{2: 4})
 	b.countDrains() // nothing to count with: the time-out decides
 	select {
@@ -349,6 +350,42 @@ func TestDrainTakesOffTheRingAtOnceAndEndsByTimeOut(t *testing.T) {
 	b.endHold(b.instances[1], b.instances[1].service)
 	b.settled()
 	want(t, "drained and never stopped", b.connect(4), map[int]int{1: 2, 2: 2})
+}
+
+// Nothing to count with, so all that is waited for is what the program has not accepted.
+func TestGracefulDrainEndsWhenNothingWaitsToBeAccepted(t *testing.T) {
+	b := newBench(t, Options{DrainTimeout: time.Hour})
+	b.up(1)
+	b.up(2)
+	b.dial(2) // one waits at instance 1
+	d := b.beginDrain(DrainParameters{Instance: 1, Graceful: true, Settle: time.Minute})
+	for _, step := range []struct {
+		name   string
+		change func()
+		ended  bool
+	}{
+		{"a connection waits", func() { d.began = d.began.Add(-time.Hour) }, false},
+		{"it is accepted, and time is not up", func() { acceptAll(t, b.listeners[1]); d.began = time.Now() }, false},
+		{"time is up", func() { d.began = d.began.Add(-time.Minute) }, true},
+	} {
+		step.change()
+		b.countDrains()
+		if ended := len(d.done) > 0; ended != step.ended {
+			t.Errorf("%s: the drain has ended: %v", step.name, ended)
+		}
+	}
+}
+
+func TestWaitingCountsWhatAnInstanceMayHold(t *testing.T) {
+	b := newBench(t, Options{})
+	b.up(1)
+	b.up(2)
+	b.instances[2].gaveAway = true
+	b.up(3)
+	counts := map[int]sockdiag.Stat{0: {Busy: 1, Waiting: 2}, 1: {Busy: 10, Queued: 5, Waiting: 1}, 2: {Busy: 100, Waiting: 3}, 3: {Busy: 1000, Waiting: 4}}
+	if busy, waiting := b.busy(1, counts), b.waiting(1, counts); busy != 116 || waiting != 3 {
+		t.Errorf("busy %d, waiting %d; want 116 and 3", busy, waiting)
+	}
 }
 
 func TestJoinRefusesWhatIsNotAListenerOfTheApp(t *testing.T) {

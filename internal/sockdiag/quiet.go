@@ -1,6 +1,9 @@
 package sockdiag
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // DefaultQuiet is how long nothing may have moved on a quiet connection: longer than a pause within an answer or a
 // retransmission on a good path, short beside any drain time-out.
@@ -27,7 +30,14 @@ type Stat struct {
 	// which the answer before it went out. A client that asks again at once on a fast path looks so, and so does the
 	// first request of a connection, answered within the tick. Wait for them longer, but not for ever.
 	Unsure int
+	// Waiting is the longest time that nothing went out on an accepted connection whose client waits for an answer: a
+	// drain that has lasted for longer has seen every request answered that was in flight when it began, however often
+	// clients have asked since. Never is for a connection that nothing ever went out on.
+	Waiting time.Duration
 }
+
+// Never is a Stat.Waiting that no drain outlasts.
+const Never = time.Duration(math.MaxInt64)
 
 // Quiet is the number of accepted connections with nothing to do: all was answered, or nothing was ever asked.
 func (s Stat) Quiet() int { return s.Open - s.Queued - s.Busy - s.Unsure }
@@ -48,6 +58,7 @@ func (s *Stat) add(c *socket, quiet time.Duration) {
 	case c.inode == 0:
 		// In these states only a connection that no accept(2) has returned is without a struct socket.
 		s.Queued++
+		return
 	case c.pending():
 		s.Busy++
 	default:
@@ -58,6 +69,7 @@ func (s *Stat) add(c *socket, quiet time.Duration) {
 			s.Unsure++
 		}
 	}
+	s.Waiting = max(s.Waiting, c.waiting())
 }
 
 // pending tells whether bytes wait on either side, or may for all that is known.
@@ -67,6 +79,20 @@ func (c *socket) pending() bool {
 		unread-- // the client's FIN counts as one until read(2) has returned 0
 	}
 	return !c.hasInfo || unread > 0 || c.wqueue > 0
+}
+
+// waiting is for how long a request may have waited, at most; zero where none does.
+func (c *socket) waiting() time.Duration {
+	switch i := c.info; {
+	case !c.hasInfo:
+		return Never
+	case i.segsIn == 0 || i.segsOut > 0 && i.sinceSent <= i.sinceRecv:
+		return 0
+	case i.segsOut == 0:
+		return Never
+	default:
+		return i.sinceSent
+	}
 }
 
 type activity int

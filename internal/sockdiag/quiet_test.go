@@ -242,3 +242,25 @@ func TestQuietStream(t *testing.T) {
 		t.Errorf("idle after a stream: got %+v, want not busy", st)
 	}
 }
+
+func TestWaiting(t *testing.T) {
+	const ms = time.Millisecond
+	for _, tc := range []struct {
+		name string
+		i    info
+		want time.Duration
+	}{
+		{"never asked", info{sinceSent: 500 * ms, sinceRecv: 500 * ms}, 0},
+		{"answered", info{sinceSent: 200 * ms, sinceRecv: 500 * ms, segsIn: 1, segsOut: 1}, 0},
+		{"never answered", info{sinceSent: 500 * ms, sinceRecv: 200 * ms, segsIn: 1}, Never},
+		{"asked again", info{sinceSent: 500 * ms, sinceRecv: 200 * ms, segsIn: 2, segsOut: 1}, 500 * ms},
+		{"same tick", info{sinceSent: 900 * ms, sinceRecv: 900 * ms, segsIn: 2, segsOut: 2}, 0},
+	} {
+		if got := (&socket{info: tc.i, hasInfo: true}).waiting(); got != tc.want {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
+	}
+	if got := new(socket).waiting(); got != Never {
+		t.Errorf("without tcp_info: got %v, want never", got)
+	}
+}

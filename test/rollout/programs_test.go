@@ -28,35 +28,34 @@ type program struct {
 	keepAlive bool // connections serve more than one request
 	slow      bool // /slow?ms=5000 takes that long
 	reloads   int
-	rate      int // of new connections in a second
 }
 
 func programs() []program {
 	env := func(a *apps.App, version int) { a.Unitgen("--env", fmt.Sprintf("APP_VERSION=%d", version)) }
 	return []program{
-		{name: "go", command: []string{apps.Server}, release: env, keepAlive: true, slow: true, reloads: 10, rate: 1000},
-		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1, rate: 50},
+		{name: "go", command: []string{apps.Server}, release: env, keepAlive: true, slow: true, reloads: 10},
+		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1},
 		{
 			name: "gunicorn", options: []string{"--working-directory", apps.WSGI, "-p", "SystemCallFilter=@setuid"},
 			command: []string{"/usr/bin/gunicorn", "--threads=20", "app:app"},
-			release: env, keepAlive: true, slow: true, reloads: 2, rate: 100,
+			release: env, keepAlive: true, slow: true, reloads: 10,
 		},
 		{
 			name: "uvicorn", options: []string{"--working-directory", apps.ASGI},
 			command: []string{"/usr/bin/uvicorn", "--fd", "3", "app:app"},
-			release: env, keepAlive: true, slow: true, reloads: 2, rate: 100,
+			release: env, keepAlive: true, slow: true, reloads: 10,
 		},
 		{
-			name: "nginx", options: []string{"--env", "NGINX=3;", "-p", "KillSignal=SIGQUIT"},
+			name: "nginx", options: []string{"--env", "NGINX=3;"},
 			command:   []string{"/usr/sbin/nginx", "-c", "/srv/nginx.conf"},
 			prepare:   func(t *testing.T, s *apps.System, port int) { writeNginx(t, s, port, 1) },
 			release:   func(a *apps.App, version int) { writeNginx(a.T, a.System, a.Port, version) },
-			keepAlive: true, slow: true, reloads: 2, rate: 100,
+			keepAlive: true, slow: true, reloads: 10,
 		},
-		{name: "c", command: []string{apps.CServer}, reloads: 1, rate: 100},
+		{name: "c", command: []string{apps.CServer}, reloads: 1},
 		{
 			name: "socat", command: []string{"/usr/bin/socat", "ACCEPT-FD:3,fork", "EXEC:" + apps.Answer},
-			release: env, reloads: 1, rate: 50,
+			release: env, reloads: 1,
 		},
 	}
 }
@@ -104,29 +103,39 @@ func (p program) start(t *testing.T, s *apps.System, options ...string) *apps.Ap
 	return a
 }
 
-// test runs one program through what happens to it in a life.
+// test runs one program through what happens to it in a life, under load from beginning to end.
 func (p program) test(t *testing.T, s *apps.System) {
-	// Keep-alive clients that go on asking hold each drain until its time-out, so it is a short one.
-	a := p.start(t, s, "--drain-timeout", "1s", "--soak", "1s")
+	a := p.start(t, s, "--soak", "1s")
 	a.Evenly()
 	load := p.startLoad(a)
 	p.restart(a)
 	p.killShim(a)
-	load.awaitOK(a)
-	load.stop(a, "restart of an instance, kill of the shim")
+	p.reloadInFlight(a)
+	if p.reloads > 1 {
+		// The rest of them the fast way: all instances at once, as many extra ones serve meanwhile.
+		a.Unitgen("--surge", "all", "--parallel", fmt.Sprint(a.N), "--soak", "100ms")
+	}
+	for i := range p.reloads - 1 {
+		p.reload(a, 3+i)
+		load.awaitOK(a)
+	}
+	load.stop(a)
 	a.Evenly()
-	p.reload(a)
-	a.Evenly()
+	if log := a.Log(a.Shim()); strings.Contains(log, "timed_out=true") {
+		t.Errorf("a drain went on to its time-out:\n%s", log)
+	}
 }
 
-// loads are the clients of a program: some that make a connection for each request, some that keep theirs.
+// loads are the clients of a program: some that make a connection for each request, and 200 that keep theirs, a few of
+// which ask so often that their connections are never idle.
 type loads []*rig.Load
 
 func (p program) startLoad(a *apps.App) loads {
-	const keepers = 200
-	all := loads{a.Load(rig.LoadOptions{Clients: 16, Rate: p.rate})}
+	all := loads{a.Load(rig.LoadOptions{Clients: 16, Rate: 100 * p.reloads})}
 	if p.keepAlive {
-		all = append(all, a.Load(rig.LoadOptions{KeepAlive: true, Clients: keepers, Rate: keepers / 2}))
+		all = append(all,
+			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 180, Rate: 90}),
+			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 20, Rate: 200}))
 	}
 	all.awaitOK(a)
 	return all
@@ -140,12 +149,12 @@ func (l loads) awaitOK(a *apps.App) {
 }
 
 // stop ends the load and checks that nothing failed.
-func (l loads) stop(a *apps.App, what string) {
+func (l loads) stop(a *apps.App) {
 	a.T.Helper()
 	for _, load := range l {
 		r := load.Stop()
 		a.Lossless(r)
-		a.T.Logf("%s: %s", what, r)
+		a.T.Logf("load: %s", r)
 	}
 }
 
@@ -177,39 +186,36 @@ func (p program) killShim(a *apps.App) {
 	}
 }
 
-// reload puts versions live under load, the first one while requests of 5 s are in flight.
-func (p program) reload(a *apps.App) {
+// reloadInFlight puts version 2 live while requests of 5 s are in flight, on connections that had others before.
+func (p program) reloadInFlight(a *apps.App) {
 	a.T.Helper()
-	for i := range p.reloads {
-		if i == 1 {
-			p.rate = min(p.rate, 200) // machines that run tests are shared
-		}
-		load := p.startLoad(a)
-		var flying []*apps.Held
-		if p.slow && i == 0 {
-			flying = a.Hold(2 * a.N)
-			send(a, flying, "/slow?ms=5000")
-		}
-		before := a.PIDs()
-		if p.release != nil {
-			p.release(a, 2+i)
-		}
-		began := time.Now()
-		a.Reload()
-		took := time.Since(began).Round(time.Millisecond)
-		load.awaitOK(a)
-		load.stop(a, fmt.Sprintf("reload %d of %s", i+1, took))
-		receive(a, flying)
-		for number, pid := range a.PIDs() {
-			if pid == before[number] {
-				a.T.Errorf("instance %d is not new", number)
-			}
-		}
-		if p.release != nil {
-			a.Serves(fmt.Sprintf("version=%d", 2+i))
-		}
-		checkNoExtra(a)
+	var flying []*apps.Held
+	if p.slow {
+		flying = a.Hold(2 * a.N)
+		send(a, flying, "/slow?ms=5000")
 	}
+	p.reload(a, 2)
+	receive(a, flying)
+}
+
+func (p program) reload(a *apps.App, version int) {
+	a.T.Helper()
+	before := a.PIDs()
+	if p.release != nil {
+		p.release(a, version)
+	}
+	began := time.Now()
+	a.Reload()
+	a.T.Logf("reload to version %d took %s", version, time.Since(began).Round(time.Millisecond))
+	for number, pid := range a.PIDs() {
+		if pid == before[number] {
+			a.T.Errorf("instance %d is not new", number)
+		}
+	}
+	if p.release != nil {
+		a.Serves(fmt.Sprintf("version=%d", version))
+	}
+	checkNoExtra(a)
 }
 
 // send begins a request on each connection; when it returns they are with the instances.

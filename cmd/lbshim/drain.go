@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/shim"
+)
+
+// settleTime is how long a connection that was opened just before the drain has to ask, at programs that close those that
+// have not asked yet: two round trips of a handshake to a far client.
+const settleTime = time.Second
+
+// drain waits until the shim says that the instance may be told to stop, or that time is up. Where no shim will answer,
+// there is nothing to wait for. PID 1 bounds it: TimeoutStopSec= of the instance.
+func drain(ctx context.Context, e *env, o options) error {
+	if e.getenv("EXIT_CODE") != "" {
+		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
+	}
+	p, err := drainParameters(e, o)
+	if err != nil {
+		return err
+	}
+	err = control.Retry(ctx, func() error {
+		if there, err := shimAnswers(ctx, e, o); err != nil || !there {
+			return err
+		}
+		return drainOnce(ctx, e, o, p)
+	})
+	if err != nil {
+		return fmt.Errorf("drain instance %d: %w", o.instance, err)
+	}
+	return nil
+}
+
+// drainParameters finds out what the program does on its stop signal, unless --shutdown= says it.
+func drainParameters(e *env, o options) (shim.DrainParameters, error) {
+	p := shim.DrainParameters{Instance: o.instance, Settle: settleTime}
+	switch app.Shutdown(o.shutdown) {
+	case app.ShutdownGraceful:
+		p.Graceful = true
+	case app.ShutdownQuick:
+		return p, nil
+	case "":
+	default:
+		return p, usageError("--shutdown= must be graceful or quick, got %q", o.shutdown)
+	}
+	serves, err := runsServe(e.getenv("MAINPID"))
+	if err != nil {
+		e.log.Warn("look at the program, ignoring", "instance", o.instance, "error", err)
+	}
+	if serves {
+		p.Graceful, p.Settle = true, 0
+	}
+	return p, nil
+}
+
+func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) error {
+	client, err := control.Dial(ctx, o.controlPath(e))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(answerTimeout, func() { cancel(errors.New("shim does not answer")) })
+	defer silent.Stop()
+	err = client.Stream(ctx, "Drain", p, func(json.RawMessage) error {
+		silent.Stop()
+		return nil
+	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return err
+}
+
+// runsServe says whether a process is a program in Go that has activation.Serve in it, which shuts down gracefully and gives
+// new connections time to ask. The linker leaves out functions that nothing calls, and names those that are left in a table
+// of strings that "strip" does not touch (.gopclntab). pid is empty when the process has ended.
+func runsServe(pid string) (bool, error) {
+	if pid == "" {
+		return false, nil
+	}
+	f, err := os.Open("/proc/" + pid + "/exe")
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	defer f.Close()
+	return contains(f, "\x00github.com/unitgen/unitgen/activation.Serve\x00")
+}
+
+// contains says whether a file has text in it, without holding more than a piece of it.
+func contains(f io.Reader, text string) (bool, error) {
+	buf := make([]byte, 64<<10)
+	kept := 0 // bytes of the piece before, with which text may begin
+	for {
+		n, err := io.ReadFull(f, buf[kept:])
+		if bytes.Contains(buf[:kept+n], []byte(text)) {
+			return true, nil
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		kept = copy(buf, buf[len(buf)-len(text)+1:])
+	}
+}

@@ -1,0 +1,56 @@
+package app
+
+import (
+	"path"
+	"strings"
+)
+
+// graceful are the stop signals on which servers shut down gracefully, by the name of their program. Only what was tried
+// stands here: of a server that is missing nothing is lost but time, of one that cuts requests off they are.
+var graceful = map[string]string{"gunicorn": "SIGTERM", "uvicorn": "SIGTERM", "nginx": "SIGQUIT"}
+
+// ShutdownOrDefault is what the program does on its stop signal: what was said, else what is known of the server that the
+// command names. It is empty where nothing is known.
+func (a App) ShutdownOrDefault() Shutdown {
+	if a.Shutdown != "" || a.Kind == KindNode {
+		return a.Shutdown
+	}
+	signal, known := graceful[server(a.Command)]
+	if given, ok := a.Property("KillSignal"); known && (!ok || given == signal) {
+		return ShutdownGraceful
+	}
+	return ""
+}
+
+// KillSignal is the stop signal on which a known server shuts down gracefully; empty for SIGTERM, which systemd sends, and
+// where a property or --shutdown=quick says otherwise.
+func (a App) KillSignal() string {
+	signal := graceful[server(a.Command)]
+	if _, given := a.Property("KillSignal"); given || signal == "SIGTERM" || a.ShutdownOrDefault() != ShutdownGraceful {
+		return ""
+	}
+	return signal
+}
+
+// server is the name of the program that command runs: also of a module of Python's, as in "python3 -m gunicorn".
+func server(command []string) string {
+	if len(command) == 0 {
+		return ""
+	}
+	name := path.Base(command[0])
+	if strings.TrimRight(name, "0123456789.") == "python" && len(command) > 2 && command[1] == "-m" {
+		return command[2]
+	}
+	return name
+}
+
+func (a App) checkShutdown(found *inputErrors) {
+	switch a.Shutdown {
+	case "", ShutdownGraceful, ShutdownQuick:
+	default:
+		found.addf("--shutdown=graceful", "--shutdown= must be graceful or quick, got %q", a.Shutdown)
+	}
+	if a.Shutdown != "" && a.Kind == KindNode {
+		found.addf("", "--shutdown= does not go with --kind=node, whose programs the balancer tells to finish")
+	}
+}
