@@ -10,9 +10,7 @@ import (
 // restart is what the templates print of app.Restart. Empty is what they leave out.
 type restart struct {
 	Delay         string
-	Steps         bool // RestartSteps= is known (254), and delays are to grow
-	MaxDelay      string
-	BackOff       string // options of the command that does the same below 254; each with a blank before it
+	BackOff       string // options of the command by which delays grow, each with a blank before it; empty: they do not
 	Burst         int    // StartLimitBurst=
 	Interval      string
 	StopExitCodes string
@@ -33,13 +31,9 @@ func decideRestart(a app.App) restart {
 		Cause:         "the clock says",
 	}
 	if r.BacksOff() {
-		v.MaxDelay = app.FormatTimeSpan(app.MaxRestartDelay)
-		v.Steps = a.SystemdVersion >= 254
-		if !v.Steps {
-			v.BackOff = " " + app.QuoteWord("--restart-delay="+v.Delay)
-			if codes := numbers(r.StopExitCodes); len(codes) > 0 {
-				v.BackOff += " --stop-exit-codes=" + strings.Join(codes, ",")
-			}
+		v.BackOff = " " + app.QuoteWord("--restart-delay="+v.Delay)
+		if codes := numbers(r.StopExitCodes); len(codes) > 0 {
+			v.BackOff += " --stop-exit-codes=" + strings.Join(codes, ",")
 		}
 	}
 	if r.Max > 0 {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -11,8 +13,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// backOff is ExecStopPost= of an instance where systemd has no RestartSteps= (below 254). The instance is "deactivating
-// (stop-post)" meanwhile, and nobody's connection waits for it.
+// backOff is ExecStopPost= of an instance. The instance is "deactivating (stop-post)" meanwhile, and nobody's connection
+// waits for it.
 func backOff(ctx context.Context, e *env, o options) error {
 	if e.getenv("EXIT_CODE") == "exited" {
 		status, err := strconv.Atoi(e.getenv("EXIT_STATUS"))
@@ -30,7 +32,11 @@ func backOff(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return err
 	}
-	wait := lifecycle.BackOff(state, o.restartDelay, time.Now())
+	note := filepath.Join(filepath.Dir(o.controlPath(e)), "forgiven-restarts-"+strconv.Itoa(o.instance))
+	wait, forgiven := lifecycle.BackOff(state, o.restartDelay, readNumber(note), time.Now())
+	if err := writeNumber(note, forgiven); err != nil {
+		e.log.Warn("note that restarts are forgiven, ignoring", "instance", o.instance, "error", err)
+	}
 	if wait == 0 {
 		return nil
 	}
@@ -41,4 +47,28 @@ func backOff(ctx context.Context, e *env, o options) error {
 		return nil // time is up, or what can keep an admin waiting ends: SIGTERM, or a manager that cannot be followed
 	}
 	return err
+}
+
+// readNumber is 0 for a file that is not there or holds none.
+func readNumber(file string) int {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.Atoi(string(text))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// writeNumber removes the file for 0.
+func writeNumber(file string, n int) error {
+	if n > 0 {
+		return os.WriteFile(file, []byte(strconv.Itoa(n)), 0o600)
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -6,7 +6,7 @@
 //	                     ExecStart= of APP@I.service for Node.js: connects the program with the shim and becomes it
 //	lbshim ready APP I   ExecStartPost= of APP@I.service: waits until the instance accepts connections
 //	lbshim drain APP I   ExecStop= of APP@I.service: takes the instance off the ring and waits for its connections
-//	lbshim backoff APP I ExecStopPost= of APP@I.service below systemd 254: delays the restart of an instance that fails again
+//	lbshim backoff APP I ExecStopPost= of APP@I.service: delays the restart of an instance that fails again
 //	lbshim rollout APP   ExecReload= of APP.service: puts new code live, one instance after another
 //	lbshim stop APP      ExecStop= of APP.service: closes the port on stop, renews the instances on restart
 //	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle

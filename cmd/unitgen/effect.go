@@ -101,7 +101,7 @@ func held(text string) string {
 	for line := range strings.Lines(text) {
 		key, _, _ := strings.Cut(line, "=")
 		switch key {
-		case "Description", "Documentation", "ExecReload", "ExecStop", "ExecStopPost", "TimeoutStartSec", "TimeoutStopSec", "Restart",
+		case "Description", "Documentation", "ExecReload", "ExecStop", "ExecStopPost", "KillSignal", "TimeoutStartSec", "TimeoutStopSec", "Restart",
 			"RestartSec", "RestartSteps", "RestartMaxDelaySec", "RestartPreventExitStatus", "SuccessExitStatus",
 			"StartLimitIntervalSec", "StartLimitBurst", "WantedBy", "Also", "ExecStart",
 			"AmbientCapabilities", "CapabilityBoundingSet":

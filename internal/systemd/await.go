@@ -9,8 +9,7 @@ import (
 )
 
 // AwaitStop returns nil when a job waits or runs that is to stop unit, for good or to start it again: at once if there is
-// one, else when one is queued, by whomever. A job that is new but only to start unit counts too. It returns ctx's error
-// when that ends before.
+// one, else when one is queued, by whomever. It returns ctx's error when that ends before.
 func (c *Conn) AwaitStop(ctx context.Context, unit string) error {
 	signals := c.signals()
 	defer c.bus.RemoveSignal(signals)
@@ -36,31 +35,28 @@ func (c *Conn) AwaitStop(ctx context.Context, unit string) error {
 		if state.JobType != "" && state.JobType != "start" {
 			return nil
 		}
-		isNew, err := c.nextJob(ctx, unit, signals)
-		if isNew || err != nil {
+		if err := c.nextJob(ctx, unit, signals); err != nil {
 			return err
 		}
 	}
 }
 
-// nextJob waits for a signal about a job; true if it is that of a new job of unit.
-func (c *Conn) nextJob(ctx context.Context, unit string, signals <-chan *dbus.Signal) (bool, error) {
+// nextJob waits for a signal about a job: a new one of unit, or a change of any.
+func (c *Conn) nextJob(ctx context.Context, unit string, signals <-chan *dbus.Signal) error {
 	for {
 		select {
 		case sig, ok := <-signals:
 			if !ok {
-				return false, errConnectionLost
+				return errConnectionLost
 			}
-			if name, _ := body[string](sig, 2); sig.Name == managerIf+".JobNew" && name == unit {
-				return true, nil
-			}
-			if strings.HasPrefix(string(sig.Path), string(managerPath)+"/job/") {
-				return false, nil
+			name, _ := body[string](sig, 2)
+			if sig.Name == managerIf+".JobNew" && name == unit || strings.HasPrefix(string(sig.Path), string(managerPath)+"/job/") {
+				return nil
 			}
 		case <-c.bus.Context().Done():
-			return false, errConnectionLost
+			return errConnectionLost
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }

@@ -48,10 +48,13 @@ func TestAwaitStop(t *testing.T) {
 			t.Errorf("job %s is there: %v", jobType, err)
 		}
 	}
-	// What comes while it waits: a job of another unit, a new job, a job that turns into another one.
-	m.job(unit, "start")
+	// What comes while it waits: a job of another unit, a new job to start this one, then a new job that stops it, or a job
+	// that turns into one that does.
 	for name, come := range map[string]func(){
-		"new": func() { m.emit(managerPath, managerIf+".JobNew", uint32(8), managerPath+"/job/8", unit) },
+		"new": func() {
+			m.job(unit, "stop")
+			m.emit(managerPath, managerIf+".JobNew", uint32(8), managerPath+"/job/8", unit)
+		},
 		"turned": func() {
 			m.job(unit, "restart")
 			m.emit(managerPath+"/job/7", propertyIf+".PropertiesChanged", jobIf, map[string]dbus.Variant{"State": dbus.MakeVariant("waiting")}, []string{})
@@ -60,6 +63,7 @@ func TestAwaitStop(t *testing.T) {
 		m.job(unit, "start")
 		timer := time.AfterFunc(50*time.Millisecond, func() {
 			m.emit(managerPath, managerIf+".JobNew", uint32(9), managerPath+"/job/9", "other.service")
+			m.emit(managerPath, managerIf+".JobNew", uint32(7), managerPath+"/job/7", unit)
 			come()
 		})
 		if err := await(10 * time.Second); err != nil {
