@@ -28,34 +28,35 @@ type program struct {
 	keepAlive bool // connections serve more than one request
 	slow      bool // /slow?ms=5000 takes that long
 	reloads   int
+	rate      int // of new connections in a second
 }
 
 func programs() []program {
 	env := func(a *apps.App, version int) { a.Unitgen("--env", fmt.Sprintf("APP_VERSION=%d", version)) }
 	return []program{
-		{name: "go", command: []string{apps.Server}, release: env, keepAlive: true, slow: true, reloads: 10},
-		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1},
+		{name: "go", command: []string{apps.Server}, release: env, keepAlive: true, slow: true, reloads: 10, rate: 1000},
+		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1, rate: 50},
 		{
 			name: "gunicorn", options: []string{"--working-directory", apps.WSGI, "-p", "SystemCallFilter=@setuid"},
 			command: []string{"/usr/bin/gunicorn", "--threads=20", "app:app"},
-			release: env, keepAlive: true, slow: true, reloads: 10,
+			release: env, keepAlive: true, slow: true, reloads: 10, rate: 100,
 		},
 		{
 			name: "uvicorn", options: []string{"--working-directory", apps.ASGI},
 			command: []string{"/usr/bin/uvicorn", "--fd", "3", "app:app"},
-			release: env, keepAlive: true, slow: true, reloads: 10,
+			release: env, keepAlive: true, slow: true, reloads: 10, rate: 100,
 		},
 		{
 			name: "nginx", options: []string{"--env", "NGINX=3;"},
 			command:   []string{"/usr/sbin/nginx", "-c", "/srv/nginx.conf"},
 			prepare:   func(t *testing.T, s *apps.System, port int) { writeNginx(t, s, port, 1) },
 			release:   func(a *apps.App, version int) { writeNginx(a.T, a.System, a.Port, version) },
-			keepAlive: true, slow: true, reloads: 10,
+			keepAlive: true, slow: true, reloads: 10, rate: 300,
 		},
-		{name: "c", command: []string{apps.CServer}, reloads: 1},
+		{name: "c", command: []string{apps.CServer}, reloads: 1, rate: 100},
 		{
 			name: "socat", command: []string{"/usr/bin/socat", "ACCEPT-FD:3,fork", "EXEC:" + apps.Answer},
-			release: env, reloads: 1,
+			release: env, reloads: 1, rate: 50,
 		},
 	}
 }
@@ -105,21 +106,18 @@ func (p program) start(t *testing.T, s *apps.System, options ...string) *apps.Ap
 
 // test runs one program through what happens to it in a life, under load from beginning to end.
 func (p program) test(t *testing.T, s *apps.System) {
-	a := p.start(t, s, "--soak", "1s")
+	a := p.start(t, s, "--soak", "100ms")
 	a.Evenly()
 	load := p.startLoad(a)
 	p.restart(a)
 	p.killShim(a)
 	p.reloadInFlight(a)
-	if p.reloads > 1 {
-		// The rest of them the fast way: all instances at once, as many extra ones serve meanwhile.
-		a.Unitgen("--surge", "all", "--parallel", fmt.Sprint(a.N), "--soak", "100ms")
-	}
 	for i := range p.reloads - 1 {
 		p.reload(a, 3+i)
 		load.awaitOK(a)
 	}
 	load.stop(a)
+	checkNoExtra(a)
 	a.Evenly()
 	if log := a.Log(a.Shim()); strings.Contains(log, "timed_out=true") {
 		t.Errorf("a drain went on to its time-out:\n%s", log)
@@ -131,11 +129,11 @@ func (p program) test(t *testing.T, s *apps.System) {
 type loads []*rig.Load
 
 func (p program) startLoad(a *apps.App) loads {
-	all := loads{a.Load(rig.LoadOptions{Clients: 16, Rate: 100 * p.reloads})}
+	all := loads{a.Load(rig.LoadOptions{Clients: 16, Rate: p.rate})}
 	if p.keepAlive {
 		all = append(all,
-			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 180, Rate: 90}),
-			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 20, Rate: 200}))
+			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 180, Rate: 45}),
+			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 20, Rate: 100}))
 	}
 	all.awaitOK(a)
 	return all
@@ -144,7 +142,7 @@ func (p program) startLoad(a *apps.App) loads {
 func (l loads) awaitOK(a *apps.App) {
 	a.T.Helper()
 	for _, load := range l {
-		a.AwaitOK(load, 100)
+		a.AwaitOK(load, 20)
 	}
 }
 
@@ -194,28 +192,28 @@ func (p program) reloadInFlight(a *apps.App) {
 		flying = a.Hold(2 * a.N)
 		send(a, flying, "/slow?ms=5000")
 	}
+	before := a.PIDs()
 	p.reload(a, 2)
 	receive(a, flying)
+	for number, pid := range a.PIDs() {
+		if pid == before[number] {
+			a.T.Errorf("instance %d is not new", number)
+		}
+	}
 }
 
+// reload puts a version live.
 func (p program) reload(a *apps.App, version int) {
 	a.T.Helper()
-	before := a.PIDs()
 	if p.release != nil {
 		p.release(a, version)
 	}
 	began := time.Now()
 	a.Reload()
 	a.T.Logf("reload to version %d took %s", version, time.Since(began).Round(time.Millisecond))
-	for number, pid := range a.PIDs() {
-		if pid == before[number] {
-			a.T.Errorf("instance %d is not new", number)
-		}
-	}
 	if p.release != nil {
 		a.Serves(fmt.Sprintf("version=%d", version))
 	}
-	checkNoExtra(a)
 }
 
 // send begins a request on each connection; when it returns they are with the instances.

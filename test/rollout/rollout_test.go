@@ -59,9 +59,7 @@ func TestRollout(t *testing.T) {
 		t.Run("DaemonReload", func(t *testing.T) { testDaemonReload(t, s) })
 		for _, tt := range append(programTests(suite), tests...) {
 			t.Run(tt.name, func(t *testing.T) {
-				if tt.name != "Program/go" { // the one with the load of a busy machine
-					t.Parallel()
-				}
+				t.Parallel()
 				tt.run(t, s)
 			})
 		}

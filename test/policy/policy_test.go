@@ -1,0 +1,93 @@
+//go:build integration
+
+// Package policy tests when instances are started anew beside what a rollout of the admin's does, and which share of the
+// machine and of the connections each gets: every option of unitgen for that, against a real systemd.
+package policy
+
+import (
+	_ "embed"
+	"flag"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/test/apps"
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// TestMain lets more tests run at a time than there are CPUs: they wait for delays and timers for most of their lives.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+func TestPolicy(t *testing.T) {
+	rig.EachSuite(t, func(t *testing.T, suite string) {
+		t.Parallel()
+		s := apps.Boot(t, suite)
+		s.MustWriteFile(t, moodyFile, moodyText, 0o644)
+		for name, run := range map[string]func(*testing.T, *apps.System){
+			"BackOff":       testBackOff,
+			"RestartByHand": testRestartByHand,
+			"MaxRestarts":   testMaxRestarts,
+			"StopExitCodes": testStopExitCodes,
+			"Watchdog":      testWatchdog,
+			"Memory":        testMemory,
+			"ReloadAt":      testReloadAt,
+			"Watch":         testWatch,
+			"Weights":       testWeights,
+			"Pin":           testPin,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				run(t, s)
+			})
+		}
+	})
+}
+
+// moody is a program that misbehaves when it is asked to.
+const moodyFile = "/srv/moody.py"
+
+//go:embed moody.py
+var moodyText string
+
+// moody starts an app of three instances of it.
+func moody(t *testing.T, s *apps.System, name string, options ...string) *apps.App {
+	t.Helper()
+	return apps.Start(t, s, name, append(options, "--", "/usr/bin/python3", moodyFile)...)
+}
+
+// at returns a connection to instance i.
+func at(a *apps.App, i int) *apps.Held {
+	a.T.Helper()
+	for _, h := range a.Hold(2 * a.N) {
+		if h.Instance == strconv.Itoa(i) {
+			return h
+		}
+	}
+	a.T.Fatalf("no connection reached instance %d", i)
+	return nil
+}
+
+// monotonic is the time as systemd's properties ...TimestampMonotonic have it.
+func monotonic(t *testing.T) time.Duration {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(now.Nano())
+}
+
+// timestamp reads such a property; zero if it is not set.
+func timestamp(p rig.Properties, name string) time.Duration {
+	usec, _ := strconv.ParseInt(p[name], 10, 64)
+	return time.Duration(usec) * time.Microsecond
+}
