@@ -52,7 +52,7 @@ type values struct {
 	PrivateTmp       bool
 	ProtectHome      bool
 	PrivateNetwork   bool
-	ProbeAddresses   string // what the command that waits for an instance connects to, for IPAddressAllow=
+	ProbeAddresses   string // what the command that waits for an instance must be allowed to connect to
 	AddressFamilies  string
 	Properties       []app.Property
 	Restart          restart
@@ -202,14 +202,23 @@ func (v *values) decideProcess(a app.App) {
 	v.AddressFamilies = "AF_UNIX AF_INET AF_INET6"
 	if network, ok := a.Property("PrivateNetwork"); ok && app.Truth(network) {
 		v.PrivateNetwork = true
-		v.ProbeAddresses = "localhost"
-		for _, l := range a.Listen {
-			if l.Specific() && !l.Addr.IsLoopback() {
-				v.ProbeAddresses += " " + l.Addr.WithZone("").String()
-			}
-		}
 		v.AddressFamilies = "AF_UNIX"
 	}
+	_, fenced := a.Property("IPAddressDeny")
+	if v.ReadyCheck != "" && (v.PrivateNetwork || fenced) {
+		v.ProbeAddresses = probeAddresses(a.Listen)
+	}
+}
+
+// probeAddresses are where the listeners are reached from this host.
+func probeAddresses(listen []app.Listen) string {
+	addresses := "localhost"
+	for _, l := range listen {
+		if l.Specific() && !l.Addr.IsLoopback() {
+			addresses += " " + l.Addr.WithZone("").String()
+		}
+	}
+	return addresses
 }
 
 func anyBelow(words []string, dirs ...string) bool {

@@ -88,7 +88,8 @@ func goldens() []golden {
 		}},
 		{"nginx", app.App{
 			Name: "app", Command: []string{"/usr/sbin/nginx", "-c", "/srv/nginx.conf"}, Listen: port,
-			Environment: []app.Assignment{{Key: "NGINX", Value: "3;"}}, SystemdVersion: 257,
+			Environment: []app.Assignment{{Key: "NGINX", Value: "3;"}}, Properties: []app.Property{{Key: "IPAddressDeny", Value: "any"}},
+			SystemdVersion: 257,
 		}},
 		{"tmp", app.App{
 			Name: "app", Command: []string{"/opt/app/server"}, WorkingDirectory: "/tmp/app", Listen: port, Strategy: app.First,

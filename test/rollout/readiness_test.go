@@ -67,6 +67,12 @@ func testReadyNotify(t *testing.T, s *apps.System) {
 	a.Lossless(load.Stop())
 }
 
+// testReadyFenced starts a program that may talk to nobody but its clients.
+func testReadyFenced(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "fenced", "-p", "IPAddressDeny=any")
+	a.Evenly()
+}
+
 // testNeverReady starts an app whose program listens by itself: the start fails within its time-out and says what to do.
 func testNeverReady(t *testing.T, s *apps.System) {
 	a := apps.New(t, s, "aloof", "--start-timeout", "3s", "--", "/bin/sleep", "600")

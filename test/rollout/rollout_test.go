@@ -46,6 +46,7 @@ func TestRollout(t *testing.T) {
 		{"ReadyHTTP", testReadyHTTP},
 		{"ReadyExec", testReadyExec},
 		{"ReadyNotify", testReadyNotify},
+		{"ReadyFenced", testReadyFenced},
 		{"NeverReady", testNeverReady},
 		{"Config", testConfig},
 		{"Crude", testCrude},
