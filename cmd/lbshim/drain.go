@@ -10,9 +10,12 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/systemd"
 )
 
 // settleTime is how long a connection that was opened just before the drain has to ask, at programs that close those that
@@ -25,7 +28,7 @@ func drain(ctx context.Context, e *env, o options) error {
 	if e.getenv("EXIT_CODE") != "" {
 		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
 	}
-	p, err := drainParameters(e, o)
+	p, err := drainParameters(ctx, e, o)
 	if err != nil {
 		return err
 	}
@@ -42,7 +45,7 @@ func drain(ctx context.Context, e *env, o options) error {
 }
 
 // drainParameters finds out what the program does on its stop signal, unless --shutdown= says it.
-func drainParameters(e *env, o options) (shim.DrainParameters, error) {
+func drainParameters(ctx context.Context, e *env, o options) (shim.DrainParameters, error) {
 	p := shim.DrainParameters{Instance: o.instance, Settle: settleTime}
 	switch app.Shutdown(o.shutdown) {
 	case app.ShutdownGraceful:
@@ -53,9 +56,9 @@ func drainParameters(e *env, o options) (shim.DrainParameters, error) {
 	default:
 		return p, usageError("--shutdown= must be graceful or quick, got %q", o.shutdown)
 	}
-	serves, err := runsServe(e.getenv("MAINPID"))
+	serves, err := runsServe(ctx, e, o)
 	if err != nil {
-		e.log.Warn("look at the program, ignoring", "instance", o.instance, "error", err)
+		e.log.Warn("find out whether the program shuts down gracefully, ignoring", "instance", o.instance, "error", err)
 	}
 	if serves {
 		p.Graceful, p.Settle = true, 0
@@ -83,18 +86,33 @@ func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) e
 	return err
 }
 
-// runsServe says whether a process is a program in Go that has activation.Serve in it, which shuts down gracefully and gives
-// new connections time to ask. The linker leaves out functions that nothing calls, and names those that are left in a table
-// of strings that "strip" does not touch (.gopclntab). pid is empty when the process has ended.
-func runsServe(pid string) (bool, error) {
+// runsServe says whether the instance is a program in Go that gets its stop signal as activation.StopSignal wants it and
+// has activation.Serve in it, which shuts down gracefully and gives new connections time to ask.
+func runsServe(ctx context.Context, e *env, o options) (bool, error) {
+	pid := e.getenv("MAINPID")
 	if pid == "" {
-		return false, nil
+		return false, nil // it has ended
 	}
-	f, err := os.Open("/proc/" + pid + "/exe")
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
+		return false, err
+	}
+	defer conn.Close()
+	number, err := conn.KillSignal(ctx, o.app.Instance(o.instance))
+	if err != nil || number != int(unix.SIGTERM) && number != int(unix.SIGINT) {
+		return false, err
+	}
+	return hasServe(pid)
+}
+
+// hasServe looks for activation.Serve in the program of a process. The linker leaves out functions that nothing calls, and
+// names those that are left in a table of strings that "strip" does not touch (.gopclntab).
+func hasServe(pid string) (bool, error) {
+	f, err := os.Open("/proc/" + pid + "/exe")
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // it has ended
+	}
+	if err != nil {
 		return false, err
 	}
 	defer f.Close()

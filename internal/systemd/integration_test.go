@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // These tests run as root under a real PID 1, in a throw-away container: they write to /run/systemd/system, make PID 1
@@ -124,6 +126,9 @@ func checkRest(t *testing.T, c *Conn) {
 	}
 	if argv, err := c.ExecStart(ctx, "ug-argv.service"); err != nil || strings.Join(argv, "|") != "/bin/echo|a b|%n|$$x" {
 		t.Errorf("ExecStart: %q, %v", argv, err)
+	}
+	if number, err := c.KillSignal(ctx, "ug-argv.service"); err != nil || number != int(unix.SIGTERM) {
+		t.Errorf("KillSignal: %d, %v", number, err)
 	}
 	if err := c.Run(ctx, Job{Verb: Stop, Unit: "ug-ok.service"}, Job{Verb: Stop, Unit: "ug-slow.service"}); err != nil {
 		t.Error(err)

@@ -125,6 +125,19 @@ func (c *Conn) ExecStart(ctx context.Context, unit string) ([]string, error) {
 	return lines[0].Argv, nil
 }
 
+// KillSignal returns the number of the signal by which the manager would stop a service now.
+func (c *Conn) KillSignal(ctx context.Context, unit string) (int, error) {
+	v, err := c.property(ctx, UnitPath(unit), busName+".Service", "KillSignal")
+	if err != nil {
+		return 0, fmt.Errorf("read KillSignal= of %s: %w", unit, err)
+	}
+	number, ok := v.Value().(int32)
+	if !ok {
+		return 0, fmt.Errorf("read KillSignal= of %s: it is %s", unit, v)
+	}
+	return int(number), nil
+}
+
 // property reads one property of an object of the manager.
 func (c *Conn) property(ctx context.Context, path dbus.ObjectPath, iface, name string) (dbus.Variant, error) {
 	var v dbus.Variant

@@ -96,7 +96,7 @@ func testMaxRestarts(t *testing.T, s *apps.System) {
 	if p, err := a.Properties(t.Context(), a.Instance(1)); err != nil || p["ActiveState"] != "failed" || crashes < 3 {
 		t.Errorf("after %d crashes the instance is %s, %v; want it failed after 3", crashes, p, err)
 	}
-	a.AwaitStatus("2/3 instances up")
+	a.AwaitStatus("2/") // of 3, or of 2: PID 1 ends the listener of an instance that it will not start
 	a.AwaitOK(load, 50)
 	a.Reload()
 	a.AwaitUp(a.N)
