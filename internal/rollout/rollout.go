@@ -150,9 +150,14 @@ func (r *Rollout) prove(ctx context.Context, extra []int) error {
 	return nil
 }
 
-// renew restarts some instances and waits until they are ready.
+// renew restarts some instances and waits until they are ready. What was stopped since the rollout began stays so.
 func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 	began := time.Now()
+	running, err := r.running(ctx)
+	if err != nil {
+		return err
+	}
+	numbers = slices.DeleteFunc(slices.Clone(numbers), func(n int) bool { return !slices.Contains(running, n) })
 	if err := r.change(ctx, systemd.Restart, numbers); err != nil {
 		return err
 	}
@@ -162,7 +167,7 @@ func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 	return nil
 }
 
-// running lists the instances that the rollout is for: all that run or want to. One that an admin has stopped stays so.
+// running lists the instances that a rollout is for: all that run or want to. One that an admin has stopped stays so.
 func (r *Rollout) running(ctx context.Context) ([]int, error) {
 	var all []systemd.UnitStatus
 	err := r.ask(ctx, func(c *systemd.Conn) (err error) {

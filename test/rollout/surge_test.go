@@ -84,10 +84,10 @@ func testSecondReload(t *testing.T, s *apps.System) {
 	checkNoExtra(a)
 }
 
-// testStoppedStays reloads an app of which the admin has stopped one instance: it stays so, and so does the number of
-// links.
+// testStoppedStays reloads an app of which the admin has stopped one instance, before or meanwhile: it stays so, and so does
+// the number of links.
 func testStoppedStays(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "resting", "--soak", "1s")
+	a := apps.Start(t, s, "resting", "--soak", "5s")
 	before := a.PIDs()
 	a.MustSystemctl("stop", a.Instance(2))
 	a.Reload()
@@ -102,4 +102,18 @@ func testStoppedStays(t *testing.T, s *apps.System) {
 	a.MustSystemctl("start", a.Instance(2))
 	checkNoExtra(a)
 	a.Evenly()
+
+	// Stopped while the rollout is on its way to it.
+	before = a.PIDs()
+	r := startReload(a, "trying the new code")
+	a.MustSystemctl("stop", a.Instance(2))
+	if err := <-r.done; err != nil {
+		t.Errorf("the reload: %v", err)
+	}
+	if a.PID(a.Instance(1)) == before[1] || a.PID(a.Instance(3)) == before[3] {
+		t.Error("the others are not new")
+	}
+	if state := a.MustShow(t, a.Instance(2), "ActiveState"); state != "inactive" {
+		t.Errorf("the instance that was stopped meanwhile is %s", state)
+	}
 }
