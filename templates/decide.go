@@ -254,6 +254,9 @@ func serveOptions(a app.App) string {
 	if len(a.Weights) > 0 {
 		option("weights", a.WeightList())
 	}
+	if a.ShutdownMessage {
+		b.WriteString(" --shutdown-message")
+	}
 	if a.UserUnits {
 		b.WriteString(" --user-units")
 	}

@@ -72,7 +72,7 @@ func goldens() []golden {
 		}},
 		{"node-user-units", app.App{
 			Name: "app", Command: []string{"/opt/app/node", "server.js"}, WorkingDirectory: "/srv/app", Listen: port,
-			Kind: app.KindNode, UserUnits: true, SystemdVersion: 252,
+			Kind: app.KindNode, Ready: app.ReadyMessage, ShutdownMessage: true, UserUnits: true, SystemdVersion: 252,
 		}},
 		{"restart", app.App{
 			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, Ready: app.ReadyNotify, Surge: "all", Parallel: 2,

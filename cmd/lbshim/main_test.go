@@ -45,7 +45,7 @@ func TestBadInputIsOneSpecificLine(t *testing.T) {
 		"memory app":                 "lbshim: memory needs --limit=\n",
 		"memory app --limit=big":     "lbshim: invalid argument \"big\" for \"--limit\" flag: parse size \"big\": it must be a whole number of bytes, or end in K, M, G or T, try 'lbshim --help'\n",
 		"backoff app":                "lbshim: backoff takes 2 operands, got 1, try 'lbshim --help'\n",
-		"ready app 1 --check=dance":  "lbshim: --check= must be listen, node or http:/PATH, got \"dance\"\n",
+		"ready app 1 --check=dance":  "lbshim: --check= must be listen, node, message or http:/PATH, got \"dance\"\n",
 		"exec app 1":                 "lbshim: exec needs a command after \"--\", try 'lbshim --help'\n",
 		"drain app 1 -- node":        "lbshim: drain takes no command, try 'lbshim --help'\n",
 		"rollout app --surge=second": "lbshim: --surge= must be a number from 0 to 512 or all, got \"second\"\n",

@@ -25,6 +25,7 @@ type options struct {
 	idleExit     time.Duration
 	slowStart    time.Duration
 	weights      []int
+	shutdownMsg  bool   // of serve: programs are told "shutdown"
 	check        string // of ready
 	surge        string // of rollout, as the next two
 	parallel     int
@@ -58,7 +59,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Var((*timeSpan)(&o.idleExit), "idle-exit", "stop when no connection was open for this long, 0 is never")
 	f.Var((*timeSpan)(&o.slowStart), "slow-start", "how long the share of an instance that came back grows to its full size")
 	f.Var(&parsed[[]int]{&o.weights, app.ParseWeights, "WEIGHT,..."}, "weights", "shares of new connections by instance number, the others have 1")
-	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, node, or http:/PATH")
+	f.BoolVar(&o.shutdownMsg, "shutdown-message", o.shutdownMsg, "tell Node.js programs \"shutdown\" when they are to end, as PM2 does")
+	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, node, message, or http:/PATH")
 	f.StringVar(&o.surge, "surge", o.surge, "how many extra instances try new code first: a number, or all")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "how many instances a rollout restarts at a time")
 	f.Var((*timeSpan)(&o.soak), "soak", "how long the extra instances must stay up")

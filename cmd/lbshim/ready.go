@@ -22,10 +22,12 @@ func ready(ctx context.Context, e *env, o options) error {
 	case "listen":
 	case "node":
 		check.Node = true
+	case "message":
+		check.Node, check.Message = true, true
 	case "http":
 		check.HTTPPath = path
 	default:
-		return usageError("--check= must be listen, node or http:/PATH, got %q", o.check)
+		return usageError("--check= must be listen, node, message or http:/PATH, got %q", o.check)
 	}
 	// The instance may have no network of its own; its listeners are in that of PID 1.
 	runtime.LockOSThread()

@@ -7,6 +7,7 @@
 //	settings.go  options and the existing app -> the app that is wanted
 //	rollout.go   the same, of rollouts and restarts
 //	command.go   the program: where it is and whether it can be executed
+//	send.go      messages to the programs of an app
 //	node.go      programs for Node.js, and what stands between them and node
 //	disk.go      what is on disk
 //	plan.go      wanted app and disk -> changes

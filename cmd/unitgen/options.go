@@ -28,6 +28,7 @@ type options struct {
 	drainTimeout, startTimeout, idleExit          string
 	shutdown                                      string
 	ready, surge, parallel, soak, slowStart       string
+	shutdownMessage                               string
 	weights, pin                                  string
 	restartDelay, maxRestarts, within             string
 	stopExitCodes, watchdog                       string
@@ -43,7 +44,7 @@ type options struct {
 
 // settingOptions are the options that change an app.
 var settingOptions = [...]string{"instances", "listen", "kind", "path", "strategy", "env", "env-file", "working-directory",
-	"user", "property", "drain-timeout", "shutdown", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
+	"user", "property", "drain-timeout", "shutdown", "shutdown-message", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
 	"weights", "pin", "restart-delay", "max-restarts", "within", "stop-exit-codes", "watchdog", "max-memory",
 	"memory-reload", "reload-at", "watch", "systemd-version"}
 
@@ -60,6 +61,8 @@ func takes(verb string) (names []string, known bool) {
 		return []string{"user-units", "json", "no-legend"}, true
 	case "remove":
 		return []string{"user-units", "output", "dry-run"}, true
+	case "send":
+		return []string{"user-units"}, true
 	case "help":
 		return nil, true
 	}
@@ -71,7 +74,7 @@ func verbOf(word string) (verb string, ok bool) {
 	switch word {
 	case "ls":
 		return "list", true
-	case "list", "status", "scale", "remove", "diff", "help", "top", "logs", "import", "handover", "doctor", "completion":
+	case "list", "status", "scale", "remove", "diff", "send", "help", "top", "logs", "import", "handover", "doctor", "completion":
 		return word, true
 	}
 	return "", false
@@ -96,7 +99,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.startTimeout, "start-timeout", "", "")
 	f.StringVar(&o.idleExit, "idle-exit", "", "")
 	for name, text := range map[string]*string{
-		"ready": &o.ready, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
+		"ready": &o.ready, "shutdown-message": &o.shutdownMessage, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
 		"weights": &o.weights, "pin": &o.pin, "restart-delay": &o.restartDelay, "max-restarts": &o.maxRestarts,
 		"within": &o.within, "stop-exit-codes": &o.stopExitCodes, "watchdog": &o.watchdog, "max-memory": &o.maxMemory,
 		"memory-reload": &o.memoryReload, "reload-at": &o.reloadAt,
@@ -104,6 +107,7 @@ func (o *options) flags() *pflag.FlagSet {
 		f.StringVar(text, name, "", "")
 	}
 	f.Lookup("pin").NoOptDefVal = "yes"
+	f.Lookup("shutdown-message").NoOptDefVal = "yes"
 	f.StringArrayVar(&o.watch, "watch", nil, "")
 	f.BoolVar(&o.now, "now", false, "")
 	f.BoolVar(&o.userUnits, "user-units", false, "")
@@ -185,6 +189,13 @@ func (o *options) judge() []error {
 			found = append(found, inputf("unitgen scale app +1", "scale takes an app and a number of instances"))
 		} else {
 			o.instances, o.given["instances"] = o.args[0], true
+		}
+	case "send":
+		if o.hasCommand { // a negative number
+			o.args, o.command, o.hasCommand = append(o.args, o.command...), nil, false
+		}
+		if len(o.args) != 1 {
+			found = append(found, inputf("unitgen send app '{\"hello\":1}'", "send takes an app and a message"))
 		}
 	case "list":
 		if o.name != "" {

@@ -17,15 +17,21 @@ func (c *command) setRollout(a *app.App, note func(string, error)) {
 	note("soak", setTime(o, "soak", &a.Soak, o.soak))
 	note("slow-start", setTime(o, "slow-start", &a.SlowStart, o.slowStart))
 	note("weights", setValue(o, "weights", &a.Weights, o.weights, app.ParseWeights))
-	note("pin", setValue(o, "pin", &a.Pin, o.pin, func(text string) (bool, error) {
+	note("pin", setValue(o, "pin", &a.Pin, o.pin, yesOrNo("--pin=")))
+	note("shutdown-message", setValue(o, "shutdown-message", &a.ShutdownMessage, o.shutdownMessage, yesOrNo("--shutdown-message=")))
+}
+
+// yesOrNo reads an option that stands for yes where it has no value.
+func yesOrNo(option string) func(text string) (bool, error) {
+	return func(text string) (bool, error) {
 		switch text {
 		case "yes":
 			return true, nil
 		case "no":
 			return false, nil
 		}
-		return false, inputf("", "--pin= must be yes or no, got %q", text)
-	}))
+		return false, inputf("", "%s must be yes or no, got %q", option, text)
+	}
 }
 
 // setRestart takes over when instances are started anew.

@@ -66,6 +66,8 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 		return exitSuccess, c.remove(ctx)
 	case "diff":
 		return exitSuccess, c.diff(ctx)
+	case "send":
+		return exitSuccess, c.send(ctx)
 	}
 	return c.generate(ctx)
 }

@@ -70,6 +70,7 @@ type App struct {
 	IdleExit         time.Duration // zero means never
 	SlowStart        time.Duration // zero means that an instance that came back has its whole share at once
 	Ready            string        // what makes an instance ready: see ReadyOrDefault
+	ShutdownMessage  bool          // Node.js programs are told "shutdown" before SIGTERM
 	Surge            string        // extra instances of a rollout, a number or "all"; empty means 1
 	Parallel         int           // instances that a rollout restarts at a time; zero means 1
 	Soak             time.Duration // how long extra instances must stay up; zero means lbshim's default
@@ -95,11 +96,12 @@ type Restart struct {
 
 // Values of App.Ready; the last is ReadyHTTP with a path after it.
 const (
-	ReadyListen = "listen" // it accepts a connection
-	ReadyNode   = "node"   // it listens on every address of the app, as a Node.js program tells the shim
-	ReadyExec   = "exec"   // its program was started
-	ReadyNotify = "notify" // it sends READY=1 (sd_notify(3))
-	ReadyHTTP   = "http:"  // it answers GET of the path that follows with 2xx or 3xx
+	ReadyListen  = "listen"  // it accepts a connection
+	ReadyNode    = "node"    // it listens on every address of the app, as a Node.js program tells the shim
+	ReadyMessage = "message" // it listens so, and has called process.send('ready')
+	ReadyExec    = "exec"    // its program was started
+	ReadyNotify  = "notify"  // it sends READY=1 (sd_notify(3))
+	ReadyHTTP    = "http:"   // it answers GET of the path that follows with 2xx or 3xx
 )
 
 // Defaults of Restart. MaxRestartDelay is where the delays between automatic restarts end, which grow from failure to

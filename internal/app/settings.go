@@ -49,6 +49,9 @@ func Settings(a App) string {
 	t.timeSpan("IdleExitSec", a.IdleExit)
 	t.timeSpan("SlowStartSec", a.SlowStart)
 	t.optional("Ready", a.Ready)
+	if a.ShutdownMessage {
+		t.line("ShutdownMessage", "yes")
+	}
 	t.optional("Surge", a.Surge)
 	if a.Parallel > 0 {
 		t.line("Parallel", strconv.Itoa(a.Parallel))
@@ -255,6 +258,8 @@ func (a *App) parseWord(key, word string) (err error) {
 		a.Shutdown, err = oneOf(word, ShutdownGraceful, ShutdownQuick)
 	case "Ready":
 		a.Ready, err = notEmpty(word)
+	case "ShutdownMessage":
+		a.ShutdownMessage, err = parseTruth(word)
 	case "Surge":
 		a.Surge, err = notEmpty(word)
 	case "Parallel":

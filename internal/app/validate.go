@@ -51,14 +51,19 @@ func (a App) checkRollout(found *inputErrors) {
 	typ, typed := a.Property("Type")
 	switch {
 	case a.Ready == "", a.Ready == ReadyExec, a.Ready == ReadyListen:
-	case a.Ready == ReadyNode && a.Kind == KindNode:
+	case (a.Ready == ReadyNode || a.Ready == ReadyMessage) && a.Kind == KindNode:
+	case a.Ready == ReadyMessage:
+		found.addf("--ready=notify", "--ready=message is for programs for Node.js; others send READY=1 (sd_notify(3))")
 	case a.Ready == ReadyNotify:
 		if typed && typ != "notify" {
 			found.addf("", "--ready=notify does not go with --property=Type=%s", typ)
 		}
 	case strings.HasPrefix(a.Ready, ReadyHTTP+"/") && isText(a.Ready) && !strings.ContainsAny(a.Ready, " \t\r\n"):
 	default:
-		found.addf("--ready=http:/health", "--ready= must be listen, notify, exec or http:/PATH, got %q", a.Ready)
+		found.addf("--ready=http:/health", "--ready= must be listen, notify, exec, message or http:/PATH, got %q", a.Ready)
+	}
+	if a.ShutdownMessage && a.Kind != KindNode {
+		found.addf("", "--shutdown-message is for programs for Node.js; others are told to end by a signal: -p KillSignal=SIGINT")
 	}
 	if a.Surge != "" && a.Surge != "all" {
 		if n, err := strconv.Atoi(a.Surge); err != nil || n < 0 || n > MaxInstances {

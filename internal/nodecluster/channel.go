@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ const sendLimit = 30 * time.Second
 const queued = 8
 
 // Channel moves lines and descriptors between the primary and one worker. Read is for one goroutine, Send for others
-// beside it; Order for any. A Channel owns its connection.
+// beside it; Order and Post for any. A Channel owns its connection.
 type Channel struct {
 	conn   *net.UnixConn
 	buf    []byte
@@ -34,6 +35,9 @@ type Channel struct {
 	orders chan Reply
 	ended  chan struct{} // closed by Write at its end
 	seq    uint64
+
+	writing sync.Mutex // a line is being written
+	letters letters
 }
 
 // NewChannel makes a channel on conn and owns it from then on. firstSeq is the number of the first message to the
@@ -42,6 +46,7 @@ type Channel struct {
 func NewChannel(conn *net.UnixConn, firstSeq uint64) *Channel {
 	return &Channel{
 		conn: conn, seq: firstSeq, out: make(chan Reply, queued), orders: make(chan Reply, maxOrders), ended: make(chan struct{}),
+		letters: letters{queue: make(chan Letter, maxLetters)},
 	}
 }
 
@@ -64,8 +69,8 @@ func Adopt(fd int) (*net.UnixConn, error) {
 // Close ends the channel here; Read and Write return. The worker sees its end when the last duplicate is closed.
 func (c *Channel) Close() error { return c.conn.Close() }
 
-// Read returns the next line that is a message of the cluster's, and answers a descriptor of the program's by itself.
-// Lines of the program's are skipped. The error is io.EOF when the worker has closed the channel. A line that is none
+// Read returns the next line that is for the primary, and answers a descriptor of the program's by itself. Other lines of
+// the program's are skipped. The error is io.EOF when the worker has closed the channel. A line that is none
 // of Node's is an error too; the channel may be read on behind it.
 func (c *Channel) Read() (Message, error) {
 	for {
@@ -224,13 +229,19 @@ func (c *Channel) send(r Reply) error {
 		return err
 	}
 	c.seq++
-	line = append(line, '\n')
+	return c.write(append(line, '\n'), r.fd)
+}
+
+// write sends a line as a whole, with a descriptor unless fd is negative.
+func (c *Channel) write(line []byte, fd int) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if err := c.conn.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
 		return err
 	}
 	var oob []byte
-	if r.fd >= 0 {
-		oob = unix.UnixRights(r.fd)
+	if fd >= 0 {
+		oob = unix.UnixRights(fd)
 	}
 	n, _, err := c.conn.WriteMsgUnix(line, oob, nil)
 	if err != nil {

@@ -2,12 +2,14 @@ package nodecluster
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,12 +33,16 @@ func pair(t *testing.T) (*Channel, *net.UnixConn) {
 	if err := worker.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() { c.Write(done); close(ended) }() // fails when the test has closed the connection
+	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	var ended sync.WaitGroup
+	ended.Go(func() { c.Write(done) }) // fails when the test has closed the connection
+	ended.Go(func() { c.Carry(ctx) })
 	t.Cleanup(func() {
 		close(done)
+		cancel()
 		c.Close()
-		<-ended
+		ended.Wait()
 		c.Discard()
 		worker.Close()
 	})
@@ -73,7 +79,7 @@ func read(t *testing.T, worker *net.UnixConn) (line string, descriptors []int) {
 func TestReadSkipsWhatIsTheProgramsOwn(t *testing.T) {
 	c, worker := pair(t)
 	go func() { // overlong lines do not fit into the socket's buffer at once
-		io.WriteString(worker, `"ready"`+"\n"+`{"type":"axm:monitor"}`+"\n"+`"`+strings.Repeat("x", 3*MaxLine)+"\"\n"+online+"\n"+ask[:20])
+		io.WriteString(worker, `"hello"`+"\n"+`{"type":"axm:monitor"}`+"\n"+`"`+strings.Repeat("x", 3*MaxLine)+"\"\n"+online+"\n"+ask[:20])
 		io.WriteString(worker, ask[20:]+"\nnonsense\n"+leaving+"\n")
 		worker.CloseWrite()
 	}()
@@ -136,6 +142,7 @@ func TestReplies(t *testing.T) {
 		{Disconnect(), `{"cmd":"NODE_CLUSTER","seq":10,"act":"disconnect"}`},
 		{LetGo(), `{"cmd":"NODE_UNITGEN","seq":11,"act":"drain"}`},
 		{HoldOn(), `{"cmd":"NODE_UNITGEN","seq":12,"act":"serve"}`},
+		{Shutdown(), `"shutdown"`},
 	} {
 		if !c.Send(s.reply) {
 			t.Fatal("nobody sends")

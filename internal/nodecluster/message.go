@@ -5,8 +5,11 @@
 // The protocol is internal to Node and the same on the wire from Node 12 to 24: one JSON value a line, a descriptor
 // beside the line that owns it. Parse reads a line, Worker decides, Channel moves lines and descriptors.
 //
+// Lines that are none of Node's are messages of the program's own. Two of them count here, which programs made for PM2
+// send: "ready", and objects whose type is "process:msg", which are for other instances. Letters are messages to programs.
+//
 // The package answers with listeners that the worker accepts on by itself ("shared handles"). It does not hand over
-// accepted connections (act newconn), UDP or unix sockets, and it passes no messages between programs.
+// accepted connections (act newconn), UDP or unix sockets.
 //
 // Source: lib/internal/cluster/child.js, lib/internal/child_process.js and lib/net.js of Node 12.22 to 24.
 package nodecluster
@@ -21,8 +24,8 @@ import (
 // Kind is what a line from a worker is.
 type Kind int
 
-// The kinds of lines. User is what the program itself sent by process.send(), and whatever else is not the cluster's:
-// it asks for nothing. Unknown is a message of the cluster's that this package does not know, which asks for nothing
+// The kinds of lines. User is what else the program itself sent by process.send(), and whatever is not the cluster's: it
+// asks for nothing. Unknown is a message of the cluster's that this package does not know, which asks for nothing
 // either, as Node ignores what it does not know too.
 const (
 	User Kind = iota
@@ -35,6 +38,8 @@ const (
 	HandleSent // a descriptor of the program's comes with it and waits for AckHandle
 	HandleAck  // the descriptor that was sent has arrived
 	HandleLost // the descriptor that was sent could not be received, such as by EMFILE: the reply went with it
+	Ready      // the program itself has sent "ready"
+	Mail       // the program itself has sent a message for others: To says whom, Text what
 )
 
 // Message is one line from a worker.
@@ -45,6 +50,8 @@ type Message struct {
 	Key   string // of Closed
 	// Data is what servers of one address have in common, of Ask: session ticket keys of TLS, else nil. It is JSON.
 	Data json.RawMessage
+	To   int             // of Mail: the instance; 0 for all but the sender's
+	Text json.RawMessage // of Mail: the whole line, valid until the next Read
 }
 
 // Asked is a call of listen() as the cluster module describes it.
@@ -81,12 +88,15 @@ func Parse(line []byte) (Message, error) {
 	// A map, as the names of fields must match exactly: {"CMD": …} is a message of the program's.
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(line, &fields); err != nil {
-		return Message{}, nil // a string, a number, a list: the program's
+		if string(line) == `"ready"` {
+			return Message{Kind: Ready}, nil
+		}
+		return Message{}, nil // another string, a number, a list: the program's
 	}
 	f := object{fields: fields}
 	switch cmd := internal(fields["cmd"]); cmd {
 	case "":
-		return Message{}, nil
+		return f.mail(line)
 	case "NODE_CLUSTER":
 		return f.cluster()
 	case "NODE_HANDLE":
@@ -133,6 +143,18 @@ func (o *object) cluster() (Message, error) {
 	}
 	if o.err != nil {
 		return Message{}, fmt.Errorf("parse message of worker: %w", o.err)
+	}
+	return m, nil
+}
+
+// mail reads an object of the program's. PM2 has no field "to": its programs say to PM2 where a message is to go.
+func (o *object) mail(line []byte) (Message, error) {
+	if string(o.fields["type"]) != `"process:msg"` {
+		return Message{}, nil
+	}
+	m := Message{Kind: Mail, To: o.number("to", 0, 1, math.MaxInt32), Text: line}
+	if o.err != nil {
+		return Message{}, fmt.Errorf("parse process:msg of program: %w", o.err)
 	}
 	return m, nil
 }

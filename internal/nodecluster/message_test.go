@@ -39,12 +39,18 @@ func TestParse(t *testing.T) {
 		`{"cmd":"NODE_NEWER"}`:                               {Kind: Unknown},
 
 		// What the program sends is its own business.
-		`"ready"`: {}, `5`: {}, `null`: {}, `[1,2]`: {}, `{}`: {}, `{"cmd":5}`: {}, `{"cmd":"NODE_"}`: {},
+		`5`: {}, `null`: {}, `[1,2]`: {}, `{}`: {}, `{"cmd":5}`: {}, `{"cmd":"NODE_"}`: {},
 		`{"cmd":"node_cluster","act":"online"}`: {}, `{"CMD":"NODE_CLUSTER","act":"queryServer"}`: {},
-		`{"type":"process:msg","data":{"cmd":"NODE_CLUSTER"}}`: {},
+		`"Ready"`: {}, `{"type":"axm:monitor"}`: {}, `{"data":{"type":"process:msg"}}`: {},
+
+		// But for what programs made for PM2 say.
+		`"ready"`:                       {Kind: Ready},
+		`{"type":"process:msg","to":3}`: {Kind: Mail, To: 3},
+		`{"type":"process:msg","to":null,"data":{"cmd":"NODE_CLUSTER"}}`:     {Kind: Mail},
+		`{"type":"process:msg","cmd":"NODE_CLUSTER","act":"online","seq":0}`: {Kind: Online},
 	} {
 		got, err := Parse([]byte(line))
-		if err != nil || got.Kind != want.Kind || got.Seq != want.Seq || got.Asked != want.Asked || got.Key != want.Key {
+		if err != nil || got.Kind != want.Kind || got.Seq != want.Seq || got.Asked != want.Asked || got.Key != want.Key || got.To != want.To {
 			t.Errorf("%s is %+v, %v, want %+v", line, got, err, want)
 		}
 	}
@@ -70,6 +76,7 @@ func TestParseRefuses(t *testing.T) {
 		`{"cmd":"NODE_CLUSTER","act":"close"}`,
 		`{"cmd":"NODE_CLUSTER","act":"close","key":5}`,
 		`{"cmd":"NODE_CLUSTER","act":5}`,
+		`{"type":"process:msg","to":0}`, `{"type":"process:msg","to":"1"}`, `{"type":"process:msg","to":1e9999}`,
 	} {
 		if m, err := Parse([]byte(line)); err == nil {
 			t.Errorf("%s was taken for %+v", line, m)
@@ -79,7 +86,7 @@ func TestParseRefuses(t *testing.T) {
 
 // FuzzParse feeds lines of a hostile program to the parser and to the worker behind it.
 func FuzzParse(f *testing.F) {
-	for _, line := range []string{online, ask, ask22, askTLS, askUDP, askUnix, askFD, listening, closing, leaving, `"ready"`} {
+	for _, line := range []string{online, ask, ask22, askTLS, askUDP, askUnix, askFD, listening, closing, leaving, `"ready"`, `{"type":"process:msg","to":3}`} {
 		f.Add([]byte(line))
 	}
 	app := addresses("[::]:3000", "127.0.0.1:443")
@@ -91,6 +98,9 @@ func FuzzParse(f *testing.F) {
 		if len(m.Key) > maxText || len(m.Asked.Address) > maxText || len(m.Data) > maxData ||
 			m.Asked.Port < 0 || m.Asked.Port > 65535 || m.Asked.Index < 0 {
 			t.Fatalf("%q gave %+v", line, m)
+		}
+		if _, err := NewLetter(line); m.Kind == Mail && (err != nil || m.To < 0) {
+			t.Fatalf("%q is for %d and cannot be sent: %v", line, m.To, err)
 		}
 		var w Worker
 		key, address, err := w.Give(m.Asked, app)

@@ -87,3 +87,8 @@ func HoldOn() Reply {
 		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "serve"}
 	}}
 }
+
+// Shutdown is what PM2 tells a program that is to end, instead of a signal (--shutdown-with-message).
+func Shutdown() Reply {
+	return Reply{fd: -1, build: func(uint64) any { return "shutdown" }}
+}

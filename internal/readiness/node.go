@@ -13,11 +13,12 @@ import (
 // missing is what Check needs of the shim's answers to Listening.
 type missing struct {
 	Missing []string `json:"missing"`
+	Silent  bool     `json:"silent"`
 	Refused string   `json:"refused"`
 }
 
-// listening waits until the instance's program listens on every address of the app. What it did not do in time is in
-// the error.
+// listening waits until the instance's program listens on every address of the app, and with Message has said so. What it
+// did not do in time is in the error.
 func (c Check) listening(ctx context.Context) error {
 	client, err := control.Dial(ctx, c.Control)
 	if err != nil {
@@ -25,7 +26,8 @@ func (c Check) listening(ctx context.Context) error {
 	}
 	defer client.Close()
 	var last missing
-	err = client.Stream(ctx, "Listening", map[string]int{"instance": c.Instance}, func(raw json.RawMessage) error {
+	parameters := map[string]any{"instance": c.Instance, "message": c.Message}
+	err = client.Stream(ctx, "Listening", parameters, func(raw json.RawMessage) error {
 		last = missing{}
 		return json.Unmarshal(raw, &last)
 	})
@@ -34,6 +36,9 @@ func (c Check) listening(ctx context.Context) error {
 	}
 	if last.Refused != "" {
 		return fmt.Errorf("the program could not listen: %s", last.Refused)
+	}
+	if len(last.Missing) == 0 && last.Silent {
+		return errors.New("the program listens, but has not called process.send('ready')")
 	}
 	if len(last.Missing) == 0 {
 		return errors.New("the balancer does not answer")

@@ -22,6 +22,7 @@ type Check struct {
 	Control  string // path of the shim's control socket
 	Instance int
 	Node     bool   // the program is a Node.js one that the shim speaks with: it is ready when it listens on all addresses
+	Message  bool   // with Node: it must also have sent "ready"
 	HTTPPath string // request that must be answered with 2xx or 3xx; empty: accepting is enough
 }
 

@@ -118,6 +118,9 @@ func (s *Shim) countDrains() {
 		case quiet, d.Graceful && s.answered(d, counts, now):
 			s.endDrain(d, drained{Open: c.Open, Busy: busy})
 		case now.After(d.deadline):
+			if in.attached() && d.closing.IsZero() && s.options.ShutdownMessage {
+				in.node.channel.Order(s.farewell()) // SIGTERM follows
+			}
 			s.endDrain(d, drained{Open: c.Open, Busy: busy, TimedOut: true})
 		}
 	}

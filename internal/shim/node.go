@@ -36,6 +36,7 @@ type node struct {
 	unknown bool   // adopted without what the shim before knew of it: PID 1's word on its state is all there is
 	gone    bool   // the channel has ended, and the process ends too
 	refused string // why its last listen() got nothing
+	deaf    bool   // it does not read its messages, and that was said
 }
 
 func (in *instance) attached() bool { return in.node != nil && !in.node.gone }
@@ -164,8 +165,15 @@ func (s *Shim) converse(ctx context.Context, number int, channel *nodecluster.Ch
 			channel.Close()
 		}
 	})
+	carrying, stopCarrying := context.WithCancel(ctx)
+	writer.Go(func() {
+		if err := channel.Carry(carrying); err != nil {
+			s.log.Warn("messages to program cannot be sent", "instance", number, "error", err)
+		}
+	})
 	defer func() {
 		close(done)
+		stopCarrying()
 		channel.Close()
 		writer.Wait()
 		channel.Discard()
@@ -220,6 +228,14 @@ func (s *Shim) nodeSaid(number int, channel *nodecluster.Channel, m nodecluster.
 		s.nodesChanged(in)
 		reply := nodecluster.Acknowledge(m)
 		return &reply
+	case nodecluster.Ready:
+		if n.worker.Ready {
+			return nil
+		}
+		n.worker.Ready = true
+	case nodecluster.Mail:
+		s.passOn(in, m)
+		return nil
 	case nodecluster.HandleLost:
 		s.log.Error("program could not receive its listener, has it too many open files?", "instance", number)
 	default:

@@ -26,9 +26,12 @@ type traffic struct {
 // no request is on its way any more it is told to close its servers, and ends its channel when all its connections have
 // ended (nodeGone). Connections that are open but silent, such as idle WebSockets, do not hold it: as with other
 // programs they end with the process.
+//
+// A program that is told by a message has to end by itself: until then it may save what it has, for as long as a drain may
+// take.
 func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 	if !d.closing.IsZero() {
-		if t.quiet && now.Sub(d.closing) >= closeFor {
+		if t.quiet && !s.options.ShutdownMessage && now.Sub(d.closing) >= closeFor {
 			s.endDrain(d, drained{Open: t.open})
 		}
 		return
@@ -41,7 +44,15 @@ func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 	if !t.quiet || (!t.known || t.open > 0) && now.Sub(d.began) < letGoFor {
 		return
 	}
-	if in.node.channel.Order(nodecluster.Disconnect()) {
+	if in.node.channel.Order(s.farewell()) {
 		d.closing = now
 	}
+}
+
+// farewell is what tells a process to end: to close its servers, or what it makes of "shutdown".
+func (s *Shim) farewell() nodecluster.Reply {
+	if s.options.ShutdownMessage {
+		return nodecluster.Shutdown()
+	}
+	return nodecluster.Disconnect()
 }

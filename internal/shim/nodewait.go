@@ -10,14 +10,16 @@ import (
 // Listening is an answer of method Listening: what an instance's program does not serve yet.
 type Listening struct {
 	Missing []string `json:"missing,omitempty"` // addresses of the app
+	Silent  bool     `json:"silent,omitempty"`  // it has not sent "ready"; only where that is waited for
 	Refused string   `json:"refused,omitempty"` // why the program's last listen() got nothing
 }
 
 // listening answers method Listening, with "more", each time that something has changed; the last answer, with nothing
-// missing, comes when the instance's Node process serves every address of the app.
+// missing, comes when the instance's Node process serves every address of the app and, with "message", has sent "ready".
 func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
 	var p struct {
-		Instance int `json:"instance"`
+		Instance int  `json:"instance"`
+		Message  bool `json:"message"`
 	}
 	if err := r.Decode(&p); err != nil {
 		return nil, err
@@ -29,12 +31,13 @@ func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
 		)
 		if err := s.run1(ctx, func() (err error) {
 			now, err = s.missing(p.Instance)
+			now.Silent = p.Message && s.silent(p.Instance)
 			changed = s.nodes.changed
 			return err
 		}); err != nil {
 			return nil, err
 		}
-		if len(now.Missing) == 0 {
+		if len(now.Missing) == 0 && !now.Silent {
 			return now, nil
 		}
 		if r.More {
@@ -67,4 +70,10 @@ func (s *Shim) missing(number int) (Listening, error) {
 		now.Missing = append(now.Missing, address.String())
 	}
 	return now, nil
+}
+
+// silent says whether the program of an instance has yet to send "ready".
+func (s *Shim) silent(number int) bool {
+	in := s.instances[number]
+	return in == nil || !in.attached() || !in.node.unknown && !in.node.worker.Ready
 }

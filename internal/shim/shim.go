@@ -33,6 +33,8 @@ type Options struct {
 	IdleExit     time.Duration // zero: never
 	SlowStart    time.Duration // zero: an instance that came back has its whole share at once
 	Weights      []int         // shares of new connections by instance number, from 1 on; those after the list have 1
+
+	ShutdownMessage bool // a Node process that drains is sent "shutdown", and ends by itself
 }
 
 // weight is the share of instance number.

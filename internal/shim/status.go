@@ -58,6 +58,8 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		return s.accepted(ctx, r)
 	case "Listening":
 		return s.listening(ctx, r)
+	case "Send":
+		return s.send(ctx, r)
 	case "Steered":
 		return struct{}{}, s.steeredTo(ctx, r)
 	case "Configure":

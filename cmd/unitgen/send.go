@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
+)
+
+// recipient takes APP or APP@INSTANCE apart; instance 0 stands for all.
+func recipient(text string) (app.Name, int, error) {
+	word, number, one := strings.Cut(text, "@")
+	name, err := app.ParseName(word)
+	if err != nil || !one {
+		return name, 0, err
+	}
+	instance, ok := app.ParseInstance(number)
+	if !ok {
+		return name, 0, inputf(fmt.Sprintf("unitgen send %s@1 '{\"hello\":1}'", name), "the instance must be a number between 1 and %d, got %q", app.MaxInstances, number)
+	}
+	return name, instance, nil
+}
+
+// send gives a message to the programs of an app, or of one instance.
+func (c *command) send(ctx context.Context) error {
+	name, instance, err := recipient(c.options.name)
+	if err != nil {
+		return err
+	}
+	message := json.RawMessage(c.options.args[0])
+	if !json.Valid(message) {
+		return inputf(fmt.Sprintf("unitgen send %s '{\"hello\":1}'", c.options.name), "the message must be JSON, got %q", c.options.args[0])
+	}
+	if !c.site.booted {
+		return &fault{errors.New("systemd does not run here, so no app does"), "unitgen list"}
+	}
+	l, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.conn.Close()
+	if err := l.look(ctx, name); err != nil {
+		return err
+	}
+	if !l.serving { // a connection to its socket would start it
+		return &fault{fmt.Errorf("%s does not run", name), c.systemctl("start " + string(name))}
+	}
+	return c.deliver(ctx, name, instance, message)
+}
+
+// deliver hands a message to the shim of a running app.
+func (c *command) deliver(ctx context.Context, name app.Name, instance int, message json.RawMessage) error {
+	ctx, cancel := context.WithTimeout(ctx, shimTimeout)
+	defer cancel()
+	client, err := control.Dial(ctx, name.ControlPath(c.runtimeDir()))
+	if errors.Is(err, os.ErrPermission) {
+		return &fault{err, "run it as root (sudo): others may not send to an app of the system"}
+	}
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var sent struct{ Instances, Dropped []int }
+	parameters := map[string]any{"instance": instance, "message": message}
+	err = client.Call(ctx, "Send", parameters, &sent)
+	var refused *control.Error
+	if errors.As(err, &refused) && refused.Name == control.ErrInvalid {
+		return inputf("", "%s", refused.Reason)
+	}
+	if err != nil {
+		return &fault{err, "unitgen status " + string(name)}
+	}
+	var deaf []error
+	for _, i := range sent.Dropped {
+		deaf = append(deaf, fmt.Errorf("%s@%d does not read its messages, so it does not get this one", name, i))
+	}
+	return errors.Join(deaf...)
+}
+
+// systemctl is a command line for the manager of the site.
+func (c *command) systemctl(words string) string {
+	if c.site.userUnits {
+		return "systemctl --user " + words
+	}
+	return "systemctl " + words
+}

@@ -1,0 +1,135 @@
+package nodecluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Letter is a message to the program itself, which it gets as event 'message' of its process. It is made once and may
+// go to many channels. The zero Letter is none.
+type Letter struct{ line []byte }
+
+// NewLetter makes a letter of a JSON value of at most MaxLine bytes. It refuses what Node would take for a message of its
+// own.
+func NewLetter(value []byte) (Letter, error) {
+	var line bytes.Buffer
+	switch err := json.Compact(&line, value); { // without newlines, at which messages end
+	case err != nil:
+		return Letter{}, errors.New("the message is no JSON")
+	case line.Len() > MaxLine:
+		return Letter{}, fmt.Errorf("the message has %d bytes, and %d are the limit", line.Len(), MaxLine)
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(line.Bytes(), &fields) == nil && internal(fields["cmd"]) != "" {
+		return Letter{}, errors.New("the message has a \"cmd\" that begins with NODE_, as Node's own have")
+	}
+	line.WriteByte('\n')
+	return Letter{line.Bytes()}, nil
+}
+
+// Limits of the letters that wait for one worker. Further ones are dropped: a worker that does not read for so long will
+// not miss them, and nobody waits for it.
+const (
+	maxLetters     = 64
+	maxLetterBytes = 256 << 10
+)
+
+// letters is the queue of a Channel.
+type letters struct {
+	queue chan Letter
+	bytes atomic.Int64 // in queue
+}
+
+// Post queues a letter for Carry and never waits; false if the worker has not read what was sent before.
+func (c *Channel) Post(l Letter) bool {
+	size := int64(len(l.line))
+	if c.letters.bytes.Add(size) <= maxLetterBytes {
+		select {
+		case c.letters.queue <- l:
+			return true
+		default:
+		}
+	}
+	c.letters.bytes.Add(-size)
+	return false
+}
+
+// Carry sends what Post queues until ctx ends or sending fails; whoever runs it, beside Write, waits for its end. A letter
+// is sent when the worker has read most of what was sent before, so letters never take the room that replies and orders
+// need: a program that reads nothing loses letters, and nothing else.
+func (c *Channel) Carry(ctx context.Context) error {
+	room, err := c.duplicate()
+	if err != nil {
+		return err
+	}
+	defer room.Close()
+	stop := context.AfterFunc(ctx, func() { room.Close() })
+	defer stop()
+	for {
+		select {
+		case l := <-c.letters.queue:
+			if err := awaitRoom(room); err != nil {
+				return ended(ctx, err)
+			}
+			if err := c.write(l.line, -1); err != nil {
+				return ended(ctx, err)
+			}
+			c.letters.bytes.Add(-int64(len(l.line)))
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("send message to worker: %w", err)
+}
+
+// duplicate is a descriptor of its own to wait on: a wait for room on the channel's would hold up those who write.
+func (c *Channel) duplicate() (*net.UnixConn, error) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		fd     int
+		dupErr error
+	)
+	if err := raw.Control(func(of uintptr) { fd, dupErr = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if dupErr != nil {
+		return nil, fmt.Errorf("duplicate channel: %w", dupErr)
+	}
+	return Adopt(fd)
+}
+
+// awaitRoom returns when the kernel calls the socket writable: less than a quarter of its buffer is unread then
+// (unix_writable in net/unix/af_unix.c), and the longest line fits into the rest.
+func awaitRoom(room *net.UnixConn) error {
+	raw, err := room.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var pollErr error
+	err = raw.Write(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		var n int
+		n, pollErr = unix.Poll(poll, 0)
+		for errors.Is(pollErr, unix.EINTR) {
+			n, pollErr = unix.Poll(poll, 0)
+		}
+		return n > 0 || pollErr != nil
+	})
+	return errors.Join(err, pollErr)
+}
