@@ -196,7 +196,17 @@ func listenerKinds() []Kind {
 }
 
 func takeListeners(from []*Descriptor) ([]net.Listener, error) {
-	return takeAll(from, "listener", net.FileListener, listenerKinds())
+	handed := make([]bool, len(from))
+	for i, d := range from {
+		handed[i] = d.name == HandoffName && d.kind == SeqpacketListener
+	}
+	taken, err := takeAll(from, "listener", net.FileListener, listenerKinds())
+	for i := range taken {
+		if door, ok := taken[i].(*net.UnixListener); ok && handed[i] {
+			taken[i] = newHandoffListener(door)
+		}
+	}
+	return taken, err
 }
 
 func takePacketConns(from []*Descriptor) ([]net.PacketConn, error) {

@@ -1,7 +1,6 @@
 package balance
 
 import (
-	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -19,6 +18,7 @@ const (
 type Picker struct {
 	strategy Strategy
 	ring     []uint16
+	weights  []int    // of ring's entries
 	members  []Member // of ring, by number
 	next     int      // where round robin goes on in ring
 }
@@ -38,6 +38,10 @@ func (p *Picker) SetRing(s Strategy, ring []uint16) {
 		p.members = append(p.members, Member{ID: id, Weight: weight})
 	}
 	slices.SortFunc(p.members, func(a, b Member) int { return a.ID - b.ID })
+	p.weights = p.weights[:0]
+	for _, id := range ring {
+		p.weights = append(p.weights, weights[int(id)])
+	}
 }
 
 // Members are those who may be picked, by number. The caller does not change it.
@@ -68,12 +72,14 @@ func (p *Picker) Pick(load func(id int) (int, bool), source []byte) (id int, ok 
 func (p *Picker) least(load func(id int) (int, bool)) (id int, ok bool) {
 	best, bestLoad, bestWeight := -1, 0, 1
 	for i := range p.ring {
-		at := (p.next + i) % len(p.ring)
-		m := p.member(int(p.ring[at]))
-		n, can := load(m.ID)
+		at := p.next + i
+		if at >= len(p.ring) {
+			at -= len(p.ring)
+		}
+		n, can := load(int(p.ring[at]))
 		// n/weight < bestLoad/bestWeight without a division; one more than it has, so that weights count for empty ones too.
-		if can && (best < 0 || (n+1)*bestWeight < (bestLoad+1)*m.Weight) {
-			best, bestLoad, bestWeight = at, n, m.Weight
+		if can && (best < 0 || (n+1)*bestWeight < (bestLoad+1)*p.weights[at]) {
+			best, bestLoad, bestWeight = at, n, p.weights[at]
 		}
 	}
 	if best < 0 {
@@ -122,17 +128,15 @@ func (p *Picker) rendezvous(load func(id int) (int, bool), source []byte) (id in
 // unit is a number between 0 and 1, neither included, from a source and an ID: FNV-1a with the finalizer of MurmurHash3,
 // as FNV alone leaves similar inputs close together.
 func unit(source []byte, id int) float64 {
+	const prime = 0x100000001b3
 	h := uint64(0xcbf29ce484222325) ^ hashSeed
-	for _, b := range binary.LittleEndian.AppendUint16(source[:len(source):len(source)], uint16(id)) {
-		h = (h ^ uint64(b)) * 0x100000001b3
+	for _, b := range source {
+		h = (h ^ uint64(b)) * prime
 	}
+	h = (h ^ uint64(id&0xff)) * prime
+	h = (h ^ uint64(id>>8)) * prime
 	h = (h ^ h>>33) * 0xff51afd7ed558ccd
 	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
 	h ^= h >> 33
 	return (float64(h>>11) + 0.5) / (1 << 53)
-}
-
-func (p *Picker) member(id int) Member {
-	i, _ := slices.BinarySearchFunc(p.members, id, func(m Member, id int) int { return m.ID - id })
-	return p.members[i]
 }

@@ -1,0 +1,341 @@
+package activation
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/handoff/wire"
+)
+
+// HandoffName is the name (FileDescriptorName=) of a seqpacket listener on which a balancer hands over connections. Taken
+// as a listener, such a descriptor yields those connections. The protocol is lbshim.protocol(7).
+const HandoffName = "handoff"
+
+// handoffListener is a net.Listener whose connections a balancer decides on. It has no goroutine: Accept reads the
+// balancer's messages, so that a program that accepts nothing is ordered nothing.
+//
+// A connection costs what one from a listener of package net costs, and one message on its way in and one on its way out:
+// it is not duplicated, looked into or registered twice, as with net.FileConn.
+type handoffListener struct {
+	door *net.UnixListener // where the balancer's channels come in
+
+	accepting sync.Mutex // held by the one Accept that works; it owns the next three
+	takes     take
+	given     []given
+	buffers   *channelBuffers
+
+	mu      sync.Mutex
+	channel *channel // nil until one came in, or after the last ended
+	public  []*publicListener
+	closed  bool
+	counts  wire.Report // but for Busy and the flags
+	open    map[*handedConn]*activity
+}
+
+// take is the rest of an order.
+type take struct{ listener, count int }
+
+// given is a connection that came as a descriptor, and that the balancer has not been told of.
+type given struct {
+	fd, listener int
+	peer         wire.Peer
+}
+
+func newHandoffListener(door *net.UnixListener) *handoffListener {
+	return &handoffListener{door: door, buffers: new(channelBuffers), open: make(map[*handedConn]*activity)}
+}
+
+// Accept returns the next connection that the balancer orders or gives.
+func (l *handoffListener) Accept() (net.Conn, error) {
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
+	for {
+		conn, err := l.step()
+		if l.isClosed() {
+			if conn != nil {
+				conn.Close()
+			}
+			l.refuse()
+			return nil, &net.OpError{Op: "accept", Net: "unixpacket", Addr: l.door.Addr(), Err: net.ErrClosed}
+		}
+		if conn != nil || err != nil {
+			return conn, err
+		}
+	}
+}
+
+// step does the next thing: nil and nil if it was none that makes a connection.
+func (l *handoffListener) step() (net.Conn, error) {
+	ch, err := l.currentChannel()
+	switch {
+	case err != nil:
+		return nil, err
+	case l.takes.count > 0:
+		return l.accept(ch)
+	case len(l.given) > 0:
+		return l.receive(ch)
+	}
+	if err := l.read(ch); err != nil {
+		// The balancer has left, or is none. Another may come.
+		l.leave(ch)
+	}
+	return nil, nil
+}
+
+// currentChannel returns the balancer's channel; it waits for one if there is none.
+func (l *handoffListener) currentChannel() (*channel, error) {
+	l.mu.Lock()
+	ch := l.channel
+	l.mu.Unlock()
+	if ch != nil {
+		return ch, nil
+	}
+	conn, err := l.door.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	if ch, err = newChannel(conn); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		ch.close()
+		return nil, net.ErrClosed
+	}
+	l.channel = ch
+	return ch, nil
+}
+
+// leave gives a channel up, and with it what came on it.
+func (l *handoffListener) leave(ch *channel) {
+	l.refuse()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ch.close()
+	if l.channel == ch {
+		l.channel = nil
+	}
+}
+
+// refuse drops what the program has not been given. Connections that were ordered wait where they are, and of the others the
+// balancer has a copy as long as it is not told.
+func (l *handoffListener) refuse() {
+	l.takes = take{}
+	for _, g := range l.given {
+		unix.Close(g.fd)
+	}
+	l.given = nil
+}
+
+// read takes in one message.
+func (l *handoffListener) read(ch *channel) error {
+	m, fds, err := ch.read(l.buffers)
+	if err != nil {
+		return err
+	}
+	switch m.Kind {
+	case wire.Listeners:
+		return l.listeners(fds)
+	case wire.Ask:
+		return l.tell(ch, true)
+	}
+	l.mu.Lock()
+	known := m.Listener < len(l.public)
+	l.mu.Unlock()
+	if !known {
+		closeDescriptors(fds)
+		return errors.New("no such listener")
+	}
+	if m.Kind == wire.Take {
+		l.takes = take{m.Listener, m.Count}
+	}
+	for i, fd := range fds {
+		l.given = append(l.given, given{fd, m.Listener, m.Peers[i]})
+	}
+	return nil
+}
+
+// listeners takes over the public listeners, in place of those that an earlier balancer sent.
+func (l *handoffListener) listeners(fds []int) error {
+	var public []*publicListener
+	for i, fd := range fds {
+		p, err := newPublicListener(fd)
+		if err != nil {
+			closeDescriptors(fds[i:])
+			closePublic(public)
+			return err
+		}
+		public = append(public, p)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	closePublic(l.public)
+	l.public = public
+	return nil
+}
+
+// accept carries out one connection's worth of an order. The balancer is told when all of it is done.
+func (l *handoffListener) accept(ch *channel) (net.Conn, error) {
+	l.mu.Lock()
+	public := l.public[l.takes.listener]
+	l.mu.Unlock()
+	l.takes.count--
+	fd, peer, err := public.accept()
+	var conn *handedConn
+	if err == nil {
+		conn, err = l.newConn(fd, public, peer)
+	}
+	l.mu.Lock()
+	l.counts.Answered++
+	if conn == nil {
+		l.counts.Missed++
+	}
+	l.mu.Unlock()
+	var told error
+	if l.takes.count == 0 || err != nil {
+		told = l.tell(ch, false)
+	}
+	if told != nil {
+		l.leave(ch) // the connection is ours all the same: it came from the kernel
+	}
+	if conn == nil {
+		if errors.Is(err, unix.EAGAIN) {
+			return nil, nil // somebody else was quicker
+		}
+		return nil, &net.OpError{Op: "accept", Net: public.addr.Network(), Addr: public.addr, Err: err}
+	}
+	return conn, nil
+}
+
+// receive hands out a connection that was given, once the balancer is told: from then on nobody else may get it.
+func (l *handoffListener) receive(ch *channel) (net.Conn, error) {
+	g := l.given[0]
+	l.given = l.given[1:]
+	l.mu.Lock()
+	public := l.public[g.listener]
+	l.mu.Unlock()
+	conn, err := l.newConn(g.fd, public, peerAddr(g.peer))
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	l.counts.Answered++
+	l.mu.Unlock()
+	if err := l.tellForCertain(ch); err != nil {
+		// The balancer has ended the channel, and gives its copy to another instance.
+		conn.Close()
+		l.leave(ch)
+		return nil, nil
+	}
+	return conn, nil
+}
+
+func (l *handoffListener) newConn(fd int, public *publicListener, peer net.Addr) (*handedConn, error) {
+	file := os.NewFile(uintptr(fd), "handed over")
+	if file == nil {
+		return nil, os.NewSyscallError("accept4", unix.EBADF)
+	}
+	conn := &handedConn{file: file, listener: l, local: public.addr, remote: peer}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[conn] = new(activity)
+	return conn, nil
+}
+
+// ended notes that the program has closed a connection, and tells the balancer. Where it cannot be told now, the next
+// message says it.
+func (l *handoffListener) ended(conn *handedConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.open[conn]; !ok {
+		return
+	}
+	delete(l.open, conn)
+	l.counts.Closed++
+	if l.channel != nil {
+		_ = l.channel.trySend(l.reportLocked(false))
+	}
+}
+
+// tell sends the state. A balancer that reads nothing now gets the next one.
+func (l *handoffListener) tell(ch *channel, answer bool) error {
+	if answer {
+		return ch.send(func() wire.Message { return l.reportLocked(true) }, &l.mu)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := ch.trySend(l.reportLocked(false))
+	if errors.Is(err, unix.EAGAIN) {
+		return nil
+	}
+	return err
+}
+
+// tellForCertain is tell, but it waits until the message is on its way.
+func (l *handoffListener) tellForCertain(ch *channel) error {
+	return ch.send(func() wire.Message { return l.reportLocked(false) }, &l.mu)
+}
+
+func (l *handoffListener) reportLocked(answer bool) wire.Message {
+	r := l.counts
+	r.Closing, r.Answer = l.closed, answer
+	if answer {
+		r.Busy = l.busyLocked(time.Now())
+	}
+	return wire.Message{Kind: wire.State, Report: r}
+}
+
+// Close makes Accept fail, and tells the balancer that this process takes no more connections; those that it has go on.
+// What was ordered or given and not accepted goes to other instances.
+func (l *handoffListener) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	err := l.door.Close()
+	if l.channel != nil {
+		_ = l.channel.trySend(l.reportLocked(false)) // if not, it sees the channel's end
+		// The channel stays: it tells when the last connections end.
+		err = errors.Join(err, l.channel.interrupt())
+	}
+	l.mu.Unlock()
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
+	l.refuse()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	closePublic(l.public)
+	l.public = nil
+	return err
+}
+
+func (l *handoffListener) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// Addr is the app's public address, or its first; that of the descriptor until the balancer has said it.
+func (l *handoffListener) Addr() net.Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.public) == 0 {
+		return l.door.Addr()
+	}
+	return l.public[0].addr
+}
+
+func closeDescriptors(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,201 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/handoff/wire"
+)
+
+// maxPending bounds the orders that an instance has not answered. More would wait there while another could accept; less
+// would make a program that accepts in bursts ask often.
+const maxPending = 64
+
+// maxGiven bounds the connections given and not answered: they are lost to others while an instance hangs.
+const maxGiven = 16
+
+// backend is an instance that has a channel. It owns the descriptor.
+type backend struct {
+	id, fd   int
+	attached uint32
+	ready    bool // it has answered the first Ask
+	full     bool // its channel takes no more until it has read
+	report   wire.Report
+	busy     int
+	asked    int
+	orders   []order // not answered, oldest first
+	pending  int     // connections in orders and batch
+	batch    int     // picked, and not sent yet
+	gives    []connection
+}
+
+// order is what one message asked for.
+type order struct {
+	listener, count int
+	at              time.Time
+	given           []connection // of Give: the copies, for the case that it does not answer
+}
+
+// Attach gives an instance its channel, in place of the one it had, and greets it. Attach owns channel, also when it
+// fails. A channel that was in use by an earlier balancer goes on where it was.
+func (d *Dispatcher) Attach(id, channel int) (err error) {
+	if err = prepare(channel); err != nil {
+		unix.Close(channel)
+		return fmt.Errorf("attach instance %d: %w", id, err)
+	}
+	d.locked(func() {
+		if old := d.backends[id]; old != nil {
+			d.dropLocked(old)
+		}
+		d.attached++
+		b := &backend{id: id, fd: channel, attached: d.attached}
+		d.backends[id] = b
+		if err = d.watch(channel, unix.EPOLLIN, id, b.attached); err == nil {
+			err = d.greet(b)
+		}
+		if err != nil {
+			d.dropLocked(b)
+			err = fmt.Errorf("attach instance %d: %w", id, err)
+		}
+		d.dispatchAllLocked()
+	})
+	return err
+}
+
+// prepare checks that a descriptor is a channel: that of a stranger would make the loop wait.
+func prepare(channel int) error {
+	for option, want := range map[int]int{unix.SO_DOMAIN: unix.AF_UNIX, unix.SO_TYPE: unix.SOCK_SEQPACKET, unix.SO_ACCEPTCONN: 0} {
+		got, err := unix.GetsockoptInt(channel, unix.SOL_SOCKET, option)
+		if err != nil {
+			return os.NewSyscallError("getsockopt", err)
+		}
+		if got != want {
+			return errors.New("not a connected unix socket of type seqpacket")
+		}
+	}
+	unix.CloseOnExec(channel)
+	return os.NewSyscallError("fcntl", unix.SetNonblock(channel, true))
+}
+
+// greet sends the listeners and asks what the instance has. Until it answers nothing is sent to it: an earlier balancer
+// may have orders under way that this one knows nothing of.
+func (d *Dispatcher) greet(b *backend) error {
+	hello := wire.Message{Kind: wire.Listeners, Count: len(d.options.Listeners)}
+	if err := send(b.fd, hello, d.options.Listeners); err != nil {
+		return err
+	}
+	return send(b.fd, wire.Message{Kind: wire.Ask}, nil)
+}
+
+// Detach ends an instance's channel. Connections given to it and not answered go to others.
+func (d *Dispatcher) Detach(id int) {
+	d.locked(func() {
+		if b := d.backends[id]; b != nil {
+			d.dropLocked(b)
+			d.dispatchAllLocked()
+		}
+	})
+}
+
+// dropLocked forgets a backend whose channel is of no more use.
+func (d *Dispatcher) dropLocked(b *backend) {
+	delete(d.backends, b.id)
+	d.strandLocked(b)
+	unix.Close(b.fd) // which takes it out of the epoll set: nobody else here has it
+	d.changed = true
+}
+
+// strandLocked takes back what a backend will not deal with.
+func (d *Dispatcher) strandLocked(b *backend) {
+	for _, o := range b.orders {
+		d.stranded = append(d.stranded, o.given...)
+	}
+	d.stranded = append(d.stranded, b.gives...)
+	b.orders, b.gives, b.pending, b.batch = nil, nil, 0, 0
+}
+
+// hearLocked takes in all that a backend has said.
+func (d *Dispatcher) hearLocked(b *backend) {
+	answered := false
+	for {
+		r, err := hear(b.fd)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			if answered {
+				d.dispatchBehindLocked()
+			}
+			return
+		case err == nil:
+			err = d.reportedLocked(b, r)
+			answered = true
+		}
+		if err != nil {
+			if !errors.Is(err, errEnded) {
+				d.options.Log.Warn("instance is not handed connections any more", "instance", b.id, "error", err)
+			}
+			d.dropLocked(b)
+			d.dispatchAllLocked()
+			return
+		}
+	}
+}
+
+// reportedLocked takes in a report. One that cannot be true is an error.
+func (d *Dispatcher) reportedLocked(b *backend, r wire.Report) error {
+	if !b.ready && !r.Answer && !r.Closing {
+		return nil // an answer to an earlier balancer
+	}
+	if b.ready {
+		done := r.Answered - b.report.Answered
+		if r.Answered < b.report.Answered || done > uint64(b.pending) || r.Missed < b.report.Missed || r.Closed < b.report.Closed {
+			return errors.New("it answered what it was not asked")
+		}
+		b.answer(int(done))
+	}
+	news := r.Answer && !b.ready || r.Closing && !b.report.Closing
+	b.report, b.full = r, false
+	if r.Answer {
+		b.ready, b.busy, b.asked = true, int(r.Busy), b.asked+1
+		d.changed = true
+	}
+	if r.Closing {
+		d.strandLocked(b)
+		d.changed = true
+	}
+	if news {
+		d.dispatchAllLocked()
+	}
+	return nil
+}
+
+// answer takes the first n connections off the orders, with the copies that were kept of them.
+func (b *backend) answer(n int) {
+	b.pending -= n
+	for n > 0 {
+		o := &b.orders[0]
+		done := min(n, o.count)
+		if o.given != nil {
+			closeAll(o.given[:done])
+			o.given = o.given[done:]
+		}
+		o.count -= done
+		n -= done
+		if o.count == 0 {
+			b.orders = b.orders[1:]
+		}
+	}
+}
+
+// ordered is how many connections of listener i the backend is to accept and has not answered.
+func (b *backend) ordered(i int) (n int) {
+	for _, o := range b.orders {
+		if o.listener == i && o.given == nil {
+			n += o.count
+		}
+	}
+	return n
+}

@@ -1,0 +1,275 @@
+package handoff
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/handoff/wire"
+)
+
+// loadLocked is what the picker asks.
+func (d *Dispatcher) loadLocked(id int) (connections int, ok bool) {
+	b := d.backends[id]
+	if b == nil || !b.ready || b.full || b.report.Closing {
+		return 0, false
+	}
+	limit := maxPending
+	if d.sees {
+		limit = maxGiven
+	}
+	return b.report.Open() + b.pending, b.pending < limit
+}
+
+// anybodyLocked says whether somebody can take a connection.
+func (d *Dispatcher) anybodyLocked() bool {
+	for _, m := range d.picker.Members() {
+		if _, ok := d.loadLocked(m.ID); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Dispatcher) dispatchAllLocked() {
+	d.placeStrandedLocked()
+	for _, l := range d.listeners {
+		d.dispatchLocked(l)
+	}
+}
+
+// dispatchBehindLocked follows up on an answer: there is room again, or an order did not find what it was for.
+func (d *Dispatcher) dispatchBehindLocked() {
+	d.placeStrandedLocked()
+	for _, l := range d.listeners {
+		if l.behind {
+			d.dispatchLocked(l)
+		}
+	}
+}
+
+// dispatchLocked sees to the connections that wait at a listener.
+func (d *Dispatcher) dispatchLocked(l *listener) {
+	if !d.anybodyLocked() {
+		l.behind = true
+		return
+	}
+	if d.sees {
+		l.behind = d.acceptLocked(l)
+	} else {
+		l.behind = d.orderLocked(l)
+	}
+}
+
+func (d *Dispatcher) numberLocked(l *listener) int {
+	for i := range d.listeners {
+		if d.listeners[i] == l {
+			return i
+		}
+	}
+	return -1
+}
+
+// orderLocked has the connections that wait accepted by instances, but for those that were ordered already. It says
+// whether some may be left.
+func (d *Dispatcher) orderLocked(l *listener) (behind bool) {
+	i := d.numberLocked(l)
+	for {
+		waiting, err := d.options.Waiting(l.fd)
+		if err != nil {
+			d.options.Log.Error("count waiting connections, ignoring", "error", err)
+			return true
+		}
+		ordered := 0
+		for _, m := range d.picker.Members() {
+			if b := d.backends[m.ID]; b != nil {
+				ordered += b.ordered(i)
+			}
+		}
+		need := waiting - ordered
+		picked := d.pickLocked(need)
+		if sent := d.sendTakesLocked(i); sent == picked {
+			// An order that is carried out but not answered yet makes need too small.
+			return picked < need || waiting > 0 && ordered > 0
+		}
+	}
+}
+
+// pickLocked picks instances for n connections, or fewer if no more can take one.
+func (d *Dispatcher) pickLocked(n int) (picked int) {
+	for picked < n {
+		id, ok := d.picker.Pick(d.loadLocked, nil)
+		if !ok {
+			break
+		}
+		b := d.backends[id]
+		b.batch++
+		b.pending++
+		picked++
+	}
+	return picked
+}
+
+// sendTakesLocked sends what pickLocked picked, and returns how many connections of it.
+func (d *Dispatcher) sendTakesLocked(listener int) (sent int) {
+	for _, m := range d.picker.Members() {
+		b := d.backends[m.ID]
+		if b == nil || b.batch == 0 {
+			continue
+		}
+		n := b.batch
+		b.batch = 0
+		if !d.sayLocked(b, wire.Message{Kind: wire.Take, Listener: listener, Count: n}) {
+			b.pending -= n
+			continue
+		}
+		b.orders = append(b.orders, order{listener: listener, count: n, at: time.Now()})
+		d.given[b.id] += uint64(n)
+		sent += n
+	}
+	return sent
+}
+
+// sayLocked sends a message and says whether it is on its way. A channel that has failed is left for its event.
+func (d *Dispatcher) sayLocked(b *backend, m wire.Message, fds ...int) bool {
+	err := send(b.fd, m, fds)
+	b.full = err != nil
+	return err == nil
+}
+
+// acceptLocked accepts what waits and gives it to instances. It says whether some may be left.
+func (d *Dispatcher) acceptLocked(l *listener) (behind bool) {
+	i := d.numberLocked(l)
+	for more := true; more; {
+		for range wire.MaxGive {
+			if !d.anybodyLocked() {
+				behind, more = true, false
+				break
+			}
+			c, err := accept(l.fd)
+			if err != nil {
+				more = false
+				if !errors.Is(err, unix.EAGAIN) {
+					d.options.Log.Error("accept connection, ignoring", "error", err)
+					behind = true
+				}
+				break
+			}
+			c.listener = i
+			d.assignLocked(c)
+		}
+		d.sendGivesLocked()
+	}
+	d.placeStrandedLocked()
+	return behind
+}
+
+// assignLocked picks an instance for a connection that was accepted.
+func (d *Dispatcher) assignLocked(c connection) {
+	id, ok := d.picker.Pick(d.loadLocked, c.peer.Address.AsSlice())
+	if !ok {
+		d.stranded = append(d.stranded, c)
+		return
+	}
+	b := d.backends[id]
+	b.gives = append(b.gives, c)
+	b.pending++
+}
+
+// placeStrandedLocked gives connections that lost their instance to others, in the order in which they came.
+func (d *Dispatcher) placeStrandedLocked() {
+	for len(d.stranded) > 0 && d.anybodyLocked() {
+		all := d.stranded
+		d.stranded = nil
+		for _, c := range all {
+			d.assignLocked(c)
+		}
+		d.sendGivesLocked()
+	}
+}
+
+// sendGivesLocked sends what assignLocked assigned, several in a message; what cannot be sent is stranded.
+func (d *Dispatcher) sendGivesLocked() {
+	for _, b := range d.backends {
+		all := b.gives
+		b.gives = nil
+		for len(all) > 0 {
+			n := sameListener(all)
+			if !d.giveLocked(b, all[:n]) {
+				d.stranded = append(d.stranded, all...)
+				b.pending -= len(all)
+				break
+			}
+			all = all[n:]
+		}
+	}
+}
+
+func (d *Dispatcher) giveLocked(b *backend, all []connection) bool {
+	m := wire.Message{Kind: wire.Give, Listener: all[0].listener, Count: len(all)}
+	fds := make([]int, len(all))
+	for i, c := range all {
+		m.Peers = append(m.Peers, c.peer)
+		fds[i] = c.fd
+	}
+	if !d.sayLocked(b, m, fds...) {
+		return false
+	}
+	b.orders = append(b.orders, order{listener: all[0].listener, count: len(all), at: time.Now(), given: all})
+	d.given[b.id] += uint64(len(all))
+	return true
+}
+
+// sameListener is how many of all go into one message.
+func sameListener(all []connection) int {
+	n := 1
+	for n < len(all) && n < wire.MaxGive && all[n].listener == all[0].listener {
+		n++
+	}
+	return n
+}
+
+// Give gives a connection to an instance, on the ring or not; the Dispatcher owns fd. It is false if the instance receives
+// none. Should the instance end before it has answered, another gets it.
+func (d *Dispatcher) Give(id, fd int) (ok bool) {
+	d.locked(func() {
+		b := d.backends[id]
+		if b != nil && b.ready && !b.report.Closing {
+			b.pending++
+			if ok = d.giveLocked(b, []connection{{fd: fd}}); !ok {
+				b.pending--
+			}
+		}
+	})
+	if !ok {
+		unix.Close(fd)
+	}
+	return ok
+}
+
+// accept accepts one connection; unix.EAGAIN if none waits.
+func accept(listener int) (connection, error) {
+	for {
+		fd, from, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch {
+		case err == nil:
+			return connection{fd: fd, peer: peerOf(from)}, nil
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED): // the client has left
+		default:
+			return connection{}, os.NewSyscallError("accept4", err)
+		}
+	}
+}
+
+func peerOf(from unix.Sockaddr) wire.Peer {
+	switch a := from.(type) {
+	case *unix.SockaddrInet4:
+		return wire.Peer{Address: netip.AddrFrom4(a.Addr), Port: uint16(a.Port)}
+	case *unix.SockaddrInet6:
+		return wire.Peer{Address: netip.AddrFrom16(a.Addr), Port: uint16(a.Port), Scope: a.ZoneId}
+	}
+	return wire.Peer{}
+}

@@ -1,0 +1,236 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/handoff/wire"
+)
+
+// Options are the settings of a Dispatcher.
+type Options struct {
+	// Listeners are the app's public listeners, non-blocking, borrowed: the caller keeps them open until Run has ended.
+	Listeners []int
+	// Waiting returns how many connections wait at a listener.
+	Waiting func(listener int) (int, error)
+	// Changed is called after something has changed that Stat tells, but for mere counts. It must not block, nor call the
+	// Dispatcher.
+	Changed func()
+	Log     *slog.Logger
+}
+
+// Dispatcher hands the connections of an app to its instances. All methods are safe for concurrent use.
+type Dispatcher struct {
+	options Options
+	epoll   int
+	wake    int // eventfd: Run ends
+
+	mu        sync.Mutex
+	picker    balance.Picker
+	sees      bool // the strategy looks at connections, so they are accepted here
+	listeners []*listener
+	backends  map[int]*backend
+	given     map[int]uint64 // connections per instance since the start
+	stranded  []connection   // accepted here, and nobody has them
+	attached  uint32         // how many channels there were: tells the events of one from those of the next
+	changed   bool           // Changed is due
+}
+
+// listener is a public listener.
+type listener struct {
+	fd     int
+	behind bool // connections may wait there that no order or event stands for
+}
+
+// connection is one that was accepted here. Its descriptor is owned by who holds it.
+type connection struct {
+	fd, listener int
+	peer         wire.Peer
+}
+
+// Event numbers that are no instance's; listener i has -2-i.
+const wakeEvent = -1
+
+// New watches the listeners. The caller runs Run, which ends it.
+func New(o Options) (_ *Dispatcher, err error) {
+	if len(o.Listeners) == 0 || len(o.Listeners) > wire.MaxListeners {
+		return nil, fmt.Errorf("hand off connections: %d listeners, want 1 to %d", len(o.Listeners), wire.MaxListeners)
+	}
+	d := &Dispatcher{options: o, epoll: -1, wake: -1, backends: make(map[int]*backend), given: make(map[int]uint64)}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	if err = d.watch(d.wake, unix.EPOLLIN, wakeEvent, 0); err != nil {
+		return nil, err
+	}
+	for i, fd := range o.Listeners {
+		d.listeners = append(d.listeners, &listener{fd: fd})
+		// Edge-triggered: one event for what comes, not one for what nobody can take yet.
+		if err = d.watch(fd, unix.EPOLLIN|unix.EPOLLET, -2-i, 0); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+func (d *Dispatcher) watch(fd int, events uint32, number int, attached uint32) error {
+	event := unix.EpollEvent{Events: events, Fd: int32(number), Pad: int32(attached)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(d.epoll, unix.EPOLL_CTL_ADD, fd, &event))
+}
+
+// maxEvents is how many events one epoll_wait(2) returns: those of all instances of a large app.
+const maxEvents = 128
+
+// Run hands out connections until ctx ends. Then it closes the channels' descriptors; what the instances have stays theirs.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, d.interrupt)
+	defer stop()
+	defer d.close()
+	events := make([]unix.EpollEvent, maxEvents)
+	for {
+		n, err := unix.EpollWait(d.epoll, events, -1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("hand off connections: %w", os.NewSyscallError("epoll_wait", err))
+		}
+		d.locked(func() {
+			for _, e := range events[:max(n, 0)] {
+				d.handleLocked(int(e.Fd), uint32(e.Pad))
+			}
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// interrupt ends Run.
+func (d *Dispatcher) interrupt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.wake < 0 {
+		return // it has ended by itself
+	}
+	if _, err := unix.Write(d.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		d.options.Log.Error("end handing off, ignoring", "error", os.NewSyscallError("write", err))
+	}
+}
+
+func (d *Dispatcher) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, b := range d.backends {
+		unix.Close(b.fd)
+		for _, o := range b.orders {
+			closeAll(o.given)
+		}
+	}
+	clear(d.backends)
+	closeAll(d.stranded)
+	d.stranded = nil
+	for _, fd := range []int{d.wake, d.epoll} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	d.wake, d.epoll = -1, -1
+}
+
+// locked runs f with the state, and tells the caller of changes when it is free again.
+func (d *Dispatcher) locked(f func()) {
+	d.mu.Lock()
+	f()
+	changed := d.changed
+	d.changed = false
+	d.mu.Unlock()
+	if changed && d.options.Changed != nil {
+		d.options.Changed()
+	}
+}
+
+func (d *Dispatcher) handleLocked(number int, attached uint32) {
+	switch {
+	case number == wakeEvent:
+	case number < 0:
+		d.dispatchLocked(d.listeners[-2-number])
+	default:
+		// What one channel said may end another, whose event stands in the same list.
+		if b := d.backends[number]; b != nil && b.attached == attached {
+			d.hearLocked(b)
+		}
+	}
+}
+
+// SetRing says who may take connections, as balance.Pool made it; an empty ring is nobody. Orders that an instance has not
+// carried out when it leaves the ring go to those who are on it.
+func (d *Dispatcher) SetRing(s balance.Strategy, ring []uint16) {
+	d.locked(func() {
+		d.picker.SetRing(s, ring)
+		d.sees = s == balance.SourceHash
+		d.dispatchAllLocked()
+	})
+}
+
+// Waiting returns how many connections wait at a listener, in the order of Options.Listeners.
+func (d *Dispatcher) Waiting(i int) (int, error) {
+	return d.options.Waiting(d.options.Listeners[i])
+}
+
+// Stat is what is known of an instance.
+type Stat struct {
+	Ready   bool          // its program receives connections
+	Open    int           // connections that the program has open
+	Busy    int           // of Open, when Asked was answered: in the middle of something
+	Pending int           // ordered or given, and not answered yet
+	Given   uint64        // ordered or given so far
+	Waits   time.Duration // how long the oldest of Pending has waited for an answer
+	Asked   int           // how many Asks it has answered
+}
+
+// Stat returns what is known of an instance; the zero Stat with Given if it has no channel.
+func (d *Dispatcher) Stat(id int) Stat {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := d.backends[id]
+	if b == nil {
+		return Stat{Given: d.given[id]}
+	}
+	st := Stat{
+		Ready: b.ready && !b.report.Closing, Open: b.report.Open(), Busy: b.busy, Pending: b.pending, Given: d.given[id], Asked: b.asked,
+	}
+	if len(b.orders) > 0 {
+		st.Waits = time.Since(b.orders[0].at)
+	}
+	return st
+}
+
+// Ask makes an instance tell anew what it has, which Stat.Asked counts. It answers when its program next asks for a
+// connection.
+func (d *Dispatcher) Ask(id int) {
+	d.locked(func() {
+		if b := d.backends[id]; b != nil {
+			d.sayLocked(b, wire.Message{Kind: wire.Ask})
+		}
+	})
+}
+
+func closeAll(all []connection) {
+	for _, c := range all {
+		unix.Close(c.fd)
+	}
+}

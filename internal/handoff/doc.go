@@ -1,0 +1,32 @@
+// Package handoff is the balancer's side of the handoff path: it decides which instance gets the next connection of the
+// app's public listeners, and tells that instance on its channel, a private unix socket of type SOCK_SEQPACKET (package
+// wire, lbshim.protocol(7)). Package activation is the other side.
+//
+// # Two ways
+//
+// A strategy that does not look at the connection orders: the instance gets a Take and accepts the connection itself, from
+// its own duplicate of the public listener. Until then the connection waits in the kernel's backlog, so whoever dies or
+// hangs, the balancer or the instance, takes none with it: an order that is not carried out goes to another instance.
+//
+// SourceHash must know who connects. The balancer accepts, and sends the descriptor in a Give. It keeps its own copy until
+// the instance has answered, which the instance does before its program sees the connection; when the instance ends or
+// closes first, another gets the copy. What is lost if the balancer is killed are connections between its accept4(2) and
+// its sendmsg(2), some microseconds each: after that the descriptor is in the channel, which outlives it.
+//
+// # When nobody can take a connection
+//
+// It stays in the backlog; nothing is accepted to be dropped. An instance has at most maxPending orders, or maxGiven given
+// connections, that it has not answered, so one that hangs holds up no other. Whether it hangs is for the caller to say,
+// who takes it off the ring then (Stat.Waits): its orders go to others. Connections given to it are its own until it
+// ends, as nobody can take a message back.
+//
+// # Cost
+//
+// An ordered connection costs getsockopt(TCP_INFO), sendmsg and two reads (that it was accepted, that it was closed), with
+// an epoll_wait for each that comes alone; under load all of them carry several. No descriptor, no memory, and 88 bytes
+// through the channel. A given one costs accept4, sendmsg with a descriptor, close, and the two reads. BenchmarkTake and
+// BenchmarkGive measure both.
+//
+// It is not for TCP that can be steered (package steer costs nothing per connection), and not for programs that know
+// nothing of it.
+package handoff
