@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,11 +30,13 @@ type values struct {
 	Privileged  string // the same for commands whose failure must not count
 	ControlPath string
 	ChannelPath string // empty for apps that are no Node.js programs
+	HandoffPath string // empty but on the handoff path
 	Settings    string // the section [X-Unitgen]
 
 	// Sockets.
 	Listen           []string
 	FreeBind         bool
+	HandoffTCP       bool // on the handoff path, and not only unix sockets
 	SeparateFamilies bool // IPv4 and IPv6 wildcards of one port are listeners of their own
 	PollLimit        bool // PollLimitIntervalSec= is known (255)
 
@@ -108,7 +111,7 @@ func decide(a app.App, p Paths) (values, error) {
 	if shutdown := a.ShutdownOrDefault(); shutdown != "" {
 		v.DrainOptions = " --shutdown=" + string(shutdown)
 	}
-	if a.StrategyOrDefault() == app.LeastConnections {
+	if a.StrategyOrDefault() == app.LeastConnections && a.DataPath() == app.PathSteer {
 		v.Capabilities += " CAP_NET_ADMIN"
 	}
 	for _, l := range a.Listen {
@@ -118,6 +121,7 @@ func decide(a app.App, p Paths) (values, error) {
 	v.decideReady(a)
 	v.decideUserUnits(a)
 	v.decideNode(a)
+	v.decideHandoff(a)
 	v.decideProcess(a)
 	return v, nil
 }
@@ -167,6 +171,16 @@ func (v *values) decideNode(a app.App) {
 	v.ExecStart = v.Lbshim + " exec " + string(a.Name) + " %i" + v.UserOption + " -- " + app.ExecWords(a.Command)
 	v.Environment = append(v.Environment, app.QuoteAssignment(app.Assignment{Key: "PORT", Value: strconv.Itoa(int(a.Listen[0].Port))}))
 	v.Runtime = cmp.Or(v.Runtime, "node")
+}
+
+// decideHandoff gives each instance a private socket in place of a listener of its own.
+func (v *values) decideHandoff(a app.App) {
+	if a.DataPath() != app.PathHandoff {
+		return
+	}
+	v.HandoffPath = path.Join(path.Dir(v.ControlPath), app.HandoffName+"%i")
+	v.HandoffTCP = slices.ContainsFunc(a.Listen, func(l app.Listen) bool { return !l.IsUnix() })
+	v.Capabilities = ""
 }
 
 func (v *values) decideUserUnits(a app.App) {
@@ -236,7 +250,10 @@ func anyBelow(words []string, dirs ...string) bool {
 func serveOptions(a app.App) string {
 	var b strings.Builder
 	option := func(name, value string) { b.WriteString(" " + app.QuoteWord("--"+name+"="+value)) }
-	if a.Strategy != "" {
+	if a.DataPath() == app.PathHandoff {
+		option("path", string(app.PathHandoff))
+		option("strategy", string(a.StrategyOrDefault()))
+	} else if a.Strategy != "" {
 		option("strategy", string(a.Strategy))
 	}
 	if a.DrainTimeout != 0 {

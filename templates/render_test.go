@@ -66,6 +66,14 @@ func goldens() []golden {
 				{Addr: netip.MustParseAddr("192.0.2.1"), Port: 443}, {Addr: netip.MustParseAddr("fe80::1%lo"), Port: 443},
 			},
 		}},
+		{"handoff", app.App{
+			Name: "app", Command: []string{"/opt/app/server"}, Listen: append([]app.Listen{{Unix: "/run/100% mine"}}, port...),
+			Properties: []app.Property{{Key: "PrivateNetwork", Value: "yes"}}, SystemdVersion: 257,
+		}},
+		{"handoff-user-units", app.App{
+			Name: "app", Command: []string{"/opt/app/server"}, Listen: []app.Listen{{Unix: "/home/me/app.sock"}},
+			Kind: app.KindHandoff, UserUnits: true, SystemdVersion: 252,
+		}},
 		{"node", app.App{
 			Name: "app", Command: []string{"/opt/app/node", "/home/me/app/server.js", "100% $HOME"}, Listen: port,
 			Kind: app.KindNode, Environment: []app.Assignment{{Key: "PORT", Value: "8080"}}, SystemdVersion: 257,

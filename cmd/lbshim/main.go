@@ -81,6 +81,7 @@ func verbs() []verb {
 	return []verb{
 		{name: "serve", run: serve},
 		{name: "join", instance: true, run: join},
+		{name: "connect", instance: true, run: connect},
 		{name: "exec", instance: true, command: true, run: launch},
 		{name: "ready", instance: true, run: ready},
 		{name: "drain", instance: true, run: drain},
@@ -172,6 +173,7 @@ The balancer of one app and the commands its units run; units are written by uni
 Verbs:
   serve APP            balance connections over the app's instances
   join APP INSTANCE    give the listeners of an instance to the app's shim
+  connect APP INSTANCE give an instance's channel of the handoff path to the shim
   exec APP INSTANCE -- COMMAND [ARG...]
                        connect a Node.js program with the app's shim and run it
   ready APP INSTANCE   wait until an instance accepts connections

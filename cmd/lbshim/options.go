@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -18,6 +19,7 @@ type options struct {
 	version   bool
 	command   []string // of exec
 
+	path         string
 	strategy     string
 	drainTimeout time.Duration
 	shutdown     string // of drain
@@ -37,6 +39,7 @@ type options struct {
 
 func defaultOptions() options {
 	return options{
+		path:         string(app.PathSteer),
 		strategy:     string(app.RoundRobin),
 		drainTimeout: app.DefaultDrainTimeout,
 		startTimeout: app.DefaultStartTimeout,
@@ -52,7 +55,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("lbshim", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.Usage = func() {}
-	f.StringVar(&o.strategy, "strategy", o.strategy, "round-robin, least-connections or first")
+	f.StringVar(&o.path, "path", o.path, "how connections reach the instances, steer or handoff")
+	f.StringVar(&o.strategy, "strategy", o.strategy, "round-robin, least-connections or first; random-two or source-hash on the handoff path")
 	f.Var((*timeSpan)(&o.drainTimeout), "drain-timeout", "how long open connections of an instance may hold its stop")
 	f.StringVar(&o.shutdown, "shutdown", o.shutdown, "what the program does on its stop signal: graceful or quick")
 	f.Var((*timeSpan)(&o.startTimeout), "start-timeout", "how long the first instance may take to become ready")
@@ -82,6 +86,11 @@ func (o *options) controlPath(e *env) string {
 }
 
 // channelPath is where PID 1 listens for the Node.js programs of the app.
+// handoffPath is where the channels of the instance on the handoff path are made.
+func (o *options) handoffPath(e *env) string {
+	return filepath.Join(filepath.Dir(o.controlPath(e)), app.HandoffName+strconv.Itoa(o.instance))
+}
+
 func (o *options) channelPath(e *env) string {
 	return filepath.Join(filepath.Dir(o.controlPath(e)), app.ChannelName)
 }

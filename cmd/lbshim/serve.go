@@ -51,8 +51,11 @@ func serve(ctx context.Context, e *env, o options) error {
 	}})
 	defer units.Close()
 
+	if o.path != string(app.PathSteer) && o.path != string(app.PathHandoff) {
+		return usageError("--path= must be steer or handoff, got %q", o.path)
+	}
 	s, err := shim.New(shim.Options{
-		App: o.app, Strategy: app.Strategy(o.strategy), DrainTimeout: o.drainTimeout, StartTimeout: o.startTimeout,
+		App: o.app, Path: app.Path(o.path), Strategy: app.Strategy(o.strategy), DrainTimeout: o.drainTimeout, StartTimeout: o.startTimeout,
 		IdleExit: o.idleExit, SlowStart: o.slowStart, Weights: o.weights,
 		ShutdownMessage: o.shutdownMsg,
 	}, inherited, notify, endpoint, units, log)

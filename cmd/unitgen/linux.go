@@ -96,6 +96,9 @@ func quota(file string) int {
 // with it, a listener of another user's would go unseen. What else keeps bind(2) from working (an address that comes up
 // later, a port below 1024) is no business of this check and gives nil.
 func checkPort(l app.Listen) error {
+	if l.IsUnix() {
+		return nil // PID 1 replaces what is there
+	}
 	addr := l.Addr
 	if !addr.IsValid() {
 		addr = netip.IPv6Unspecified()

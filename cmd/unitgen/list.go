@@ -114,15 +114,7 @@ func describe(name app.Name, text string, dirs []string) *listed {
 	if err != nil {
 		return &listed{App: name, Listen: []string{}, State: "unreadable"}
 	}
-	return &listed{App: name, Instances: len(instancesIn(dirs, name)), Listen: listenTexts(a.Listen), Path: pathOf(a)}
-}
-
-// pathOf is the data path that the settings lead to: this version has one.
-func pathOf(a app.App) app.Path {
-	if a.Path == "" || a.Path == app.PathAuto {
-		return app.PathSteer
-	}
-	return a.Path
+	return &listed{App: name, Instances: len(instancesIn(dirs, name)), Listen: listenTexts(a.Listen), Path: a.DataPath()}
 }
 
 // instancesIn is the union of the links in the app's .wants directories.
@@ -261,7 +253,7 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 		return nil, err
 	}
 	s := &shown{App: a.Name, State: shim.ActiveState, Status: shim.StatusText, Since: sinceOf(shim), Listen: listenTexts(a.Listen),
-		Path: pathOf(a), Strategy: a.StrategyOrDefault(), Instances: []shownInstance{}}
+		Path: a.DataPath(), Strategy: a.StrategyOrDefault(), Instances: []shownInstance{}}
 	if err := l.look(ctx, a.Name); err != nil {
 		return nil, err
 	}

@@ -109,13 +109,14 @@ func difference(have []int, n int) (add, drop []int) {
 	return add, drop
 }
 
-// listenChanges reports whether an app that exists gets other listeners. PID 1 closes the sockets of a running unit
+// listenChanges reports whether an app that exists gets other listeners or another path. PID 1 closes the sockets of a running unit
 // whose ListenStream= was edited, and still calls it active: such a change needs a stop before and a start after.
 func (p *plan) listenChanges() bool {
 	if p.was == nil {
 		return false
 	}
-	return !slices.Equal(listenTexts(p.was.Listen), listenTexts(p.app.Listen))
+	// Another path has other sockets.
+	return !slices.Equal(listenTexts(p.was.Listen), listenTexts(p.app.Listen)) || p.was.DataPath() != p.app.DataPath()
 }
 
 // newListeners are those that the app did not have.

@@ -129,6 +129,10 @@ func (n Name) WantsDir() string { return n.Service() + ".wants" }
 // ChannelName is the base name of the channel socket's path, beside the control socket.
 const ChannelName = "channel"
 
+// HandoffName and the number of an instance are the base name of the socket on which it gets its channel on the handoff path,
+// beside the control socket.
+const HandoffName = "handoff@"
+
 // Units lists all unit files that an app can have, sorted; App.Units lists those that it has.
 func (n Name) Units() []string {
 	// In byte order "-" sorts before "." before "@".

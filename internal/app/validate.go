@@ -99,35 +99,6 @@ func (a App) ReadyOrDefault() string {
 	return ReadyListen
 }
 
-// checkPaths checks kind, path and strategy, which depend on each other.
-func (a App) checkPaths(found *inputErrors) {
-	switch a.Kind {
-	case "", KindListen, KindNode:
-	case KindHandoff, KindPort, KindUnix:
-		found.addf("--kind=listen", "--kind=%s is not available in this version; the program must take its listening socket from systemd (sd_listen_fds(3)), or be one of Node.js", a.Kind)
-	default:
-		found.addf("--kind=listen", "--kind= must be listen or node, got %q", a.Kind)
-	}
-	switch a.Path {
-	case "", PathAuto, PathSteer:
-	case PathHandoff, PathProxy:
-		found.addf("--path=steer", "--path=%s is not available in this version", a.Path)
-	default:
-		found.addf("--path=steer", "--path= must be auto or steer, got %q", a.Path)
-	}
-	switch a.Strategy {
-	case "", RoundRobin, First:
-	case LeastConnections:
-		if a.UserUnits {
-			found.addf("--strategy=round-robin", "--strategy=least-connections needs CAP_NET_ADMIN to count connections, which a user's units cannot have")
-		}
-	case SourceHash, RandomTwo:
-		found.addf("--strategy=round-robin", "--strategy=%s is not available on the steer path; round-robin, least-connections and first are", a.Strategy)
-	default:
-		found.addf("--strategy=round-robin", "--strategy= must be round-robin, least-connections or first, got %q", a.Strategy)
-	}
-}
-
 func (a App) checkListeners(found *inputErrors) {
 	if len(a.Listen) == 0 {
 		found.addf("--listen=3000", "--listen= is missing")
@@ -135,7 +106,6 @@ func (a App) checkListeners(found *inputErrors) {
 	for _, l := range a.Listen {
 		switch {
 		case l.IsUnix():
-			found.addf("--listen=3000", "--listen=%s needs the handoff or proxy path, which this version does not have", l)
 		case l.Port == 0:
 			found.addf("", "--listen=%s has no port", l)
 		case a.UserUnits && l.Port < 1024:
@@ -184,9 +154,6 @@ func (a App) StartTimeoutOrDefault() time.Duration {
 	return cmp.Or(a.StartTimeout, DefaultStartTimeout)
 }
 
-// StrategyOrDefault is the strategy in use; the steer path's default is RoundRobin.
-func (a App) StrategyOrDefault() Strategy { return cmp.Or(a.Strategy, RoundRobin) }
-
 func (a App) systemdVersion() int { return cmp.Or(a.SystemdVersion, MinSystemdVersion) }
 
 // Property returns the value of the last property named key, which is the one that counts for a setting with one
@@ -204,6 +171,9 @@ func (a App) Property(key string) (value string, ok bool) {
 // about.
 func (a App) Warnings() []string {
 	var warnings []string
+	if warning, ok := a.handoffWarning(); ok {
+		warnings = append(warnings, warning)
+	}
 	for _, l := range a.Listen {
 		if l.Addr.Zone() != "" {
 			// Tried on 252 and 257: the scope is looked up while the unit is loaded, and the line is ignored without it.

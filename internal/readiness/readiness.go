@@ -28,6 +28,7 @@ type Check struct {
 
 // status is what Check needs of the shim's answer to Status.
 type status struct {
+	Path      string `json:"path"`
 	Addresses []struct {
 		Address string `json:"address"`
 	} `json:"addresses"`
@@ -50,9 +51,12 @@ func (c Check) wait(ctx context.Context) error {
 	if c.Node {
 		return c.listening(ctx)
 	}
-	addresses, err := c.addresses(ctx)
+	addresses, handed, err := c.addresses(ctx)
 	if err != nil {
 		return err
+	}
+	if handed {
+		return c.handed(ctx)
 	}
 	for _, a := range addresses {
 		conn, err := c.probe(ctx, a)
@@ -68,7 +72,7 @@ func (c Check) wait(ctx context.Context) error {
 	if c.HTTPPath == "" {
 		return nil
 	}
-	return c.answered(ctx, addresses[0])
+	return c.answered(ctx, func() (net.Conn, error) { return c.probe(ctx, addresses[0]) })
 }
 
 // ErrUnsupported says that no single instance can be tried, as the shim steers by classic BPF.
@@ -83,24 +87,24 @@ func (c Check) explain(ctx context.Context, err error) error {
 		"(descriptor 3, sd_listen_fds(3)); if it listens by itself, try --kind=port")
 }
 
-func (c Check) addresses(ctx context.Context) ([]string, error) {
+// addresses returns those of the app, and whether its connections are handed off.
+func (c Check) addresses(ctx context.Context) (all []string, handed bool, err error) {
 	client, err := control.Dial(ctx, c.Control)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer client.Close()
 	var s status
 	if err := client.Call(ctx, "Status", struct{}{}, &s); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(s.Addresses) == 0 {
-		return nil, errors.New("ask shim for addresses: it has none")
+		return nil, false, errors.New("ask shim for addresses: it has none")
 	}
-	var all []string
 	for _, a := range s.Addresses {
 		all = append(all, a.Address)
 	}
-	return all, nil
+	return all, s.Path == "handoff", nil
 }
 
 // probe connects to the instance at address; the caller closes the connection.
@@ -159,10 +163,10 @@ const (
 )
 
 // answered repeats an HTTP request until it succeeds or ctx ends; the error is that of the last try.
-func (c Check) answered(ctx context.Context, address string) error {
+func (c Check) answered(ctx context.Context, connect func() (net.Conn, error)) error {
 	pause := retryFirst
 	for {
-		err := c.request(ctx, address)
+		err := c.request(ctx, connect)
 		if err == nil {
 			return nil
 		}
@@ -177,8 +181,8 @@ func (c Check) answered(ctx context.Context, address string) error {
 	}
 }
 
-func (c Check) request(ctx context.Context, address string) error {
-	conn, err := c.probe(ctx, address)
+func (c Check) request(ctx context.Context, connect func() (net.Conn, error)) error {
+	conn, err := connect()
 	if err != nil {
 		return err
 	}

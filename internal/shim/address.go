@@ -48,10 +48,17 @@ type address struct {
 	ebpf    *steer.Group // the same, where eBPF is at work
 	parking int
 	cgroup  uint64 // of app.socket; zero until connections are counted
+	unix    string // the path of a unix socket; Listener is zero then
+	inode   uint32 // of a unix socket
 	steer.Listener
 }
 
-func (a *address) String() string { return a.Address.String() }
+func (a *address) String() string {
+	if a.unix != "" {
+		return a.unix
+	}
+	return a.Address.String()
+}
 
 // storeName names a map of this address in the FD store; a name there may not hold a colon (sd_notify(3)). It carries
 // the address, so that a map is never adopted for another one after a change of ListenStream=.
@@ -83,6 +90,13 @@ func (s *Shim) attach(inherited Inherited) error {
 	if len(s.addresses) == 0 {
 		return errors.New("no public listener was passed")
 	}
+	var handed map[int]int
+	if s.handsOff() {
+		if err := s.startHanding(); err != nil {
+			return err
+		}
+		handed = takeHanded(stored)
+	}
 	channels, state := s.takeNodes(stored)
 	for name, fds := range stored {
 		unit, ok := s.options.App.ParseUnit(name)
@@ -94,10 +108,14 @@ func (s *Shim) attach(inherited Inherited) error {
 		s.readopt(unit.Instance, fds)
 	}
 	s.channels = s.adoptNodes(channels, state)
+	s.adoptHanded(handed)
 	return nil
 }
 
 func (s *Shim) openAddress(parking int, stored map[string][]int) (*address, error) {
+	if s.handsOff() {
+		return s.openHanded(parking)
+	}
 	description, err := steer.Describe(parking)
 	if err != nil {
 		return nil, fmt.Errorf("take public listener: %w", err)
@@ -179,6 +197,9 @@ func (s *Shim) readopt(number int, fds []int) {
 // match finds the address of each listener: descriptors come out of the FD store in no order. Every address must have
 // one, or the instance would be left out of that address in silence.
 func (s *Shim) match(fds []int) (map[*address]*listener, error) {
+	if s.handsOff() {
+		return s.matchHanded(fds)
+	}
 	found := make(map[*address]*listener)
 	for _, fd := range fds {
 		l, err := steer.Describe(fd)

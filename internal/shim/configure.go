@@ -67,6 +67,13 @@ func (s *Shim) changeStrategy(to app.Strategy) error {
 	if to == from {
 		return nil
 	}
+	if s.handsOff() {
+		if err := s.pool.SetStrategy(ringStrategy(to)); err != nil {
+			return err
+		}
+		s.strategy, s.ring = to, nil // settle gives the dispatcher both
+		return nil
+	}
 	if to == app.LeastConnections {
 		return &control.Error{Name: control.ErrUnsupported, Reason: fmt.Sprintf("strategy %s needs CAP_NET_ADMIN, "+
 			"which a running process cannot get: systemctl restart %s", to, s.options.App)}

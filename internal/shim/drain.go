@@ -32,6 +32,7 @@ type drainWait struct {
 	DrainParameters
 	began    time.Time
 	deadline time.Time
+	asked    int          // answers of an instance to Ask before those that count; only on the handoff path
 	closing  time.Time    // when a Node process was told to close its servers; zero before, and for other programs
 	done     chan drained // buffered, so that the loop never waits for a client
 }
@@ -94,6 +95,10 @@ func (s *Shim) beginDrain(p DrainParameters) *drainWait {
 	d := &drainWait{DrainParameters: p, began: now, deadline: now.Add(s.options.DrainTimeout), done: make(chan drained, 1)}
 	s.drains[d] = true
 	s.watchEnds()
+	if s.handsOff() {
+		d.asked = s.handoff.Stat(p.Instance).Asked
+		s.handoff.Ask(p.Instance)
+	}
 	s.tick.Reset(0)
 	return d
 }
@@ -104,6 +109,12 @@ func (s *Shim) countDrains() {
 		return
 	}
 	now := time.Now()
+	if s.handsOff() {
+		for d := range s.drains {
+			s.drainHanded(d, now)
+		}
+		return
+	}
 	counts, err := s.count()
 	if err != nil {
 		s.log.Warn("count connections, drains run to their time-out", "error", err)
@@ -142,6 +153,9 @@ func (s *Shim) answered(d *drainWait, counts map[int]sockdiag.Stat, now time.Tim
 
 // watchEnds listens for ends of connections while a drain waits for them.
 func (s *Shim) watchEnds() {
+	if s.handsOff() {
+		return // the instances tell
+	}
 	if err := s.counter.watchEnds(len(s.drains) > 0, s.ports()); err != nil {
 		s.log.Warn("watch ends of connections, drains go by the tick", "error", err)
 	}

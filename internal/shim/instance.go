@@ -200,6 +200,7 @@ func (s *Shim) release(in *instance) {
 	if err := s.notify.RemoveStored(s.options.App.InstanceSocket(in.number)); err != nil {
 		s.log.Warn("remove stored listener, ignoring", "instance", in.number, "error", err)
 	}
+	s.detachHanded(in.number)
 	for a, l := range in.listeners {
 		if err := a.group.Remove(in.number); err != nil {
 			s.log.Warn("take listener off, ignoring", "instance", in.number, "error", err)

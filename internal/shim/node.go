@@ -41,8 +41,12 @@ type node struct {
 
 func (in *instance) attached() bool { return in.node != nil && !in.node.gone }
 
-// serves says whether an instance takes connections if PID 1 calls it up. One that is no Node process always does.
+// serves says whether an instance takes connections if PID 1 calls it up: a Node process when it listens, one that is
+// handed its connections when it asks for them, any other always.
 func (s *Shim) serves(in *instance) bool {
+	if s.handsOff() {
+		return s.handoff.Stat(in.number).Ready
+	}
 	n := in.node
 	if n == nil || n.unknown {
 		return n == nil || !n.gone

@@ -15,7 +15,8 @@ type Listening struct {
 }
 
 // listening answers method Listening, with "more", each time that something has changed; the last answer, with nothing
-// missing, comes when the instance's Node process serves every address of the app and, with "message", has sent "ready".
+// missing, comes when the instance's Node process serves every address of the app and, with "message", has sent "ready", or
+// when it asks for connections on the handoff path.
 func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
 	var p struct {
 		Instance int  `json:"instance"`
@@ -59,6 +60,12 @@ func (s *Shim) missing(number int) (Listening, error) {
 		return Listening{}, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
 	}
 	now := Listening{}
+	if s.handsOff() {
+		if !s.handoff.Stat(number).Ready {
+			now.Missing = []string{s.addresses[0].String()}
+		}
+		return now, nil
+	}
 	if in.attached() && in.node.unknown {
 		return now, nil
 	}

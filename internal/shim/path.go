@@ -10,9 +10,19 @@ import (
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
-// pathReason says what steering runs on here.
+// path is how connections reach the instances.
+func (s *Shim) path() app.Path {
+	if s.handsOff() {
+		return app.PathHandoff
+	}
+	return app.PathSteer
+}
+
+// pathReason says what steering runs on here, or why connections are handed off.
 func (s *Shim) pathReason() string {
 	switch {
+	case s.handsOff():
+		return s.handedReason()
 	case !s.kernel.Distribution:
 		return "classic BPF, spread at random: " + s.kernel.Reason
 	case !s.kernel.Migration:
@@ -25,7 +35,7 @@ func (s *Shim) pathReason() string {
 // counting program belongs to the cgroup above the instances' socket units, which is there then. Where it cannot, the
 // strategy stays round-robin, and says why.
 func (s *Shim) startCounting(number int) {
-	if s.options.Strategy != app.LeastConnections || s.strategy == app.LeastConnections {
+	if s.handsOff() || s.options.Strategy != app.LeastConnections || s.strategy == app.LeastConnections {
 		return
 	}
 	if err := s.count1(number); err != nil {

@@ -78,6 +78,9 @@ func (s *Shim) moveQueue(in *instance) {
 // look is the tick: it finds stuck instances, gives ejected ones another chance, and sees whether the app is idle.
 func (s *Shim) look(now time.Time) error {
 	s.countDrains()
+	if s.handsOff() {
+		s.askHanded()
+	}
 	s.endHolds(now)
 	if !s.activity.look(now, s.steered()) && !s.anyStall() {
 		return s.lookIdle(now)
@@ -100,6 +103,9 @@ func (s *Shim) look(now time.Time) error {
 
 // stalled measures the instance's queues and says whether it has accepted nothing for too long.
 func (s *Shim) stalled(in *instance) bool {
+	if s.handsOff() {
+		return s.stalledHanded(in)
+	}
 	queued, steered := 0, uint64(0)
 	for a, l := range in.listeners {
 		n, err := a.queue(l.fd)
@@ -130,11 +136,18 @@ func (s *Shim) stalled(in *instance) bool {
 func (s *Shim) othersServe(in *instance) bool {
 	for _, other := range s.instances {
 		b, ok := s.pool.Backend(other.number)
-		if ok && other != in && b.InRing() && other.stall.queued == 0 {
+		if ok && other != in && b.InRing() && s.keepsUp(other) {
 			return true
 		}
 	}
 	return false
+}
+
+func (s *Shim) keepsUp(in *instance) bool {
+	if s.handsOff() {
+		return s.handoff.Stat(in.number).Waits < tickBusy
+	}
+	return in.stall.queued == 0
 }
 
 func (s *Shim) eject(in *instance, now time.Time) {

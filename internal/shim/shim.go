@@ -1,8 +1,9 @@
-// Package shim is the balancer of one app on the steer path: it follows the app's instances through PID 1, keeps the
+// Package shim is the balancer of one app: it follows the app's instances through PID 1, keeps the
 // ring by which the kernel picks the next instance, moves queues that nobody serves, and answers the control socket.
 //
-// It accepts no public connection and sees none of their bytes: its cost per connection, request and byte is zero. What
-// it does costs work only when an instance changes state, and one look at a few words of shared memory per tick.
+// On the steer path it accepts no public connection and sees none of their bytes: its cost per connection, request and byte
+// is zero. What it does costs work only when an instance changes state, and one look at a few words of shared memory per
+// tick. On the handoff path a goroutine of its own hands out the connections (package handoff).
 //
 // One goroutine, Run, owns all state. Others send it functions to run (see do).
 //
@@ -19,6 +20,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -27,6 +29,7 @@ import (
 // Options are the settings of a shim.
 type Options struct {
 	App          app.Name
+	Path         app.Path // app.PathHandoff, else the steer path
 	Strategy     app.Strategy
 	DrainTimeout time.Duration
 	StartTimeout time.Duration // how long the first instance may take; then Run fails
@@ -74,13 +77,15 @@ type Shim struct {
 	activity       activity
 	status         string
 
-	prober   *prober
-	note     string // what a rollout says of itself
-	nodes    nodes
-	channels map[int]*nodecluster.Channel // adopted; Run speaks on them
-	tick     *time.Timer                  // the next look at queues, drains and idleness
-	requests chan func()
-	ended    chan struct{} // closed when Run has ended: nobody takes requests any more
+	prober        *prober
+	note          string // what a rollout says of itself
+	nodes         nodes
+	handoff       *handoff.Dispatcher          // nil on the steer path
+	handedChanged chan struct{}                // an instance has said something
+	channels      map[int]*nodecluster.Channel // adopted; Run speaks on them
+	tick          *time.Timer                  // the next look at queues, drains and idleness
+	requests      chan func()
+	ended         chan struct{} // closed when Run has ended: nobody takes requests any more
 }
 
 // New takes over what PID 1 passed. It attaches to the listeners of inherited at once, so new connections are steered
@@ -100,11 +105,14 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		ended:          make(chan struct{}),
 		prober:         newProber(),
 		nodes:          nodes{listener: inherited.Channels, tickets: make(nodecluster.Tickets), changed: make(chan struct{})},
-		kernel:         steer.SelfTest(),
+		handedChanged:  make(chan struct{}, 1),
 		strategy:       o.Strategy,
 	}
-	if s.strategy == app.LeastConnections {
-		s.strategy = app.RoundRobin // until connections are counted
+	if !s.handsOff() {
+		s.kernel = steer.SelfTest()
+		if s.strategy == app.LeastConnections {
+			s.strategy = app.RoundRobin // until connections are counted
+		}
 	}
 	if s.counter, err = newCounter(inherited.Diag); err != nil {
 		return nil, err
@@ -112,7 +120,7 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 	if err := s.attach(inherited); err != nil {
 		return nil, err
 	}
-	s.log.Info("path is steer", "reason", s.pathReason())
+	s.log.Info("path is "+string(s.path()), "reason", s.pathReason())
 	s.units.Watch(o.App.Socket())
 	return s, nil
 }
@@ -125,7 +133,7 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	conversed := make(chan error, 1)
 	go func() { // ends with ctx, awaited below
-		err := s.serveNodes(ctx, s.channels)
+		err := s.serveInstances(ctx)
 		conversed <- err
 		if err != nil {
 			cancel()
@@ -157,6 +165,8 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 			request()
 		case <-s.counter.ended():
 			s.countDrains()
+		case <-s.handedChanged:
+			s.handedNews()
 		case <-change.C:
 		case now := <-s.tick.C:
 			if err := s.look(now); err != nil {
@@ -167,6 +177,14 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 			s.told(s.notify.Watchdog())
 		}
 	}
+}
+
+// serveInstances speaks with the instances, in the way of the path, until ctx ends.
+func (s *Shim) serveInstances(ctx context.Context) error {
+	if s.handsOff() {
+		return s.handoff.Run(ctx)
+	}
+	return s.serveNodes(ctx, s.channels)
 }
 
 // do runs f on the goroutine that owns the state and returns when it has; false if ctx or Run ended first.

@@ -38,7 +38,7 @@ type InstanceStatus struct {
 	State       string `json:"state"` // up, starting, draining, down, stuck
 	PID         int    `json:"pid,omitempty"`
 	Connections int    `json:"connections"` // accepted and open; -1 if they cannot be counted here
-	Queued      int    `json:"queued"`      // wait to be accepted
+	Queued      int    `json:"queued"`      // wait to be accepted; on the handoff path ordered or given, and not answered
 	Steered     uint64 `json:"steered"`     // connections given to it so far
 	Since       int64  `json:"sinceUSec"`   // CLOCK_REALTIME, of its state
 }
@@ -48,6 +48,10 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 	switch r.Method {
 	case "Join":
 		return s.handleJoin(ctx, r)
+	case "Connect":
+		return s.connect(ctx, r)
+	case "Deliver":
+		return struct{}{}, s.deliver(ctx, r)
 	case "Drain":
 		return s.drain(ctx, r)
 	case "Close":
@@ -176,11 +180,11 @@ func (s *Shim) snapshot() Status {
 		s.log.Warn("count connections, ignoring", "error", err)
 	}
 	status := Status{
-		App: string(s.options.App), Path: "steer", Reason: s.pathReason(), Strategy: string(s.strategy), Line: s.line(),
+		App: string(s.options.App), Path: string(s.path()), Reason: s.pathReason(), Strategy: string(s.strategy), Line: s.line(),
 	}
 	for _, a := range s.addresses {
 		totals := a.group.Totals()
-		waiting, err := a.queue(a.parking)
+		waiting, err := s.queueOf(a)
 		if err != nil {
 			s.log.Warn("read parking queue, ignoring", "address", a.String(), "error", err)
 		}
@@ -196,6 +200,9 @@ func (s *Shim) snapshot() Status {
 		}
 		if c, ok := counts[b.ID]; ok {
 			is.Connections, is.Queued = c.Open-c.Queued, c.Queued
+		}
+		if s.handsOff() {
+			is.Queued = s.handoff.Stat(b.ID).Pending
 		}
 		for _, a := range s.addresses {
 			is.Steered += a.group.Steered(b.ID)

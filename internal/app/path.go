@@ -1,0 +1,96 @@
+package app
+
+import (
+	"cmp"
+	"slices"
+)
+
+// DataPath is how connections reach the instances: as asked for, or the best that the settings allow.
+func (a App) DataPath() Path {
+	if a.Path != "" && a.Path != PathAuto {
+		return a.Path
+	}
+	if a.Kind == KindHandoff || a.steerCannot() != "" {
+		return PathHandoff
+	}
+	return PathSteer
+}
+
+// steerCannot says what of the settings the steer path cannot do; empty if it can do all.
+func (a App) steerCannot() string {
+	if i := slices.IndexFunc(a.Listen, Listen.IsUnix); i >= 0 {
+		return "--listen=" + a.Listen[i].String()
+	}
+	switch a.Strategy {
+	case SourceHash, RandomTwo:
+		return "--strategy=" + string(a.Strategy)
+	}
+	return ""
+}
+
+// StrategyOrDefault is the strategy in use. The handoff path knows the exact number of open connections, so its default is
+// LeastConnections; that of the steer path is RoundRobin.
+func (a App) StrategyOrDefault() Strategy {
+	if a.DataPath() == PathHandoff {
+		return cmp.Or(a.Strategy, LeastConnections)
+	}
+	return cmp.Or(a.Strategy, RoundRobin)
+}
+
+// checkPaths checks kind, path and strategy, which depend on each other.
+func (a App) checkPaths(found *inputErrors) {
+	switch a.Kind {
+	case "", KindListen, KindNode, KindHandoff:
+	case KindPort, KindUnix:
+		found.addf("--kind=listen", "--kind=%s is not available in this version; the program must take its listening socket from systemd (sd_listen_fds(3)), or be one of Node.js", a.Kind)
+	default:
+		found.addf("--kind=listen", "--kind= must be listen, node or handoff, got %q", a.Kind)
+	}
+	switch a.Path {
+	case "", PathAuto, PathHandoff:
+	case PathSteer:
+		if what := a.steerCannot(); what != "" {
+			found.addf("--path=handoff", "%s is not possible on the steer path", what)
+		}
+		if a.Kind == KindHandoff {
+			found.addf("--path=handoff", "--kind=handoff does not go with --path=steer")
+		}
+	case PathProxy:
+		found.addf("--path=steer", "--path=%s is not available in this version", a.Path)
+	default:
+		found.addf("--path=steer", "--path= must be auto, steer or handoff, got %q", a.Path)
+	}
+	if a.Kind == KindNode && a.DataPath() == PathHandoff {
+		what := a.steerCannot()
+		if what == "" {
+			what = "--path=handoff"
+		}
+		found.addf("--path=steer", "%s is not available for Node.js programs in this version", what)
+	}
+	a.checkStrategy(found)
+}
+
+func (a App) checkStrategy(found *inputErrors) {
+	switch a.Strategy {
+	case "", RoundRobin, First, RandomTwo:
+	case LeastConnections:
+		if a.UserUnits && a.DataPath() == PathSteer {
+			found.addf("--strategy=round-robin", "--strategy=least-connections needs CAP_NET_ADMIN to count connections, which a user's units cannot have")
+		}
+	case SourceHash:
+		if i := slices.IndexFunc(a.Listen, Listen.IsUnix); i >= 0 {
+			found.addf("--strategy=least-connections", "--strategy=source-hash does not go with --listen=%s: clients of a unix socket have no address", a.Listen[i])
+		}
+	default:
+		found.addf("--strategy=round-robin", "--strategy= must be round-robin, least-connections, random-two, source-hash or first, got %q", a.Strategy)
+	}
+}
+
+// handoffWarning is for a path that was not asked for: not every program can do it.
+func (a App) handoffWarning() (warning string, ok bool) {
+	if a.DataPath() != PathHandoff || a.Kind == KindHandoff || a.Path == PathHandoff {
+		return "", false
+	}
+	return a.steerCannot() + " takes the handoff path: the program must get its connections through package activation of unitgen " +
+		"(--kind=handoff says that it does)", true
+}

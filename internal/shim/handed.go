@@ -1,0 +1,339 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/sockdiag"
+	"github.com/unitgen/unitgen/internal/steer"
+)
+
+// storedHanded names the channel of an instance in the FD store; its number follows.
+const storedHanded = "handoff@"
+
+// handed is the group of an address on the handoff path: all addresses share one dispatcher, and an instance has no
+// listener of its own that anybody could steer to.
+type handed struct {
+	s  *Shim
+	fd int // the public listener
+}
+
+func (h *handed) Put(int, int) error           { return nil }
+func (h *handed) Remove(int) error             { return nil }
+func (h *handed) Rescue(int, int) (int, error) { return 0, nil } // what waits was never anybody's
+func (h *handed) Probe(int, uint16) error      { return errors.ErrUnsupported }
+func (h *handed) EndProbe() error              { return nil }
+func (h *handed) Totals() steer.Totals         { return steer.Totals{} }
+func (h *handed) Close() error                 { return nil }
+
+// SetRing gives the dispatcher the ring, with the strategy that is in force.
+func (h *handed) SetRing(ring []uint16) error {
+	h.s.handoff.SetRing(balance.Strategy(h.s.strategy), ring)
+	return nil
+}
+
+// Steered counts what was handed to an instance, once for all addresses.
+func (h *handed) Steered(slot int) uint64 {
+	if h.s.addresses[0].group != h {
+		return 0
+	}
+	return h.s.handoff.Stat(slot).Given
+}
+
+// Refuse makes the kernel drop connection requests, while what waits is still served: by the time a client repeats its
+// request the port is closed. Unix sockets know no such thing: who comes before the socket is closed is reset then.
+func (h *handed) Refuse() error {
+	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	err := unix.SetsockoptSockFprog(h.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]})
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
+}
+
+// Admit undoes Refuse.
+func (h *handed) Admit() error {
+	err := unix.SetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	if errors.Is(err, unix.ENOENT) {
+		err = nil // there was none
+	}
+	return os.NewSyscallError("setsockopt SO_DETACH_FILTER", err)
+}
+
+func (s *Shim) handsOff() bool { return s.options.Path == app.PathHandoff }
+
+// openHanded takes a public listener for the handoff path.
+func (s *Shim) openHanded(fd int) (*address, error) {
+	a := &address{parking: fd, group: &handed{s, fd}}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, fmt.Errorf("take public listener: %w", os.NewSyscallError("getsockname", err))
+	}
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		a.Address = netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port))
+	case *unix.SockaddrInet6:
+		a.Address = netip.AddrPortFrom(netip.AddrFrom16(name.Addr), uint16(name.Port))
+	case *unix.SockaddrUnix:
+		a.unix = name.Name
+		var stat unix.Stat_t
+		if err := unix.Fstat(fd, &stat); err != nil {
+			return nil, fmt.Errorf("take public listener: %w", os.NewSyscallError("fstat", err))
+		}
+		a.inode = uint32(stat.Ino)
+	default:
+		return nil, fmt.Errorf("take public listener: address is %T, neither IP nor unix", name)
+	}
+	// The instances accept from it too: the unit has NonBlocking=yes, so that this changes nothing.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("take public listener: %w", os.NewSyscallError("fcntl", err))
+	}
+	return a, a.group.Admit()
+}
+
+// startHanding makes the dispatcher of the addresses.
+func (s *Shim) startHanding() (err error) {
+	var listeners []int
+	for _, a := range s.addresses {
+		listeners = append(listeners, a.parking)
+	}
+	s.handoff, err = handoff.New(handoff.Options{
+		Listeners: listeners, Waiting: s.waitingAt, Log: s.log,
+		Changed: func() {
+			select {
+			case s.handedChanged <- struct{}{}:
+			default: // a look is due already
+			}
+		},
+	})
+	return err
+}
+
+// waitingAt returns how many connections wait at a public listener.
+func (s *Shim) waitingAt(fd int) (int, error) {
+	for _, a := range s.addresses {
+		if a.parking == fd {
+			return s.queueOf(a)
+		}
+	}
+	return 0, errors.New("no such listener")
+}
+
+// queueOf is how many connections wait at the public listener of a. Where the kernel does not tell, which is of unix
+// sockets without app-diag.socket, it is whether there are any.
+func (s *Shim) queueOf(a *address) (int, error) {
+	if a.unix == "" {
+		return a.queue(a.parking)
+	}
+	if s.counter.conn != nil {
+		n, err := s.counter.conn.UnixQueue(a.inode)
+		if err == nil {
+			return n, nil
+		}
+		s.log.Debug("read queue of unix socket, ignoring", "address", a.String(), "error", err)
+	}
+	return unix.Poll([]unix.PollFd{{Fd: int32(a.parking), Events: unix.POLLIN}}, 0)
+}
+
+// matchHanded takes the private listener of an instance, which nobody here connects to: it stands for the instance.
+func (s *Shim) matchHanded(fds []int) (map[*address]*listener, error) {
+	if len(fds) != 1 {
+		return nil, fmt.Errorf("%d listeners, want the one for the handoff path", len(fds))
+	}
+	for option, want := range map[int]int{unix.SO_DOMAIN: unix.AF_UNIX, unix.SO_TYPE: unix.SOCK_SEQPACKET, unix.SO_ACCEPTCONN: 1} {
+		if got, err := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, option); err != nil || got != want {
+			return nil, errors.Join(errors.New("listener is not of the handoff path (ListenSequentialPacket=)"), err)
+		}
+	}
+	cookie, err := sockdiag.Cookie(fds[0])
+	if err != nil {
+		return nil, err
+	}
+	return map[*address]*listener{s.addresses[0]: {fd: fds[0], cookie: cookie}}, nil
+}
+
+// connect answers method Connect: the descriptor beside it is a new channel to an instance that starts. It answers when
+// PID 1 has a duplicate, so that a shim that is killed does not take the instance's way to get connections with it.
+func (s *Shim) connect(ctx context.Context, r *control.Request) (any, error) {
+	var p struct {
+		Instance int `json:"instance"`
+	}
+	err := r.Decode(&p)
+	if err == nil && len(r.FDs) != 1 {
+		err = &control.Error{Name: control.ErrInvalid, Reason: fmt.Sprintf("%d descriptors, want one", len(r.FDs))}
+	}
+	if err != nil {
+		closeAll(r.FDs)
+		return nil, err
+	}
+	taken := false
+	err = s.run1(ctx, func() error { taken = true; return s.attachHanded(p.Instance, r.FDs[0]) })
+	if !taken {
+		closeAll(r.FDs)
+	}
+	if err == nil {
+		err = s.notify.Barrier(ctx)
+	}
+	return struct{}{}, err
+}
+
+// attachHanded owns channel.
+func (s *Shim) attachHanded(number, channel int) error {
+	switch {
+	case !s.handsOff():
+		unix.Close(channel)
+		return &control.Error{Name: control.ErrUnsupported, Reason: "the app is on the steer path (systemctl restart " + string(s.options.App) + ")"}
+	case s.instances[number] == nil:
+		unix.Close(channel)
+		return &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
+	}
+	err := s.notify.RemoveStored(handedStoreName(number))
+	if err == nil {
+		err = s.notify.StoreFiles(handedStoreName(number), channel)
+	}
+	if err != nil {
+		unix.Close(channel)
+		return err
+	}
+	return s.handoff.Attach(number, channel)
+}
+
+// adoptHanded takes the channels that an earlier shim stored out of stored, and gives the instances theirs back.
+func (s *Shim) adoptHanded(channels map[int]int) {
+	for number, fd := range channels {
+		if s.instances[number] == nil {
+			unix.Close(fd)
+			continue
+		}
+		if err := s.handoff.Attach(number, fd); err != nil {
+			s.log.Warn("adopt channel, ignoring", "instance", number, "error", err)
+		}
+	}
+}
+
+func takeHanded(stored map[string][]int) map[int]int {
+	channels := make(map[int]int)
+	for name, fds := range stored {
+		number, ok := app.ParseInstance(strings.TrimPrefix(name, storedHanded))
+		if !ok || !strings.HasPrefix(name, storedHanded) {
+			continue
+		}
+		// Two, where a shim was killed between the removal of one and the word that it is removed: the last to come is not known.
+		closeAll(fds[1:])
+		channels[number] = fds[0]
+		delete(stored, name)
+	}
+	return channels
+}
+
+// detachHanded ends the channel of an instance, here and in PID 1's store.
+func (s *Shim) detachHanded(number int) {
+	if !s.handsOff() {
+		return
+	}
+	s.handoff.Detach(number)
+	if err := s.notify.RemoveStored(handedStoreName(number)); err != nil {
+		s.log.Warn("remove stored channel, ignoring", "instance", number, "error", err)
+	}
+}
+
+func handedStoreName(number int) string { return storedHanded + strconv.Itoa(number) }
+
+// handedNews follows up on what instances have said.
+func (s *Shim) handedNews() {
+	for _, in := range s.instances {
+		s.move(in)
+	}
+	close(s.nodes.changed)
+	s.nodes.changed = make(chan struct{})
+	s.countDrains()
+}
+
+// countHanded is count on the handoff path: the instances tell.
+func (s *Shim) countHanded() map[int]sockdiag.Stat {
+	counts := make(map[int]sockdiag.Stat)
+	for number := range s.instances {
+		st := s.handoff.Stat(number)
+		counts[number] = sockdiag.Stat{Open: st.Open, Busy: st.Busy}
+	}
+	return counts
+}
+
+// drainHanded takes a drain further: it ends when nothing was ordered of the instance that it has not answered, and by its
+// own word no connection of it is in the middle of something.
+func (s *Shim) drainHanded(d *drainWait, now time.Time) {
+	st := s.handoff.Stat(d.Instance)
+	answered := st.Asked > d.asked
+	finishes := d.Graceful && now.Sub(d.began) >= d.Settle
+	switch {
+	case st.Pending == 0 && (st.Open == 0 || answered && (st.Busy == 0 || finishes)):
+		s.endDrain(d, drained{Open: st.Open})
+	case now.After(d.deadline):
+		s.endDrain(d, drained{Open: st.Open, Busy: st.Busy, TimedOut: true})
+	}
+}
+
+// askHanded has an instance that drains tell anew what it has, if it has answered the last time.
+func (s *Shim) askHanded() {
+	for d := range s.drains {
+		if st := s.handoff.Stat(d.Instance); st.Asked > d.asked {
+			d.asked = st.Asked
+			s.handoff.Ask(d.Instance)
+		}
+	}
+}
+
+// stalledHanded says whether an instance has left orders lying for too long.
+func (s *Shim) stalledHanded(in *instance) bool {
+	st := s.handoff.Stat(in.number)
+	in.stall.queued = st.Pending
+	if st.Pending == 0 {
+		in.stall.back = 0
+	}
+	return st.Waits >= stuckAfter*tickBusy
+}
+
+// deliver answers method Deliver: the descriptor beside it is given to one instance as a connection, on the ring or not.
+func (s *Shim) deliver(ctx context.Context, r *control.Request) error {
+	var p struct {
+		Instance int `json:"instance"`
+	}
+	err := r.Decode(&p)
+	if err == nil && (len(r.FDs) != 1 || !s.handsOff()) {
+		err = &control.Error{Name: control.ErrInvalid, Reason: "one descriptor can be delivered, on the handoff path"}
+	}
+	if err == nil {
+		err = os.NewSyscallError("fcntl", unix.SetNonblock(r.FDs[0], true))
+	}
+	if err != nil {
+		closeAll(r.FDs)
+		return err
+	}
+	if !s.handoff.Give(p.Instance, r.FDs[0]) {
+		return &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d receives no connections", p.Instance)}
+	}
+	return nil
+}
+
+// handedReason says why the app is on the handoff path.
+func (s *Shim) handedReason() string {
+	for _, a := range s.addresses {
+		if a.unix != "" {
+			return "unix sockets cannot be steered"
+		}
+	}
+	switch s.strategy {
+	case app.SourceHash, app.RandomTwo:
+		return "strategy " + string(s.strategy) + " is not one of steering"
+	}
+	return "asked for"
+}
