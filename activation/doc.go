@@ -38,6 +38,15 @@ copy too, and nothing here does them.
 O_NONBLOCK lives in the open file description, which all holders of a socket share. Package net sets it. Set
 NonBlocking=yes in the service, or take the plain number with [Descriptor.Take], which changes nothing.
 
+# Connections that are handed over
+
+A seqpacket listener of the name [HandoffName] is not one of the program's own: a balancer says on it which connections of the
+public listeners are this process's. Taken as a listener it yields those, with the clients' addresses, so a program that takes
+[Descriptors.AllListeners] runs with and without a balancer. What it yields is a net.Conn with CloseRead, CloseWrite and
+SyscallConn, but no *net.TCPConn; what else a socket can be told stands in the socket unit (NoDelay=, KeepAlive=), whose
+connections have it from their listener. Closing the listener sends what was not accepted to other instances. The process
+needs no network of its own (PrivateNetwork=yes).
+
 # Notifications
 
 NOTIFY_SOCKET names a datagram socket of the manager. A message is a few lines KEY=VALUE: READY=1 when start-up is
@@ -53,6 +62,7 @@ steps. It is for net/http; a server of another protocol does the same with the N
 # What it is not for
 
 It opens no sockets, starts no processes, asks PID 1 nothing (there is no D-Bus here), and logs nothing but through
-the ErrorLog of the server given to Serve. It knows nothing of unitgen and needs none of it.
+the ErrorLog of the server given to Serve. It needs nothing of unitgen's but, for connections that are handed over, a
+balancer that speaks lbshim.protocol(7).
 */
 package activation

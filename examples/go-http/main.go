@@ -5,8 +5,9 @@
 //
 //	GET /            instance=<INSTANCE or ?> pid=<pid> version=<APP_VERSION>
 //	GET /slow?ms=N   the same, N milliseconds later
+//	GET /peer        the address of the client
 //
-// Without passed sockets it listens on PORT.
+// It runs as it is on the steer path and on the handoff path (--path=handoff, or --listen=/run/web.sock). Without passed sockets it listens on PORT.
 package main
 
 import (
@@ -79,6 +80,9 @@ func routes(answer string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, answer)
+	})
+	mux.HandleFunc("GET /peer", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, r.RemoteAddr)
 	})
 	mux.HandleFunc("GET /slow", func(w http.ResponseWriter, r *http.Request) {
 		ms, err := strconv.ParseUint(r.FormValue("ms"), 10, 32)
