@@ -47,6 +47,7 @@ install: build
 	install -D -m 755 bin/lbshim $(DESTDIR)$(PREFIX)/lib/unitgen/lbshim
 	install -D -m 644 packaging/node/drain.cjs $(DESTDIR)$(PREFIX)/lib/unitgen/node/drain.cjs
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 packaging/man/unitgen.1
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 packaging/man/unitgen.5
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 packaging/man/lbshim.8
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 packaging/man/lbshim.protocol.7
 	install -D -m 644 packaging/sysusers.d/unitgen.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/unitgen.conf

@@ -23,13 +23,13 @@ func (c *command) resolve(program string) (string, error) {
 	}
 	var path string
 	if strings.Contains(program, "/") {
-		if c.env.cwd == "" && !filepath.IsAbs(program) {
+		if c.commandDir() == "" && !filepath.IsAbs(program) {
 			return "", inputf("", "the current directory does not exist, so %q is nowhere", program)
 		}
-		path = c.absolute(program)
+		path = join(c.commandDir(), program)
 	} else if path = search(program, c.env.getenv("PATH"), c.env.cwd); path == "" {
 		hint := ""
-		if isExecutable(c.absolute(program)) {
+		if isExecutable(join(c.commandDir(), program)) {
 			hint = "./" + program
 		}
 		return "", inputf(hint, "the command %q is not in $PATH", program)

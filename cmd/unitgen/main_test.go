@@ -117,7 +117,7 @@ func TestHelpNamesAllOptions(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("help has\n%q\nflags are\n%q", got, want)
 	}
-	for _, verb := range []string{"list", "ls", "status", "scale", "diff", "remove", "send", "help"} {
+	for _, verb := range []string{"list", "ls", "status", "scale", "diff", "check", "send", "remove", "help"} {
 		if !regexp.MustCompile(`(?m)^  ([a-z]+, )?` + verb + `\b`).MatchString(helpText) {
 			t.Errorf("help lacks verb %s", verb)
 		}
@@ -126,7 +126,7 @@ func TestHelpNamesAllOptions(t *testing.T) {
 
 // Every verb is one that cannot name an app, and the other way round.
 func TestVerbsAreNoNames(t *testing.T) {
-	for _, verb := range []string{"list", "ls", "status", "top", "logs", "scale", "remove", "diff", "send", "import", "handover", "doctor", "completion", "help"} {
+	for _, verb := range []string{"list", "ls", "status", "top", "logs", "scale", "remove", "diff", "check", "send", "import", "handover", "doctor", "completion", "help"} {
 		if _, ok := verbOf(verb); !ok {
 			t.Errorf("%q is no verb", verb)
 		}

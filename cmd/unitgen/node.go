@@ -119,7 +119,7 @@ func (c *command) packageScript(manager string, words []string) ([]string, error
 		return nil, inputf("", "%q is no command that runs a script of package.json; give the node command itself: -- node SCRIPT",
 			strings.Join(append([]string{manager}, words...), " "))
 	}
-	dir := c.env.cwd
+	dir := c.commandDir()
 	if c.options.workingDirectory != "" {
 		dir = c.absolute(c.options.workingDirectory)
 	}

@@ -21,6 +21,7 @@ type options struct {
 	// command is what follows "--"; hasCommand tells an empty one from none.
 	command    []string
 	hasCommand bool
+	commandDir string // where its relative names count from; empty for the current directory
 
 	instances                                     string
 	listen, env, envFile, property                []string
@@ -34,12 +35,13 @@ type options struct {
 	stopExitCodes, watchdog                       string
 	maxMemory, memoryReload, reloadAt             string
 	watch                                         []string
-	output, systemdVersion                        string
+	output, systemdVersion, file                  string
 	json                                          string
 	now, userUnits, dryRun, check, noLegend, help bool
 	showVersion                                   bool
 
 	given map[string]bool // the options that were given, by long name
+	set   *pflag.FlagSet  // writes to the fields above
 }
 
 // settingOptions are the options that change an app.
@@ -52,9 +54,11 @@ var settingOptions = [...]string{"instances", "listen", "kind", "path", "strateg
 func takes(verb string) (names []string, known bool) {
 	switch verb {
 	case "":
-		return append(settingOptions[:], "now", "user-units", "output", "dry-run", "check"), true
+		return append(settingOptions[:], "file", "now", "user-units", "output", "dry-run", "check"), true
 	case "diff":
-		return append(settingOptions[:], "user-units", "output"), true
+		return append(settingOptions[:], "file", "user-units", "output"), true
+	case "check":
+		return []string{"user-units", "systemd-version"}, true
 	case "scale":
 		return []string{"user-units", "output", "dry-run", "check", "now"}, true
 	case "list", "status":
@@ -74,7 +78,7 @@ func verbOf(word string) (verb string, ok bool) {
 	switch word {
 	case "ls":
 		return "list", true
-	case "list", "status", "scale", "remove", "diff", "send", "help", "top", "logs", "import", "handover", "doctor", "completion":
+	case "list", "status", "scale", "remove", "diff", "check", "send", "help", "top", "logs", "import", "handover", "doctor", "completion":
 		return word, true
 	}
 	return "", false
@@ -111,6 +115,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringArrayVar(&o.watch, "watch", nil, "")
 	f.BoolVar(&o.now, "now", false, "")
 	f.BoolVar(&o.userUnits, "user-units", false, "")
+	f.StringVar(&o.file, "file", "", "")
 	f.StringVar(&o.output, "output", "", "")
 	f.StringVar(&o.systemdVersion, "systemd-version", "", "")
 	f.BoolVar(&o.dryRun, "dry-run", false, "")
@@ -127,6 +132,7 @@ func (o *options) flags() *pflag.FlagSet {
 func parseOptions(args []string) (*options, error) {
 	o := &options{given: make(map[string]bool)}
 	f := o.flags()
+	o.set = f
 	if err := f.Parse(protectNumbers(args)); err != nil {
 		return nil, inputf("unitgen --help", "%s", strings.TrimPrefix(err.Error(), "pflag: "))
 	}
@@ -197,6 +203,10 @@ func (o *options) judge() []error {
 		if len(o.args) != 1 {
 			found = append(found, inputf("unitgen send app '{\"hello\":1}'", "send takes an app and a message"))
 		}
+	case "check":
+		if o.name == "" {
+			found = append(found, inputf("unitgen check app.unitgen", "check takes files"))
+		}
 	case "list":
 		if o.name != "" {
 			found = append(found, inputf("unitgen status "+o.name, "list takes no app, got %q", o.name))
@@ -213,6 +223,9 @@ func (o *options) judge() []error {
 	case "off", "short", "pretty":
 	default:
 		found = append(found, inputf("", "--json= must be short, pretty or off, got %q", o.json))
+	}
+	if o.given["file"] && o.file == "" {
+		found = append(found, inputf("", "--file= must be a file, got \"\""))
 	}
 	if o.given["output"] && o.output == "" {
 		found = append(found, inputf("", "--output= must be a directory, got \"\""))

@@ -17,6 +17,8 @@ import (
 func (c *command) appName() (app.Name, error) {
 	o := c.options
 	switch {
+	case o.name == "" && o.file != "":
+		return nameFromFile(o.file)
 	case o.name == "" && o.hasCommand && len(o.command) > 0:
 		return "", inputf("unitgen app -- "+strings.Join(o.command, " "), "the app's name is missing")
 	case o.name == "":
@@ -78,7 +80,7 @@ func (c *command) wanted(ctx context.Context, name app.Name, was *app.App) (app.
 			found = append(found, e)
 		}
 	}
-	return a, errors.Join(found...)
+	return a, c.inFile(errors.Join(found...))
 }
 
 // setList replaces a list by the values of a repeatable option. One empty value leaves the list empty.
@@ -180,19 +182,20 @@ func (c *command) setDirectory(a *app.App, isNew bool) error {
 		}
 		return nil
 	}
-	if !isNew || c.site.packaging || len(a.Command) == 0 || c.env.cwd == "" {
+	dir := c.commandDir()
+	if !isNew || c.site.packaging || len(a.Command) == 0 || dir == "" {
 		return nil
 	}
 	if a.Kind == app.KindNode && slices.ContainsFunc(a.Command[1:], func(word string) bool { return word != "" && word[0] != '-' && word[0] != '/' }) {
-		a.WorkingDirectory = c.env.cwd // of a module too: "node dist", "node ."
+		a.WorkingDirectory = dir // of a module too: "node dist", "node ."
 		return nil
 	}
 	for _, arg := range a.Command[1:] {
 		if arg == "" || strings.HasPrefix(arg, "-") || filepath.IsAbs(arg) {
 			continue
 		}
-		if st, err := os.Stat(c.absolute(arg)); err == nil && st.Mode().IsRegular() {
-			a.WorkingDirectory = c.env.cwd
+		if st, err := os.Stat(join(dir, arg)); err == nil && st.Mode().IsRegular() {
+			a.WorkingDirectory = dir
 			return nil
 		}
 	}
@@ -218,11 +221,17 @@ func (c *command) envFile(text string) (string, error) {
 }
 
 // absolute is path from the current directory, without a look at the disk.
-func (c *command) absolute(path string) string {
-	if filepath.IsAbs(path) || c.env.cwd == "" {
+func (c *command) absolute(path string) string { return join(c.env.cwd, path) }
+
+// commandDir is the directory from which the relative names of the command count.
+func (c *command) commandDir() string { return firstOf(c.options.commandDir, c.env.cwd) }
+
+// join is path from dir, unless path is absolute or dir unknown.
+func join(dir, path string) string {
+	if filepath.IsAbs(path) || dir == "" {
 		return path
 	}
-	return filepath.Join(c.env.cwd, path)
+	return filepath.Join(dir, path)
 }
 
 // count is how many instances the app is to have: --instances= as a number, as "max", or as a difference to have.

@@ -22,6 +22,7 @@ type command struct {
 	env     *env
 	options *options
 	site    site
+	file    *settingsFile // of --file=; nil for none
 }
 
 // run is unitgen; it returns the exit status.
@@ -54,6 +55,14 @@ func run(ctx context.Context, e *env) int {
 
 // run does what the verb says.
 func (c *command) run(ctx context.Context) (status int, err error) {
+	if c.options.verb == "check" {
+		return exitSuccess, c.checkFiles(ctx)
+	}
+	if c.options.file != "" {
+		if err := c.readFile(); err != nil {
+			return 0, err
+		}
+	}
 	if c.site, err = c.findSite(); err != nil {
 		return 0, err
 	}
@@ -152,7 +161,7 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	if c.options.verb == "scale" && d.app == nil {
 		return nil, nil, c.noApp(name)
 	}
-	a, err := c.wanted(ctx, name, d.app)
+	a, err := c.wanted(ctx, name, c.before(d))
 	n, countErr := c.count(len(d.instances), d.app == nil)
 	if err := errors.Join(countErr, err); err != nil {
 		return nil, nil, err

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"strings"
 )
 
@@ -89,6 +90,9 @@ func (p Property) check(a App) error {
 	if unitSetting(p.Key) {
 		return inputErrorf("systemctl edit "+a.Name.InstanceTemplate(), "--property=%s= is not a setting of section [Service]", p.Key)
 	}
+	if since := settingSince(p.Key); since > a.systemdVersion() {
+		return inputErrorf(fmt.Sprintf("--systemd-version=%d", since), "--property=%s= needs systemd %d, the units are for %d, which would ignore it", p.Key, since, a.systemdVersion())
+	}
 	switch p.Key {
 	case "ExecStart":
 		return inputErrorf("unitgen "+string(a.Name)+" -- COMMAND", "--property=ExecStart= would replace the command")
@@ -125,6 +129,28 @@ func (p Property) checkType(a App) error {
 		return inputErrorf("--property=Type=exec", "--property=Type=%s does not fit an instance, whose program must stay in the foreground and take its socket", p.Value)
 	}
 	return inputErrorf("--property=Type=exec", "--property=Type= must be simple, exec, notify, notify-reload or idle, got %q", p.Value)
+}
+
+// settingSince is the version of systemd that brought a [Service] setting; 0 for those of MinSystemdVersion and unknown ones.
+// From the "Added in version" of systemd.service(5), systemd.exec(5) and systemd.resource-control(5).
+func settingSince(key string) int {
+	switch key {
+	case "LogFilterPatterns", "OpenFile", "ReloadSignal":
+		return 253
+	case "DelegateSubgroup", "ExtensionImagePolicy", "FileDescriptorStorePreserve", "ImportCredential", "MemoryKSM",
+		"MemoryPressureThresholdSec", "MemoryPressureWatch", "MountImagePolicy", "RestartMaxDelaySec", "RestartMode", "RestartSteps",
+		"RootEphemeral", "RootImagePolicy":
+		return 254
+	case "CoredumpReceive", "NFTSet", "SetLoginEnvironment":
+		return 255
+	case "MemoryZSwapWriteback":
+		return 256
+	case "BindLogSockets", "ManagedOOMMemoryPressureDurationSec", "PrivatePIDs":
+		return 257
+	case "DelegateNamespaces", "PrivateBPF":
+		return 258
+	}
+	return 0
 }
 
 // unitSetting knows the settings of [Unit] and [Install] that somebody is likely to try here; systemd would ignore them

@@ -153,45 +153,40 @@ func once(seen map[string]struct{}, key string) error {
 
 // parseLine reads one KEY=VALUE into a.
 func (a *App) parseLine(line string, seen map[string]struct{}) error {
-	key, value, ok := strings.Cut(line, "=")
+	name, value, ok := strings.Cut(line, "=")
 	if !ok {
 		return fmt.Errorf("%q is not KEY=VALUE", shorten(line))
 	}
-	key = strings.TrimRight(key, " \t")
+	name = strings.TrimRight(name, " \t")
+	key := findKey(name)
 	words, err := SplitWords(value)
 	if err != nil {
-		return fmt.Errorf("%s=: %w", key, err)
+		return fmt.Errorf("%s=: %w", name, err)
 	}
-	switch key {
-	case "Listen", "Environment", "EnvironmentFile", "Property", "Watch":
-	default:
-		if err := once(seen, key); err != nil {
+	if !key.List {
+		if err := once(seen, name); err != nil {
 			return err
 		}
 	}
 	switch {
 	case len(words) == 0:
-		return fmt.Errorf("%s= has no value", key)
-	case key == "Command":
+		return fmt.Errorf("%s= has no value", name)
+	case key.form == formArgv:
 		a.Command = words
 		return nil
-	case timeSetting(key):
-		return a.parseTime(key, strings.Join(words, " "))
-	case len(words) > 1:
-		return fmt.Errorf("%s= takes one word, got %d", key, len(words))
+	case key.form == formTime:
+		return a.parseTime(name, strings.Join(words, " "))
+	case key.form == formText:
+		words = []string{strings.Join(words, " ")}
+	case len(words) > 1 && key.form == formWord:
+		return fmt.Errorf("%s= takes one word, got %d; quotes make one of several", name, len(words))
 	}
-	if err := a.parseWord(key, words[0]); err != nil {
-		return fmt.Errorf("%s=: %w", key, err)
+	for _, word := range words {
+		if err := a.parseWord(name, word); err != nil {
+			return fmt.Errorf("%s=: %w", name, err)
+		}
 	}
 	return nil
-}
-
-func timeSetting(key string) bool {
-	switch key {
-	case "DrainTimeoutSec", "StartTimeoutSec", "IdleExitSec", "SlowStartSec", "SoakSec", "RestartDelaySec", "WithinSec", "WatchdogSec":
-		return true
-	}
-	return false
 }
 
 func (a *App) parseTime(key, text string) error {

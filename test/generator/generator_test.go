@@ -48,6 +48,7 @@ func TestUnitgen(t *testing.T) {
 		{"ReadOnlyVerbs", testReadOnlyVerbs},
 		{"List", testList},
 		{"Output", testOutput},
+		{"File", testFile},
 		{"AtOnce", testAtOnce},
 		{"Killed", testKilled},
 		{"BadInput", testBadInput},
