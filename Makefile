@@ -3,6 +3,8 @@
 GO        ?= go
 PREFIX    ?= /usr
 DESTDIR   ?=
+# Where zsh looks for the completions of packages; Debian's is vendor-completions.
+ZSHDIR    ?= site-functions
 # Further flags of go test, such as -v or -json.
 TESTFLAGS ?=
 
@@ -50,6 +52,9 @@ install: build
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 packaging/man/unitgen.5
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 packaging/man/lbshim.8
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 packaging/man/lbshim.protocol.7
+	install -D -m 644 cmd/unitgen/completion/unitgen.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/unitgen
+	install -D -m 644 cmd/unitgen/completion/unitgen.zsh $(DESTDIR)$(PREFIX)/share/zsh/$(ZSHDIR)/_unitgen
+	install -D -m 644 cmd/unitgen/completion/unitgen.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/unitgen.fish
 	install -D -m 644 packaging/sysusers.d/unitgen.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/unitgen.conf
 
 clean:

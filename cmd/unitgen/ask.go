@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/control"
@@ -89,6 +91,15 @@ func (a *shimStatus) describe(s *shown) (path, strategy string) {
 		strategy = a.Strategy + " (settings: " + strategy + ")"
 	}
 	return path, strategy
+}
+
+// execute replaces this process by a program of $PATH.
+func execute(argv []string) error {
+	path, err := exec.LookPath(argv[0])
+	if err != nil {
+		return err
+	}
+	return os.NewSyscallError("execve", syscall.Exec(path, argv, os.Environ()))
 }
 
 // isCalendar asks systemd-analyze, which alone knows the grammar. A machine without it can write units all the same.

@@ -61,8 +61,9 @@ type env struct {
 
 	// shimStatus asks the shim of an app by its control socket; nil in tests.
 	shimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
-	isCalendar func(text string) bool // calendar expressions of systemd.time(7)
-	cpuNumbers func() []int           // of the processors that the instances may use
+	exec       func(argv []string) error // becomes that program; returns if it cannot
+	isCalendar func(text string) bool    // calendar expressions of systemd.time(7)
+	cpuNumbers func() []int              // of the processors that the instances may use
 }
 
 func main() {
@@ -79,6 +80,7 @@ func main() {
 		cpus:     usableCPUs,
 
 		shimStatus: askShim,
+		exec:       execute,
 		isCalendar: isCalendar,
 		cpuNumbers: cpuNumbers,
 		nodePath:   askNode,

@@ -65,9 +65,9 @@ func takes(verb string) (names []string, known bool) {
 		return []string{"user-units", "json", "no-legend"}, true
 	case "remove":
 		return []string{"user-units", "output", "dry-run"}, true
-	case "send":
+	case "logs", "send":
 		return []string{"user-units"}, true
-	case "help":
+	case "help", "completion":
 		return nil, true
 	}
 	return nil, false
@@ -203,6 +203,10 @@ func (o *options) judge() []error {
 		if len(o.args) != 1 {
 			found = append(found, inputf("unitgen send app '{\"hello\":1}'", "send takes an app and a message"))
 		}
+	case "doctor":
+		if len(o.args) > 0 {
+			found = append(found, inputf("", "doctor takes one app or none, got %q too", o.args[0]))
+		}
 	case "check":
 		if o.name == "" {
 			found = append(found, inputf("unitgen check app.unitgen", "check takes files"))
@@ -216,7 +220,7 @@ func (o *options) judge() []error {
 			found = append(found, inputf("", "%s takes one app, got %q too", o.verb, o.args[0]))
 		}
 	}
-	if o.hasCommand && o.verb != "" && o.verb != "diff" {
+	if o.hasCommand && o.verb != "" && o.verb != "diff" && o.verb != "logs" {
 		found = append(found, inputf("", "%s takes no command", o.verb))
 	}
 	switch o.json {

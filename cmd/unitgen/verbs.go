@@ -27,6 +27,10 @@ type command struct {
 
 // run is unitgen; it returns the exit status.
 func run(ctx context.Context, e *env) int {
+	if len(e.args) > 2 && e.args[0] == "completion" && e.args[1] == "words" {
+		printWords(e, e.args[2], e.args[3:])
+		return exitSuccess
+	}
 	o, err := parseOptions(e.args)
 	if err != nil {
 		return report(e.stderr, err)
@@ -55,8 +59,11 @@ func run(ctx context.Context, e *env) int {
 
 // run does what the verb says.
 func (c *command) run(ctx context.Context) (status int, err error) {
-	if c.options.verb == "check" {
+	switch c.options.verb {
+	case "check":
 		return exitSuccess, c.checkFiles(ctx)
+	case "completion":
+		return exitSuccess, c.completion()
 	}
 	if c.options.file != "" {
 		if err := c.readFile(); err != nil {
@@ -77,6 +84,8 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 		return exitSuccess, c.diff(ctx)
 	case "send":
 		return exitSuccess, c.send(ctx)
+	case "logs":
+		return exitSuccess, c.logs()
 	}
 	return c.generate(ctx)
 }
