@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -106,7 +108,7 @@ func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 }
 
 // hasServe looks for activation.Serve in the program of a process. The linker leaves out functions that nothing calls, and
-// names those that are left in a table of strings that "strip" does not touch (.gopclntab).
+// names those that are left in a section of its own, which "strip" does not touch.
 func hasServe(pid string) (bool, error) {
 	f, err := os.Open("/proc/" + pid + "/exe")
 	if errors.Is(err, os.ErrNotExist) {
@@ -116,10 +118,19 @@ func hasServe(pid string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	return contains(f, "\x00github.com/unitgen/unitgen/activation.Serve\x00")
+	program, err := elf.NewFile(f)
+	if err != nil {
+		return false, err
+	}
+	for _, section := range program.Sections {
+		if strings.HasSuffix(section.Name, ".gopclntab") { // .data.rel.ro.gopclntab where the program is position-independent
+			return contains(section.Open(), "\x00github.com/unitgen/unitgen/activation.Serve\x00")
+		}
+	}
+	return false, nil
 }
 
-// contains says whether a file has text in it, without holding more than a piece of it.
+// contains says whether f has text in it, without holding more than a piece of it.
 func contains(f io.Reader, text string) (bool, error) {
 	buf := make([]byte, 64<<10)
 	kept := 0 // bytes of the piece before, with which text may begin

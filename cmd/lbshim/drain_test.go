@@ -29,12 +29,15 @@ func TestContains(t *testing.T) {
 	}
 }
 
-// The programs are stripped, as distributions do.
+// The programs are stripped, as distributions do; one is position-independent.
 func TestHasServe(t *testing.T) {
 	dir := t.TempDir()
-	for program, want := range map[string]bool{"../../examples/go-http": true, "../unitgen": false} {
-		file := filepath.Join(dir, filepath.Base(program))
-		if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", file, program).CombinedOutput(); err != nil {
+	for _, tc := range []struct {
+		program, mode string
+		want          bool
+	}{{"../../examples/go-http", "exe", true}, {"../../examples/go-http", "pie", true}, {"../unitgen", "exe", false}} {
+		file := filepath.Join(dir, filepath.Base(tc.program)+"-"+tc.mode)
+		if out, err := exec.Command("go", "build", "-buildmode="+tc.mode, "-ldflags=-s -w", "-o", file, tc.program).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		cmd := exec.Command(file)
@@ -45,8 +48,8 @@ func TestHasServe(t *testing.T) {
 		found, err := hasServe(strconv.Itoa(cmd.Process.Pid))
 		cmd.Process.Kill()
 		cmd.Wait()
-		if err != nil || found != want {
-			t.Errorf("%s: %v, %v; want %v", program, found, err, want)
+		if err != nil || found != tc.want {
+			t.Errorf("%s: %v, %v; want %v", file, found, err, tc.want)
 		}
 	}
 	for _, pid := range []string{"4194305"} {
