@@ -98,8 +98,9 @@ func TestComplete(t *testing.T) {
 	e.getenv = func(key string) string { return map[string]string{"PATH": dir + "/bin"}[key] }
 	writeApp(t, dir+"/root", "hello", 2)
 	for line, want := range map[string]string{
-		"":                         "list status scale logs diff send check remove completion help hello",
+		"":                         "list status scale logs diff send check remove doctor completion help hello",
 		"s":                        "status scale send",
+		"d":                        "diff doctor",
 		"./":                       "./bin/ ./root/ ./run.sh",
 		"--kind=":                  "--kind=listen --kind=node --kind=handoff",
 		"--kind=n":                 "--kind=node",

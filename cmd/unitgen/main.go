@@ -9,11 +9,14 @@
 //	command.go   the program: where it is and whether it can be executed
 //	send.go      messages to the programs of an app
 //	node.go      programs for Node.js, and what stands between them and node
+//	file.go      the same, from a .unitgen file
 //	disk.go      what is on disk
 //	plan.go      wanted app and disk -> changes
 //	write.go     changes -> disk, all or nothing
 //	live.go      changes -> the service manager
 //	effect.go    changes -> what has yet to be done for them to count
+//	doctor.go    what is wrong with the machine and its apps
+//	complete.go  what can stand in a command line
 package main
 
 import (
@@ -62,6 +65,7 @@ type env struct {
 	// shimStatus asks the shim of an app by its control socket; nil in tests.
 	shimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
 	exec       func(argv []string) error // becomes that program; returns if it cannot
+	kernel     func() string             // its release, such as 6.12.9
 	isCalendar func(text string) bool    // calendar expressions of systemd.time(7)
 	cpuNumbers func() []int              // of the processors that the instances may use
 }
@@ -81,6 +85,7 @@ func main() {
 
 		shimStatus: askShim,
 		exec:       execute,
+		kernel:     kernelRelease,
 		isCalendar: isCalendar,
 		cpuNumbers: cpuNumbers,
 		nodePath:   askNode,

@@ -38,6 +38,7 @@ func scriptEnv() *env {
 		cpus: func() int { return 3 }, cpuNumbers: func() []int { return []int{0, 2, 5} },
 		isCalendar: func(text string) bool { return text != "whenever" }, lbshim: "/usr/lib/unitgen/lbshim", version: "1.2.3",
 		nodePath: askNode,
+		kernel:   func() string { return firstOf(os.Getenv("KERNEL"), "6.12.9") },
 		exec:     func(argv []string) error { fmt.Printf("%q\n", argv); return nil },
 	}
 }
@@ -119,7 +120,7 @@ func TestHelpNamesAllOptions(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("help has\n%q\nflags are\n%q", got, want)
 	}
-	for _, verb := range []string{"list", "ls", "status", "scale", "logs", "diff", "check", "send", "remove", "completion", "help"} {
+	for _, verb := range []string{"list", "ls", "status", "scale", "logs", "diff", "check", "send", "remove", "doctor", "completion", "help"} {
 		if !regexp.MustCompile(`(?m)^  ([a-z]+, )?` + verb + `\b`).MatchString(helpText) {
 			t.Errorf("help lacks verb %s", verb)
 		}

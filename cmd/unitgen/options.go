@@ -65,7 +65,7 @@ func takes(verb string) (names []string, known bool) {
 		return []string{"user-units", "json", "no-legend"}, true
 	case "remove":
 		return []string{"user-units", "output", "dry-run"}, true
-	case "logs", "send":
+	case "logs", "send", "doctor":
 		return []string{"user-units"}, true
 	case "help", "completion":
 		return nil, true

@@ -86,6 +86,8 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 		return exitSuccess, c.send(ctx)
 	case "logs":
 		return exitSuccess, c.logs()
+	case "doctor":
+		return c.doctor(ctx)
 	}
 	return c.generate(ctx)
 }

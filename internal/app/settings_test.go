@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -127,6 +128,29 @@ func TestParseSettingsRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, ErrNoSettings) != strings.HasPrefix(want, "no section") {
 			t.Errorf("%q: got %v, want …%s", text, err, want)
 		}
+	}
+}
+
+// Sections that were written by a release are read by all later ones: nothing of them is lost. The file is what the first
+// one wrote; it is never changed, and a new format gets a file beside it.
+func TestParseSettingsOfReleases(t *testing.T) {
+	text, err := os.ReadFile("testdata/settings-1.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := ParseSettings("shop", string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "[X-Unitgen]\n")
+	back := Settings(a)
+	for line := range strings.Lines(section) {
+		if !strings.Contains(back, "\n"+line) {
+			t.Errorf("%q is lost, got\n%s", line, back)
+		}
+	}
+	if err := a.Validate(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -49,6 +49,7 @@ func TestUnitgen(t *testing.T) {
 		{"List", testList},
 		{"Output", testOutput},
 		{"File", testFile},
+		{"Doctor", testDoctor},
 		{"AtOnce", testAtOnce},
 		{"Killed", testKilled},
 		{"BadInput", testBadInput},

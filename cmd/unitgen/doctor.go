@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// finding is something that keeps an app, or all of them, from what unitgen promises: one line of doctor.
+type finding struct {
+	about   string // an app, or "machine"
+	what    string // with its consequence
+	command string // that mends it, or shows more
+}
+
+// doctor looks at this machine and its apps, or at one app, and prints what is wrong. It changes nothing.
+func (c *command) doctor(ctx context.Context) (status int, err error) {
+	apps, err := c.findApps()
+	if err != nil {
+		return 0, err
+	}
+	if c.options.name != "" {
+		name, err := c.appName()
+		if err != nil {
+			return 0, err
+		}
+		apps = slices.DeleteFunc(apps, func(a *listed) bool { return a.App != name })
+		if len(apps) == 0 {
+			return 0, c.noApp(name)
+		}
+	}
+	found, l, err := c.examineMachine(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if l != nil {
+		defer l.conn.Close()
+	}
+	for _, a := range apps {
+		of, err := c.examine(ctx, l, a.App)
+		if err != nil {
+			return 0, err
+		}
+		found = append(found, of...)
+	}
+	for _, f := range found {
+		fmt.Fprintf(c.env.stdout, "%s: %s: %s\n", f.about, f.what, f.command)
+	}
+	if len(found) > 0 {
+		return exitFailure, nil
+	}
+	c.say("Nothing is wrong with this machine and %d apps.", len(apps))
+	return exitSuccess, nil
+}
+
+// examineMachine finds what concerns all apps. The manager is nil if it cannot be asked.
+func (c *command) examineMachine(ctx context.Context) ([]finding, *live, error) {
+	var found []finding
+	note := func(err error) {
+		var f *fault
+		if errors.As(err, &f) {
+			found = append(found, finding{"machine", f.Error(), f.hint})
+		} else if err != nil {
+			found = append(found, finding{"machine", err.Error(), "systemctl status"})
+		}
+	}
+	note(c.checkLbshim())
+	if release := c.env.kernel(); olderThan(release, 5, 14) {
+		found = append(found, finding{"machine", "the kernel is " + release + ", and steering needs Linux 5.14 or later", "uname -a"})
+	}
+	if _, err := os.Stat(c.env.root + "/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		found = append(found, finding{"machine", "it does not run on cgroup v2 alone, by which connections are counted: a drain cannot wait for them",
+			"stat -f -c %T /sys/fs/cgroup"})
+	}
+	if !c.site.booted {
+		found = append(found, finding{"machine", "systemd does not run here, so no app does", "ps -p 1"})
+		return found, nil, nil
+	}
+	l, err := c.dial(ctx)
+	if err != nil {
+		note(err)
+		return found, nil, nil
+	}
+	note(c.checkUser(ctx, l))
+	if c.site.userUnits && !c.lingers() {
+		found = append(found, finding{"machine", "your units end when you log out", "loginctl enable-linger " + c.env.userName})
+	}
+	return found, l, nil
+}
+
+// olderThan compares the release of a kernel, as uname(2) has it. One that cannot be read is not older.
+func olderThan(release string, major, minor int) bool {
+	var a, b int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &a, &b); n < 2 {
+		return false
+	}
+	return a < major || a == major && b < minor
+}
+
+// kernelRelease is uname -r.
+func kernelRelease() string {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
+
+// examine finds what is wrong with one app.
+func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]finding, error) {
+	found, a, err := c.examineUnits(ctx, l, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range append([]string{c.site.dir}, c.site.others(c.env.root)...) {
+		found = append(found, c.examineDropIns(dir, name)...)
+	}
+	if l == nil || a == nil {
+		return found, nil
+	}
+	l.serving, l.open = false, false
+	if err := l.look(ctx, name); err != nil {
+		return nil, err
+	}
+	if l.serving {
+		return append(found, c.examineShim(ctx, name)...), nil
+	}
+	for _, listen := range a.Listen {
+		if !l.open && errors.Is(checkPort(listen), unix.EADDRINUSE) {
+			found = append(found, finding{string(name), fmt.Sprintf("another program holds port %d, so the app cannot start", listen.Port),
+				fmt.Sprintf("ss -ltnp 'sport = :%d'", listen.Port)})
+		}
+	}
+	return found, nil
+}
+
+// examineUnits compares the units with what this unitgen would write. Those of packages are theirs to write.
+func (c *command) examineUnits(ctx context.Context, l *live, name app.Name) (found []finding, a *app.App, err error) {
+	unitgen := "unitgen " + string(name)
+	if c.site.userUnits {
+		unitgen += " --user-units"
+	}
+	if _, err := os.Lstat(filepath.Join(c.site.dir, name.Service())); errors.Is(err, fs.ErrNotExist) {
+		return c.packaged(name)
+	}
+	d, err := readDisk(c.site, name, c.env.root)
+	if err != nil {
+		hint := "unitgen diff " + string(name)
+		var f *fault
+		if errors.As(err, &f) {
+			hint = firstOf(f.hint, hint)
+		}
+		return []finding{{string(name), strings.ReplaceAll(err.Error(), "\n", "; "), hint}}, nil, nil
+	}
+	if err := d.app.Validate(); err != nil {
+		e := parts(err)[0]
+		return []finding{{string(name), "its settings are not possible any more: " + e.Error(), unitgen + " --help"}}, nil, nil
+	}
+	p, err := c.compare(*d.app, d, len(d.instances))
+	if err != nil {
+		return nil, nil, err
+	}
+	if program := lbshimOf(d.files[name.Service()]); program != c.env.lbshim {
+		found = append(found, finding{string(name), fmt.Sprintf("its balancer is %s, and this unitgen's is %s", program, c.env.lbshim), unitgen})
+	} else if len(p.changes) > 0 {
+		found = append(found, finding{string(name), fmt.Sprintf("%d of its files differ from what this unitgen writes", len(p.changes)), unitgen})
+	}
+	if l != nil && d.app.SystemdVersion != 0 && d.app.SystemdVersion != l.version {
+		found = append(found, finding{string(name), fmt.Sprintf("its units are for systemd %d, and this one is %d", d.app.SystemdVersion, l.version),
+			fmt.Sprintf("%s --systemd-version=%d", unitgen, l.version)})
+	}
+	return found, d.app, nil
+}
+
+// packaged reads an app whose units are not in the site's own directory.
+func (c *command) packaged(name app.Name) ([]finding, *app.App, error) {
+	for _, dir := range c.site.others(c.env.root) {
+		text, err := os.ReadFile(filepath.Join(dir, name.Service()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		a, err := app.ParseSettings(name, string(text))
+		if err != nil {
+			return []finding{{string(name), err.Error(), "systemctl cat " + name.Service()}}, nil, nil
+		}
+		if program := lbshimOf(string(text)); program != c.env.lbshim {
+			return []finding{{string(name), fmt.Sprintf("its balancer is %s, and this machine's is %s", program, c.env.lbshim), "systemctl cat " + name.Service()}}, &a, nil
+		}
+		return nil, &a, nil
+	}
+	return nil, nil, nil
+}
+
+// lbshimOf is the balancer that app.service starts.
+func lbshimOf(service string) string {
+	program, _, _ := strings.Cut(setting(service, "ExecStart"), " ")
+	return program
+}
+
+// examineShim asks a running balancer on what its path runs. Units of a user's own manager have no better one.
+func (c *command) examineShim(ctx context.Context, name app.Name) []finding {
+	if c.env.shimStatus == nil || c.site.userUnits {
+		return nil
+	}
+	answer, err := c.env.shimStatus(ctx, name.ControlPath(c.runtimeDir()))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return []finding{{string(name), "its balancer does not answer: " + err.Error(), "journalctl -u " + name.Service()}}
+	}
+	s := (&shown{Shim: answer}).fromShim()
+	if s != nil && strings.HasPrefix(s.Reason, "classic BPF") {
+		return []finding{{string(name), "connections are not spread evenly: " + s.Reason, "journalctl -u " + name.Service()}}
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// broken is what no longer works when a drop-in sets a key of a unit that unitgen writes; empty for the many that are the
+// admin's to set.
+func broken(role app.Role, key string) string {
+	switch role {
+	case app.RoleShim:
+		switch key {
+		case "ExecStart":
+			return "the balancer is another program, or has other options than the settings say"
+		case "ExecReload":
+			return "systemctl reload is no rollout"
+		case "ExecStop", "ExecStopPost":
+			return "a stop does not drain the instances and close the port"
+		case "Type", "NotifyAccess":
+			return "a start does not wait for an instance"
+		case "Sockets":
+			return "the balancer does not get its sockets"
+		case "AmbientCapabilities", "CapabilityBoundingSet":
+			return "the balancer may not load its BPF program"
+		case "FileDescriptorStoreMax":
+			return "a crash of the balancer loses the listeners"
+		case "Restart", "StartLimitIntervalSec":
+			return "nothing brings the balancer back after a crash"
+		case "SystemCallFilter", "RestrictAddressFamilies":
+			return "the balancer may be kept from what it does"
+		}
+	case app.RoleInstance:
+		switch key {
+		case "ExecStart":
+			return "the program is another one than the settings say"
+		case "ExecStop":
+			return "an instance is stopped without a drain"
+		case "ExecStartPost":
+			return "an instance counts as ready before it is"
+		case "Sockets":
+			return "an instance gets other sockets than its own listener"
+		case "RemainAfterExit":
+			return "an instance whose program has ended counts as up"
+		case "PartOf", "BindsTo":
+			return "a crash of the balancer restarts the instances"
+		case "Restart", "StartLimitIntervalSec":
+			return "nothing brings an instance back after a crash"
+		}
+	case app.RoleSocket, app.RoleInstanceSocket:
+		switch key {
+		case "ListenStream", "ReusePort", "Accept", "FileDescriptorName", "Service":
+			return "the listeners are not one group, to which connections can be steered"
+		}
+	case app.RoleControl, app.RoleJoin:
+		switch key {
+		case "ListenStream", "SocketMode", "Accept", "Service", "ExecStart", "RemainAfterExit":
+			return "the units cannot talk to the balancer, or others can"
+		}
+	}
+	return ""
+}
+
+// examineDropIns reads the drop-ins below dir that are an app's, and not ours, and finds those that defeat what it does.
+func (c *command) examineDropIns(dir string, name app.Name) []finding {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // there is none
+	}
+	var found []finding
+	for _, entry := range entries {
+		unit, ok := strings.CutSuffix(entry.Name(), ".d")
+		u, mine := name.ParseUnit(unit)
+		if !ok || !mine {
+			continue
+		}
+		files, _ := filepath.Glob(filepath.Join(dir, entry.Name(), "*.conf"))
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil || strings.HasPrefix(string(text), header) {
+				continue
+			}
+			for _, key := range keysIn(string(text)) {
+				if why := broken(u.Role, key); why != "" {
+					found = append(found, finding{string(name), file + " sets " + key + "=: " + why, "${EDITOR:-vi} " + file})
+				}
+			}
+		}
+	}
+	return found
+}
+
+// keysIn lists the keys of a unit file, each once, that are set to something or taken back.
+func keysIn(text string) []string {
+	var keys []string
+	continued := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		inside := continued
+		continued = strings.HasSuffix(line, `\`)
+		key, _, ok := strings.Cut(line, "=")
+		if key = strings.TrimSpace(key); inside || !ok || line[0] == '#' || line[0] == ';' || slices.Contains(keys, key) {
+			continue
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
