@@ -140,31 +140,25 @@ func (d *Dispatcher) sayLocked(b *backend, m wire.Message, fds ...int) bool {
 	return err == nil
 }
 
-// acceptLocked accepts what waits and gives it to instances. It says whether some may be left.
+// acceptLocked accepts what waits and gives it to instances, each at once: what is accepted and not sent dies with this
+// process. It says whether some may be left.
 func (d *Dispatcher) acceptLocked(l *listener) (behind bool) {
 	i := d.numberLocked(l)
-	for more := true; more; {
-		for range wire.MaxGive {
-			if !d.anybodyLocked() {
-				behind, more = true, false
-				break
-			}
-			c, err := accept(l.fd)
-			if err != nil {
-				more = false
-				if !errors.Is(err, unix.EAGAIN) {
-					d.options.Log.Error("accept connection, ignoring", "error", err)
-					behind = true
-				}
-				break
-			}
-			c.listener = i
-			d.assignLocked(c)
+	for d.anybodyLocked() {
+		c, err := accept(l.fd)
+		if errors.Is(err, unix.EAGAIN) {
+			return false
 		}
+		if err != nil {
+			d.options.Log.Error("accept connection, ignoring", "error", err)
+			return true
+		}
+		c.listener = i
+		d.assignLocked(c)
 		d.sendGivesLocked()
+		d.placeStrandedLocked()
 	}
-	d.placeStrandedLocked()
-	return behind
+	return true
 }
 
 // assignLocked picks an instance for a connection that was accepted.
