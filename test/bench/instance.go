@@ -13,13 +13,11 @@ const serveArg = "serve-on-descriptor-3"
 
 // serve answers every request with the number of the process. It is as little of a web server as the load needs, so that
 // what is measured is what stands before it.
-func serve() error {
-	file := os.NewFile(3, "listener")
-	ln, err := net.FileListener(file)
+func serve(listen func() (net.Listener, error)) error {
+	ln, err := listen()
 	if err != nil {
-		return fmt.Errorf("take listener: %w", err)
+		return err
 	}
-	file.Close()
 	body := fmt.Sprintf("pid=%d\n", os.Getpid())
 	answer := []byte(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 	for {

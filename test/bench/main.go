@@ -1,5 +1,5 @@
 // Bench compares what stands between clients and four instances: nothing (one instance, direct), the kernel's own
-// SO_REUSEPORT hash, steering, and the proxies HAProxy, nginx and systemd-socket-proxyd where they are installed.
+// SO_REUSEPORT hash, steering, handing off, and the proxies HAProxy, nginx and systemd-socket-proxyd where they are installed.
 //
 // All run in one process tree on loopback, in turns, several rounds; what counts is the ratio to "direct" within a round,
 // given as the median with its lowest and highest value. Client, balancer and instances share the machine's cores, so a
@@ -16,15 +16,17 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // instances is how many each target has, but direct and systemd-socket-proxyd, which have one.
 const instances = 4
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == serveArg {
-		if err := serve(); err != nil {
-			fmt.Fprintln(os.Stderr, "bench instance:", err)
+	if child := childOf(os.Args[1:]); child != nil {
+		if err := child(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench child:", err)
 			os.Exit(1)
 		}
 		return
@@ -40,6 +42,19 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// childOf is what this program does as a child of itself; nil if it is none.
+func childOf(args []string) func() error {
+	switch {
+	case len(args) == 1 && args[0] == serveArg:
+		return func() error { return serve(passedListener) }
+	case len(args) == 1 && args[0] == handedArg:
+		return func() error { return serve(handed) }
+	case len(args) == 2 && args[0] == handOffArg:
+		return func() error { return handOff(balance.Strategy(args[1])) }
+	}
+	return nil
 }
 
 func run(ctx context.Context, rounds int, l load) error {

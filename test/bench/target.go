@@ -68,7 +68,7 @@ func (t *target) cpu() (time.Duration, error) {
 func startTargets(ctx context.Context) ([]*target, error) {
 	var targets []*target
 	for _, start := range []func(context.Context) (*target, error){
-		startDirect, startHash, startSteer, startHAProxy, startNginx, startSocketProxy,
+		startDirect, startHash, startSteer, startHandoff, startHandoffHash, startHAProxy, startNginx, startSocketProxy,
 	} {
 		t, err := start(ctx)
 		if errors.Is(err, exec.ErrNotFound) {

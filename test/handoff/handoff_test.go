@@ -14,10 +14,13 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
@@ -86,16 +89,23 @@ func killShim(a *apps.App) {
 func awaitOpen(a *apps.App, want map[int]int) {
 	a.T.Helper()
 	open := make(map[int]int)
-	for end := time.Now().Add(apps.Limit); time.Now().Before(end); {
-		clear(open)
-		for _, in := range a.Status().Instances {
-			open[in.Instance] = in.Connections
-		}
-		if maps.Equal(open, want) {
+	awaitOpenThat(a, func(in shim.InstanceStatus) bool {
+		open[in.Instance] = in.Connections
+		return maps.Equal(open, want)
+	}, func() string { return fmt.Sprintf("open connections are %v, want %v", open, want) })
+}
+
+// awaitOpenThat asks the shim for its instances until done says so of one. Nobody tells when a count changes.
+func awaitOpenThat(a *apps.App, done func(shim.InstanceStatus) bool, failed func() string) {
+	a.T.Helper()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for end := time.Now().Add(apps.Limit); time.Now().Before(end); <-look.C {
+		if slices.ContainsFunc(a.Status().Instances, done) {
 			return
 		}
 	}
-	a.T.Fatalf("open connections are %v, want %v", open, want)
+	a.T.Fatal(failed())
 }
 
 // rate is that of loads which something happens under: 1000 connections a second.
@@ -250,15 +260,19 @@ func testKillShim(t *testing.T, s *apps.System) {
 	}
 	a.AwaitOK(load, 300)
 	a.Lossless(load.Stop())
+	open := map[int]int{1: 0, 2: 0, 3: 0}
 	for _, h := range held {
-		if _, err := h.Get("/"); err != nil {
+		instance, err := h.Get("/")
+		if err != nil {
 			t.Errorf("connection that was open all the time: %v", err)
 		}
+		number, _ := strconv.Atoi(instance)
+		open[number]++
 	}
 	if after := a.PIDs(); !maps.Equal(before, after) {
 		t.Errorf("processes are %v, before the kills %v", after, before)
 	}
-	awaitOpen(a, map[int]int{1: 3, 2: 3, 3: 3})
+	awaitOpen(a, open)
 	a.Evenly()
 }
 
@@ -464,14 +478,8 @@ func testStop(t *testing.T, s *apps.System) {
 // awaitBusy waits until an instance has a connection.
 func awaitBusy(a *apps.App) {
 	a.T.Helper()
-	for end := time.Now().Add(apps.Limit); time.Now().Before(end); {
-		for _, in := range a.Status().Instances {
-			if in.Connections > 0 {
-				return
-			}
-		}
-	}
-	a.T.Fatal("no instance has a connection")
+	awaitOpenThat(a, func(in shim.InstanceStatus) bool { return in.Connections > 0 },
+		func() string { return "no instance has a connection" })
 }
 
 // testIdleExit lets the app go to sleep; the next connection wakes it and is served.
