@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,7 +52,32 @@ func launch(ctx context.Context, e *env, o options) error {
 		return os.NewSyscallError("fcntl", err)
 	}
 	err = unix.Exec(o.command[0], o.command, nodeEnvironment(e.environ(), o.instance, fd, script))
-	return fmt.Errorf("execute %q: %w", o.command[0], err)
+	return fmt.Errorf("execute %q: %w", o.command[0], missing(o, err))
+}
+
+// missing says more of a program that is not there, most often as another version of Node.js has taken its place: what
+// execve(2) does not find may also be the interpreter of a script.
+func missing(o options, err error) error {
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if line, readErr := firstLine(o.command[0]); readErr == nil {
+		interpreter, script := strings.CutPrefix(line, "#!")
+		if words := strings.Fields(interpreter); script && len(words) > 0 {
+			err = fmt.Errorf("it is a script for %q: %w", words[0], err)
+		}
+	}
+	return fmt.Errorf("%w; if it is elsewhere now: unitgen %s -- COMMAND", err, o.app)
+}
+
+func firstLine(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	line, err := bufio.NewReader(io.LimitReader(f, 256)).ReadString('\n') // BINPRM_BUF_SIZE
+	return strings.TrimSpace(line), err
 }
 
 // nodeEnvironment is what the program starts with: what PID 1 gave, where the channel is, and what programs made for PM2

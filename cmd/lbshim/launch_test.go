@@ -1,8 +1,13 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestNodeEnvironment(t *testing.T) {
@@ -31,6 +36,23 @@ func TestNodeEnvironment(t *testing.T) {
 	} {
 		if got := nodeEnvironment(c.given, 3, 5, c.script); !slices.Equal(got, c.want) {
 			t.Errorf("of %q and %q came\n%q, want\n%q", c.given, c.script, got, c.want)
+		}
+	}
+}
+
+// What is missing is named: the program, or the interpreter of a script.
+func TestMissingProgramIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, []byte("#!/no/such/node\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for program, want := range map[string]string{
+		filepath.Join(dir, "node"): "no such file or directory; if it is elsewhere now: unitgen web -- COMMAND",
+		script:                     `it is a script for "/no/such/node": no such file`,
+	} {
+		if err := missing(options{app: "web", command: []string{program}}, unix.ENOENT); !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", program, err, want)
 		}
 	}
 }

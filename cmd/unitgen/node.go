@@ -84,6 +84,9 @@ func (c *command) nodeCommand(argv []string) ([]string, error) {
 		if argv, err = c.packageScript(manager, argv[1:]); err != nil {
 			return nil, err
 		}
+	case "tsx":
+		return nil, inputf("", "tsx starts the program as its child, so the balancer cannot reach it; "+
+			"let node load it: -- node --import tsx SCRIPT")
 	case "npx", "nodemon":
 		return nil, inputf("", "%s starts the program as its child, so the balancer cannot reach it; "+
 			"give the node command itself: -- node SCRIPT", manager)

@@ -122,6 +122,15 @@ func (s *Shim) mayHold(number, i int) bool {
 	return i == number || i == 0 || in != nil && in.gaveAway
 }
 
+// ownCgroup says whether connections of the instance can be told from others. Sockets that a user's manager opens carry
+// the manager's cgroup, all of them (socket_address_listen_in_cgroup in src/core/socket.c): counts are the whole app's then.
+func (in *instance) ownCgroup() bool {
+	for a, l := range in.listeners {
+		return l.cgroup != 0 && l.cgroup != a.cgroup
+	}
+	return false
+}
+
 // findCgroups learns the cgroup of listeners that joined since the last count. An accepted connection carries the cgroup
 // of its listener, which is that of the socket unit.
 func (s *Shim) findCgroups() error {

@@ -125,7 +125,11 @@ func (s *Shim) countDrains() {
 		quiet := known && busy == 0 && (c.Unsure == 0 || now.Sub(d.began) >= unsureFor)
 		switch in := s.instances[d.Instance]; {
 		case in.attached() && !now.After(d.deadline):
-			s.drainNode(d, in, traffic{open: c.Open, known: known, quiet: quiet}, now)
+			own := traffic{open: c.Open, known: known, quiet: quiet}
+			if !in.ownCgroup() {
+				own = traffic{} // the counts are the whole app's
+			}
+			s.drainNode(d, in, own, now)
 		case quiet, d.Graceful && s.answered(d, counts, now):
 			s.endDrain(d, drained{Open: c.Open, Busy: busy})
 		case now.After(d.deadline):

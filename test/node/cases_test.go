@@ -61,6 +61,18 @@ type slowRequest struct {
 // slow sends a request that takes four seconds and returns when the program has it, which it tells by "100 Continue".
 func (a *app) slow(connection string) *slowRequest {
 	a.t.Helper()
+	r := a.request("/slow?4000", connection)
+	const started = "HTTP/1.1 100 Continue\r\n\r\n"
+	head := make([]byte, len(started))
+	if _, err := io.ReadFull(r.read, head); err != nil || string(head) != started {
+		a.t.Fatalf("slow request was answered with %q, %v", head, err)
+	}
+	return r
+}
+
+// request sends a request on a connection of its own, which is closed at the test's end.
+func (a *app) request(path, connection string) *slowRequest {
+	a.t.Helper()
 	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
 	defer cancel()
 	conn, err := a.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.port))
@@ -72,14 +84,10 @@ func (a *app) slow(connection string) *slowRequest {
 	if err := conn.SetDeadline(deadline); err != nil {
 		a.t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "GET /slow?4000 HTTP/1.1\r\nHost: test\r\nConnection: %s\r\n\r\n", connection)
-	r := &slowRequest{conn, bufio.NewReader(conn)}
-	const started = "HTTP/1.1 100 Continue\r\n\r\n"
-	head := make([]byte, len(started))
-	if _, err := io.ReadFull(r.read, head); err != nil || string(head) != started {
-		a.t.Fatalf("slow request was answered with %q, %v", head, err)
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: test\r\nConnection: %s\r\n\r\n", path, connection); err != nil {
+		a.t.Fatal(err)
 	}
-	return r
+	return &slowRequest{conn, bufio.NewReader(conn)}
 }
 
 func (r *slowRequest) answer() (status int, err error) {
@@ -166,8 +174,7 @@ func testWrongPort(t *testing.T, s *system, node string) {
 
 func testTwoServers(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "two")
-	s.port++
-	second := s.port
+	second := s.newPort()
 	a.start(fmt.Sprintf("--listen=%d", second), "--", node, "two.js", strconv.Itoa(a.port), strconv.Itoa(second))
 	for port, want := range map[int]string{a.port: "server=first", second: "server=second"} {
 		b := *a
@@ -192,9 +199,8 @@ func testModule(t *testing.T, s *system, node string) {
 // TLS sessions are resumed by whichever instance a client comes to, and after a crash of the shim and restarts.
 func testSecure(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "secure")
-	certificate(t, s)
 	a.start("--", node, "secure.js")
-	sessions := tls.NewLRUClientSessionCache(1)
+	sessions := newSessions()
 	a.handshake(sessions)
 	resumed := func(when string) {
 		t.Helper()
@@ -214,6 +220,8 @@ func testSecure(t *testing.T, s *system, node string) {
 	a.awaitUp(4)
 	resumed("after a crash of the shim and restarts of two instances")
 }
+
+func newSessions() tls.ClientSessionCache { return tls.NewLRUClientSessionCache(1) }
 
 // handshake makes one HTTPS request and says whether it resumed a session.
 func (a *app) handshake(sessions tls.ClientSessionCache) bool {
@@ -239,7 +247,7 @@ func (a *app) handshake(sessions tls.ClientSessionCache) bool {
 }
 
 // certificate writes a key and a certificate for localhost.
-func certificate(t *testing.T, s *system) {
+func certificate(t *testing.T, c *rig.Container) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -257,8 +265,8 @@ func certificate(t *testing.T, s *system) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.MustWriteFile(t, "/srv/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})), 0o644)
-	s.MustWriteFile(t, "/srv/key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})), 0o644)
+	c.MustWriteFile(t, "/srv/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})), 0o644)
+	c.MustWriteFile(t, "/srv/key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})), 0o644)
 }
 
 // kill -9 of an instance takes it off at once, and what waited for it goes to others.

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,8 +32,17 @@ var programs embed.FS
 // system is a booted container with unitgen and the programs in it.
 type system struct {
 	*rig.Container
-	port  int
-	nodes []string // paths of the node programs to test with
+
+	mu   sync.Mutex
+	port int
+}
+
+// newPort is a port that no test has used.
+func (s *system) newPort() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.port++
+	return s.port
 }
 
 // app is an app under test.
@@ -41,7 +51,6 @@ type app struct {
 	t    *testing.T
 	name string
 	port int
-	node string
 }
 
 func TestNode(t *testing.T) {
@@ -63,23 +72,52 @@ func TestNode(t *testing.T) {
 		{"RestartApp", testRestartApp},
 		{"IdleExit", testIdleExit},
 		{"PrivateNetwork", testPrivateNetwork},
+		{"Messages", testMessages},
+		{"NeverReady", testNeverReady},
+		{"Hung", testHung},
+		{"OutOfFiles", testOutOfFiles},
+		{"MissingNode", testMissingNode},
+		{"LowPort", testLowPort},
+		{"UserUnits", testUserUnits},
+		{"Page", testPage},
 	}
 	rig.EachSuite(t, func(t *testing.T, suite string) {
 		s := boot(t, suite)
-		for _, node := range s.nodes {
-			version := strings.TrimSpace(s.MustExec(t, node, "--version"))
-			for _, tt := range tests {
-				t.Run(version+"/"+tt.name, func(t *testing.T) { tt.run(t, s, node) })
-			}
+		const node = "/usr/bin/node"
+		version := strings.TrimSpace(s.MustExec(t, node, "--version"))
+		for _, version := range versions[suite] {
+			t.Run("v"+version+"/Matrix", func(t *testing.T) { testMatrix(t, s, version) })
+		}
+		if suite == "trixie" {
+			t.Run("TenReloads", func(t *testing.T) { testTenReloads(t, s) })
+		}
+		for _, tt := range tests {
+			t.Run(version+"/"+tt.name, func(t *testing.T) {
+				t.Parallel() // most of their time is waiting
+				tt.run(t, s, node)
+			})
 		}
 	})
 }
 
-// boot installs unitgen, the programs, and the Node versions of $UNITGEN_NODE_DIR, a directory that has some as
-// NAME/bin/node, beside that of the distribution.
+// versions are those of Node that the matrix runs with: each once, under one systemd or the other.
+var versions = map[string][]string{"bookworm": {"18", "22"}, "trixie": {"20", "24"}}
+
+// boot installs unitgen and the programs. The versions of Node and the frameworks that test/prepare has got are in
+// /opt/programs, beside Node of the distribution.
 func boot(t *testing.T, suite string) *system {
 	t.Helper()
-	c := rig.Boot(t, suite, rig.Options{Units: []string{"none"}}) // each app logs its own journal
+	installed, err := rig.Programs()
+	if err != nil {
+		if os.Getenv("UNITGEN_CI") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	c := rig.Boot(t, suite, rig.Options{
+		Units: []string{"none"}, // each app logs its own journal
+		Args:  []string{"--bind-ro=" + installed + ":/opt/programs"},
+	})
 	root, err := rig.RepoRoot()
 	if err != nil {
 		t.Fatal(err)
@@ -104,22 +142,17 @@ func boot(t *testing.T, suite string) *system {
 		}
 		c.MustWriteFile(t, "/srv/"+entry.Name(), string(text), 0o644)
 	}
-	s := &system{Container: c, port: 4000, nodes: []string{"/usr/bin/node"}}
-	binaries, _ := filepath.Glob(filepath.Join(os.Getenv("UNITGEN_NODE_DIR"), "*/bin/node"))
-	for i, binary := range binaries {
-		dst := fmt.Sprintf("/opt/node%d/node", i)
-		c.MustCopyIn(t, binary, dst, 0o755)
-		s.nodes = append(s.nodes, dst)
-	}
-	return s
+	c.MustExec(t, "ln", "-s", "/opt/programs/node_modules", "/srv/node_modules")
+	certificate(t, c)
+	return &system{Container: c, port: 4000}
 }
 
 // newApp is an app with a port of its own, not written yet. It is removed at the test's end; a failed test logs its
 // journal.
 func newApp(t *testing.T, s *system, node, name string) *app {
 	t.Helper()
-	s.port++
-	a := &app{system: s, t: t, name: name + strconv.Itoa(s.port), port: s.port, node: node}
+	port := s.newPort()
+	a := &app{system: s, t: t, name: name + strconv.Itoa(port), port: port}
 	t.Cleanup(a.remove)
 	return a
 }

@@ -79,13 +79,27 @@ func Missing(suite string) error {
 	return err
 }
 
-// findRootfs returns the directory that test/prepare has built for suite.
-func findRootfs(suite string) (string, error) {
+// Programs returns the directory of the Node.js versions and frameworks that test/prepare has installed.
+func Programs() (string, error) {
+	dir, err := cached("programs")
+	if err != nil {
+		return "", fmt.Errorf("find Node.js programs: %w (test/prepare installs them)", err)
+	}
+	return dir, nil
+}
+
+// cached returns what test/prepare has published under name.
+func cached(name string) (string, error) {
 	cache := os.Getenv("UNITGEN_CACHE")
 	if cache == "" {
 		cache = "/var/cache/unitgen-test"
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Join(cache, suite))
+	return filepath.EvalSymlinks(filepath.Join(cache, name))
+}
+
+// findRootfs returns the directory that test/prepare has built for suite.
+func findRootfs(suite string) (string, error) {
+	dir, err := cached(suite)
 	if err != nil {
 		return "", fmt.Errorf("find root file system %q: %w (test/prepare builds it)", suite, err)
 	}
