@@ -1,5 +1,7 @@
 // Bench compares what stands between clients and four instances: nothing (one instance, direct), the kernel's own
-// SO_REUSEPORT hash, steering, handing off, and the proxies HAProxy, nginx and systemd-socket-proxyd where they are installed.
+// SO_REUSEPORT hash, steering, handing off, and the proxies HAProxy, nginx and systemd-socket-proxyd where they are
+// installed. Where there is node, it goes on to compare what shares a port among unchanged programs of Node.js: steering,
+// Node's own cluster module, and PM2 if it is in PATH.
 //
 // All run in one process tree on loopback, in turns, several rounds; what counts is the ratio to "direct" within a round,
 // given as the median with its lowest and highest value. Client, balancer and instances share the machine's cores, so a
@@ -35,10 +37,15 @@ func main() {
 	rounds := flag.Int("rounds", 7, "rounds, in each of which every target has its turn")
 	span := flag.Duration("time", 2*time.Second, "time of one turn")
 	clients := flag.Int("clients", 32, "concurrent clients")
+	nodeOnly := flag.Bool("node", false, "compare programs of Node.js only")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := run(ctx, *rounds, load{span: *span, clients: *clients}); err != nil {
+	sets := []func(context.Context) ([]*target, error){startTargets, startNodeTargets}
+	if *nodeOnly {
+		sets = sets[1:]
+	}
+	if err := run(ctx, sets, *rounds, load{span: *span, clients: *clients}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -57,10 +64,20 @@ func childOf(args []string) func() error {
 	return nil
 }
 
-func run(ctx context.Context, rounds int, l load) error {
-	targets, err := startTargets(ctx)
+func run(ctx context.Context, sets []func(context.Context) ([]*target, error), rounds int, l load) error {
+	for _, start := range sets {
+		if err := compare(ctx, start, rounds, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare gives each target its turn in each round.
+func compare(ctx context.Context, start func(context.Context) ([]*target, error), rounds int, l load) error {
+	targets, err := start(ctx)
 	defer stopAll(targets)
-	if err != nil {
+	if err != nil || len(targets) == 0 {
 		return err
 	}
 	for _, keep := range []bool{false, true} {

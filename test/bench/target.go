@@ -66,10 +66,12 @@ func (t *target) cpu() (time.Duration, error) {
 
 // startTargets starts every target that can be had here; those that were started are returned also with an error.
 func startTargets(ctx context.Context) ([]*target, error) {
+	return start(ctx, startDirect, startHash, startSteer, startHandoff, startHandoffHash, startHAProxy, startNginx, startSocketProxy)
+}
+
+func start(ctx context.Context, starts ...func(context.Context) (*target, error)) ([]*target, error) {
 	var targets []*target
-	for _, start := range []func(context.Context) (*target, error){
-		startDirect, startHash, startSteer, startHandoff, startHandoffHash, startHAProxy, startNginx, startSocketProxy,
-	} {
+	for _, start := range starts {
 		t, err := start(ctx)
 		if errors.Is(err, exec.ErrNotFound) {
 			fmt.Println("left out:", err)
@@ -104,23 +106,28 @@ func startSteer(ctx context.Context) (*target, error) {
 	if err != nil {
 		return t, err
 	}
+	return t, t.steer(fds)
+}
+
+// steer spreads connections to the target's address over listeners.
+func (t *target) steer(fds []int) error {
 	parking, err := t.listen(t.address)
 	if err != nil {
-		return t, err
+		return err
 	}
 	g, err := steer.New(parking, func(steer.Maps) error { return nil })
 	if err != nil {
-		return t, err
+		return err
 	}
 	t.onStop(func() { g.Close() })
 	var ring []uint16
 	for i, fd := range fds {
 		if err := g.Put(i+1, fd); err != nil {
-			return t, err
+			return err
 		}
 		ring = append(ring, uint16(i+1))
 	}
-	return t, g.SetRing(ring)
+	return g.SetRing(ring)
 }
 
 // group starts n instances with a listener each on one free port, and returns the listeners.

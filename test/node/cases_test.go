@@ -70,8 +70,8 @@ func (a *app) slow(connection string) *slowRequest {
 	return r
 }
 
-// request sends a request on a connection of its own, which is closed at the test's end.
-func (a *app) request(path, connection string) *slowRequest {
+// connect makes a connection that has a time limit and is closed at the test's end.
+func (a *app) connect() net.Conn {
 	a.t.Helper()
 	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
 	defer cancel()
@@ -84,6 +84,13 @@ func (a *app) request(path, connection string) *slowRequest {
 	if err := conn.SetDeadline(deadline); err != nil {
 		a.t.Fatal(err)
 	}
+	return conn
+}
+
+// request sends a request on a connection of its own.
+func (a *app) request(path, connection string) *slowRequest {
+	a.t.Helper()
+	conn := a.connect()
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: test\r\nConnection: %s\r\n\r\n", path, connection); err != nil {
 		a.t.Fatal(err)
 	}

@@ -252,20 +252,10 @@ type webSocket struct {
 	answers *bufio.Reader
 }
 
-// webSocket connects; the connection is closed at the test's end.
+// webSocket connects.
 func (a *app) webSocket(path string) *webSocket {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
-	defer cancel()
-	conn, err := a.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", a.port))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	a.t.Cleanup(func() { conn.Close() })
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		a.t.Fatal(err)
-	}
+	conn := a.connect()
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path)
 	ws := &webSocket{conn, a.t, bufio.NewReader(conn)}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/nodecluster"
+)
+
+// The program of the Node.js targets, which is the same for all, and the one that puts Node's own cluster around it.
+const (
+	nodeProgram = `require('http').createServer((request, response) => response.end('pid=' + process.pid + '\n')).listen(process.env.PORT, '127.0.0.1');`
+	nodeCluster = `const cluster = require('cluster');
+if (cluster.isPrimary) for (let i = 0; i < process.env.INSTANCES; i++) cluster.fork();
+else require('./server.js');`
+)
+
+// startNodeTargets are those of an unchanged program for Node.js. There are none without node.
+func startNodeTargets(ctx context.Context) ([]*target, error) {
+	if _, err := exec.LookPath("node"); err != nil {
+		fmt.Println("left out:", err)
+		return nil, nil
+	}
+	return start(ctx, startNodeDirect, startNodeSteer, startNodeCluster, startPM2)
+}
+
+// nodeDir makes the directory of the programs and chooses the port.
+func (t *target) nodeDir() (dir string, environ []string, err error) {
+	if dir, err = os.MkdirTemp("", "bench"); err != nil {
+		return "", nil, err
+	}
+	t.onStop(func() { os.RemoveAll(dir) })
+	for name, text := range map[string]string{"server.js": nodeProgram, "cluster.js": nodeCluster} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return "", nil, err
+		}
+	}
+	port, err := freePort()
+	t.address = "127.0.0.1:" + strconv.Itoa(port)
+	return dir, append(os.Environ(), "PORT="+strconv.Itoa(port), "INSTANCES="+strconv.Itoa(instances)), err
+}
+
+func startNodeDirect(ctx context.Context) (*target, error) {
+	t := &target{name: "Node.js, 1 process"}
+	dir, environ, err := t.nodeDir()
+	if err != nil {
+		return t, err
+	}
+	c := exec.CommandContext(ctx, "node", "server.js")
+	c.Dir, c.Env, c.Stderr = dir, environ, os.Stderr
+	if err := t.start(c); err != nil {
+		return t, err
+	}
+	return t, t.awaitPort(ctx)
+}
+
+// startNodeSteer does what lbshim does: it answers each process's listen() with a steered listener, and is out of the way.
+func startNodeSteer(ctx context.Context) (*target, error) {
+	t := &target{name: "unitgen (steer)"}
+	dir, environ, err := t.nodeDir()
+	if err != nil {
+		return t, err
+	}
+	var fds []int
+	for i := range instances {
+		fd, err := t.listen(t.address)
+		if err != nil {
+			return t, err
+		}
+		if err := t.nodeInstance(ctx, i+1, fd, dir, environ); err != nil {
+			return t, err
+		}
+		fds = append(fds, fd)
+	}
+	return t, t.steer(fds)
+}
+
+// nodeInstance starts the program as a worker and returns when it listens on listener, which it borrows.
+func (t *target) nodeInstance(ctx context.Context, number, listener int, dir string, environ []string) error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socketpair", err)
+	}
+	conn, err := nodecluster.Adopt(fds[0])
+	if err != nil {
+		return err
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "channel")
+	defer theirs.Close()
+	channel, done := nodecluster.NewChannel(conn, 0), make(chan struct{})
+	t.onStop(func() { close(done); channel.Close() })
+	go channel.Write(done) // ends with the target
+	c := exec.CommandContext(ctx, "node", "server.js")
+	c.Dir, c.Stderr, c.ExtraFiles = dir, os.Stderr, []*os.File{theirs}
+	c.Env = append(environ, "NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_UNIQUE_ID="+strconv.Itoa(number))
+	if err := t.start(c); err != nil {
+		return err
+	}
+	if err := giveListener(channel, listener); err != nil {
+		return fmt.Errorf("give node its listener: %w", err)
+	}
+	go func() { // ends with the channel: what it says is read, and means nothing
+		for {
+			if _, err := channel.Read(); errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+// giveListener answers a worker until it listens.
+func giveListener(channel *nodecluster.Channel, listener int) error {
+	for {
+		m, err := channel.Read()
+		if err != nil {
+			return err
+		}
+		switch m.Kind {
+		case nodecluster.Ask:
+			fd, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return os.NewSyscallError("fcntl", err)
+			}
+			if err := unix.SetNonblock(fd, true); err != nil {
+				return err
+			}
+			channel.Send(nodecluster.Give(m, "bench", m.Data, fd))
+		case nodecluster.Listening:
+			return nil
+		}
+	}
+}
+
+// startNodeCluster is Node's own: the primary accepts and hands each connection over.
+func startNodeCluster(ctx context.Context) (*target, error) {
+	t := &target{name: "Node.js cluster"}
+	dir, environ, err := t.nodeDir()
+	if err != nil {
+		return t, err
+	}
+	c := exec.CommandContext(ctx, "node", "cluster.js")
+	c.Dir, c.Env, c.Stderr = dir, environ, os.Stderr
+	if err := t.start(c); err != nil {
+		return t, err
+	}
+	t.balancer = []int{c.Process.Pid}
+	return t, t.awaitPort(ctx)
+}
+
+// startPM2 starts a daemon of PM2's own in a directory that goes with it.
+func startPM2(ctx context.Context) (*target, error) {
+	program, err := exec.LookPath("pm2")
+	if err != nil {
+		return nil, err
+	}
+	t := &target{name: "PM2, cluster mode"}
+	dir, environ, err := t.nodeDir()
+	if err != nil {
+		return t, err
+	}
+	environ = append(environ, "PM2_HOME="+filepath.Join(dir, "pm2"), "PM2_DISABLE_VERSION_CHECK=true")
+	run := func(ctx context.Context, words ...string) error {
+		c := exec.CommandContext(ctx, program, words...)
+		c.Dir, c.Env = dir, environ
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("pm2 %s: %w: %s", words[0], err, out)
+		}
+		return nil
+	}
+	t.onStop(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the run's own may have ended
+		defer cancel()
+		if err := run(ctx, "kill"); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+	})
+	if err := run(ctx, "start", "server.js", "-i", strconv.Itoa(instances)); err != nil {
+		return t, err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "pm2/pm2.pid"))
+	if err != nil {
+		return t, err
+	}
+	daemon, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return t, err
+	}
+	t.balancer = []int{daemon}
+	return t, t.awaitPort(ctx)
+}
