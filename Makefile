@@ -3,19 +3,22 @@
 GO        ?= go
 PREFIX    ?= /usr
 DESTDIR   ?=
+# For packages: the version, flags of Go's linker, and 1 where programs are linked by the C compiler.
+VERSION     ?= devel
+GO_LDFLAGS  ?=
+CGO_ENABLED ?= 0
 # Where zsh looks for the completions of packages; Debian's is vendor-completions.
-ZSHDIR    ?= site-functions
+ZSHDIR      ?= site-functions
 # Further flags of go test, such as -v or -json.
 TESTFLAGS ?=
 
-.PHONY: all build check unit integration test demo bench install clean
+.PHONY: all build check unit integration test demo bench install install-files packages clean
 
 all: build
 
 # Static, so that the same files run on every distribution and in the tests' containers.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/unitgen ./cmd/unitgen
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lbshim ./cmd/lbshim
+	CGO_ENABLED=$(CGO_ENABLED) $(GO) build -trimpath -ldflags "-X main.version=$(VERSION) $(GO_LDFLAGS)" -o bin/ ./cmd/unitgen ./cmd/lbshim
 
 check:
 	$(GO) vet ./...
@@ -44,7 +47,9 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	$(GO) run ./test/bench
 
-install: build
+install: build install-files
+
+install-files:
 	install -D -m 755 bin/unitgen $(DESTDIR)$(PREFIX)/bin/unitgen
 	install -D -m 755 bin/lbshim $(DESTDIR)$(PREFIX)/lib/unitgen/lbshim
 	install -D -m 644 packaging/node/drain.cjs $(DESTDIR)$(PREFIX)/lib/unitgen/node/drain.cjs
@@ -56,6 +61,11 @@ install: build
 	install -D -m 644 cmd/unitgen/completion/unitgen.zsh $(DESTDIR)$(PREFIX)/share/zsh/$(ZSHDIR)/_unitgen
 	install -D -m 644 cmd/unitgen/completion/unitgen.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/unitgen.fish
 	install -D -m 644 packaging/sysusers.d/unitgen.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/unitgen.conf
+	install -D -m 644 packaging/polkit/50-unitgen.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/50-unitgen.rules
+
+# All below build/; see docs/packaging.md.
+packages:
+	packaging/build dist deb rpm arch
 
 clean:
-	rm -rf bin
+	rm -rf bin build

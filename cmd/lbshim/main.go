@@ -1,3 +1,6 @@
+// A build in GOPATH mode, as old packaging tools do it, does not read go.mod and would get the behaviour of go 1.20.
+//go:debug default=go1.26
+
 // Lbshim is the balancer of one app and, under other verbs, the small commands that the app's units run.
 //
 //	lbshim serve APP     ExecStart= of APP.service: keeps the ring, watches the instances
@@ -11,6 +14,7 @@
 //	lbshim stop APP      ExecStop= of APP.service: closes the port on stop, renews the instances on restart
 //	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle
 //	lbshim memory APP    APP-memory.service: restarts instances that have grown too large
+//	lbshim upgrade       the hook of lbshim's package: has the running balancers go on as the new program
 //
 // It is not meant to be started by hand: see unitgen(1).
 package main
@@ -72,6 +76,7 @@ func newLog(e *env) *slog.Logger {
 // verb is one command.
 type verb struct {
 	name     string
+	allApps  bool // takes no app
 	instance bool // takes an instance number after the app's name
 	command  bool // takes a command after "--"
 	run      func(ctx context.Context, e *env, o options) error
@@ -90,6 +95,7 @@ func verbs() []verb {
 		{name: "stop", run: stop},
 		{name: "cleanup", run: cleanup},
 		{name: "memory", run: relieve},
+		{name: "upgrade", allApps: true, run: upgrade},
 	}
 }
 
@@ -183,13 +189,17 @@ Verbs:
   stop APP             end or renew the instances, as the job of the app asks
   cleanup APP          stop the instances of an app that went idle
   memory APP           restart the instances that have grown above --limit=
+  upgrade              have the running balancers of all apps go on as this program
 
 Options:
 `
 
 func (o *options) operands(v verb, words []string) error {
 	want := 1
-	if v.instance {
+	switch {
+	case v.allApps:
+		want = 0
+	case v.instance:
 		want = 2
 	}
 	if len(words) != want {
@@ -200,6 +210,9 @@ func (o *options) operands(v verb, words []string) error {
 		return usageError("%s needs a command after \"--\", try 'lbshim --help'", v.name)
 	case !v.command && len(o.command) > 0:
 		return usageError("%s takes no command, try 'lbshim --help'", v.name)
+	}
+	if v.allApps {
+		return nil
 	}
 	name, err := app.ParseName(words[0])
 	if err != nil {

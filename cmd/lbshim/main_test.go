@@ -46,6 +46,7 @@ func TestBadInputIsOneSpecificLine(t *testing.T) {
 		"memory app --limit=big":     "lbshim: invalid argument \"big\" for \"--limit\" flag: parse size \"big\": it must be a whole number of bytes, or end in K, M, G or T, try 'lbshim --help'\n",
 		"backoff app":                "lbshim: backoff takes 2 operands, got 1, try 'lbshim --help'\n",
 		"ready app 1 --check=dance":  "lbshim: --check= must be listen, node, message or http:/PATH, got \"dance\"\n",
+		"upgrade app":                "lbshim: upgrade takes 0 operands, got 1, try 'lbshim --help'\n",
 		"exec app 1":                 "lbshim: exec needs a command after \"--\", try 'lbshim --help'\n",
 		"drain app 1 -- node":        "lbshim: drain takes no command, try 'lbshim --help'\n",
 		"rollout app --surge=second": "lbshim: --surge= must be a number from 0 to 512 or all, got \"second\"\n",
@@ -63,7 +64,7 @@ func TestHelpNamesEveryVerb(t *testing.T) {
 		t.Errorf("exit status %d, %q", status, stderr)
 	}
 	for _, v := range verbs() {
-		if !strings.Contains(stdout, "  "+v.name+" APP") {
+		if !strings.Contains(stdout, "\n  "+v.name+" ") {
 			t.Errorf("--help does not name %s", v.name)
 		}
 	}

@@ -1,3 +1,6 @@
+// A build in GOPATH mode, as old packaging tools do it, does not read go.mod and would get the behaviour of go 1.20.
+//go:debug default=go1.26
+
 // Unitgen writes the systemd units of an app, a program that runs as several balanced instances, and changes, lists and
 // removes them. The units do the work; unitgen is not needed while they run.
 //

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // Version returns the manager's major version, such as 257.
@@ -175,4 +176,16 @@ func (c *Conn) UnitByPID(ctx context.Context, pid int) (string, error) {
 	}
 	name, _ := v.Value().(string)
 	return name, nil
+}
+
+// KillMain sends a signal, such as SIGTERM, to the main process of a service (systemctl kill --kill-whom=main).
+func (c *Conn) KillMain(ctx context.Context, unit, signal string) error {
+	number := unix.SignalNum(signal)
+	if number == 0 {
+		return fmt.Errorf("signal %s: there is no %q", unit, signal)
+	}
+	if err := c.call(ctx, "KillUnit", []any{unit, "main", int32(number)}); err != nil {
+		return fmt.Errorf("signal %s: %w", unit, err)
+	}
+	return nil
 }

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// upgrade is what packages run when they have replaced lbshim.
+func upgrade(ctx context.Context, e *env, o options) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	endpoint := o.endpoint(e)
+	conn, err := systemd.Dial(ctx, endpoint)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return lifecycle.Upgrade(ctx, conn, endpoint, program, e.log)
+}

@@ -1,0 +1,117 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// Limits of the upgrade of one shim. A rollout of many instances that drain slowly is not waited for.
+const (
+	settleTimeout  = 2 * time.Minute
+	successTimeout = 30 * time.Second
+)
+
+// Upgrade has every running shim whose unit names program, and that was started before program was replaced, go on as the
+// new one. It is for the hook of a package: connections are not affected, as the kernel steers without a shim.
+//
+// The old process is told to end, and PID 1 starts the next one: systemctl restart would renew the instances too. A shim
+// with a rollout under way, which would be cut off, gets time to finish it. It returns when all are up again; errors are
+// those of single apps, and the others were handled all the same. It needs root, to see what processes run.
+func Upgrade(ctx context.Context, conn *systemd.Conn, manager systemd.Endpoint, program string, log *slog.Logger) error {
+	shims, err := conn.ListUnitsByPatterns(ctx, "*"+controlSuffix)
+	if err != nil {
+		return err
+	}
+	u := &upgrade{conn: conn, manager: manager, program: program, log: log}
+	var errs []error
+	for _, s := range shims {
+		name, err := app.ParseName(strings.TrimSuffix(s.Name, controlSuffix))
+		if err != nil {
+			continue // somebody else's
+		}
+		if err := u.one(ctx, name.Service()); err != nil {
+			errs = append(errs, fmt.Errorf("upgrade %s: %w", name.Service(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const controlSuffix = "-control.socket"
+
+type upgrade struct {
+	conn    *systemd.Conn
+	manager systemd.Endpoint
+	program string
+	log     *slog.Logger
+}
+
+func (u *upgrade) one(ctx context.Context, unit string) error {
+	if argv, err := u.conn.ExecStart(ctx, unit); err != nil || argv[0] != u.program {
+		return nil // not of ours, or of another installation
+	}
+	settled := func(s systemd.UnitState) bool { return s.ActiveState == "active" || s.MainPID == 0 && !restarts(s) }
+	old, err := u.await(ctx, unit, settleTimeout, settled)
+	if err != nil || old.MainPID == 0 {
+		return err
+	}
+	if current, err := u.isCurrent(old.MainPID); current || err != nil {
+		return err
+	}
+	if err := u.conn.KillMain(ctx, unit, "SIGTERM"); err != nil {
+		return err
+	}
+	done := func(s systemd.UnitState) bool { return settled(s) && s.MainPID != old.MainPID }
+	next, err := u.await(ctx, unit, successTimeout, done)
+	if err != nil || next.MainPID == 0 { // or stopped meanwhile
+		return err
+	}
+	u.log.Info("balancer is upgraded", "unit", unit, "pid", next.MainPID)
+	return nil
+}
+
+// restarts says whether a service without a process will soon have one.
+func restarts(s systemd.UnitState) bool {
+	return s.ActiveState == "activating" || s.ActiveState == "deactivating"
+}
+
+// isCurrent says whether a process runs the file that is at u.program now.
+func (u *upgrade) isCurrent(pid int) (bool, error) {
+	installed, err := os.Stat(u.program)
+	if err != nil {
+		return false, err
+	}
+	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid)) // its file, also when that has no name any more
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil // it has ended, and what comes next is new
+	}
+	return err == nil && os.SameFile(installed, running), err
+}
+
+// await returns the state of unit when ok likes it.
+func (u *upgrade) await(ctx context.Context, unit string, limit time.Duration, ok func(systemd.UnitState) bool) (systemd.UnitState, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: u.manager})
+	defer units.Close()
+	units.Watch(unit)
+	for {
+		select {
+		case <-units.Events():
+			// Signals come one by one for what changes together: only a look at all of it is to be judged by.
+			if state, err := u.conn.Unit(ctx, unit); err != nil || ok(state) {
+				return state, err
+			}
+		case <-ctx.Done():
+			state, err := u.conn.Unit(context.WithoutCancel(ctx), unit)
+			return state, errors.Join(fmt.Errorf("it is still %s (%s) after %s", state.ActiveState, state.SubState, limit), err)
+		}
+	}
+}
