@@ -116,10 +116,15 @@ func nodeOption(script string) string {
 	return `"--require=` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(script) + `"`
 }
 
+// channelTimeout is longer than joinTimeout, as the shim asks PID 1 who has connected, which is deaf for many seconds where
+// it has much to do.
+const channelTimeout = time.Minute
+
 // openChannel returns a channel that the shim has greeted. A shim that crashes costs time and nothing else.
 func openChannel(ctx context.Context, e *env, o options) (fd int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	ctx, cancel := context.WithTimeout(ctx, channelTimeout)
 	defer cancel()
+	began := time.Now()
 	err = control.Retry(ctx, func() error {
 		if fd, err = dialChannel(ctx, o.channelPath(e)); err == nil {
 			err = greeted(fd, o.instance)
@@ -127,11 +132,11 @@ func openChannel(ctx context.Context, e *env, o options) (fd int, err error) {
 		if err != nil && fd >= 0 {
 			unix.Close(fd)
 		}
+		if errors.Is(err, os.ErrNotExist) && time.Since(began) > joinTimeout {
+			return fmt.Errorf("%v (an app that was of another kind needs: systemctl restart %s)", err, o.app) // the end of retries
+		}
 		return err
 	})
-	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("%w (an app that was of another kind needs: systemctl restart %s)", err, o.app)
-	}
 	return fd, err
 }
 

@@ -113,6 +113,10 @@ func (s *Shim) serveNodes(ctx context.Context, adopted map[int]*nodecluster.Chan
 // not; the connection stays the caller's on an error.
 func (s *Shim) admit(ctx context.Context, conn *net.UnixConn) (int, *nodecluster.Channel, error) {
 	number, err := s.whoIs(ctx, conn)
+	var refused *stranger
+	if err != nil && !errors.As(err, &refused) {
+		return 0, nil, err // a peer that is not greeted tries again
+	}
 	if err != nil {
 		// No more than that: the peer may be anybody.
 		return 0, nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: "only an instance's main process may connect"}))

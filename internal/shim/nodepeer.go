@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,15 +14,27 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
+// admitTimeout bounds the questions to PID 1 about a peer, for which nothing but the peer waits, as long as its launcher
+// does: PID 1 is deaf while it reloads, or has many units to start.
+const admitTimeout = time.Minute
+
+// stranger is what a peer that is no main process of an instance is refused with.
+type stranger struct{ reason string }
+
+func (s *stranger) Error() string { return s.reason }
+
+func strangerf(format string, a ...any) error { return &stranger{fmt.Sprintf(format, a...)} }
+
 // whoIs returns the instance whose main process is at the other end of conn. The peer's word is not asked for: the kernel
-// tells the process, and PID 1 its unit. (/proc, which could tell too, is closed to the shim by ProtectProc=.)
+// tells the process, and PID 1 its unit. (/proc, which could tell too, is closed to the shim by ProtectProc=.) The error is
+// a *stranger where the peer is none, and not where that could not be found out.
 func (s *Shim) whoIs(ctx context.Context, conn *net.UnixConn) (int, error) {
 	pid, pidfd, err := peer(conn)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(pidfd)
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
 	defer cancel()
 	manager, err := systemd.Dial(ctx, s.manager)
 	if err != nil {
@@ -29,23 +42,26 @@ func (s *Shim) whoIs(ctx context.Context, conn *net.UnixConn) (int, error) {
 	}
 	defer manager.Close()
 	name, err := manager.UnitByPID(ctx, pid)
+	if systemd.IsNoUnitForPID(err) {
+		return 0, strangerf("%v", err)
+	}
 	if err != nil {
 		return 0, err
 	}
 	unit, ok := s.options.App.ParseUnit(name)
 	if !ok || unit.Role != app.RoleInstance || unit.Instance == 0 {
-		return 0, fmt.Errorf("process %d is of %s, no instance of the app", pid, name)
+		return 0, strangerf("process %d is of %s, no instance of the app", pid, name)
 	}
 	state, err := manager.Unit(ctx, name)
 	if err != nil {
 		return 0, err
 	}
 	if state.MainPID != pid {
-		return 0, fmt.Errorf("process %d is not the main process of %s", pid, name)
+		return 0, strangerf("process %d is not the main process of %s", pid, name)
 	}
 	// Only now: if it lives, the number was its own all the time.
 	if ended(pidfd) {
-		return 0, fmt.Errorf("process %d of %s has ended", pid, name)
+		return 0, strangerf("process %d of %s has ended", pid, name)
 	}
 	return unit.Instance, nil
 }

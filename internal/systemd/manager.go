@@ -152,6 +152,12 @@ func (c *Conn) property(ctx context.Context, path dbus.ObjectPath, iface, name s
 // IsNoSuchUnit reports whether the manager knows no unit of the name that was asked for.
 func IsNoSuchUnit(err error) bool { return isDBusError(err, busName+".NoSuchUnit") }
 
+// IsNoUnitForPID reports whether the process that was asked for is of no unit, or has ended.
+func IsNoUnitForPID(err error) bool {
+	return isDBusError(err, busName+".NoUnitForPID") || isDBusError(err, busName+".NoSuchProcess") ||
+		isDBusError(err, "org.freedesktop.DBus.Error.UnixProcessIdUnknown")
+}
+
 // IsAccessDenied reports whether the manager refused because the caller may not do that.
 func IsAccessDenied(err error) bool {
 	return isDBusError(err, "org.freedesktop.DBus.Error.AccessDenied") ||

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -52,9 +53,18 @@ func nodeOf(version string) string {
 	return fmt.Sprintf("/opt/programs/node_modules/node%s/bin/node", version)
 }
 
-// testMatrix runs all programs at once: connections are spread, a reload loses no request, and neither does kill -9 of an
-// instance that has none.
+// group is how many programs run at a time.
+const group = 3
+
+// testMatrix runs all programs: connections are spread, a reload loses no request, and neither does kill -9 of an instance
+// that has none.
 func testMatrix(t *testing.T, s *system, version string) {
+	for some := range slices.Chunk(cells, group) {
+		testGroup(t, s, version, some)
+	}
+}
+
+func testGroup(t *testing.T, s *system, version string, cells []cell) {
 	node := nodeOf(version)
 	var apps, plain []*app
 	for _, c := range cells {
@@ -122,7 +132,7 @@ func testMatrix(t *testing.T, s *system, version string) {
 	for _, a := range plain {
 		a.awaitEven()
 	}
-	systemctl("stop") // all at once: what is left of the test is to remove files
+	systemctl("stop") // all at once: what is left for the test's end is to remove files
 }
 
 // processes are the main processes of the apps' instances.
