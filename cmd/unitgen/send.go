@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
@@ -53,9 +54,12 @@ func (c *command) send(ctx context.Context) error {
 	return c.deliver(ctx, name, instance, message)
 }
 
+// sendTimeout is for a shim that is just being restarted; one that runs answers within milliseconds.
+const sendTimeout = 30 * time.Second
+
 // deliver hands a message to the shim of a running app.
 func (c *command) deliver(ctx context.Context, name app.Name, instance int, message json.RawMessage) error {
-	ctx, cancel := context.WithTimeout(ctx, shimTimeout)
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	client, err := control.Dial(ctx, name.ControlPath(c.runtimeDir()))
 	if errors.Is(err, os.ErrPermission) {
