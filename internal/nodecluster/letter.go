@@ -79,6 +79,7 @@ func (c *Channel) Carry(ctx context.Context) error {
 				return ended(ctx, err)
 			}
 			if err := c.write(l.line, -1); err != nil {
+				c.Close() // a part of the line may have been sent, and nothing may follow that
 				return ended(ctx, err)
 			}
 			c.letters.bytes.Add(-int64(len(l.line)))
