@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +16,16 @@ const (
 	effectNone    effect = ""        // daemon-reload was enough, or what unitgen did beside it
 	effectReload  effect = "reload"  // a rollout: new instances, and the shim takes over its options
 	effectRestart effect = "restart" // a new process for the shim
+	effectRenew   effect = "renew"   // new sockets: a restart keeps them
 )
+
+// command is what the user pastes; systemctl has its options and a blank behind it.
+func (e effect) command(systemctl string, name app.Name) string {
+	if e == effectRenew {
+		return fmt.Sprintf("%sstop %s && %[1]sstart %[2]s", systemctl, name)
+	}
+	return fmt.Sprintf("%s%s %s", systemctl, e, name)
+}
 
 // effect says what the changes of p need: the most that one of them does.
 func (p *plan) effect(s site) effect {
@@ -27,14 +37,16 @@ func (p *plan) effect(s site) effect {
 		if c.target != "" {
 			continue
 		}
-		switch e := p.effectOf(s, c); {
-		case e == effectRestart:
-			return e
-		case e == effectReload:
+		if e := p.effectOf(s, c); e.rank() > most.rank() {
 			most = e
 		}
 	}
 	return most
+}
+
+// rank orders effects: each does what those below it do.
+func (e effect) rank() int {
+	return slices.Index([]effect{effectNone, effectReload, effectRestart, effectRenew}, e)
 }
 
 func (p *plan) effectOf(s site, c change) effect {
@@ -60,6 +72,11 @@ func (p *plan) effectOf(s site, c change) effect {
 		return effectNone
 	case c.text == "": // links, of instances that scale starts and stops
 		return effectNone
+	case strings.HasSuffix(file, ".socket"):
+		if held(old) == held(c.text) {
+			return effectNone
+		}
+		return effectRenew
 	}
 	return effectRestart
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -49,6 +50,12 @@ func TestEffect(t *testing.T) {
 		if got := back.effect(s); got != want {
 			t.Errorf("%s, back: got %q, want %q", name, got, want)
 		}
+	}
+	socket := texts(t, base)
+	socket["app@.socket"] = strings.Replace(socket["app@.socket"], "ReusePort=yes", "ReusePort=yes\nBacklog=5", 1)
+	p0 := newPlan(site{dir: "/d"}, base, &disk{app: &base, files: socket, instances: []int{1}}, rendered(t, base), 1)
+	if got := p0.effect(site{dir: "/d"}).command("systemctl ", "app"); got != "systemctl stop app && systemctl start app" {
+		t.Errorf("sockets of another version: got %q", got)
 	}
 	older := base
 	d := &disk{app: &older, files: texts(t, base), instances: []int{1}}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/rollout"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -240,12 +241,16 @@ func (c *command) reload(ctx context.Context, l *live) error {
 
 // startAgain starts what stopApp stopped; an app that was idle gets its port back and no more.
 func (c *command) startAgain(ctx context.Context, l *live, name app.Name) error {
-	unit := name.Socket()
-	if l.serving {
-		unit = name.Service()
-	}
 	c.say("Starting %s.", name)
-	return l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: unit})
+	return l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: l.toStart(name)})
+}
+
+// toStart is the unit that brings an app back to what it was doing.
+func (l *live) toStart(name app.Name) string {
+	if l.serving {
+		return name.Service()
+	}
+	return name.Socket()
 }
 
 // scale starts the instances that were added to a running app and stops those that were dropped, and touches no other
@@ -304,7 +309,7 @@ func (c *command) finish(ctx context.Context, l *live, p *plan, moved bool) erro
 		c.say("It is not started yet: %senable --now %s", systemctl, name)
 	}
 	if e := p.effect(c.site); e != effectNone && l.serving && !moved {
-		c.say("What runs has the old settings until: %s%s %s", systemctl, e, name)
+		c.say("What runs has the old settings until: %s", e.command(systemctl, name))
 	}
 	if c.site.userUnits && !c.lingers() {
 		c.say("Your units end when you log out, until: loginctl enable-linger %s", c.env.userName)
@@ -336,11 +341,30 @@ func (c *command) explain(ctx context.Context, l *live, name app.Name, err error
 			why = fmt.Errorf("%w, %q", why, state.StatusText)
 		}
 	}
+	if cause := l.cause(ctx, name); cause != "" {
+		why = fmt.Errorf("%w; %s", why, cause)
+	}
 	user := ""
 	if c.site.userUnits {
 		user = "--user "
 	}
 	return &fault{why, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", user, name, name)}
+}
+
+// cause says how the first instance ended of those that have; empty if none has, or runs again just now.
+func (l *live) cause(ctx context.Context, name app.Name) string {
+	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(name)+"@*.service")
+	if err != nil {
+		return ""
+	}
+	slices.SortFunc(loaded, func(a, b systemd.UnitStatus) int { return strings.Compare(a.Name, b.Name) })
+	for _, unit := range loaded {
+		u, err := l.conn.Unit(ctx, unit.Name)
+		if err == nil && u.Result != "" && u.Result != "success" {
+			return u.Name + ": " + rollout.Describe(ctx, u)
+		}
+	}
+	return ""
 }
 
 func unitNames(instances []int, unit func(int) string) []string {

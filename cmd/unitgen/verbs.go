@@ -343,9 +343,6 @@ func (c *command) remove(ctx context.Context) error {
 		if err := l.stopApp(ctx, name); err != nil {
 			return c.explain(ctx, l, name, err)
 		}
-		if _, err := l.conn.DisableUnitFiles(ctx, name.Service(), name.Socket()); err != nil {
-			return err
-		}
 	}
 	if err := commit(changes); err != nil {
 		return err
@@ -430,7 +427,24 @@ func (c *command) removals(name app.Name) ([]change, error) {
 	for _, unit := range d.triggers {
 		changes = append(changes, change{path: filepath.Join(wants, unit)})
 	}
-	return changes, nil
+	return append(changes, c.enableLinks(name)...), nil
+}
+
+// enableLinks are those that systemctl enable and add-wants made. PID 1 is not asked to remove them: it first reads the
+// unit, and refuses one that is damaged.
+func (c *command) enableLinks(name app.Name) []change {
+	var changes []change
+	for _, dir := range []string{"*.wants", "*.requires", "*.upholds"} {
+		for _, unit := range []string{name.Service(), name.Socket()} {
+			links, _ := filepath.Glob(filepath.Join(c.site.dir, dir, unit))
+			for _, link := range links {
+				if st, err := os.Lstat(link); err == nil && st.Mode()&fs.ModeSymlink != 0 {
+					changes = append(changes, change{path: link})
+				}
+			}
+		}
+	}
+	return changes
 }
 
 // diff prints how the disk differs from what the same command line without "diff" would write.

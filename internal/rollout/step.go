@@ -169,6 +169,12 @@ func (r *Rollout) freshUp(ctx context.Context) error {
 
 // failure says what became of an instance, with what the journal has last of it.
 func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string) error {
+	return fmt.Errorf("%s %s: %s", u.Name, what, Describe(ctx, u))
+}
+
+// Describe says how a service is: its state, how its program ended, and what the journal has last of it, as far as that
+// can be told.
+func Describe(ctx context.Context, u systemd.UnitState) string {
 	details := []string{"it is " + u.ActiveState + " (" + u.SubState + ")"}
 	if u.Result != "" && u.Result != "success" {
 		details = append(details, "result "+u.Result)
@@ -179,7 +185,7 @@ func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string)
 	if line := lastLine(ctx, u); line != "" {
 		details = append(details, fmt.Sprintf("last line %q", line))
 	}
-	return fmt.Errorf("%s %s: %s", u.Name, what, strings.Join(details, ", "))
+	return strings.Join(details, ", ")
 }
 
 // next waits for one event of a watched unit.

@@ -64,16 +64,6 @@ func (c *Conn) EnableUnitFiles(ctx context.Context, units ...string) (changed bo
 	return len(changes) > 0, nil
 }
 
-// DisableUnitFiles removes all links to the units from .wants and .requires directories, as systemctl disable does.
-// The manager learns of it at its next Reload. It reports whether any link was removed.
-func (c *Conn) DisableUnitFiles(ctx context.Context, units ...string) (changed bool, err error) {
-	var changes []fileChange
-	if err := c.call(ctx, "DisableUnitFiles", []any{units, false}, &changes); err != nil {
-		return false, fmt.Errorf("disable %s: %w", strings.Join(units, " "), err)
-	}
-	return len(changes) > 0, nil
-}
-
 // fileChange is one element of the changes that Manager reports: what was done to which file.
 type fileChange struct{ Type, File, Source string }
 

@@ -50,6 +50,7 @@ func TestUnitgen(t *testing.T) {
 		{"Output", testOutput},
 		{"File", testFile},
 		{"Doctor", testDoctor},
+		{"Docs", testDocs},
 		{"AtOnce", testAtOnce},
 		{"Killed", testKilled},
 		{"BadInput", testBadInput},

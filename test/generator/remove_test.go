@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/unitgen/unitgen/test/rig"
 )
@@ -16,12 +17,13 @@ import (
 // testNowFails starts apps that cannot work: unitgen says why and what to look at, and the app can be mended or removed.
 func testNowFails(t *testing.T, s *system) {
 	tests := []struct {
-		name string
-		args []string
+		name  string
+		args  []string
+		cause string // what is said of an instance, unless it runs again just then
 	}{
-		{"failing", []string{"--", "/bin/false"}},
-		{"unready", []string{"--start-timeout=2s", "--", "/bin/sleep", "infinity"}},
-		{"userless", []string{"--user=nosuchuser", "--", server}},
+		{"failing", []string{"--", "/bin/ls", "/no/such/config"}, `ls: cannot access '/no/such/config'`},
+		{"unready", []string{"--start-timeout=2s", "--", "/bin/sleep", "infinity"}, ""},
+		{"userless", []string{"--user=nosuchuser", "--", server}, ""},
 	}
 	reason := regexp.MustCompile(`^unitgen: start \w+\.service: .*failed.*"0/2 instances up`)
 	// Folders that come with the first app or transient unit of a system.
@@ -35,11 +37,18 @@ func testNowFails(t *testing.T, s *system) {
 			if out.Status != 1 || len(said) != 2 || !reason.MatchString(said[0]) || !strings.HasPrefix(said[1], "unitgen: hint: journalctl -u "+tt.name) {
 				t.Fatalf("unitgen --now = %d, says %q; want 1, %s and a hint", out.Status, out.Stderr, reason)
 			}
+			for end := time.Now().Add(limit); !strings.Contains(out.Stderr, tt.cause); out = s.run(t, "unitgen", tt.name, "--now") {
+				if time.Now().After(end) {
+					t.Errorf("says %q, want %q in it", out.Stderr, tt.cause)
+					break
+				}
+			}
 			hint := strings.TrimPrefix(said[len(said)-1], "unitgen: hint: ")
 			if journal := s.MustExec(t, "sh", "-c", hint+" --no-pager"); !strings.Contains(journal, tt.name+"@1.service") {
 				t.Errorf("the hint shows %.2000s", journal)
 			}
-			s.unitgen(t, tt.name, "--user=", "--start-timeout=", "--now", "--", server)
+			// PID 1 may have begun to start the old program, and will wait for that to get ready for as long as the new units say.
+			s.unitgen(t, tt.name, "--user=", "--start-timeout=15s", "--now", "--", server)
 			s.awaitUp(t, tt.name, 2)
 			if text := s.get(t, port); !strings.HasPrefix(text, "instance=") {
 				t.Errorf("the mended app answers %q", text)
@@ -68,6 +77,11 @@ func testRemove(t *testing.T, s *system) {
 			if out := s.run(t, "unitgen", name, "--now", "--", "/bin/false"); out.Status != 1 {
 				t.Errorf("start of an app that fails = %+v", out)
 			}
+		}},
+		{"removed-damaged", func(name string) { // PID 1 of 257 does not disable a unit that is no text
+			s.unitgen(t, name, "--now")
+			s.awaitUp(t, name, 3)
+			s.MustExec(t, "sh", "-c", `printf '[Unit]\nDescription=\377\n' >> `+units+"/"+name+".service")
 		}},
 		{"removed-extra", func(name string) {
 			s.unitgen(t, name, "--now")
