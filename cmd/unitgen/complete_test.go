@@ -251,7 +251,7 @@ func openTerminal(t *testing.T, root string, argv []string) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kill := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
+	kill := time.AfterFunc(4*time.Minute, func() { cmd.Process.Kill() })
 	t.Cleanup(func() {
 		kill.Stop()
 		cmd.Process.Kill()

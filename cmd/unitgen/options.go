@@ -223,6 +223,12 @@ func (o *options) judge() []error {
 	if o.hasCommand && o.verb != "" && o.verb != "diff" && o.verb != "logs" {
 		found = append(found, inputf("", "%s takes no command", o.verb))
 	}
+	return append(found, o.judgeValues()...)
+}
+
+// judgeValues finds what is wrong with options whose values say nothing of an app.
+func (o *options) judgeValues() []error {
+	var found []error
 	switch o.json {
 	case "off", "short", "pretty":
 	default:
