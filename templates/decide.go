@@ -253,6 +253,9 @@ func serveOptions(a app.App) string {
 	if a.DataPath() == app.PathHandoff {
 		option("path", string(app.PathHandoff))
 		option("strategy", string(a.StrategyOrDefault()))
+		if a.MaxConnections > 0 {
+			option("max-connections", strconv.Itoa(a.MaxConnections))
+		}
 	} else if a.Strategy != "" {
 		option("strategy", string(a.Strategy))
 	}

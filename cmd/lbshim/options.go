@@ -28,6 +28,7 @@ type options struct {
 	slowStart    time.Duration
 	weights      []int
 	shutdownMsg  bool   // of serve: programs are told "shutdown"
+	most         int    // connections of an instance
 	check        string // of ready
 	surge        string // of rollout, as the next two
 	parallel     int
@@ -63,6 +64,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Var((*timeSpan)(&o.idleExit), "idle-exit", "stop when no connection was open for this long, 0 is never")
 	f.Var((*timeSpan)(&o.slowStart), "slow-start", "how long the share of an instance that came back grows to its full size")
 	f.Var(&parsed[[]int]{&o.weights, app.ParseWeights, "WEIGHT,..."}, "weights", "shares of new connections by instance number, the others have 1")
+	f.IntVar(&o.most, "max-connections", o.most, "open connections that an instance has at most, on the handoff path; 0 is any number")
 	f.BoolVar(&o.shutdownMsg, "shutdown-message", o.shutdownMsg, "tell Node.js programs \"shutdown\" when they are to end, as PM2 does")
 	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, node, message, or http:/PATH")
 	f.StringVar(&o.surge, "surge", o.surge, "how many extra instances try new code first: a number, or all")

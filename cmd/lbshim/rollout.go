@@ -145,7 +145,7 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 	defer client.Close()
 	return client.Call(ctx, "Configure", shim.Settings{
 		Strategy: app.Strategy(now.strategy), DrainTimeout: now.drainTimeout, StartTimeout: now.startTimeout,
-		IdleExit: now.idleExit, SlowStart: now.slowStart, Weights: now.weights,
+		IdleExit: now.idleExit, SlowStart: now.slowStart, Weights: now.weights, MaxConnections: now.most,
 		ShutdownMessage: now.shutdownMsg,
 	}, nil)
 }

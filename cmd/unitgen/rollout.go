@@ -14,6 +14,9 @@ func (c *command) setRollout(a *app.App, note func(string, error)) {
 	note("parallel", setValue(o, "parallel", &a.Parallel, o.parallel, func(text string) (int, error) {
 		return readNumber("--parallel=", text)
 	}))
+	note("max-connections", setValue(o, "max-connections", &a.MaxConnections, o.maxConnections, func(text string) (int, error) {
+		return readNumber("--max-connections=", text)
+	}))
 	note("soak", setTime(o, "soak", &a.Soak, o.soak))
 	note("slow-start", setTime(o, "slow-start", &a.SlowStart, o.slowStart))
 	note("weights", setValue(o, "weights", &a.Weights, o.weights, app.ParseWeights))

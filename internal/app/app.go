@@ -75,6 +75,7 @@ type App struct {
 	Parallel         int           // instances that a rollout restarts at a time; zero means 1
 	Soak             time.Duration // how long extra instances must stay up; zero means lbshim's default
 	Restart          Restart
+	MaxConnections   int   // open connections that an instance has at most; zero means any number
 	Weights          []int // shares of new connections by instance number; those after the list have 1
 	Pin              bool  // each instance to one CPU, by a drop-in of its own
 	UserUnits        bool  // units of a user's own manager: no DynamicUser=, no capabilities, %t instead of /run

@@ -45,6 +45,7 @@ func Keys() []Key {
 		{Name: "Ready", Option: "ready"},
 		{Name: "ShutdownMessage", Option: "shutdown-message"},
 		{Name: "Surge", Option: "surge"},
+		{Name: "MaxConnections", Option: "max-connections"},
 		{Name: "Parallel", Option: "parallel"},
 		{Name: "SoakSec", Option: "soak", form: formTime},
 		{Name: "RestartDelaySec", Option: "restart-delay", form: formTime},

@@ -68,7 +68,16 @@ func (a App) checkPaths(found *inputErrors) {
 		found.addf("--path=steer", "%s is not available for Node.js programs in this version", what)
 	}
 	a.checkStrategy(found)
+	switch {
+	case a.MaxConnections < 0 || a.MaxConnections > maxMaxConnections:
+		found.addf("", "--max-connections= must be between 1 and %d, got %d", maxMaxConnections, a.MaxConnections)
+	case a.MaxConnections > 0 && a.DataPath() == PathSteer:
+		found.addf("--path=handoff", "--max-connections= is not possible on the steer path")
+	}
 }
+
+// maxMaxConnections is LimitNOFILE= of the instances.
+const maxMaxConnections = 524288
 
 func (a App) checkStrategy(found *inputErrors) {
 	switch a.Strategy {

@@ -53,6 +53,9 @@ func Settings(a App) string {
 		t.line("ShutdownMessage", "yes")
 	}
 	t.optional("Surge", a.Surge)
+	if a.MaxConnections > 0 {
+		t.line("MaxConnections", strconv.Itoa(a.MaxConnections))
+	}
 	if a.Parallel > 0 {
 		t.line("Parallel", strconv.Itoa(a.Parallel))
 	}
@@ -257,6 +260,11 @@ func (a *App) parseWord(key, word string) (err error) {
 		a.ShutdownMessage, err = parseTruth(word)
 	case "Surge":
 		a.Surge, err = notEmpty(word)
+	case "MaxConnections":
+		a.MaxConnections, err = strconv.Atoi(word)
+		if err != nil || a.MaxConnections < 1 {
+			return fmt.Errorf("%q is not a number of connections", word)
+		}
 	case "Parallel":
 		a.Parallel, err = strconv.Atoi(word)
 		if err != nil || a.Parallel < 1 {

@@ -51,6 +51,8 @@ func TestValidateRefuses(t *testing.T) {
 		"the command is missing":                                                               func(a *App) { a.Command = nil },
 		"--listen= is missing":                                                                 func(a *App) { a.Listen = nil },
 		"--listen=/run/x is not possible on the steer path":                                    func(a *App) { a.Path, a.Listen = PathSteer, []Listen{{Unix: "/run/x"}} },
+		"--max-connections= is not possible on the steer path":                                 func(a *App) { a.MaxConnections = 9 },
+		"--max-connections= must be between 1 and":                                             func(a *App) { a.MaxConnections, a.Path = -1, PathHandoff },
 		"--kind=handoff does not go with --path=steer":                                         func(a *App) { a.Path, a.Kind = PathSteer, KindHandoff },
 		"--path=handoff is not available for Node.js programs":                                 func(a *App) { a.Path, a.Kind = PathHandoff, KindNode },
 		"--listen=/run/x is not available for Node.js programs":                                func(a *App) { a.Kind, a.Listen = KindNode, []Listen{{Unix: "/run/x"}} },

@@ -21,7 +21,8 @@ func (d *Dispatcher) loadLocked(id int) (connections int, ok bool) {
 	if d.sees {
 		limit = maxGiven
 	}
-	return b.report.Open() + b.pending, b.pending < limit
+	connections = b.report.Open() + b.pending
+	return connections, b.pending < limit && (d.most == 0 || connections < d.most)
 }
 
 // anybodyLocked says whether somebody can take a connection.

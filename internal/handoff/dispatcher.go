@@ -35,6 +35,7 @@ type Dispatcher struct {
 
 	mu        sync.Mutex
 	picker    balance.Picker
+	most      int  // open connections of an instance; zero means any number
 	sees      bool // the strategy looks at connections, so they are accepted here
 	listeners []*listener
 	backends  map[int]*backend
@@ -182,6 +183,14 @@ func (d *Dispatcher) SetRing(s balance.Strategy, ring []uint16) {
 	d.locked(func() {
 		d.picker.SetRing(s, ring)
 		d.sees = s == balance.SourceHash
+		d.dispatchAllLocked()
+	})
+}
+
+// Limit says how many connections an instance has open at most; zero means any number. More wait.
+func (d *Dispatcher) Limit(most int) {
+	d.locked(func() {
+		d.most = most
 		d.dispatchAllLocked()
 	})
 }

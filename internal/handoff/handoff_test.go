@@ -441,6 +441,32 @@ func TestNextBalancer(t *testing.T) {
 	}
 }
 
+// An instance gets no more connections than it may have; more wait until one ends.
+func TestLimit(t *testing.T) {
+	for _, s := range []balance.Strategy{balance.RoundRobin, balance.SourceHash} {
+		t.Run(string(s), func(t *testing.T) {
+			f := open(t, "tcp", "127.0.0.1:0")
+			f.Limit(3)
+			f.start(t, s, 2)
+			var clients []*client
+			for range 6 {
+				c := f.connect(t)
+				c.ask(t)
+				clients = append(clients, c)
+			}
+			f.await(t, func() bool { return f.Stat(1).Open == 3 && f.Stat(2).Open == 3 })
+			more := f.connect(t)
+			f.await(t, func() bool { n, err := f.Waiting(0); return n == 1 && err == nil })
+			clients[0].Close()
+			more.ask(t)
+			f.connect(t)
+			f.await(t, func() bool { n, err := f.Waiting(0); return n == 1 && err == nil })
+			f.Limit(0)
+			f.await(t, func() bool { n, err := f.Waiting(0); return n == 0 && err == nil })
+		})
+	}
+}
+
 // Busy is what waits for an answer; what is idle is not.
 func TestBusy(t *testing.T) {
 	f := open(t, "tcp", "127.0.0.1:0")

@@ -21,7 +21,8 @@ type Settings struct {
 	IdleExit     time.Duration `json:"idleExitNSec"`
 	SlowStart    time.Duration `json:"slowStartNSec"`
 	Weights      []int         `json:"weights"`
-
+	// MaxConnections counts on the handoff path only.
+	MaxConnections  int  `json:"maxConnections"`
 	ShutdownMessage bool `json:"shutdownMessage"`
 }
 
@@ -54,7 +55,10 @@ func (s *Shim) apply(n Settings) error {
 	was := s.options
 	s.options.DrainTimeout, s.options.StartTimeout = n.DrainTimeout, n.StartTimeout
 	s.options.IdleExit, s.options.SlowStart, s.options.Strategy = n.IdleExit, n.SlowStart, n.Strategy
-	s.options.Weights, s.options.ShutdownMessage = n.Weights, n.ShutdownMessage
+	s.options.Weights, s.options.ShutdownMessage, s.options.MaxConnections = n.Weights, n.ShutdownMessage, n.MaxConnections
+	if s.handsOff() {
+		s.handoff.Limit(n.MaxConnections)
+	}
 	if !reflect.DeepEqual(s.options, was) {
 		s.log.Info("settings changed", "strategy", string(n.Strategy), "drain_timeout", n.DrainTimeout.String(),
 			"idle_exit", n.IdleExit.String(), "slow_start", n.SlowStart.String(), "weights", fmt.Sprint(n.Weights))

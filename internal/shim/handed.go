@@ -115,6 +115,9 @@ func (s *Shim) startHanding() (err error) {
 			}
 		},
 	})
+	if err == nil {
+		s.handoff.Limit(s.options.MaxConnections)
+	}
 	return err
 }
 

@@ -28,14 +28,15 @@ import (
 
 // Options are the settings of a shim.
 type Options struct {
-	App          app.Name
-	Path         app.Path // app.PathHandoff, else the steer path
-	Strategy     app.Strategy
-	DrainTimeout time.Duration
-	StartTimeout time.Duration // how long the first instance may take; then Run fails
-	IdleExit     time.Duration // zero: never
-	SlowStart    time.Duration // zero: an instance that came back has its whole share at once
-	Weights      []int         // shares of new connections by instance number, from 1 on; those after the list have 1
+	App            app.Name
+	Path           app.Path // app.PathHandoff, else the steer path
+	Strategy       app.Strategy
+	DrainTimeout   time.Duration
+	StartTimeout   time.Duration // how long the first instance may take; then Run fails
+	IdleExit       time.Duration // zero: never
+	SlowStart      time.Duration // zero: an instance that came back has its whole share at once
+	MaxConnections int           // open connections that an instance has at most, on the handoff path; zero means any number
+	Weights        []int         // shares of new connections by instance number, from 1 on; those after the list have 1
 
 	ShutdownMessage bool // a Node process that drains is sent "shutdown", and ends by itself
 }
