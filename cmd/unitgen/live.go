@@ -186,8 +186,21 @@ func (c *command) apply(ctx context.Context, l *live, p *plan) error {
 		return err
 	}
 	moved := p.listenChanges() && l.open
+	if unit := c.wasStopped(name); unit != "" && l.serving {
+		os.Remove(c.stoppedNote(name)) // somebody has started it meanwhile
+	} else if unit != "" {
+		l.serving, l.open, moved = unit == name.Service(), true, true
+	}
 	if moved {
 		c.say("Stopping %s, as its listeners change.", name)
+		if err := c.noteStopped(l, name); err != nil {
+			return err
+		}
+		defer func() {
+			if ctx.Err() == nil {
+				os.Remove(c.stoppedNote(name))
+			}
+		}()
 		if err := l.stopApp(ctx, name); err != nil {
 			return c.explain(ctx, l, name, err)
 		}
@@ -251,6 +264,26 @@ func (l *live) toStart(name app.Name) string {
 		return name.Service()
 	}
 	return name.Socket()
+}
+
+// stoppedNote is a file that is there while unitgen has an app stopped. If it is killed then, the next run finds the note, and
+// starts again what the other one stopped.
+func (c *command) stoppedNote(name app.Name) string {
+	return c.env.root + filepath.Join(c.runtimeDir(), "unitgen-stopped-"+string(name))
+}
+
+func (c *command) noteStopped(l *live, name app.Name) error {
+	err := os.WriteFile(c.stoppedNote(name), []byte(l.toStart(name)), 0o600)
+	if err != nil {
+		return fmt.Errorf("note that %s is stopped: %w", name, err)
+	}
+	return nil
+}
+
+// wasStopped is the unit that a run which was killed had yet to start; empty for none.
+func (c *command) wasStopped(name app.Name) string {
+	unit, _ := os.ReadFile(c.stoppedNote(name))
+	return string(unit)
 }
 
 // scale starts the instances that were added to a running app and stops those that were dropped, and touches no other

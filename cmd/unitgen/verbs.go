@@ -359,6 +359,7 @@ func (c *command) remove(ctx context.Context) error {
 // removeRuntime removes the directory of the control socket: PID 1 makes it and leaves it behind. What somebody else put
 // into it stays.
 func (c *command) removeRuntime(name app.Name) error {
+	os.Remove(c.stoppedNote(name))
 	err := os.Remove(c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir())))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
 		return nil

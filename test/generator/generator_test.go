@@ -53,6 +53,7 @@ func TestUnitgen(t *testing.T) {
 		{"Docs", testDocs},
 		{"AtOnce", testAtOnce},
 		{"Killed", testKilled},
+		{"KilledMoving", testKilledMoving},
 		{"BadInput", testBadInput},
 		{"BadSettings", testBadSettings},
 		{"BadDisk", testBadDisk},

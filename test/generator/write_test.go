@@ -147,3 +147,23 @@ func testKilled(t *testing.T, s *system) {
 		})
 	}
 }
+
+// testKilledMoving kills a run that has stopped a live app to change its listeners: the same command again brings it back.
+func testKilledMoving(t *testing.T, s *system) {
+	port, other := s.newPort(), s.newPort()
+	s.removeLater(t, "moving")
+	s.unitgen(t, "moving", "--now", listenOption(port), "--", server)
+	s.awaitUp(t, "moving", 1)
+	out := s.run(t, "systemd-run", "--wait", "--pipe", "--collect", "-pSystemCallFilter=~rename renameat renameat2", "--", "unitgen", "moving", listenOption(other))
+	if !strings.Contains(out.Stderr, "SYS") || !strings.Contains(out.Stderr, "Stopping moving") {
+		t.Errorf("it was not killed after it had stopped the app: %+v", out)
+	}
+	s.unitgen(t, "moving", listenOption(other))
+	s.awaitUp(t, "moving", 1)
+	if text := s.get(t, other); !strings.HasPrefix(text, "instance=") {
+		t.Errorf("the app answers %q", text)
+	}
+	if notes := s.MustExec(t, "find", "/run", "-maxdepth", "1", "-name", "unitgen-stopped-*"); notes != "" {
+		t.Errorf("left behind: %s", notes)
+	}
+}
