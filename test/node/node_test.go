@@ -88,9 +88,6 @@ func TestNode(t *testing.T) {
 		for _, version := range versions[suite] {
 			t.Run("v"+version+"/Matrix", func(t *testing.T) { testMatrix(t, s, version) })
 		}
-		if suite == "trixie" {
-			t.Run("TenReloads", func(t *testing.T) { testTenReloads(t, s) })
-		}
 		for _, tt := range tests {
 			t.Run(version+"/"+tt.name, func(t *testing.T) {
 				t.Parallel() // most of their time is waiting

@@ -88,8 +88,9 @@ func testLowPort(t *testing.T, s *system, node string) {
 }
 
 // Ten reloads each with Node 20 and 24, while 1,000 connections come a second and 200 clients keep theirs: no request is
-// lost, nor when one version follows the other.
-func testTenReloads(t *testing.T, s *system) {
+// lost, nor when one version follows the other. It is a test of its own, so that nothing else runs beside it.
+func TestTenReloads(t *testing.T) {
+	s := boot(t, "trixie")
 	versions := []string{"20", "24"}
 	a := newApp(t, s, "", "ten")
 	unitgen := func(version string, words ...string) {
