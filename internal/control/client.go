@@ -38,6 +38,15 @@ func (c *Client) Call(ctx context.Context, method string, parameters, result any
 	return err
 }
 
+// Take is Call for a reply with descriptors, which the caller closes.
+func (c *Client) Take(ctx context.Context, method string, parameters any) ([]int, error) {
+	if err := c.send(ctx, Call{Method: Interface + "." + method}, parameters); err != nil {
+		return nil, err
+	}
+	_, fds, err := c.receiveFDs(ctx, nil)
+	return fds, err
+}
+
 // Stream sends one call with "more" and gives each reply's parameters to each, until the last one or an error.
 func (c *Client) Stream(ctx context.Context, method string, parameters any, each func(json.RawMessage) error) error {
 	if err := c.send(ctx, Call{Method: Interface + "." + method, More: true}, parameters); err != nil {
@@ -75,28 +84,40 @@ func (c *Client) send(ctx context.Context, call Call, parameters any, fds ...int
 }
 
 func (c *Client) receive(ctx context.Context, result any) (continues bool, err error) {
-	defer c.bound(ctx)()
-	message, fds, err := c.wire.read()
+	continues, fds, err := c.receiveFDs(ctx, result)
 	closeAll(fds)
+	return continues, err
+}
+
+// receiveFDs is receive that leaves the descriptors to the caller, of whom there are none with an error.
+func (c *Client) receiveFDs(ctx context.Context, result any) (continues bool, fds []int, err error) {
+	defer c.bound(ctx)()
+	defer func() {
+		if err != nil {
+			closeAll(fds)
+			fds = nil
+		}
+	}()
+	message, fds, err := c.wire.read()
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return false, fmt.Errorf("read reply of shim: %w", err)
+		return false, fds, fmt.Errorf("read reply of shim: %w", err)
 	}
 	var reply Reply
 	if err := json.Unmarshal(message, &reply); err != nil {
-		return false, fmt.Errorf("parse reply of shim: %w", err)
+		return false, fds, fmt.Errorf("parse reply of shim: %w", err)
 	}
 	if err := reply.errorOf(); err != nil {
-		return false, err
+		return false, fds, err
 	}
 	if result != nil && len(reply.Parameters) > 0 {
 		if err := json.Unmarshal(reply.Parameters, result); err != nil {
-			return false, fmt.Errorf("parse reply of shim: %w", err)
+			return false, fds, fmt.Errorf("parse reply of shim: %w", err)
 		}
 	}
-	return reply.Continues, nil
+	return reply.Continues, fds, nil
 }
 
 // bound makes blocking reads and writes of the connection end with ctx; the returned function undoes it.

@@ -39,6 +39,12 @@ func (r *Request) Decode(v any) error {
 	return nil
 }
 
+// WithFDs is a result with copies of descriptors beside it, which stay the handler's and must be open until it is sent.
+type WithFDs struct {
+	Result any
+	FDs    []int
+}
+
 // Handler answers a request. ctx ends when the client goes away or the server stops. An *Error is sent as it is, any
 // other error as ErrInvalid.
 type Handler func(ctx context.Context, r *Request) (result any, err error)
@@ -186,11 +192,15 @@ func (s *Server) answer(ctx context.Context, w *wire, in inbound) error {
 	if err != nil {
 		return w.write(refusal(err))
 	}
+	var beside []int
+	if with, ok := result.(WithFDs); ok {
+		result, beside = with.Result, with.FDs
+	}
 	raw, err := json.Marshal(result)
 	if err != nil {
 		return fmt.Errorf("encode reply: %w", err)
 	}
-	return w.write(Reply{Parameters: raw})
+	return w.write(Reply{Parameters: raw}, beside...)
 }
 
 func refusal(err error) Reply {

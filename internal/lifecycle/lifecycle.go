@@ -13,8 +13,11 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -77,7 +80,12 @@ func refuse(ctx context.Context, controlPath string) error {
 		return err
 	}
 	defer client.Close()
-	return client.Call(ctx, "Close", struct{}{}, nil)
+	listeners, err := client.Take(ctx, "Close", struct{}{})
+	errs := []error{err}
+	for _, fd := range listeners { // of the handoff path, where it takes root
+		errs = append(errs, handoff.Refuse(fd), unix.Close(fd))
+	}
+	return errors.Join(errs...)
 }
 
 func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error {

@@ -52,21 +52,22 @@ func (h *handed) Steered(slot int) uint64 {
 	return h.s.handoff.Stat(slot).Given
 }
 
-// Refuse makes the kernel drop connection requests, while what waits is still served: by the time a client repeats its
-// request the port is closed. Unix sockets know no such thing: who comes before the socket is closed is reset then.
-func (h *handed) Refuse() error {
-	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	err := unix.SetsockoptSockFprog(h.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]})
-	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
-}
+// Refuse is left to who asks for it, by root and with the listeners (see refusal): it takes privileges.
+func (h *handed) Refuse() error { return nil }
 
-// Admit undoes Refuse.
-func (h *handed) Admit() error {
-	err := unix.SetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
-	if errors.Is(err, unix.ENOENT) {
-		err = nil // there was none
+// Admit undoes what handoff.Refuse did for an earlier shim.
+func (h *handed) Admit() error { return handoff.Admit(h.fd) }
+
+// refusal is the answer of method Close: the listeners that the caller closes to who comes, none on the steer path.
+func (s *Shim) refusal() any {
+	if !s.handsOff() {
+		return struct{}{}
 	}
-	return os.NewSyscallError("setsockopt SO_DETACH_FILTER", err)
+	answer := control.WithFDs{Result: struct{}{}}
+	for _, a := range s.addresses {
+		answer.FDs = append(answer.FDs, a.parking)
+	}
+	return answer
 }
 
 func (s *Shim) handsOff() bool { return s.options.Path == app.PathHandoff }
@@ -293,6 +294,15 @@ func (s *Shim) askHanded() {
 			s.handoff.Ask(d.Instance)
 		}
 	}
+}
+
+// adoptLimit is how long a new shim waits for the word of instances that it has adopted, which takes well under a
+// millisecond of one that does not hang: without it a source would go to its second best, and counts be wrong.
+const adoptLimit = time.Second
+
+// waitingForWord says whether an instance that is up has not said yet what it has.
+func (s *Shim) waitingForWord(in *instance) bool {
+	return s.handsOff() && in.state() == balance.Up && !s.handoff.Stat(in.number).Ready && time.Since(s.started) < adoptLimit
 }
 
 // stalledHanded says whether an instance has left orders lying for too long.

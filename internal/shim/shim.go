@@ -235,7 +235,7 @@ func (s *Shim) setRing(now time.Time) error {
 // a ring made from less would take away instances that serve.
 func (s *Shim) waitingForStates() bool {
 	for _, in := range s.instances {
-		if in.adopted && !(in.serviceKnown && in.socketKnown) {
+		if in.adopted && (!(in.serviceKnown && in.socketKnown) || s.waitingForWord(in)) {
 			return true
 		}
 	}

@@ -55,7 +55,7 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 	case "Drain":
 		return s.drain(ctx, r)
 	case "Close":
-		return struct{}{}, s.run1(ctx, func() error { s.refuse(); return nil })
+		return s.refusal(), s.run1(ctx, func() error { s.refuse(); return nil })
 	case "Probe":
 		return s.probe(ctx, r)
 	case "Accepted":

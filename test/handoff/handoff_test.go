@@ -360,7 +360,7 @@ func testAllDown(t *testing.T, s *apps.System) {
 
 // testReload rolls twice under load, with connections that are kept alive beside new ones.
 func testReload(t *testing.T, s *apps.System) {
-	a := start(t, s, "ho-reload", "--soak=1s", "--drain-timeout=5s")
+	a := start(t, s, "ho-roll", "--soak=1s", "--drain-timeout=5s")
 	before := a.PIDs()
 	fresh := a.Load(rig.LoadOptions{Rate: rate, Clients: 32})
 	kept := a.Load(rig.LoadOptions{Rate: 200, KeepAlive: true, Clients: 8})
@@ -406,7 +406,7 @@ func testBroken(t *testing.T, s *apps.System) {
 
 // testReadyHTTP asks each instance for a page before it gets connections, without the port.
 func testReadyHTTP(t *testing.T, s *apps.System) {
-	a := start(t, s, "ho-http", "--ready=http:/")
+	a := start(t, s, "ho-http", "--ready=http:/", "--strategy=round-robin")
 	a.Evenly()
 	out, err := a.Exec(t.Context(), "unitgen", "ho-http-bad", "--listen", fmt.Sprint(s.NewPort()), "--path=handoff", "--ready=http:/nothing",
 		"--start-timeout=3s", "--now", "--", apps.Server)
@@ -452,7 +452,7 @@ func testPrivateNetwork(t *testing.T, s *apps.System) {
 
 // testStop stops the app with a request in flight: it is answered, the port closes, and nothing starts it again.
 func testStop(t *testing.T, s *apps.System) {
-	a := start(t, s, "ho-stop")
+	a := start(t, s, "ho-stop", "--strategy=round-robin")
 	slow := a.Open(1)[0]
 	if err := slow.Send("/slow?ms=2000"); err != nil {
 		t.Fatal(err)
