@@ -144,7 +144,7 @@ func (l *handoffListener) read(ch *channel) error {
 	case wire.Listeners:
 		return l.listeners(fds)
 	case wire.Ask:
-		return l.tell(ch, true)
+		return ch.send(func() wire.Message { return l.answerLocked(m.Token) }, &l.mu)
 	}
 	l.mu.Lock()
 	known := m.Listener < len(l.public)
@@ -200,7 +200,7 @@ func (l *handoffListener) accept(ch *channel) (net.Conn, error) {
 	l.mu.Unlock()
 	var told error
 	if l.takes.count == 0 || err != nil {
-		told = l.tell(ch, false)
+		told = l.tell(ch)
 	}
 	if told != nil {
 		l.leave(ch) // the connection is ours all the same: it came from the kernel
@@ -260,18 +260,15 @@ func (l *handoffListener) ended(conn *handedConn) {
 	delete(l.open, conn)
 	l.counts.Closed++
 	if l.channel != nil {
-		_ = l.channel.trySend(l.reportLocked(false))
+		_ = l.channel.trySend(l.stateLocked())
 	}
 }
 
 // tell sends the state. A balancer that reads nothing now gets the next one.
-func (l *handoffListener) tell(ch *channel, answer bool) error {
-	if answer {
-		return ch.send(func() wire.Message { return l.reportLocked(true) }, &l.mu)
-	}
+func (l *handoffListener) tell(ch *channel) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := ch.trySend(l.reportLocked(false))
+	err := ch.trySend(l.stateLocked())
 	if errors.Is(err, unix.EAGAIN) {
 		return nil
 	}
@@ -280,16 +277,20 @@ func (l *handoffListener) tell(ch *channel, answer bool) error {
 
 // tellForCertain is tell, but it waits until the message is on its way.
 func (l *handoffListener) tellForCertain(ch *channel) error {
-	return ch.send(func() wire.Message { return l.reportLocked(false) }, &l.mu)
+	return ch.send(l.stateLocked, &l.mu)
 }
 
-func (l *handoffListener) reportLocked(answer bool) wire.Message {
+func (l *handoffListener) stateLocked() wire.Message {
 	r := l.counts
-	r.Closing, r.Answer = l.closed, answer
-	if answer {
-		r.Busy = l.busyLocked(time.Now())
-	}
+	r.Closing = l.closed
 	return wire.Message{Kind: wire.State, Report: r}
+}
+
+// answerLocked is the answer to Ask.
+func (l *handoffListener) answerLocked(token int) wire.Message {
+	m := l.stateLocked()
+	m.Token, m.Report.Answer, m.Report.Busy = token, true, l.busyLocked(time.Now())
+	return m
 }
 
 // Close makes Accept fail, and tells the balancer that this process takes no more connections; those that it has go on.
@@ -303,7 +304,7 @@ func (l *handoffListener) Close() error {
 	l.closed = true
 	err := l.door.Close()
 	if l.channel != nil {
-		_ = l.channel.trySend(l.reportLocked(false)) // if not, it sees the channel's end
+		_ = l.channel.trySend(l.stateLocked()) // if not, it sees the channel's end
 		// The channel stays: it tells when the last connections end.
 		err = errors.Join(err, l.channel.interrupt())
 	}

@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -22,6 +23,7 @@ const maxGiven = 16
 type backend struct {
 	id, fd   int
 	attached uint32
+	token    int  // of its Asks: answers to an earlier balancer have another
 	ready    bool // it has answered the first Ask
 	full     bool // its channel takes no more until it has read
 	report   wire.Report
@@ -52,7 +54,7 @@ func (d *Dispatcher) Attach(id, channel int) (err error) {
 			d.dropLocked(old)
 		}
 		d.attached++
-		b := &backend{id: id, fd: channel, attached: d.attached}
+		b := &backend{id: id, fd: channel, attached: d.attached, token: rand.IntN(1 << 16)}
 		d.backends[id] = b
 		if err = d.watch(channel, unix.EPOLLIN, id, b.attached); err == nil {
 			err = d.greet(b)
@@ -88,7 +90,7 @@ func (d *Dispatcher) greet(b *backend) error {
 	if err := send(b.fd, hello, d.options.Listeners); err != nil {
 		return err
 	}
-	return send(b.fd, wire.Message{Kind: wire.Ask}, nil)
+	return send(b.fd, wire.Message{Kind: wire.Ask, Token: b.token}, nil)
 }
 
 // Detach ends an instance's channel. Connections given to it and not answered go to others.
@@ -122,7 +124,7 @@ func (d *Dispatcher) strandLocked(b *backend) {
 func (d *Dispatcher) hearLocked(b *backend) {
 	answered := false
 	for {
-		r, err := hear(b.fd)
+		m, err := hear(b.fd)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			if answered {
@@ -130,7 +132,7 @@ func (d *Dispatcher) hearLocked(b *backend) {
 			}
 			return
 		case err == nil:
-			err = d.reportedLocked(b, r)
+			err = d.reportedLocked(b, m)
 			answered = true
 		}
 		if err != nil {
@@ -145,9 +147,10 @@ func (d *Dispatcher) hearLocked(b *backend) {
 }
 
 // reportedLocked takes in a report. One that cannot be true is an error.
-func (d *Dispatcher) reportedLocked(b *backend, r wire.Report) error {
-	if !b.ready && !r.Answer && !r.Closing {
-		return nil // an answer to an earlier balancer
+func (d *Dispatcher) reportedLocked(b *backend, m wire.Message) error {
+	r, answer := m.Report, m.Report.Answer && m.Token == b.token
+	if !b.ready && !answer && !r.Closing {
+		return nil // what it has to say to an earlier balancer
 	}
 	if b.ready {
 		done := r.Answered - b.report.Answered
@@ -156,9 +159,9 @@ func (d *Dispatcher) reportedLocked(b *backend, r wire.Report) error {
 		}
 		b.answer(int(done))
 	}
-	news := r.Answer && !b.ready || r.Closing && !b.report.Closing
+	news := answer && !b.ready || r.Closing && !b.report.Closing
 	b.report, b.full = r, false
-	if r.Answer {
+	if answer {
 		b.ready, b.busy, b.asked = true, int(r.Busy), b.asked+1
 		d.changed = true
 	}

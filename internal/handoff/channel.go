@@ -31,8 +31,8 @@ func send(channel int, m wire.Message, fds []int) error {
 	}
 }
 
-// hear reads one report; unix.EAGAIN if there is none, errEnded if there will be none.
-func hear(channel int) (wire.Report, error) {
+// hear reads one State; unix.EAGAIN if there is none, errEnded if there will be none.
+func hear(channel int) (wire.Message, error) {
 	var buf [wire.MaxSize + 1]byte
 	for {
 		n, err := unix.Read(channel, buf[:])
@@ -40,11 +40,10 @@ func hear(channel int) (wire.Report, error) {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case n == 0 && err == nil, errors.Is(err, unix.ECONNRESET):
-			return wire.Report{}, errEnded
+			return wire.Message{}, errEnded
 		case err != nil:
-			return wire.Report{}, os.NewSyscallError("read", err)
+			return wire.Message{}, os.NewSyscallError("read", err)
 		}
-		m, err := wire.FromInstance(buf[:n])
-		return m.Report, err
+		return wire.FromInstance(buf[:n])
 	}
 }

@@ -233,7 +233,7 @@ func (d *Dispatcher) Stat(id int) Stat {
 func (d *Dispatcher) Ask(id int) {
 	d.locked(func() {
 		if b := d.backends[id]; b != nil {
-			d.sayLocked(b, wire.Message{Kind: wire.Ask})
+			d.sayLocked(b, wire.Message{Kind: wire.Ask, Token: b.token})
 		}
 	})
 }

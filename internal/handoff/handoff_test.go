@@ -530,7 +530,7 @@ func TestHostileInstance(t *testing.T) {
 			if err := f.Attach(2, pair[0]); err != nil {
 				t.Fatal(err)
 			}
-			hello := wire.Append(nil, wire.Message{Kind: wire.State, Report: wire.Report{Answer: true}})
+			hello := wire.Append(nil, wire.Message{Kind: wire.State, Token: askedWith(t, pair[1]), Report: wire.Report{Answer: true}})
 			for _, m := range [][]byte{hello, message} {
 				if _, err := unix.Write(pair[1], m); err != nil {
 					t.Fatal(err)
@@ -549,6 +549,45 @@ func TestHostileInstance(t *testing.T) {
 			}
 		})
 	}
+}
+
+// askedWith reads a balancer's greeting, and returns the token to answer with.
+func askedWith(t *testing.T, channel int) int {
+	t.Helper()
+	buf := make([]byte, wire.MaxSize)
+	for {
+		n, err := unix.Read(channel, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := wire.FromBalancer(buf[:n], 0); err == nil && m.Kind == wire.Ask {
+			return m.Token
+		}
+	}
+}
+
+// An answer to the balancer before is not taken for one's own: orders may come after it.
+func TestAnswerToAnEarlierBalancer(t *testing.T) {
+	f := open(t, "tcp", "127.0.0.1:0")
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	if err := f.Attach(1, pair[0]); err != nil {
+		t.Fatal(err)
+	}
+	token := askedWith(t, pair[1])
+	for _, m := range []wire.Message{
+		{Kind: wire.State, Token: token ^ 1, Report: wire.Report{Answered: 3, Answer: true}},
+		{Kind: wire.State, Report: wire.Report{Answered: 5}},
+		{Kind: wire.State, Token: token, Report: wire.Report{Answered: 5, Closed: 1, Answer: true}},
+	} {
+		if _, err := unix.Write(pair[1], wire.Append(nil, m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.await(t, func() bool { st := f.Stat(1); return st.Ready && st.Open == 4 })
 }
 
 // An instance bears a balancer that speaks nonsense, and takes the next one.

@@ -98,7 +98,11 @@ func (s *Shim) openHanded(fd int) (*address, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("take public listener: %w", os.NewSyscallError("fcntl", err))
 	}
-	return a, a.group.Admit()
+	if err := a.group.Admit(); err != nil {
+		// A shim before was killed while the app stopped, and this one has not the right that closing the port took.
+		s.log.Error("the port stays closed until its socket unit is restarted", "address", a.String(), "error", err)
+	}
+	return a, nil
 }
 
 // startHanding makes the dispatcher of the addresses.

@@ -23,7 +23,7 @@ const (
 	// Listeners carries duplicates of the app's public listeners, one to MaxListeners, which stay where they are numbered
 	// from 0. It is the first message, and comes again from a balancer that has taken over.
 	Listeners Kind = 1
-	// Ask wants State, with Busy.
+	// Ask wants State, with Busy and the same Token: there may be one under way to a balancer before.
 	Ask Kind = 2
 	// Take orders the instance to accept Count connections of the public listener with number Listener.
 	Take Kind = 3
@@ -48,7 +48,7 @@ const (
 	// MaxSize is the size of the largest message.
 	MaxSize = headerSize + MaxGive*peerSize
 
-	headerSize = 8  // version, kind, listener (2), count (4)
+	headerSize = 8  // version, kind, listener or token (2), count or flags (4)
 	peerSize   = 24 // family, zero, port (2), scope (4), address (16)
 	stateSize  = 32
 )
@@ -63,7 +63,8 @@ const (
 // Message is one message of either end. What its Kind does not have is zero.
 type Message struct {
 	Kind     Kind
-	Listener int
+	Listener int    // of Take and Give
+	Token    int    // of Ask, 0 to 65535; of the State that answers it, the same
 	Count    int    // of Listeners, Take, Give
 	Peers    []Peer // of Give: Count of them
 	Report   Report // of State
@@ -109,7 +110,7 @@ func Append(b []byte, m Message) []byte {
 		count = m.Report.flags()
 	}
 	b = append(b, Version, byte(m.Kind))
-	b = binary.LittleEndian.AppendUint16(b, uint16(m.Listener))
+	b = binary.LittleEndian.AppendUint16(b, uint16(m.Listener|m.Token)) // no message has both
 	b = binary.LittleEndian.AppendUint32(b, count)
 	if m.Kind == State {
 		for _, n := range []uint64{m.Report.Answered, m.Report.Missed, m.Report.Closed, m.Report.Busy} {
@@ -168,6 +169,7 @@ func FromBalancer(b []byte, fds int) (Message, error) {
 	case Listeners:
 		want, err = m.Count, m.within(1, MaxListeners)
 	case Ask:
+		m.Token, m.Listener = m.Listener, 0
 		err = m.within(0, 0)
 	case Take:
 		err = m.within(1, MaxTake)
@@ -181,7 +183,7 @@ func FromBalancer(b []byte, fds int) (Message, error) {
 	}
 	switch {
 	case err != nil:
-	case m.Listener >= MaxListeners || m.Listener > 0 && (m.Kind == Listeners || m.Kind == Ask):
+	case m.Listener >= MaxListeners || m.Listener > 0 && m.Kind == Listeners:
 		err = fmt.Errorf("listener %d", m.Listener)
 	case len(body) > 0:
 		err = fmt.Errorf("%d bytes too many", len(body))
@@ -203,8 +205,10 @@ func FromInstance(b []byte) (Message, error) {
 	switch {
 	case m.Kind != State:
 		err = errors.New("unknown kind")
-	case m.Listener != 0 || m.Count&^allowedFlags != 0:
+	case m.Count&^allowedFlags != 0:
 		err = errors.New("unknown flags")
+	case m.Listener != 0 && m.Count&flagAnswer == 0:
+		err = errors.New("token of no answer")
 	case len(body) != stateSize:
 		err = fmt.Errorf("%d bytes, want %d", len(body), stateSize)
 	default:
@@ -213,7 +217,7 @@ func FromInstance(b []byte) (Message, error) {
 			Closed: binary.LittleEndian.Uint64(body[16:]), Busy: binary.LittleEndian.Uint64(body[24:]),
 			Answer: m.Count&flagAnswer != 0, Closing: m.Count&flagClosing != 0,
 		}
-		m.Count = 0
+		m.Token, m.Listener, m.Count = m.Listener, 0, 0
 		err = m.Report.check()
 	}
 	if err != nil {

@@ -12,12 +12,13 @@ var examples = []struct {
 	fds     int
 }{
 	{Message{Kind: Listeners, Count: 2}, 2},
-	{Message{Kind: Ask}, 0},
+	{Message{Kind: Ask, Token: 65535}, 0},
 	{Message{Kind: Take, Listener: 3, Count: MaxTake}, 0},
 	{Message{Kind: Give, Count: 3, Peers: []Peer{
 		{}, {Address: netip.MustParseAddr("192.0.2.1"), Port: 4711}, {Address: netip.MustParseAddr("fe80::1"), Port: 1, Scope: 9},
 	}}, 3},
-	{Message{Kind: State, Report: Report{Answered: 10, Missed: 2, Closed: 3, Busy: 5, Answer: true, Closing: true}}, 0},
+	{Message{Kind: State, Report: Report{Answered: 10, Missed: 2, Closed: 3}}, 0},
+	{Message{Kind: State, Token: 9, Report: Report{Answered: 10, Missed: 2, Closed: 3, Busy: 5, Answer: true, Closing: true}}, 0},
 }
 
 func parse(b []byte, fds int) (Message, error) {
@@ -65,13 +66,14 @@ func TestBadMessagesAreRefused(t *testing.T) {
 		{change(give, 10, 1), 3, "has an address"},
 		{change(give, 8+peerSize+23, 1), 3, "more than an address"},
 		{Append(nil, Message{Kind: Take, Listener: MaxListeners, Count: 1}), 0, "listener 64"},
-		{Append(nil, Message{Kind: Ask, Listener: 1}), 0, "listener 1"},
+		{Append(nil, Message{Kind: Listeners, Listener: 1, Count: 1}), 1, "listener 1"},
+		{Append(nil, Message{Kind: State, Token: 1}), 0, "token"},
 		{Append(nil, Message{Kind: Listeners, Count: MaxListeners + 1}), MaxListeners + 1, "count is 65"},
 		{Append(nil, Message{Kind: State, Report: Report{Answered: 1, Missed: 2}}), 0, "contradict"},
 		{Append(nil, Message{Kind: State, Report: Report{Answered: 3, Missed: 1, Closed: 3}}), 0, "contradict"},
 		{Append(nil, Message{Kind: State, Report: Report{Answered: 1, Busy: 1}}), 0, "unasked"},
-		{change(Append(nil, examples[4].message), 4, 8), 0, "unknown flags"},
-		{append(Append(nil, examples[4].message), 0), 0, "33 bytes"},
+		{change(Append(nil, examples[5].message), 4, 8), 0, "unknown flags"},
+		{append(Append(nil, examples[5].message), 0), 0, "33 bytes"},
 	} {
 		if m, err := parse(c.b, c.fds); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: got %+v, %v, want an error with %q", c.b, m, err, c.want)
