@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/rollout"
 	"github.com/unitgen/unitgen/internal/systemd"
 	"github.com/unitgen/unitgen/templates"
 )
@@ -360,7 +361,11 @@ func (c *command) remove(ctx context.Context) error {
 // into it stays.
 func (c *command) removeRuntime(name app.Name) error {
 	os.Remove(c.stoppedNote(name))
-	err := os.Remove(c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir())))
+	dir := c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir()))
+	if err := rollout.Forget(dir); err != nil {
+		return err
+	}
+	err := os.Remove(dir)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
 		return nil
 	}

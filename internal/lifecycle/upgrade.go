@@ -57,42 +57,40 @@ func (u *upgrade) one(ctx context.Context, unit string) error {
 	if argv, err := u.conn.ExecStart(ctx, unit); err != nil || argv[0] != u.program {
 		return nil // not of ours, or of another installation
 	}
-	settled := func(s systemd.UnitState) bool { return s.ActiveState == "active" || s.MainPID == 0 && !restarts(s) }
-	old, err := u.await(ctx, unit, settleTimeout, settled)
-	if err != nil || old.MainPID == 0 {
-		return err
-	}
-	if current, err := u.isCurrent(old.MainPID); current || err != nil {
+	// One that never gets ready needs no hand: it is started again and again.
+	old, err := u.await(ctx, unit, settleTimeout, func(s systemd.UnitState) bool {
+		return s.ActiveState == "active" || gone(s) || u.isCurrent(s.MainPID)
+	})
+	if err != nil || gone(old) || u.isCurrent(old.MainPID) {
 		return err
 	}
 	if err := u.conn.KillMain(ctx, unit, "SIGTERM"); err != nil {
 		return err
 	}
-	done := func(s systemd.UnitState) bool { return settled(s) && s.MainPID != old.MainPID }
-	next, err := u.await(ctx, unit, successTimeout, done)
-	if err != nil || next.MainPID == 0 { // or stopped meanwhile
+	next, err := u.await(ctx, unit, successTimeout, func(s systemd.UnitState) bool {
+		return gone(s) || s.ActiveState == "active" && u.isCurrent(s.MainPID)
+	})
+	if err != nil || gone(next) { // stopped meanwhile
 		return err
 	}
 	u.log.Info("balancer is upgraded", "unit", unit, "pid", next.MainPID)
 	return nil
 }
 
-// restarts says whether a service without a process will soon have one.
-func restarts(s systemd.UnitState) bool {
-	return s.ActiveState == "activating" || s.ActiveState == "deactivating"
+// gone says that a service has no process, and will not soon have one.
+func gone(s systemd.UnitState) bool {
+	return s.MainPID == 0 && s.ActiveState != "activating" && s.ActiveState != "deactivating"
 }
 
-// isCurrent says whether a process runs the file that is at u.program now.
-func (u *upgrade) isCurrent(pid int) (bool, error) {
-	installed, err := os.Stat(u.program)
+// isCurrent says that a process runs the file that is at u.program now. Its file can be told also when that has no name any
+// more.
+func (u *upgrade) isCurrent(pid int) bool {
+	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
 	if err != nil {
-		return false, err
+		return false
 	}
-	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid)) // its file, also when that has no name any more
-	if errors.Is(err, os.ErrNotExist) {
-		return true, nil // it has ended, and what comes next is new
-	}
-	return err == nil && os.SameFile(installed, running), err
+	installed, err := os.Stat(u.program)
+	return err == nil && os.SameFile(installed, running)
 }
 
 // await returns the state of unit when ok likes it.

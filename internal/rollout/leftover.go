@@ -37,6 +37,17 @@ func (r *Rollout) lock() (*os.File, error) {
 	return f, nil
 }
 
+// Forget removes what rollouts of an app that is gone have left in its runtime directory.
+func Forget(runtimeDir string) error {
+	var errs []error
+	for _, name := range []string{extraFile, lockFile} {
+		if err := os.Remove(filepath.Join(runtimeDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("forget rollouts: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // remember notes the numbers of extra instances before they start; none removes the note.
 func (r *Rollout) remember(extra []int) error {
 	path := filepath.Join(r.options.RuntimeDir, extraFile)

@@ -156,7 +156,7 @@ func TestHandedDrainEndsWhenNothingIsBusy(t *testing.T) {
 	b.dial(1)
 	conn := <-conns
 	defer conn.Close()
-	d := b.beginDrain(1)
+	d := b.beginDrain(DrainParameters{Instance: 1})
 	if state, _ := b.pool.Backend(1); state.State != balance.Draining || len(b.ring) != 0 {
 		t.Errorf("state is %s, ring %v", state.State, b.ring)
 	}

@@ -76,6 +76,19 @@ func TestDhUnitgen(t *testing.T) {
 	}
 }
 
+// TestDhUnitgenReports: a rollout that fails is no error of the installation, by default; the handler that debhelper itself
+// has as its default is.
+func TestDhUnitgenReports(t *testing.T) {
+	dir, said, err := dhUnitgen(t, map[string]string{"one.unitgen": oneApp})
+	if err != nil {
+		t.Fatalf("dh_unitgen: %v\n%s", err, said)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "debian/.debhelper/generated/one/postinst.service"))
+	if err != nil || !strings.Contains(string(text), "\t\t\ttrue\n") || strings.Contains(string(text), "exit") {
+		t.Errorf("postinst, %v:\n%s", err, text)
+	}
+}
+
 // TestDhUnitgenRefuses ends the build for what would otherwise be found on somebody's machine.
 func TestDhUnitgenRefuses(t *testing.T) {
 	for _, tt := range []struct {

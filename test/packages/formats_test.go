@@ -28,9 +28,9 @@ func TestDeb(t *testing.T) {
 			"./usr/share/debhelper/autoscripts/postinst-unitgen"},
 		"golang-github-unitgen-unitgen-dev": {"./usr/share/gocode/src/github.com/unitgen/unitgen/activation/doc.go", "./usr/share/gocode/src/github.com/unitgen/unitgen/go.mod"},
 	} {
-		list := output(t, "dpkg-deb", "--fsys-tarfile", one(t, filepath.Join(dir, name+"_*.deb")))
+		list := output(t, "dpkg-deb", "--contents", one(t, filepath.Join(dir, name+"_*.deb")))
 		for _, path := range want {
-			if !strings.Contains(list, path+"\x00") {
+			if !strings.Contains(list, " "+path+"\n") {
 				t.Errorf("%s has no %s", name, path)
 			}
 		}

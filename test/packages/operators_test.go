@@ -6,11 +6,11 @@ import "testing"
 
 // testOperators: who is in an app's group may do what the polkit rule says, and no more.
 func testOperators(t *testing.T, a *hello) {
-	a.MustExec(t, "sh", "-c", "groupadd --system unitgen-hello && useradd --groups unitgen-hello operator && useradd stranger")
+	a.MustExec(t, "sh", "-c", "groupadd --system unitgen-hello && useradd --groups unitgen-hello member && useradd stranger")
 	for _, words := range [][]string{
 		{"reload", "hello"}, {"restart", "hello@2"}, {"start", "hello@9"}, {"stop", "hello@9"}, {"restart", "hello"},
 	} {
-		if out := a.as(t, "operator", words...); out.Status != 0 {
+		if out := a.as(t, "member", words...); out.Status != 0 {
 			t.Errorf("systemctl %q of an operator: exit status %d: %s", words, out.Status, out.Stderr)
 		}
 		if out := a.as(t, "stranger", words...); out.Status == 0 {
@@ -21,7 +21,7 @@ func testOperators(t *testing.T, a *hello) {
 		{"stop", "hello"}, {"stop", "hello.socket"}, {"restart", "hello-control.socket"}, {"restart", "systemd-logind"},
 		{"kill", "hello"}, {"daemon-reload"}, {"disable", "hello"}, {"mask", "hello@1"},
 	} {
-		if out := a.as(t, "operator", words...); out.Status == 0 {
+		if out := a.as(t, "member", words...); out.Status == 0 {
 			t.Errorf("systemctl %q of an operator was done", words)
 		}
 	}

@@ -41,6 +41,7 @@ func TestPackages(t *testing.T) {
 			{"UpgradeApp", testUpgradeApp},
 			{"UpgradeToBroken", testUpgradeToBroken},
 			{"UpgradeLbshim", testUpgradeLbshim},
+			{"UpgradeLbshimInRollout", testUpgradeLbshimInRollout},
 			{"UpgradeToBrokenLbshim", testUpgradeToBrokenLbshim},
 			{"UpgradeUnitgen", testUpgradeUnitgen},
 			{"UpgradeSystemd", testUpgradeSystemd},
@@ -52,7 +53,7 @@ func TestPackages(t *testing.T) {
 				a.T = t
 				tt.run(t, a)
 			})
-			if !ok {
+			if !ok && os.Getenv("GO_ON") == "" {
 				t.FailNow() // what follows needs what this has left
 			}
 		}
@@ -138,7 +139,7 @@ func boot(t *testing.T, suite string) *system {
 		c.MustCopyIn(t, one(t, filepath.Join(dir, name+"_*.deb")), pool+"/"+name+".deb", 0o644)
 	}
 	// There is no network: apt must not look for archives.
-	c.MustExec(t, "sh", "-c", "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d; mkdir -p /var/lib/apt/lists/partial")
+	c.MustExec(t, "sh", "-c", "rm -rf /etc/apt/sources.list.d/*; : >/etc/apt/sources.list; mkdir -p /var/lib/apt/lists/partial")
 	return &system{&apps.System{Container: c}}
 }
 

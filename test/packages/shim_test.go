@@ -21,6 +21,25 @@ func testUpgradeLbshim(t *testing.T, a *hello) {
 	a.Evenly()
 }
 
+// testUpgradeLbshimInRollout: the balancer is not replaced before the rollout has ended, as that would cut it off.
+func testUpgradeLbshimInRollout(t *testing.T, a *hello) {
+	before, shim := a.PIDs(), a.PID(a.Shim())
+	a.underLoad(func() {
+		a.MustSystemctl("reload", "--no-block", "hello")
+		a.system.install(t, "lbshim") // the version before
+	})
+	if now := a.PID(a.Shim()); now == shim || now == "0" {
+		t.Errorf("the balancer still has process %s", now)
+	}
+	for i, pid := range before {
+		if now := a.PID(a.Instance(i)); now == pid {
+			t.Errorf("the rollout did not reach instance %d", i)
+		}
+	}
+	a.runsInstalledShim()
+	a.AwaitUp(a.N)
+}
+
 // testUpgradeToBrokenLbshim: a program that does not run cannot replace the one that does.
 func testUpgradeToBrokenLbshim(t *testing.T, a *hello) {
 	a.system.repack(t, "lbshim", "lbshim-broken", "0.1.0-3", `printf '#!/bin/sh\nexit 70\n' >usr/lib/unitgen/lbshim`)
