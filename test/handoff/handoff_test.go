@@ -59,7 +59,6 @@ func TestHandoff(t *testing.T) {
 		{"ChangePath", testChangePath},
 	}
 	rig.EachSuite(t, func(t *testing.T, suite string) {
-		t.Parallel()
 		s := apps.Boot(t, suite)
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {

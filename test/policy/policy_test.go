@@ -29,7 +29,6 @@ func TestMain(m *testing.M) {
 
 func TestPolicy(t *testing.T) {
 	rig.EachSuite(t, func(t *testing.T, suite string) {
-		t.Parallel()
 		s := apps.Boot(t, suite)
 		s.MustWriteFile(t, moodyFile, moodyText, 0o644)
 		// By itself: at each daemon-reload, which the others run, systemd 252 forgets how often it has started something.
