@@ -107,7 +107,7 @@ func awaitOpenThat(a *apps.App, done func(shim.InstanceStatus) bool, failed func
 	a.T.Fatal(failed())
 }
 
-// rate is that of loads which something happens under: 1000 connections a second.
+// rate is that of loads under which something is killed, in connections a second.
 const rate = 1000
 
 func testSpread(t *testing.T, s *apps.System) {
@@ -236,7 +236,7 @@ func testUnix(t *testing.T, s *apps.System) {
 			t.Errorf("process %d had %d connections, want 40: %v", pid, n, r.PIDs)
 		}
 	}
-	busy := load(rig.LoadOptions{Rate: rate})
+	busy := load(rig.LoadOptions{Rate: 300})
 	for range 2 {
 		a.AwaitOK(busy, 200)
 		killShim(a)
@@ -315,7 +315,7 @@ func testKillInstance(t *testing.T, s *apps.System) {
 // testStuck freezes an instance: others are served meanwhile, also what it was to accept, and it comes back.
 func testStuck(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-stuck", "--strategy=round-robin")
-	load := a.Load(rig.LoadOptions{Clients: 64, Rate: rate})
+	load := a.Load(rig.LoadOptions{Clients: 64, Rate: 300})
 	a.AwaitOK(load, 300)
 	pid := a.PID(a.Instance(2))
 	a.MustExec(t, "kill", "-s", "STOP", pid)
@@ -361,7 +361,7 @@ func testAllDown(t *testing.T, s *apps.System) {
 func testReload(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-roll", "--soak=1s", "--drain-timeout=5s")
 	before := a.PIDs()
-	fresh := a.Load(rig.LoadOptions{Rate: rate, Clients: 32})
+	fresh := a.Load(rig.LoadOptions{Rate: 300, Clients: 32})
 	kept := a.Load(rig.LoadOptions{Rate: 200, KeepAlive: true, Clients: 8})
 	for range 2 {
 		a.Reload()
