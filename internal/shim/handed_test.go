@@ -42,23 +42,20 @@ func (b *bench) handedUp(number int) net.Listener {
 	}
 	defer door.Close()
 	door.SetUnlinkOnClose(false)
-	for _, give := range []func(fd int){
-		func(fd int) { err = b.join(number, []int{fd}) },
-		func(fd int) {},
-	} {
-		file, ferr := door.File()
-		if ferr != nil {
-			b.t.Fatal(ferr)
-		}
-		fd, ferr := unix.Dup(int(file.Fd())) // not close-on-exec, as if passed
-		file.Close()
-		if ferr != nil {
-			b.t.Fatal(ferr)
-		}
-		if give(fd); err != nil {
+	file, err := door.File()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer file.Close()
+	var fds [2]int // for the shim, and for the program
+	for i := range fds {
+		if fds[i], err = unix.Dup(int(file.Fd())); err != nil { // not close-on-exec, as if passed
 			b.t.Fatal(err)
 		}
-		b.listeners[number] = fd
+	}
+	b.listeners[number] = fds[1]
+	if err := b.join(number, fds[:1]); err != nil {
+		b.t.Fatal(err)
 	}
 	channel, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err == nil {

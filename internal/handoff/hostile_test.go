@@ -1,0 +1,118 @@
+package handoff_test
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/handoff/wire"
+)
+
+// Whoever speaks nonsense on a channel loses it, and harms nobody else.
+func TestHostileInstance(t *testing.T) {
+	for name, message := range map[string][]byte{
+		"garbage":  []byte("GET / HTTP/1.1\r\n\r\n"),
+		"too long": make([]byte, wire.MaxSize+1),
+		"unasked":  wire.Append(nil, wire.Message{Kind: wire.State, Report: wire.Report{Answered: 5}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := open(t, "tcp", "127.0.0.1:0")
+			f.start(t, balance.RoundRobin, 1)
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(pair[1])
+			if err := f.Attach(2, pair[0]); err != nil {
+				t.Fatal(err)
+			}
+			hello := wire.Append(nil, wire.Message{Kind: wire.State, Token: askedWith(t, pair[1]), Report: wire.Report{Answer: true}})
+			for _, m := range [][]byte{hello, message} {
+				if _, err := unix.Write(pair[1], m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f.SetRing(balance.RoundRobin, []uint16{1, 2})
+			// The descriptor has hung up: 2 is gone.
+			poll := []unix.PollFd{{Fd: int32(pair[1])}}
+			if n, err := unix.Poll(poll, int(limit.Milliseconds())); n != 1 || err != nil {
+				t.Fatalf("channel is open: %d, %v", n, err)
+			}
+			for range 4 {
+				if id, _ := f.connect(t).ask(t); id != 1 {
+					t.Errorf("instance %d has answered", id)
+				}
+			}
+		})
+	}
+}
+
+// askedWith reads a balancer's greeting, and returns the token to answer with.
+func askedWith(t *testing.T, channel int) int {
+	t.Helper()
+	buf := make([]byte, wire.MaxSize)
+	for {
+		n, err := unix.Read(channel, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := wire.FromBalancer(buf[:n], 0); err == nil && m.Kind == wire.Ask {
+			return m.Token
+		}
+	}
+}
+
+// An answer to the balancer before is not taken for one's own: orders may come after it.
+func TestAnswerToAnEarlierBalancer(t *testing.T) {
+	f := open(t, "tcp", "127.0.0.1:0")
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	if err := f.Attach(1, pair[0]); err != nil {
+		t.Fatal(err)
+	}
+	token := askedWith(t, pair[1])
+	for _, m := range []wire.Message{
+		{Kind: wire.State, Token: token ^ 1, Report: wire.Report{Answered: 3, Answer: true}},
+		{Kind: wire.State, Report: wire.Report{Answered: 5}},
+		{Kind: wire.State, Token: token, Report: wire.Report{Answered: 5, Closed: 1, Answer: true}},
+	} {
+		if _, err := unix.Write(pair[1], wire.Append(nil, m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.await(t, func() bool { st := f.Stat(1); return st.Ready && st.Open == 4 })
+}
+
+// An instance bears a balancer that speaks nonsense, and takes the next one.
+func TestHostileBalancer(t *testing.T) {
+	f := open(t, "tcp", "127.0.0.1:0")
+	in := newInstance(t, f, 1)
+	in.serve(t)
+	for _, m := range [][]byte{
+		[]byte("?"), make([]byte, 5000),
+		wire.Append(nil, wire.Message{Kind: wire.Take, Count: 1}),         // of a listener that it has not
+		wire.Append(nil, wire.Message{Kind: wire.Listeners, Count: 1}),    // without it
+		wire.Append(nil, wire.Message{Kind: wire.State, Listener: 0}),     // its own words
+		wire.Append(nil, wire.Message{Kind: wire.Give, Count: 1})[:8],     // nothing given
+		wire.Append(nil, wire.Message{Kind: wire.Take, Count: 1_000_000}), // too many
+	} {
+		fd := in.dial(t)
+		if _, err := unix.Write(fd, m); err != nil {
+			t.Fatal(err)
+		}
+		poll := []unix.PollFd{{Fd: int32(fd)}}
+		if n, err := unix.Poll(poll, int(limit.Milliseconds())); n != 1 || err != nil {
+			t.Errorf("channel is open after %q: %d, %v", m, n, err)
+		}
+		unix.Close(fd)
+	}
+	if err := f.Attach(1, in.dial(t)); err != nil {
+		t.Fatal(err)
+	}
+	f.SetRing(balance.RoundRobin, []uint16{1})
+	f.connect(t).ask(t)
+}
