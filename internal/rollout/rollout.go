@@ -180,7 +180,8 @@ func (r *Rollout) running(ctx context.Context) ([]int, error) {
 	var numbers []int
 	for _, u := range all {
 		unit, ok := r.options.App.ParseUnit(u.Name)
-		if ok && unit.Role == app.RoleInstance && unit.Instance > 0 && u.ActiveState != "inactive" {
+		wanted := u.ActiveState != "inactive" || u.JobType == "start" || u.JobType == "restart"
+		if ok && unit.Role == app.RoleInstance && unit.Instance > 0 && wanted {
 			numbers = append(numbers, unit.Instance)
 		}
 	}

@@ -8,7 +8,7 @@ import "testing"
 func testOperators(t *testing.T, a *hello) {
 	a.MustExec(t, "sh", "-c", "groupadd --system unitgen-hello && useradd --groups unitgen-hello member && useradd stranger")
 	for _, words := range [][]string{
-		{"reload", "hello"}, {"restart", "hello@2"}, {"start", "hello@9"}, {"stop", "hello@9"}, {"restart", "hello"},
+		{"reload", "hello"}, {"restart", "hello@2"}, {"stop", "hello@4"}, {"start", "hello@4"}, {"restart", "hello"},
 	} {
 		if out := a.as(t, "member", words...); out.Status != 0 {
 			t.Errorf("systemctl %q of an operator: exit status %d: %s", words, out.Status, out.Stderr)
