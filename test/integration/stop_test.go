@@ -16,9 +16,9 @@ import (
 )
 
 // testRestartInstance restarts one instance while it has requests in flight and clients with connections that they keep:
-// these leave when the program says so, which it does when it is told to stop, after the drain time-out.
+// these leave when the program says so, which it does when it is told to stop.
 func testRestartInstance(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "restart-one", "--drain-timeout=3s")
+	a := startApp(t, s, "restart-one")
 	before := a.pids(4)
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{}),
@@ -52,7 +52,7 @@ func testRestartInstance(t *testing.T, s *apps.System) {
 
 // testRestartApp restarts shim and instances under load: all are new, on the same sockets.
 func testRestartApp(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "restart-all", "--drain-timeout=3s")
+	a := startApp(t, s, "restart-all")
 	before, shimBefore, inodes := a.pids(4), a.PID(a.Shim()), a.inodes()
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{}),
