@@ -113,10 +113,9 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	if err != nil {
 		return err
 	}
-	gone := shim.JobType == "" && (shim.ActiveState == "inactive" || shim.ActiveState == "failed")
-	stop := shim.JobType == "stop" || gone && !idle
-	if shim.JobType == "start" {
-		if stop, err = revived(ctx, conn, name); err != nil {
+	stop := shim.JobType == "stop"
+	if !stop {
+		if stop, err = leftOpen(ctx, conn, name); err != nil {
 			return err
 		}
 	}
@@ -143,14 +142,13 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	return errors.Join(append(errs, conn.Run(ctx, jobs...))...)
 }
 
-// revived reports whether the start of the shim that is asked for comes from a socket that a stop has left open: told to
-// stop between a crash of the shim and its restart, PID 1 ends app.service at once, looks at the sockets again, and what
-// waits there cancels the stop of the control socket, whose ExecStopPost= this is. An administrator's start in this same
-// moment is taken for the same.
-func revived(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
+// leftOpen reports whether this is the ExecStopPost= of the control socket, at the end of a stop that has run nothing of
+// app.service and so has left the app's other sockets open. What waits at one of them may have started the shim again, which
+// cancels the stop; an administrator's start in this same moment is taken for that.
+func leftOpen(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
 	controlSocket, err := conn.Unit(ctx, name.ControlSocket())
-	// In the restart after a crash the job is a restart.
-	if err != nil || controlSocket.SubState != "stop-post" || controlSocket.JobType != "start" {
+	// After a crash of the shim the control socket is restarted with it.
+	if err != nil || controlSocket.SubState != "stop-post" || strings.Contains(controlSocket.JobType, "restart") {
 		return false, err
 	}
 	for _, unit := range []string{name.Socket(), name.DiagSocket(), name.ChannelSocket()} {
@@ -158,8 +156,8 @@ func revived(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, erro
 		if err != nil {
 			return false, err
 		}
-		// One that is younger than the stop was opened by a start after it.
-		if socket.SubState == "running" && socket.ActiveEnter < controlSocket.StateChange {
+		// One that is younger than the stop was opened by a start after it, which must be left alone.
+		if socket.ActiveState == "active" && socket.JobType != "stop" && socket.ActiveEnter < controlSocket.StateChange {
 			return true, nil
 		}
 	}

@@ -301,8 +301,9 @@ func (s *Shim) askHanded() {
 }
 
 // adoptLimit is how long a new shim waits for the word of instances that it has adopted, which takes well under a
-// millisecond of one that does not hang: without it a source would go to its second best, and counts be wrong.
-const adoptLimit = time.Second
+// millisecond of one that does not hang and gets a processor: without it a source would go to its second best, and counts
+// be wrong.
+const adoptLimit = 5 * time.Second
 
 // waitingForWord says whether an instance that is up has not said yet what it has.
 func (s *Shim) waitingForWord(in *instance) bool {

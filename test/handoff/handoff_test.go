@@ -221,7 +221,9 @@ func testSourceHash(t *testing.T, s *apps.System) {
 // testUnix serves a port and a unix socket at a time, each with an exact spread and counts.
 func testUnix(t *testing.T, s *apps.System) {
 	const path = "/run/ho-unix.sock"
-	a := apps.Start(t, s, "ho-unix", "--listen="+path, "--strategy=round-robin")
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "ho-unix", "--now", "--listen="+path, fmt.Sprintf("--listen=%d", port), "--strategy=round-robin")
+	a.AwaitUp(a.N)
 	if reason := a.Status().Reason; reason != "unix sockets cannot be steered" {
 		t.Errorf("reason of the path is %q", reason)
 	}
