@@ -34,6 +34,7 @@ func TestApps(t *testing.T) {
 		{"RestartInstance", testRestartInstance},
 		{"RestartApp", testRestartApp},
 		{"Stop", testStop},
+		{"StopStart", testStopStart},
 		{"StopWhileStarting", testStopWhileStarting},
 		{"StopAfterCrash", testStopAfterCrash},
 		{"StopWhileFailing", testStopWhileFailing},

@@ -116,6 +116,17 @@ func testStop(t *testing.T, s *apps.System) {
 	a.checkStopped()
 }
 
+// testStopStart starts an app as soon as its stop returns, when its sockets are still being stopped.
+func testStopStart(t *testing.T, s *apps.System) {
+	a := startApp(t, s, "stop-start")
+	for range 5 {
+		a.MustSystemctl("stop", a.Name)
+		a.MustSystemctl("start", a.Name)
+		a.AwaitUp(4)
+	}
+	a.evenly(a.Addr(), a.pids(4))
+}
+
 // testStopWhileStarting stops an app that is not ready yet.
 func testStopWhileStarting(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "stop-early", "--property=ExecStartPre=/bin/sleep 600", "--property=TimeoutStartSec=infinity")
