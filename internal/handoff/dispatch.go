@@ -35,6 +35,19 @@ func (d *Dispatcher) anybodyLocked() bool {
 	return false
 }
 
+// roomLocked says whether the next connection can be placed, whosever it is. One that is accepted must go to its source's
+// instance, so while one of them has all that it may be given at a time nothing is accepted; an instance that hangs leaves the
+// ring.
+func (d *Dispatcher) roomLocked() bool {
+	for _, m := range d.picker.Members() {
+		b := d.backends[m.ID]
+		if d.sees && b != nil && b.ready && !b.report.Closing && (b.full || b.pending >= maxGiven) {
+			return false
+		}
+	}
+	return d.anybodyLocked()
+}
+
 func (d *Dispatcher) dispatchAllLocked() {
 	d.placeStrandedLocked()
 	for _, l := range d.listeners {
@@ -54,7 +67,7 @@ func (d *Dispatcher) dispatchBehindLocked() {
 
 // dispatchLocked sees to the connections that wait at a listener.
 func (d *Dispatcher) dispatchLocked(l *listener) {
-	if !d.anybodyLocked() {
+	if !d.roomLocked() {
 		l.behind = true
 		return
 	}
@@ -145,7 +158,7 @@ func (d *Dispatcher) sayLocked(b *backend, m wire.Message, fds ...int) bool {
 // process. It says whether some may be left.
 func (d *Dispatcher) acceptLocked(l *listener) (behind bool) {
 	i := d.numberLocked(l)
-	for d.anybodyLocked() {
+	for d.roomLocked() {
 		c, err := accept(l.fd)
 		if errors.Is(err, unix.EAGAIN) {
 			return false

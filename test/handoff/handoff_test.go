@@ -286,9 +286,9 @@ func testKillShimSourceHash(t *testing.T, s *apps.System) {
 		killShim(a)
 		held = append(held, a.Hold(5)...)
 	}
-	for _, h := range held {
+	for i, h := range held {
 		if instance, err := h.Get("/"); err != nil || instance != held[0].Instance {
-			t.Errorf("instance %q answers, %v; want %s", instance, err, held[0].Instance)
+			t.Errorf("connection %d: instance %q answers, %v; want %s", i, instance, err, held[0].Instance)
 		}
 	}
 }
