@@ -16,10 +16,6 @@ import (
 // all, the instance comes back.
 const drainHold = 5 * time.Second
 
-// unsureFor is how long a drain waits for connections that are most likely idle, but may have a request in flight that came
-// within the same tick of the kernel's clock as the answer before it (sockdiag.Stat).
-const unsureFor = 3 * time.Second
-
 // drained is how a drain ended: with how many open connections, and how many of them busy.
 type drained struct {
 	Open     int  `json:"connections"`
@@ -122,7 +118,7 @@ func (s *Shim) countDrains() {
 	for d := range s.drains {
 		c, known := counts[d.Instance]
 		busy := s.busy(d.Instance, counts)
-		quiet := known && busy == 0 && (c.Unsure == 0 || now.Sub(d.began) >= unsureFor)
+		quiet := known && busy == 0 && c.Unsure == 0
 		switch in := s.instances[d.Instance]; {
 		case in.attached() && !now.After(d.deadline):
 			own := traffic{open: c.Open, known: known, quiet: quiet}

@@ -27,8 +27,9 @@ type Stat struct {
 	// after the last that went out: a request waits for its answer.
 	Busy int
 	// Unsure are not busy, unless a request came in the same tick of the kernel's clock (CONFIG_HZ: 1 to 10 ms) in
-	// which the answer before it went out. A client that asks again at once on a fast path looks so, and so does the
-	// first request of a connection, answered within the tick. Wait for them longer, but not for ever.
+	// which the answer before it went out. A client that asks again at once on a fast path looks so, and so does a
+	// request that was answered within the tick. They become quiet when that request would be unsureNext old, or
+	// unsureFirst if only one segment ever came.
 	Unsure int
 	// Waiting is the longest time that nothing went out on an accepted connection whose client waits for an answer: a
 	// drain that has lasted for longer has seen every request answered that was in flight when it began, however often
@@ -38,6 +39,13 @@ type Stat struct {
 
 // Never is a Stat.Waiting that no drain outlasts.
 const Never = time.Duration(math.MaxInt64)
+
+// How long a request is believed in that may be there (Stat.Unsure). The first one of a connection is there only if the
+// program spoke before the client did, and the client asked within the tick.
+const (
+	unsureNext  = 10 * time.Second
+	unsureFirst = 3 * time.Second
+)
 
 // Quiet is the number of accepted connections with nothing to do: all was answered, or nothing was ever asked.
 func (s Stat) Quiet() int { return s.Open - s.Queued - s.Busy - s.Unsure }
@@ -118,6 +126,9 @@ func (i *info) activity(quiet time.Duration) activity {
 	// more to ask, up to delayedAck later; a next request would carry the acknowledgement, and come with it. Later
 	// than that it is the answer to a keep-alive probe.
 	if late := i.sinceRecv - i.sinceAck; late > 0 && late <= delayedAck {
+		return idle
+	}
+	if i.sinceRecv >= unsureNext || i.segsIn == 1 && i.sinceRecv >= unsureFirst {
 		return idle
 	}
 	return unsure

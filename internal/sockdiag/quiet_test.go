@@ -25,7 +25,10 @@ func TestActivity(t *testing.T) {
 		{"greeting sent, nothing asked", info{sinceSent: 500 * ms, sinceRecv: 500 * ms, segsOut: 1}, idle},
 		{"same tick", info{sinceSent: 900 * ms, sinceRecv: 900 * ms, sinceAck: 900 * ms, segsIn: 2, segsOut: 2}, unsure},
 		{"same tick, answer acknowledged later", info{sinceSent: 900 * ms, sinceRecv: 900 * ms, sinceAck: 860 * ms, segsIn: 2, segsOut: 2}, idle},
-		{"same tick, probe answered", info{sinceSent: 20 * time.Second, sinceRecv: 20 * time.Second, sinceAck: 5 * time.Second, segsIn: 2, segsOut: 2}, unsure},
+		{"same tick, probe answered", info{sinceSent: 9 * time.Second, sinceRecv: 9 * time.Second, sinceAck: 5 * time.Second, segsIn: 2, segsOut: 2}, unsure},
+		{"same tick, long ago", info{sinceSent: unsureNext, sinceRecv: unsureNext, sinceAck: unsureNext, segsIn: 2, segsOut: 2}, idle},
+		{"same tick, first request", info{sinceSent: 900 * ms, sinceRecv: 900 * ms, sinceAck: 900 * ms, segsIn: 1, segsOut: 1}, unsure},
+		{"same tick, first request, long ago", info{sinceSent: unsureFirst, sinceRecv: unsureFirst, sinceAck: unsureFirst, segsIn: 1, segsOut: 1}, idle},
 	} {
 		if got := tc.i.activity(quiet); got != tc.want {
 			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
