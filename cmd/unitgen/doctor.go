@@ -58,7 +58,7 @@ func (c *command) doctor(ctx context.Context) (status int, err error) {
 	if len(found) > 0 {
 		return exitFailure, nil
 	}
-	c.say("Nothing is wrong with this machine and %d apps.", len(apps))
+	c.say("Nothing is wrong with this machine and %s.", counted(len(apps), "app"))
 	return exitSuccess, nil
 }
 

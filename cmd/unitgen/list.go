@@ -58,7 +58,7 @@ func (c *command) list(ctx context.Context) error {
 		t.print(c.env.stdout, choose(!c.options.noLegend), c.coloured())
 	}
 	if !c.options.noLegend && c.env.terminal {
-		fmt.Fprintf(c.env.stdout, "\n%d apps. \"unitgen status APP\" shows one.\n", len(apps))
+		fmt.Fprintf(c.env.stdout, "\n%s. \"unitgen status APP\" shows one.\n", counted(len(apps), "app"))
 	}
 	return nil
 }
@@ -345,4 +345,11 @@ func (c *command) ago(t *time.Time) string {
 		return ""
 	}
 	return span(max(0, c.env.now().Sub(*t)))
+}
+
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -258,9 +258,6 @@ func handedStoreName(number int) string { return storedHanded + strconv.Itoa(num
 
 // handedNews follows up on what instances have said.
 func (s *Shim) handedNews() {
-	for _, in := range s.instances {
-		s.move(in)
-	}
 	close(s.nodes.changed)
 	s.nodes.changed = make(chan struct{})
 	s.countDrains()
@@ -277,7 +274,7 @@ func (s *Shim) countHanded() map[int]sockdiag.Stat {
 }
 
 // drainHanded takes a drain further: it ends when nothing was ordered of the instance that it has not answered, and by its
-// own word no connection of it is in the middle of something.
+// own word no connection of it is in the middle of something, or it finishes those by itself (DrainParameters.Graceful).
 func (s *Shim) drainHanded(d *drainWait, now time.Time) {
 	st := s.handoff.Stat(d.Instance)
 	answered := st.Asked > d.asked

@@ -35,11 +35,11 @@ func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
 		return nil, err
 	}
 	if len(sent.Instances)+len(sent.Dropped) == 0 {
-		who := "no instance"
+		reason := "no instance runs a program that takes messages"
 		if p.Instance != 0 {
-			who = fmt.Sprintf("instance %d is not there, or", p.Instance)
+			reason = fmt.Sprintf("instance %d is not there, or runs no program that takes messages", p.Instance)
 		}
-		return nil, &control.Error{Name: control.ErrNoSuchInstance, Reason: who + " runs no program that takes messages"}
+		return nil, &control.Error{Name: control.ErrNoSuchInstance, Reason: reason}
 	}
 	return sent, nil
 }

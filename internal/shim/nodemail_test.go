@@ -40,9 +40,12 @@ func (b *bench) sendTo(parameters string) (Sent, error) {
 
 func TestMessageForOneOrAll(t *testing.T) {
 	b := newBench(t, Options{})
+	b.up(3) // no Node process
+	if _, err := b.sendTo(`{"message":1}`); err == nil || err.Error() != "no instance runs a program that takes messages" {
+		t.Errorf("to nobody: %v", err)
+	}
 	one, _, _ := b.nodeUp(1)
 	two, _, _ := b.nodeUp(2)
-	b.up(3) // no Node process
 	if sent, err := b.sendTo(`{"message":{"to":"all"}}`); err != nil || !slices.Equal(sent.Instances, []int{1, 2}) {
 		t.Errorf("sent to %+v, %v", sent, err)
 	}

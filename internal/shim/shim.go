@@ -204,11 +204,6 @@ func (s *Shim) do(ctx context.Context, f func()) bool {
 
 // settle brings the kernel's ring, the queues and PID 1's view in line with the states of the instances.
 func (s *Shim) settle(now time.Time) error {
-	if s.handsOff() {
-		for _, in := range s.instances {
-			s.move(in) // it may have said just now that it serves: a ring without it would send its clients elsewhere
-		}
-	}
 	if err := s.setRing(now); err != nil {
 		return err
 	}
@@ -221,6 +216,11 @@ func (s *Shim) settle(now time.Time) error {
 func (s *Shim) setRing(now time.Time) error {
 	if s.waitingForStates() {
 		return nil
+	}
+	if s.handsOff() { // an instance may have said since the last event that it serves, the word that was waited for
+		for _, in := range s.instances {
+			s.move(in)
+		}
 	}
 	ring, next := s.pool.Ring(now)
 	s.ringNext = next

@@ -150,7 +150,11 @@ func (s *Shim) line() string {
 		}
 	}
 	line := fmt.Sprintf("%d/%d instances up", up, len(s.instances))
-	if s.activity.counted {
+	switch {
+	case !s.activity.counted:
+	case s.activity.open == 1:
+		line += ", 1 connection"
+	default:
 		line += fmt.Sprintf(", %d connections", s.activity.open)
 	}
 	if s.note != "" {

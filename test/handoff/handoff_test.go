@@ -8,12 +8,10 @@
 package handoff
 
 import (
-	"flag"
 	"fmt"
 	"io"
 	"maps"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,14 +23,7 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// TestMain lets more tests run at a time than there are CPUs: they wait for drains and for PID 1 for most of their lives.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { rig.Main(m, 4) }
 
 // TestHandoff runs everything on each systemd.
 func TestHandoff(t *testing.T) {

@@ -6,8 +6,6 @@ package policy
 
 import (
 	_ "embed"
-	"flag"
-	"os"
 	"strconv"
 	"testing"
 	"time"
@@ -18,14 +16,7 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// TestMain lets more tests run at a time than there are CPUs: they wait for delays and timers for most of their lives.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "6"); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { rig.Main(m, 6) }
 
 func TestPolicy(t *testing.T) {
 	rig.EachSuite(t, func(t *testing.T, suite string) {

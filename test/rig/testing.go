@@ -2,8 +2,10 @@ package rig
 
 import (
 	"context"
+	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -136,6 +138,16 @@ func Bin(t testing.TB, name string) string {
 		t.Fatalf("find program: %v (make build makes it)", err)
 	}
 	return path
+}
+
+// Main is a package's TestMain that lets up to n tests run at a time, whatever the number of CPUs: those that mostly wait,
+// for drains, timers and PID 1.
+func Main(m *testing.M, n int) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }
 
 // EachSuite runs f as a subtest on each of Suites, side by side: tests mostly wait for the systemd in their container. It

@@ -8,23 +8,13 @@
 package rollout
 
 import (
-	"flag"
-	"os"
 	"testing"
 
 	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// TestMain lets more tests run at a time than there are CPUs: all of them wait for drains and soak times for most of
-// their lives.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { rig.Main(m, 4) }
 
 // test is one that shares a booted system with others, with apps of its own.
 type test struct {
