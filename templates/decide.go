@@ -169,7 +169,11 @@ func (v *values) decideNode(a app.App) {
 	}
 	v.ChannelPath = path.Join(path.Dir(v.ControlPath), app.ChannelName)
 	v.ExecStart = v.Lbshim + " exec " + string(a.Name) + " %i" + v.UserOption + " -- " + app.ExecWords(a.Command)
-	v.Environment = append(v.Environment, app.QuoteAssignment(app.Assignment{Key: "PORT", Value: strconv.Itoa(int(a.Listen[0].Port))}))
+	port := strconv.Itoa(int(a.Listen[0].Port))
+	if a.Listen[0].IsUnix() {
+		port = a.Listen[0].Unix // listen(process.env.PORT) takes a path too
+	}
+	v.Environment = append(v.Environment, app.QuoteAssignment(app.Assignment{Key: "PORT", Value: port}))
 	v.Runtime = cmp.Or(v.Runtime, "node")
 }
 

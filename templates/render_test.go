@@ -78,6 +78,10 @@ func goldens() []golden {
 			Name: "app", Command: []string{"/opt/app/node", "/home/me/app/server.js", "100% $HOME"}, Listen: port,
 			Kind: app.KindNode, Environment: []app.Assignment{{Key: "PORT", Value: "8080"}}, SystemdVersion: 257,
 		}},
+		{"node-handoff", app.App{
+			Name: "app", Command: []string{"/opt/app/node", "/srv/server.js"}, Listen: []app.Listen{{Unix: "/run/100% mine"}},
+			Kind: app.KindNode, SystemdVersion: 257,
+		}},
 		{"node-user-units", app.App{
 			Name: "app", Command: []string{"/opt/app/node", "server.js"}, WorkingDirectory: "/srv/app", Listen: port,
 			Kind: app.KindNode, Ready: app.ReadyMessage, ShutdownMessage: true, UserUnits: true, SystemdVersion: 252,

@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // DataPath is how connections reach the instances: as asked for, or the best that the settings allow.
@@ -60,12 +61,10 @@ func (a App) checkPaths(found *inputErrors) {
 	default:
 		found.addf("--path=steer", "--path= must be auto, steer or handoff, got %q", a.Path)
 	}
-	if a.Kind == KindNode && a.DataPath() == PathHandoff {
-		what := a.steerCannot()
-		if what == "" {
-			what = "--path=handoff"
+	if a.Kind == KindNode {
+		if i := slices.IndexFunc(a.Listen, func(l Listen) bool { return strings.HasPrefix(l.Unix, "@") }); i >= 0 {
+			found.addf("", "--listen=%s has no path, which Node.js programs need", a.Listen[i])
 		}
-		found.addf("--path=steer", "%s is not available for Node.js programs in this version", what)
 	}
 	a.checkStrategy(found)
 	switch {
@@ -97,7 +96,7 @@ func (a App) checkStrategy(found *inputErrors) {
 
 // handoffWarning is for a path that was not asked for: not every program can do it.
 func (a App) handoffWarning() (warning string, ok bool) {
-	if a.DataPath() != PathHandoff || a.Kind == KindHandoff || a.Path == PathHandoff {
+	if a.DataPath() != PathHandoff || a.Kind == KindHandoff || a.Kind == KindNode || a.Path == PathHandoff {
 		return "", false
 	}
 	return a.steerCannot() + " takes the handoff path: the program must get its connections through package activation of unitgen " +

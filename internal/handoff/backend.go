@@ -19,13 +19,15 @@ const maxPending = 64
 // maxGiven bounds the connections given and not answered: they are lost to others while an instance hangs.
 const maxGiven = 16
 
-// backend is an instance that has a channel. It owns the descriptor.
+// backend is an instance that has a channel, whose descriptor it owns, or a receiver.
 type backend struct {
-	id, fd   int
+	id, fd   int // fd is negative for a receiver
 	attached uint32
+	receiver Receiver
 	token    int  // of its Asks: answers to an earlier balancer have another
 	ready    bool // it has answered the first Ask
 	full     bool // its channel takes no more until it has read
+	resting  bool // it has refused a connection just now
 	report   wire.Report
 	busy     int
 	asked    int
@@ -40,6 +42,7 @@ type order struct {
 	listener, count int
 	at              time.Time
 	given           []connection // of Give: the copies, for the case that it does not answer
+	number          uint64       // of a receiver's
 }
 
 // Attach gives an instance its channel, in place of the one it had, and greets it. Attach owns channel, also when it
@@ -107,8 +110,14 @@ func (d *Dispatcher) Detach(id int) {
 func (d *Dispatcher) dropLocked(b *backend) {
 	delete(d.backends, b.id)
 	d.strandLocked(b)
-	unix.Close(b.fd) // which takes it out of the epoll set: nobody else here has it
+	b.closeChannel() // which takes it out of the epoll set: nobody else here has it
 	d.changed = true
+}
+
+func (b *backend) closeChannel() {
+	if b.fd >= 0 {
+		unix.Close(b.fd)
+	}
 }
 
 // strandLocked takes back what a backend will not deal with.

@@ -14,15 +14,22 @@ import (
 // loadLocked is what the picker asks.
 func (d *Dispatcher) loadLocked(id int) (connections int, ok bool) {
 	b := d.backends[id]
-	if b == nil || !b.ready || b.full || b.report.Closing {
+	if b == nil || !b.ready || b.full || b.resting || b.report.Closing {
 		return 0, false
 	}
-	limit := maxPending
-	if d.sees {
-		limit = maxGiven
-	}
 	connections = b.report.Open() + b.pending
-	return connections, b.pending < limit && (d.most == 0 || connections < d.most)
+	return connections, b.pending < d.limitLocked(b) && (d.most == 0 || connections < d.most)
+}
+
+// limitLocked is how many connections a backend may have that it has not answered.
+func (d *Dispatcher) limitLocked(b *backend) int {
+	switch {
+	case b.receiver != nil:
+		return maxUnanswered
+	case d.sees:
+		return maxGiven
+	}
+	return maxPending
 }
 
 // anybodyLocked says whether somebody can take a connection.
@@ -41,7 +48,7 @@ func (d *Dispatcher) anybodyLocked() bool {
 func (d *Dispatcher) roomLocked() bool {
 	for _, m := range d.picker.Members() {
 		b := d.backends[m.ID]
-		if d.sees && b != nil && b.ready && !b.report.Closing && (b.full || b.pending >= maxGiven) {
+		if d.sees && b != nil && b.ready && !b.report.Closing && (b.full || b.pending >= d.limitLocked(b)) {
 			return false
 		}
 	}
@@ -71,7 +78,7 @@ func (d *Dispatcher) dispatchLocked(l *listener) {
 		l.behind = true
 		return
 	}
-	if d.sees {
+	if d.sees || d.options.Receivers {
 		l.behind = d.acceptLocked(l)
 	} else {
 		l.behind = d.orderLocked(l)
@@ -205,7 +212,7 @@ func (d *Dispatcher) sendGivesLocked() {
 		all := b.gives
 		b.gives = nil
 		for len(all) > 0 {
-			n := sameListener(all)
+			n := b.together(all)
 			if !d.giveLocked(b, all[:n]) {
 				d.stranded = append(d.stranded, all...)
 				b.pending -= len(all)
@@ -217,6 +224,9 @@ func (d *Dispatcher) sendGivesLocked() {
 }
 
 func (d *Dispatcher) giveLocked(b *backend, all []connection) bool {
+	if b.receiver != nil {
+		return d.giveToReceiverLocked(b, all[0])
+	}
 	m := wire.Message{Kind: wire.Give, Listener: all[0].listener, Count: len(all)}
 	fds := make([]int, len(all))
 	for i, c := range all {
@@ -231,10 +241,10 @@ func (d *Dispatcher) giveLocked(b *backend, all []connection) bool {
 	return true
 }
 
-// sameListener is how many of all go into one message.
-func sameListener(all []connection) int {
+// together is how many of all go into one message.
+func (b *backend) together(all []connection) int {
 	n := 1
-	for n < len(all) && n < wire.MaxGive && all[n].listener == all[0].listener {
+	for b.receiver == nil && n < len(all) && n < wire.MaxGive && all[n].listener == all[0].listener {
 		n++
 	}
 	return n

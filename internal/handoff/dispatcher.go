@@ -19,6 +19,8 @@ import (
 type Options struct {
 	// Listeners are the app's public listeners, non-blocking, borrowed: the caller keeps them open until Run has ended.
 	Listeners []int
+	// Receivers says that the instances are Receivers.
+	Receivers bool
 	// Waiting returns how many connections wait at a listener.
 	Waiting func(listener int) (int, error)
 	// Changed is called after something has changed that Stat tells, but for mere counts. It must not block, nor call the
@@ -136,7 +138,7 @@ func (d *Dispatcher) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, b := range d.backends {
-		unix.Close(b.fd)
+		b.closeChannel()
 		for _, o := range b.orders {
 			closeAll(o.given)
 		}
@@ -232,7 +234,11 @@ func (d *Dispatcher) Stat(id int) Stat {
 // connection.
 func (d *Dispatcher) Ask(id int) {
 	d.locked(func() {
-		if b := d.backends[id]; b != nil {
+		switch b := d.backends[id]; {
+		case b == nil:
+		case b.receiver != nil:
+			b.receiver.Ask(b.token)
+		default:
 			d.sayLocked(b, wire.Message{Kind: wire.Ask, Token: b.token})
 		}
 	})

@@ -28,22 +28,29 @@ const limit = 30 * time.Second
 // front is a public listener with a dispatcher behind it.
 type front struct {
 	*handoff.Dispatcher
-	addr    net.Addr
-	fd      int
-	changed chan struct{}
-	dir     string
-	stop    func() // of the dispatcher
+	addr      net.Addr
+	fd        int
+	receivers bool
+	changed   chan struct{}
+	dir       string
+	stop      func() // of the dispatcher
 }
 
 // open opens a public listener and a dispatcher that runs until the test ends.
 func open(t testing.TB, network, address string) *front {
+	t.Helper()
+	return openFor(t, network, address, false)
+}
+
+// openFor is open, also for instances that are Receivers.
+func openFor(t testing.TB, network, address string, receivers bool) *front {
 	t.Helper()
 	ln, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	f := &front{addr: ln.Addr(), changed: make(chan struct{}, 1), dir: t.TempDir()}
+	f := &front{addr: ln.Addr(), receivers: receivers, changed: make(chan struct{}, 1), dir: t.TempDir()}
 	raw, err := ln.(syscall.Conn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +70,7 @@ func (f *front) run(t testing.TB) {
 		f.stop()
 	}
 	d, err := handoff.New(handoff.Options{
-		Listeners: []int{f.fd}, Waiting: waiting,
+		Listeners: []int{f.fd}, Receivers: f.receivers, Waiting: waiting,
 		Changed: func() {
 			select {
 			case f.changed <- struct{}{}:

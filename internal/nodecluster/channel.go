@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,7 @@ type Channel struct {
 	out    chan Reply
 	orders chan Reply
 	ended  chan struct{} // closed by Write at its end
-	seq    uint64
+	seq    atomic.Uint64
 
 	writing sync.Mutex // a line is being written
 	letters letters
@@ -44,10 +45,12 @@ type Channel struct {
 // worker: a primary that takes over counts on beyond what the one before it may have used, so that a late answer to
 // that one is not taken for its own.
 func NewChannel(conn *net.UnixConn, firstSeq uint64) *Channel {
-	return &Channel{
-		conn: conn, seq: firstSeq, out: make(chan Reply, queued), orders: make(chan Reply, maxOrders), ended: make(chan struct{}),
+	c := &Channel{
+		conn: conn, out: make(chan Reply, queued), orders: make(chan Reply, maxOrders), ended: make(chan struct{}),
 		letters: letters{queue: make(chan Letter, maxLetters)},
 	}
+	c.seq.Store(firstSeq)
+	return c
 }
 
 // Adopt makes the connection of a channel of a descriptor, which it takes over.
@@ -83,7 +86,7 @@ func (c *Channel) Read() (Message, error) {
 			return Message{}, &BadLineError{err}
 		}
 		switch m.Kind {
-		case User, Unknown, HandleAck:
+		case User, Unknown:
 			continue
 		case HandleSent:
 			if !c.Send(AckHandle()) {
@@ -224,11 +227,10 @@ func (r Reply) drop() {
 // send writes one line in one sendmsg, with one descriptor at most: Node takes a descriptor for that of the line whose
 // first byte it came with.
 func (c *Channel) send(r Reply) error {
-	line, err := json.Marshal(r.build(c.seq))
+	line, err := json.Marshal(r.build(c.seq.Add(1) - 1))
 	if err != nil {
 		return err
 	}
-	c.seq++
 	return c.write(append(line, '\n'), r.fd)
 }
 
@@ -239,15 +241,13 @@ func (c *Channel) write(line []byte, fd int) error {
 	if err := c.conn.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
 		return err
 	}
+	defer c.conn.SetWriteDeadline(time.Time{}) // Hand has none; it fails only once the connection is closed
 	var oob []byte
 	if fd >= 0 {
 		oob = unix.UnixRights(fd)
 	}
 	n, _, err := c.conn.WriteMsgUnix(line, oob, nil)
-	if err != nil {
-		return err
-	}
-	if n < len(line) {
+	if err == nil && n < len(line) {
 		_, err = c.conn.Write(line[n:])
 	}
 	return err

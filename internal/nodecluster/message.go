@@ -8,8 +8,8 @@
 // Lines that are none of Node's are messages of the program's own. Two of them count here, which programs made for PM2
 // send: "ready", and objects whose type is "process:msg", which are for other instances. Letters are messages to programs.
 //
-// The package answers with listeners that the worker accepts on by itself ("shared handles"). It does not hand over
-// accepted connections (act newconn), UDP or unix sockets.
+// The package answers with listeners that the worker accepts on by itself ("shared handles"), or with accepted connections,
+// one by one (act newconn). It does not do UDP.
 //
 // Source: lib/internal/cluster/child.js, lib/internal/child_process.js and lib/net.js of Node 12.22 to 24.
 package nodecluster
@@ -38,6 +38,8 @@ const (
 	HandleSent // a descriptor of the program's comes with it and waits for AckHandle
 	HandleAck  // the descriptor that was sent has arrived
 	HandleLost // the descriptor that was sent could not be received, such as by EMFILE: the reply went with it
+	Answered   // a connection that Channel.Hand gave was taken or not: Ack and Taken say
+	Report     // what drain.cjs tells of the process: Token, Open, Busy
 	Ready      // the program itself has sent "ready"
 	Mail       // the program itself has sent a message for others: To says whom, Text what
 )
@@ -50,6 +52,14 @@ type Message struct {
 	Key   string // of Closed
 	// Data is what servers of one address have in common, of Ask: session ticket keys of TLS, else nil. It is JSON.
 	Data json.RawMessage
+	// Ack, of Answered, is the number that Hand returned. Taken says that the program has the connection; else it must go
+	// elsewhere.
+	Ack   uint64
+	Taken bool
+	// Token, of Report, is that of the latest AskReport, zero before; Open are the connections that were handed over and have
+	// not ended, Busy those of them that are in the middle of something. On a channel that hands none over Busy are requests.
+	Token, Open, Busy int
+
 	To   int             // of Mail: the instance; 0 for all but the sender's
 	Text json.RawMessage // of Mail: the whole line, valid until the next Read
 }
@@ -99,6 +109,8 @@ func Parse(line []byte) (Message, error) {
 		return f.mail(line)
 	case "NODE_CLUSTER":
 		return f.cluster()
+	case "NODE_UNITGEN":
+		return f.report()
 	case "NODE_HANDLE":
 		return Message{Kind: HandleSent}, nil
 	case "NODE_HANDLE_ACK":
@@ -138,11 +150,34 @@ func (o *object) cluster() (Message, error) {
 		m.Kind, m.Key = Closed, o.text("key", true)
 	case "exitedAfterDisconnect":
 		m.Kind, m.Seq = Leaving, o.seq()
+	case "":
+		m = o.answered()
 	default:
 		m.Kind = Unknown
 	}
 	if o.err != nil {
 		return Message{}, fmt.Errorf("parse message of worker: %w", o.err)
+	}
+	return m, nil
+}
+
+// answered reads a reply. The only messages to a worker that it replies to are connections.
+func (o *object) answered() Message {
+	taken := string(o.fields["accepted"])
+	if _, ok := o.fields["ack"]; !ok || taken != "true" && taken != "false" {
+		return Message{Kind: Unknown}
+	}
+	return Message{Kind: Answered, Ack: o.count("ack"), Taken: taken == "true"}
+}
+
+func (o *object) report() (Message, error) {
+	if o.text("act", false) != "report" {
+		return Message{Kind: Unknown}, nil
+	}
+	m := Message{Kind: Report, Token: o.number("token", 0, 0, math.MaxInt32),
+		Open: o.number("open", 0, 0, math.MaxInt32), Busy: o.number("busy", 0, 0, math.MaxInt32)}
+	if o.err != nil {
+		return Message{}, fmt.Errorf("parse report of worker: %w", o.err)
 	}
 	return m, nil
 }
@@ -220,10 +255,12 @@ func (o *object) number(name string, absent, least, most int) int {
 }
 
 // seq is required where a reply must name it.
-func (o *object) seq() uint64 {
+func (o *object) seq() uint64 { return o.count("seq") }
+
+func (o *object) count(name string) uint64 {
 	var n uint64
-	if json.Unmarshal(o.fields["seq"], &n) != nil {
-		o.fail("seq")
+	if json.Unmarshal(o.fields[name], &n) != nil {
+		o.fail(name)
 	}
 	return n
 }

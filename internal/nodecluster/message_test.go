@@ -31,12 +31,17 @@ func TestParse(t *testing.T) {
 		closing:   {Kind: Closed, Key: ":3000:0:-1:0"},
 		leaving:   {Kind: Leaving, Seq: 9},
 
-		`{"cmd":"NODE_HANDLE_ACK"}`:                          {Kind: HandleAck},
-		`{"cmd":"NODE_HANDLE_NACK"}`:                         {Kind: HandleLost},
-		`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{}}`: {Kind: HandleSent},
-		`{"cmd":"NODE_CLUSTER","ack":7,"accepted":true}`:     {Kind: Unknown},
-		`{"cmd":"NODE_CLUSTER","act":"magic"}`:               {Kind: Unknown},
-		`{"cmd":"NODE_NEWER"}`:                               {Kind: Unknown},
+		`{"cmd":"NODE_HANDLE_ACK"}`:                                         {Kind: HandleAck},
+		`{"cmd":"NODE_HANDLE_NACK"}`:                                        {Kind: HandleLost},
+		`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{}}`:                {Kind: HandleSent},
+		`{"cmd":"NODE_CLUSTER","ack":7,"accepted":true,"seq":3}`:            {Kind: Answered, Ack: 7, Taken: true},
+		`{"cmd":"NODE_CLUSTER","ack":8,"accepted":false,"seq":4}`:           {Kind: Answered, Ack: 8},
+		`{"cmd":"NODE_CLUSTER","ack":8,"accepted":1}`:                       {Kind: Unknown},
+		`{"cmd":"NODE_CLUSTER","accepted":true}`:                            {Kind: Unknown},
+		`{"cmd":"NODE_UNITGEN","act":"report","token":5,"open":3,"busy":1}`: {Kind: Report, Token: 5, Open: 3, Busy: 1},
+		`{"cmd":"NODE_UNITGEN","act":"drain"}`:                              {Kind: Unknown},
+		`{"cmd":"NODE_CLUSTER","act":"magic"}`:                              {Kind: Unknown},
+		`{"cmd":"NODE_NEWER"}`:                                              {Kind: Unknown},
 
 		// What the program sends is its own business.
 		`5`: {}, `null`: {}, `[1,2]`: {}, `{}`: {}, `{"cmd":5}`: {}, `{"cmd":"NODE_"}`: {},
@@ -50,7 +55,8 @@ func TestParse(t *testing.T) {
 		`{"type":"process:msg","cmd":"NODE_CLUSTER","act":"online","seq":0}`: {Kind: Online},
 	} {
 		got, err := Parse([]byte(line))
-		if err != nil || got.Kind != want.Kind || got.Seq != want.Seq || got.Asked != want.Asked || got.Key != want.Key || got.To != want.To {
+		if err != nil || got.Kind != want.Kind || got.Seq != want.Seq || got.Asked != want.Asked || got.Key != want.Key || got.To != want.To ||
+			got.Ack != want.Ack || got.Taken != want.Taken || got.Token != want.Token || got.Open != want.Open || got.Busy != want.Busy {
 			t.Errorf("%s is %+v, %v, want %+v", line, got, err, want)
 		}
 	}
@@ -111,7 +117,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q was given %s, and the worker is %+v", line, address, w)
 		}
 		asked := m.Asked
-		asked.Port = int(address.Port())
+		asked.Port = int(address.TCP.Port())
 		if got, ok := w.Listens(asked); !ok || got != address {
 			t.Fatalf("%q was given %s and listens on %s, %v", line, address, got, ok)
 		}

@@ -26,6 +26,7 @@ type answer struct {
 	Errno int             `json:"errno"` // 0, or negative as in libuv
 	Key   string          `json:"key,omitempty"`
 	Data  json.RawMessage `json:"data"` // what a TLS server cannot do without, also when it is refused
+	Name  *sockname       `json:"sockname,omitempty"`
 }
 
 // Give answers Ask with a listener under a key that is the worker's own. It takes over fd, which should not block: the
@@ -39,6 +40,15 @@ func Give(ask Message, key string, data json.RawMessage, fd int) Reply {
 		}{"NODE_HANDLE", "net.Native", answer{
 			envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Key: key, Data: data,
 		}}
+	}}
+}
+
+// Promise answers Ask without a listener: the connections of the address will be given one by one, by Channel.Hand.
+func Promise(ask Message, key string, data json.RawMessage, address Address) Reply {
+	return Reply{fd: -1, build: func(seq uint64) any {
+		return answer{
+			envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Key: key, Data: data, Name: address.sockname(),
+		}
 	}}
 }
 
@@ -85,6 +95,16 @@ func LetGo() Reply {
 func HoldOn() Reply {
 	return Reply{fd: -1, build: func(seq uint64) any {
 		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "serve"}
+	}}
+}
+
+// AskReport makes a worker that has loaded drain.cjs send a Report with that token. Others ignore it.
+func AskReport(token int) Reply {
+	return Reply{fd: -1, build: func(seq uint64) any {
+		return struct {
+			envelope
+			Token int `json:"token"`
+		}{envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "report"}, token}
 	}}
 }
 

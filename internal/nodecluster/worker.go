@@ -20,9 +20,9 @@ type Worker struct {
 
 // Server is one server of a worker.
 type Server struct {
-	Asked     Asked          `json:"asked"`
-	Address   netip.AddrPort `json:"address"` // the app's address whose listener it has
-	Listening bool           `json:"listening"`
+	Asked     Asked   `json:"asked"`
+	Address   Address `json:"address"` // the app's address whose listener it has
+	Listening bool    `json:"listening"`
 }
 
 // Refusal says why a worker gets no listener. Its text is for the log; the program sees Errno.
@@ -42,15 +42,12 @@ const MaxServers = 64
 // The ports must match, as Node compares the real port of the listener with the one asked for (checkBindError in
 // lib/net.js); port 0 gets the first address that is free, and listen({fd: 3}) the first in the order of the app, as
 // with sd_listen_fds(3). The address asked for only breaks ties: which addresses are open is the app's settings' to
-// say.
-func (w *Worker) Give(a Asked, app []netip.AddrPort) (key string, address netip.AddrPort, err error) {
+// say. Paths of unix sockets must match too.
+func (w *Worker) Give(a Asked, app []Address) (key string, address Address, err error) {
 	switch {
 	case a.Family == UDP:
 		return "", address, &Refusal{unix.ENOTSUP, "it wants a UDP socket, which instances cannot share here; " +
 			"bind({port, exclusive: true}) lets one instance open it by itself"}
-	case a.Family == Unix:
-		return "", address, &Refusal{unix.ENOTSUP, fmt.Sprintf("it wants unix socket %q, which instances cannot share here; "+
-			"listen({path, exclusive: true}) lets one instance open it by itself", a.Address)}
 	case len(w.Servers) >= MaxServers:
 		return "", address, &Refusal{unix.EMFILE, fmt.Sprintf("it has %d servers already", len(w.Servers))}
 	}
@@ -74,41 +71,50 @@ func (w *Worker) Give(a Asked, app []netip.AddrPort) (key string, address netip.
 }
 
 // fit lists the addresses that a call of listen() may get, the best first.
-func (w *Worker) fit(a Asked, app []netip.AddrPort) []netip.AddrPort {
+func (w *Worker) fit(a Asked, app []Address) []Address {
 	const firstFD = 3 // SD_LISTEN_FDS_START
 	if a.FD >= 0 {
 		if i := a.FD - firstFD; i >= 0 && i < len(app) {
-			return []netip.AddrPort{app[i]}
+			return []Address{app[i]}
 		}
 		return nil
 	}
-	fit := slices.Clone(app)
-	if a.Port != 0 {
-		fit = slices.DeleteFunc(fit, func(have netip.AddrPort) bool { return int(have.Port()) != a.Port })
-	}
-	wanted, _ := netip.ParseAddr(a.Address)
-	rank := func(have netip.AddrPort) int {
+	fit := slices.DeleteFunc(slices.Clone(app), func(have Address) bool {
 		switch {
-		case wanted.IsValid() && have.Addr().Unmap() == wanted.Unmap():
+		case a.Family == Unix:
+			return have.Path != a.Address
+		case have.IsUnix():
+			return true
+		}
+		return a.Port != 0 && int(have.TCP.Port()) != a.Port
+	})
+	wanted, _ := netip.ParseAddr(a.Address)
+	rank := func(have Address) int {
+		switch {
+		case wanted.IsValid() && have.TCP.Addr().Unmap() == wanted.Unmap():
 			return 0
-		case have.Addr().IsUnspecified():
+		case have.TCP.Addr().IsUnspecified():
 			return 1
 		}
 		return 2
 	}
-	slices.SortStableFunc(fit, func(a, b netip.AddrPort) int { return rank(a) - rank(b) })
+	slices.SortStableFunc(fit, func(a, b Address) int { return rank(a) - rank(b) })
 	return fit
 }
 
-func refuse(a Asked, app []netip.AddrPort) *Refusal {
-	if a.FD >= 0 {
+func refuse(a Asked, app []Address) *Refusal {
+	switch {
+	case a.FD >= 0:
 		return &Refusal{unix.EBADF, fmt.Sprintf("it listens on descriptor %d, and the app's addresses have 3 to %d", a.FD, 2+len(app))}
+	case a.Family == Unix:
+		return &Refusal{unix.ENOTSUP, fmt.Sprintf("it wants unix socket %q, which the app does not have: give --listen=%[1]s, "+
+			"or listen({path, exclusive: true}) lets one instance open it by itself", a.Address)}
 	}
 	return &Refusal{unix.ENOTSUP, fmt.Sprintf("it listens on port %d, which the app does not have: give --listen=%d, "+
 		"or let the program listen on $PORT", a.Port, a.Port)}
 }
 
-func (w *Worker) given(address netip.AddrPort) bool {
+func (w *Worker) given(address Address) bool {
 	for _, s := range w.Servers {
 		if s.Address == address {
 			return true
@@ -122,12 +128,12 @@ func (w *Worker) Withdraw(key string) { delete(w.Servers, key) }
 
 // Listens notes that a server listens and returns its address; false if it is none that Give has given: a program may
 // open sockets by itself.
-func (w *Worker) Listens(a Asked) (address netip.AddrPort, ok bool) {
+func (w *Worker) Listens(a Asked) (address Address, ok bool) {
 	key := a.key()
 	if _, known := w.Servers[key]; !known {
 		// The message has the real port where any was asked for.
 		for k, s := range w.Servers {
-			if asked := s.Asked; asked.Port == 0 && s.Address.Port() == uint16(a.Port) {
+			if asked := s.Asked; asked.Port == 0 && s.Address.TCP.Port() == uint16(a.Port) {
 				asked.Port = a.Port
 				if asked == a || asked.FD >= 0 && asked.FD == a.FD {
 					key = k
@@ -137,7 +143,7 @@ func (w *Worker) Listens(a Asked) (address netip.AddrPort, ok bool) {
 	}
 	s, known := w.Servers[key]
 	if !known {
-		return netip.AddrPort{}, false
+		return Address{}, false
 	}
 	s.Listening = true
 	w.Servers[key] = s
@@ -145,21 +151,27 @@ func (w *Worker) Listens(a Asked) (address netip.AddrPort, ok bool) {
 }
 
 // Close notes that the server of that key has closed and returns its address; false if there is none.
-func (w *Worker) Close(key string) (address netip.AddrPort, ok bool) {
+func (w *Worker) Close(key string) (address Address, ok bool) {
 	s, ok := w.Servers[key]
 	delete(w.Servers, key)
 	return s.Address, ok
 }
 
-// Missing lists the addresses of the app that the worker does not serve, in the app's order; none if it serves all.
-func (w *Worker) Missing(app []netip.AddrPort) []netip.AddrPort {
-	var missing []netip.AddrPort
-	for _, address := range app {
-		serves := false
-		for _, s := range w.Servers {
-			serves = serves || s.Address == address && s.Listening
+// Key returns the key of the server at an address; empty if none listens there.
+func (w *Worker) Key(address Address) string {
+	for key, s := range w.Servers {
+		if s.Address == address && s.Listening {
+			return key
 		}
-		if !serves {
+	}
+	return ""
+}
+
+// Missing lists the addresses of the app that the worker does not serve, in the app's order; none if it serves all.
+func (w *Worker) Missing(app []Address) []Address {
+	var missing []Address
+	for _, address := range app {
+		if w.Key(address) == "" {
 			missing = append(missing, address)
 		}
 	}
@@ -173,10 +185,10 @@ func (a Asked) key() string {
 
 // Tickets are the session ticket keys of an app's TLS servers, by address: all workers use those of the first, so that
 // a client resumes its session with whichever it comes to.
-type Tickets map[netip.AddrPort]json.RawMessage
+type Tickets map[Address]json.RawMessage
 
 // Share returns what the worker that said data is to use at address: data itself if it is the first.
-func (t Tickets) Share(address netip.AddrPort, data json.RawMessage) json.RawMessage {
+func (t Tickets) Share(address Address, data json.RawMessage) json.RawMessage {
 	if data == nil {
 		return nil
 	}

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func addresses(texts ...string) []netip.AddrPort {
-	var all []netip.AddrPort
+func addresses(texts ...string) []Address {
+	var all []Address
 	for _, text := range texts {
-		all = append(all, netip.MustParseAddrPort(text))
+		all = append(all, Address{TCP: netip.MustParseAddrPort(text)})
 	}
 	return all
 }
@@ -93,7 +93,7 @@ func TestReadyWhenAllAddressesAreServed(t *testing.T) {
 		if n := len(w.Missing(app)); n != len(app)-i {
 			t.Errorf("%d addresses are missing before server %d listens, want %d", n, i, len(app)-i)
 		}
-		asked.Port = int(address.Port()) // the message has the real one
+		asked.Port = int(address.TCP.Port()) // the message has the real one
 		if _, ok := w.Listens(asked); !ok {
 			t.Errorf("server %s is not known", key)
 		}
@@ -131,14 +131,14 @@ func TestWorkerSurvivesJSON(t *testing.T) {
 }
 
 func TestAllShareTheTicketKeysOfTheFirst(t *testing.T) {
-	at := netip.MustParseAddrPort("[::]:443")
+	at := Address{TCP: netip.MustParseAddrPort("[::]:443")}
 	tickets := make(Tickets)
 	for _, data := range []string{`{"ticketKeys":"01"}`, `{"ticketKeys":"02"}`} {
 		if use := tickets.Share(at, json.RawMessage(data)); string(use) != `{"ticketKeys":"01"}` {
 			t.Errorf("%s is to use %s", data, use)
 		}
 	}
-	if use := tickets.Share(netip.MustParseAddrPort("[::]:80"), nil); use != nil {
+	if use := tickets.Share(Address{TCP: netip.MustParseAddrPort("[::]:80")}, nil); use != nil {
 		t.Errorf("a server without TLS is to use %s", use)
 	}
 	text, err := json.Marshal(tickets)

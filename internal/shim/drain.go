@@ -129,12 +129,18 @@ func (s *Shim) countDrains() {
 		case quiet, d.Graceful && s.answered(d, counts, now):
 			s.endDrain(d, drained{Open: c.Open, Busy: busy})
 		case now.After(d.deadline):
-			if in.attached() && d.closing.IsZero() && s.options.ShutdownMessage {
-				in.node.channel.Order(s.farewell()) // SIGTERM follows
-			}
-			s.endDrain(d, drained{Open: c.Open, Busy: busy, TimedOut: true})
+			s.outOfTime(d, drained{Open: c.Open, Busy: busy})
 		}
 	}
+}
+
+// outOfTime ends a drain at its time-out. The stop signal follows.
+func (s *Shim) outOfTime(d *drainWait, result drained) {
+	if in := s.instances[d.Instance]; in.attached() && d.closing.IsZero() && s.options.ShutdownMessage {
+		in.node.channel.Order(s.farewell())
+	}
+	result.TimedOut = true
+	s.endDrain(d, result)
 }
 
 // answered says that a program which shuts down gracefully may be told to. The requests that were in flight are waited for

@@ -112,7 +112,7 @@ func (s *Shim) startHanding() (err error) {
 		listeners = append(listeners, a.parking)
 	}
 	s.handoff, err = handoff.New(handoff.Options{
-		Listeners: listeners, Waiting: s.waitingAt, Log: s.log,
+		Listeners: listeners, Receivers: s.nodes.listener != nil, Waiting: s.waitingAt, Log: s.log,
 		Changed: func() {
 			select {
 			case s.handedChanged <- struct{}{}:
@@ -278,12 +278,17 @@ func (s *Shim) countHanded() map[int]sockdiag.Stat {
 func (s *Shim) drainHanded(d *drainWait, now time.Time) {
 	st := s.handoff.Stat(d.Instance)
 	answered := st.Asked > d.asked
+	if in := s.instances[d.Instance]; in.attached() && !now.After(d.deadline) {
+		quiet := st.Pending == 0 && (st.Open == 0 || answered && st.Busy == 0)
+		s.drainNode(d, in, traffic{open: st.Open, known: true, quiet: quiet}, now)
+		return
+	}
 	finishes := d.Graceful && now.Sub(d.began) >= d.Settle
 	switch {
 	case st.Pending == 0 && (st.Open == 0 || answered && (st.Busy == 0 || finishes)):
 		s.endDrain(d, drained{Open: st.Open})
 	case now.After(d.deadline):
-		s.endDrain(d, drained{Open: st.Open, Busy: st.Busy, TimedOut: true})
+		s.outOfTime(d, drained{Open: st.Open, Busy: st.Busy})
 	}
 }
 

@@ -20,6 +20,13 @@ func newHandedBench(t *testing.T, o Options) *bench {
 	t.Helper()
 	o.Path = app.PathHandoff
 	b := newBench(t, o)
+	b.handOut()
+	return b
+}
+
+// handOut speaks with the instances until the test's end.
+func (b *bench) handOut() {
+	t := b.t
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- b.serveInstances(ctx) }()
@@ -29,11 +36,10 @@ func newHandedBench(t *testing.T, o Options) *bench {
 			t.Error(err)
 		}
 	})
-	return b
 }
 
-// handedUp joins an instance that PID 1 calls active, makes its channel, and returns what its program would take.
-func (b *bench) handedUp(number int) net.Listener {
+// joinHanded joins an instance with its private listener, which is at the path returned.
+func (b *bench) joinHanded(number int) string {
 	b.t.Helper()
 	address := &net.UnixAddr{Name: filepath.Join(b.t.TempDir(), "door"), Net: "unixpacket"}
 	door, err := net.ListenUnix("unixpacket", address)
@@ -57,9 +63,16 @@ func (b *bench) handedUp(number int) net.Listener {
 	if err := b.join(number, fds[:1]); err != nil {
 		b.t.Fatal(err)
 	}
+	return address.Name
+}
+
+// handedUp joins an instance that PID 1 calls active, makes its channel, and returns what its program would take.
+func (b *bench) handedUp(number int) net.Listener {
+	b.t.Helper()
+	door := b.joinHanded(number)
 	channel, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
-		err = unix.Connect(channel, &unix.SockaddrUnix{Name: address.Name})
+		err = unix.Connect(channel, &unix.SockaddrUnix{Name: door})
 	}
 	if err == nil {
 		err = b.attachHanded(number, channel)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"sync"
@@ -31,12 +30,15 @@ type nodes struct {
 
 // node is the Node.js process of an instance, from its start until the end of its channel.
 type node struct {
-	channel *nodecluster.Channel
+	channel *nodeChannel
 	worker  nodecluster.Worker
 	unknown bool   // adopted without what the shim before knew of it: PID 1's word on its state is all there is
 	gone    bool   // the channel has ended, and the process ends too
 	refused string // why its last listen() got nothing
 	deaf    bool   // it does not read its messages, and that was said
+	// requests is how many HTTP requests it has under way by its own word, which is asked for while it drains. On the
+	// handoff path it tells that of each connection.
+	requests int
 }
 
 func (in *instance) attached() bool { return in.node != nil && !in.node.gone }
@@ -51,7 +53,7 @@ func (s *Shim) serves(in *instance) bool {
 	if n == nil || n.unknown {
 		return n == nil || !n.gone
 	}
-	return !n.gone && !n.worker.Left && len(n.worker.Missing(s.addrPorts())) == 0
+	return !n.gone && !n.worker.Left && len(n.worker.Missing(s.nodeAddresses())) == 0
 }
 
 // left says whether an instance has closed its servers, so that nobody will take what waits at its listeners.
@@ -63,21 +65,26 @@ func (in *instance) left() bool {
 // closed says whether the process had servers and has none any more.
 func (n *node) closed() bool { return n.worker.Servers != nil && len(n.worker.Servers) == 0 }
 
-func (s *Shim) addrPorts() []netip.AddrPort {
-	all := make([]netip.AddrPort, len(s.addresses))
+func (s *Shim) nodeAddresses() []nodecluster.Address {
+	all := make([]nodecluster.Address, len(s.addresses))
 	for i, a := range s.addresses {
-		all[i] = a.Address
+		all[i] = a.node()
 	}
 	return all
 }
 
+// node is the address in terms of Node's.
+func (a *address) node() nodecluster.Address {
+	return nodecluster.Address{TCP: a.Address, Path: a.unix}
+}
+
 // serveNodes speaks with the Node processes, those adopted and those that come, until ctx ends. It fails when no more can
 // come.
-func (s *Shim) serveNodes(ctx context.Context, adopted map[int]*nodecluster.Channel) error {
+func (s *Shim) serveNodes(ctx context.Context, adopted []*nodeChannel) error {
 	var sessions sync.WaitGroup
 	defer sessions.Wait()
-	for number, channel := range adopted {
-		sessions.Go(func() { s.converse(ctx, number, channel) })
+	for _, channel := range adopted {
+		sessions.Go(func() { s.converse(ctx, channel) })
 	}
 	ln := s.nodes.listener
 	if ln == nil {
@@ -97,44 +104,45 @@ func (s *Shim) serveNodes(ctx context.Context, adopted map[int]*nodecluster.Chan
 			return fmt.Errorf("accept channel: %w", err)
 		}
 		sessions.Go(func() {
-			number, channel, err := s.admit(ctx, conn)
+			channel, err := s.admit(ctx, conn)
 			<-strangers
 			if err != nil {
 				s.log.Warn("channel refused", "error", err)
 				conn.Close()
 				return
 			}
-			s.converse(ctx, number, channel)
+			s.converse(ctx, channel)
 		})
 	}
 }
 
 // admit makes a channel of a connection if an instance's main process has made it. It greets the peer or tells it why
 // not; the connection stays the caller's on an error.
-func (s *Shim) admit(ctx context.Context, conn *net.UnixConn) (int, *nodecluster.Channel, error) {
+func (s *Shim) admit(ctx context.Context, conn *net.UnixConn) (*nodeChannel, error) {
 	number, err := s.whoIs(ctx, conn)
 	var refused *stranger
 	if err != nil && !errors.As(err, &refused) {
-		return 0, nil, err // a peer that is not greeted tries again
+		return nil, err // a peer that is not greeted tries again
 	}
 	if err != nil {
 		// No more than that: the peer may be anybody.
-		return 0, nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: "only an instance's main process may connect"}))
+		return nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: "only an instance's main process may connect"}))
 	}
-	channel := nodecluster.NewChannel(conn, 0)
-	if err := s.run1(ctx, func() error { return s.attachNode(number, channel, conn) }); err != nil {
-		return 0, nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: err.Error()}))
+	channel := s.newNodeChannel(number, nodecluster.NewChannel(conn, 0))
+	if err := s.run1(ctx, func() error { return s.attachNode(channel, conn) }); err != nil {
+		return nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: err.Error()}))
 	}
 	if err := nodecluster.Greet(conn, nodecluster.Greeting{Instance: number}); err != nil {
-		s.do(ctx, func() { s.nodeGone(number, channel) })
-		return 0, nil, err
+		s.do(ctx, func() { s.nodeGone(channel) })
+		return nil, err
 	}
-	return number, channel, nil
+	return channel, nil
 }
 
-// attachNode makes channel that of the instance and puts a duplicate into the FD store: should the shim die, the process
+// attachNode makes channel that of its instance and puts a duplicate into the FD store: should the shim die, the process
 // does not see its channel end.
-func (s *Shim) attachNode(number int, channel *nodecluster.Channel, conn *net.UnixConn) error {
+func (s *Shim) attachNode(channel *nodeChannel, conn *net.UnixConn) error {
+	number := channel.instance
 	in := s.instances[number]
 	if in == nil {
 		return fmt.Errorf("instance %d has not joined", number)
@@ -157,12 +165,16 @@ func (s *Shim) attachNode(number int, channel *nodecluster.Channel, conn *net.Un
 		return stored
 	}
 	in.node = &node{channel: channel}
+	if s.handsOff() {
+		s.handoff.AttachReceiver(number, channel, true)
+	}
 	s.nodesChanged(in)
 	return nil
 }
 
 // converse hears what a process says until its channel or ctx ends. It owns the channel.
-func (s *Shim) converse(ctx context.Context, number int, channel *nodecluster.Channel) {
+func (s *Shim) converse(ctx context.Context, channel *nodeChannel) {
+	number := channel.instance
 	stop := context.AfterFunc(ctx, func() { channel.Close() })
 	defer stop()
 	done := make(chan struct{})
@@ -200,19 +212,23 @@ func (s *Shim) converse(ctx context.Context, number int, channel *nodecluster.Ch
 		if err != nil {
 			break
 		}
+		if channel.took(m) {
+			continue
+		}
 		var reply *nodecluster.Reply
-		if !s.do(ctx, func() { reply = s.nodeSaid(number, channel, m) }) {
+		if !s.do(ctx, func() { reply = s.nodeSaid(channel, m) }) {
 			return
 		}
 		if reply != nil && !channel.Send(*reply) {
 			break
 		}
 	}
-	s.do(ctx, func() { s.nodeGone(number, channel) })
+	s.do(ctx, func() { s.nodeGone(channel) })
 }
 
 // nodeSaid takes in a message and returns the reply, nil for none.
-func (s *Shim) nodeSaid(number int, channel *nodecluster.Channel, m nodecluster.Message) *nodecluster.Reply {
+func (s *Shim) nodeSaid(channel *nodeChannel, m nodecluster.Message) *nodecluster.Reply {
+	number := channel.instance
 	in := s.instances[number]
 	if in == nil || in.node == nil || in.node.channel != channel {
 		return nil // another process has the number now, and this one ends
@@ -241,6 +257,9 @@ func (s *Shim) nodeSaid(number int, channel *nodecluster.Channel, m nodecluster.
 			return nil
 		}
 		n.worker.Ready = true
+	case nodecluster.Report:
+		n.requests = m.Busy
+		return nil
 	case nodecluster.Mail:
 		s.passOn(in, m)
 		return nil
@@ -256,12 +275,16 @@ func (s *Shim) nodeSaid(number int, channel *nodecluster.Channel, m nodecluster.
 // give answers a call of listen().
 func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
 	n := in.node
-	key, address, err := n.worker.Give(m.Asked, s.addrPorts())
+	key, address, err := n.worker.Give(m.Asked, s.nodeAddresses())
 	var refusal *nodecluster.Refusal
 	if errors.As(err, &refusal) {
 		n.refused = refusal.Reason
 		s.log.Warn("program may not listen: "+refusal.Reason, "instance", in.number)
 		return nodecluster.Refuse(m, refusal.Errno, m.Data)
+	}
+	data := s.nodes.tickets.Share(address, m.Data)
+	if s.handsOff() {
+		return nodecluster.Promise(m, key, data, address)
 	}
 	l := in.listenerAt(address)
 	fd, err := duplicate(l.fd)
@@ -273,12 +296,12 @@ func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
 	if _, backlog, err := steer.Queue(l.fd); err == nil {
 		l.backlog = backlog
 	}
-	return nodecluster.Give(m, key, s.nodes.tickets.Share(address, m.Data), fd)
+	return nodecluster.Give(m, key, data, fd)
 }
 
 // listens notes that an instance listens at an address. Node has called listen(2) anew with a backlog of its own, 511 by
 // default: the one of the socket unit is put back.
-func (s *Shim) listens(in *instance, address netip.AddrPort) {
+func (s *Shim) listens(in *instance, address nodecluster.Address) {
 	in.node.refused = ""
 	l := in.listenerAt(address)
 	if l == nil || l.backlog == 0 {
@@ -291,7 +314,8 @@ func (s *Shim) listens(in *instance, address netip.AddrPort) {
 
 // nodeGone notes that a process's channel has ended. PID 1's duplicate goes too, so that the process ends if it is the
 // channel that failed.
-func (s *Shim) nodeGone(number int, channel *nodecluster.Channel) {
+func (s *Shim) nodeGone(channel *nodeChannel) {
+	number := channel.instance
 	in := s.instances[number]
 	if in == nil || in.node == nil || in.node.channel != channel {
 		return
@@ -300,6 +324,9 @@ func (s *Shim) nodeGone(number int, channel *nodecluster.Channel) {
 	in.node.worker = nodecluster.Worker{}
 	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
 		s.log.Warn("remove stored channel, ignoring", "instance", number, "error", err)
+	}
+	if s.handsOff() {
+		s.handoff.Detach(number)
 	}
 	s.nodesChanged(in)
 	for d := range s.drains {
@@ -332,15 +359,16 @@ func (s *Shim) forgetNode(in *instance) {
 
 // nodesChanged follows up on a change of an instance's process.
 func (s *Shim) nodesChanged(in *instance) {
+	s.serving(in)
 	s.move(in)
 	s.saveNodes()
 	close(s.nodes.changed)
 	s.nodes.changed = make(chan struct{})
 }
 
-func (in *instance) listenerAt(address netip.AddrPort) *listener {
+func (in *instance) listenerAt(address nodecluster.Address) *listener {
 	for a, l := range in.listeners {
-		if a.Address == address {
+		if a.node() == address {
 			return l
 		}
 	}

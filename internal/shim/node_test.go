@@ -43,13 +43,13 @@ func (b *bench) attach(number int) *worker {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	channel := nodecluster.NewChannel(ours, 0)
-	if err := b.attachNode(number, channel, ours); err != nil {
+	channel := b.newNodeChannel(number, nodecluster.NewChannel(ours, 0))
+	if err := b.attachNode(channel, ours); err != nil {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(b.t.Context())
 	ended := make(chan struct{})
-	go func() { b.converse(ctx, number, channel); close(ended) }()
+	go func() { b.converse(ctx, channel); close(ended) }()
 	b.t.Cleanup(func() { cancel(); <-ended; theirs.Close() })
 	if err := theirs.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		b.t.Fatal(err)
@@ -265,7 +265,7 @@ func TestDrainThatIsGivenUpIsTakenBack(t *testing.T) {
 func TestStateOfNodesIsReadBack(t *testing.T) {
 	b := newBench(t, Options{})
 	b.nodeUp(1)
-	b.nodes.tickets[b.addresses[0].Address] = json.RawMessage(`{"ticketKeys":"00"}`)
+	b.nodes.tickets[b.addresses[0].node()] = json.RawMessage(`{"ticketKeys":"00"}`)
 	state := nodesState{Saved: 5, Tickets: b.nodes.tickets, Workers: map[int]nodecluster.Worker{1: b.instances[1].node.worker}}
 	stored := make(map[string][]int)
 	for i, s := range []nodesState{{Saved: 4}, state} {
@@ -290,8 +290,8 @@ func TestStateOfNodesIsReadBack(t *testing.T) {
 	stored["app@1.socket"] = []int{99}
 	channels, back := b.takeNodes(stored)
 	worker := back.Workers[1]
-	if len(channels) != 0 || len(stored) != 1 || back.Saved != 5 || len(worker.Missing(b.addrPorts())) != 0 ||
-		string(back.Tickets[b.addresses[0].Address]) != `{"ticketKeys":"00"}` {
+	if len(channels) != 0 || len(stored) != 1 || back.Saved != 5 || len(worker.Missing(b.nodeAddresses())) != 0 ||
+		string(back.Tickets[b.addresses[0].node()]) != `{"ticketKeys":"00"}` {
 		t.Errorf("read back %+v, channels %v, left over %v", back, channels, stored)
 	}
 }
@@ -309,7 +309,7 @@ func TestPeerThatCannotBeLookedUpGetsNoChannel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = b.admit(t.Context(), conn) // nobody to ask: the bench has no manager
+	_, err = b.admit(t.Context(), conn) // nobody to ask: the bench has no manager
 	conn.Close()
 	if err == nil {
 		t.Error("a stranger was admitted")

@@ -31,7 +31,7 @@ type traffic struct {
 // take.
 func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 	if !d.closing.IsZero() {
-		if t.quiet && !s.options.ShutdownMessage && now.Sub(d.closing) >= closeFor {
+		if t.quiet && in.node.requests == 0 && !s.options.ShutdownMessage && now.Sub(d.closing) >= closeFor {
 			s.endDrain(d, drained{Open: t.open})
 		}
 		return
@@ -41,11 +41,22 @@ func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 		queued, err := s.queuedAt(in.number)
 		t.quiet = err == nil && queued == 0
 	}
+	// The kernel does not know that an answer has begun and pauses.
+	t.quiet = t.quiet && in.node.requests == 0
 	if !t.quiet || (!t.known || t.open > 0) && now.Sub(d.began) < letGoFor {
 		return
 	}
 	if in.node.channel.Order(s.farewell()) {
 		d.closing = now
+	}
+}
+
+// askNodes has Node processes that drain tell how many requests they have under way. On the handoff path the dispatcher asks.
+func (s *Shim) askNodes() {
+	for d := range s.drains {
+		if in := s.instances[d.Instance]; in.attached() {
+			in.node.channel.Order(nodecluster.AskReport(0)) // else the next tick does
+		}
 	}
 }
 

@@ -113,12 +113,12 @@ func readNodes(fd int) (state nodesState, err error) {
 }
 
 // adoptNodes gives the instances the channels that an earlier shim stored, and returns those to speak on.
-func (s *Shim) adoptNodes(channels map[int]int, state nodesState) map[int]*nodecluster.Channel {
+func (s *Shim) adoptNodes(channels map[int]int, state nodesState) []*nodeChannel {
 	s.nodes.saved = state.Saved
 	if state.Tickets != nil {
 		s.nodes.tickets = state.Tickets
 	}
-	adopted := make(map[int]*nodecluster.Channel)
+	var adopted []*nodeChannel
 	for number, fd := range channels {
 		conn, err := nodecluster.Adopt(fd)
 		in := s.instances[number]
@@ -132,9 +132,13 @@ func (s *Shim) adoptNodes(channels map[int]int, state nodesState) map[int]*nodec
 		}
 		worker, known := state.Workers[number]
 		// Each save of the state has at most one new message or so; the numbers are far apart all the same.
-		channel := nodecluster.NewChannel(conn, uint64(state.Saved+1)<<20)
+		channel := s.newNodeChannel(number, nodecluster.NewChannel(conn, uint64(state.Saved+1)<<20))
 		in.node = &node{channel: channel, worker: worker, unknown: !known}
-		adopted[number] = channel
+		if s.handsOff() {
+			s.handoff.AttachReceiver(number, channel, false)
+			s.serving(in)
+		}
+		adopted = append(adopted, channel)
 	}
 	if len(adopted) > 0 {
 		s.log.Info("channels to Node processes are kept", "instances", len(adopted))

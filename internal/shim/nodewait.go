@@ -60,7 +60,7 @@ func (s *Shim) missing(number int) (Listening, error) {
 		return Listening{}, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
 	}
 	now := Listening{}
-	if s.handsOff() {
+	if s.handsOff() && !in.attached() {
 		if !s.handoff.Stat(number).Ready {
 			now.Missing = []string{s.addresses[0].String()}
 		}
@@ -69,7 +69,7 @@ func (s *Shim) missing(number int) (Listening, error) {
 	if in.attached() && in.node.unknown {
 		return now, nil
 	}
-	missing := s.addrPorts()
+	missing := s.nodeAddresses()
 	if in.attached() {
 		missing, now.Refused = in.node.worker.Missing(missing), in.node.refused
 	}

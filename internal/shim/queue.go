@@ -80,6 +80,8 @@ func (s *Shim) look(now time.Time) error {
 	s.countDrains()
 	if s.handsOff() {
 		s.askHanded()
+	} else {
+		s.askNodes()
 	}
 	s.endHolds(now)
 	if !s.activity.look(now, s.steered()) && !s.anyStall() {

@@ -81,10 +81,10 @@ type Shim struct {
 	prober        *prober
 	note          string // what a rollout says of itself
 	nodes         nodes
-	handoff       *handoff.Dispatcher          // nil on the steer path
-	handedChanged chan struct{}                // an instance has said something
-	channels      map[int]*nodecluster.Channel // adopted; Run speaks on them
-	tick          *time.Timer                  // the next look at queues, drains and idleness
+	handoff       *handoff.Dispatcher // nil on the steer path
+	handedChanged chan struct{}       // an instance has said something
+	channels      []*nodeChannel      // adopted; Run speaks on them
+	tick          *time.Timer         // the next look at queues, drains and idleness
 	requests      chan func()
 	ended         chan struct{} // closed when Run has ended: nobody takes requests any more
 }
@@ -182,10 +182,22 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 
 // serveInstances speaks with the instances, in the way of the path, until ctx ends.
 func (s *Shim) serveInstances(ctx context.Context) error {
-	if s.handsOff() {
-		return s.handoff.Run(ctx)
+	if !s.handsOff() {
+		return s.serveNodes(ctx, s.channels)
 	}
-	return s.serveNodes(ctx, s.channels)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	handed := make(chan error, 1)
+	go func() { // ends with ctx, awaited below
+		defer cancel()
+		handed <- s.handoff.Run(ctx)
+	}()
+	var err error
+	if s.nodes.listener != nil || len(s.channels) > 0 {
+		err = s.serveNodes(ctx, s.channels)
+		cancel()
+	}
+	return errors.Join(err, <-handed)
 }
 
 // do runs f on the goroutine that owns the state and returns when it has; false if ctx or Run ended first.

@@ -40,6 +40,12 @@ type bench struct {
 
 func newBench(t *testing.T, o Options) *bench {
 	t.Helper()
+	return newBenchWith(t, o, Inherited{})
+}
+
+// newBenchWith is newBench for a shim that inherits more than its public listener.
+func newBenchWith(t *testing.T, o Options, inherited Inherited) *bench {
+	t.Helper()
 	needBPF(t)
 	b := &bench{t: t, listeners: make(map[int]int)}
 	b.parking = b.listen(&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
@@ -51,7 +57,8 @@ func newBench(t *testing.T, o Options) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(o, Inherited{Parking: []int{dup}}, &activation.Notifier{}, systemd.Endpoint{}, units, slog.New(slog.DiscardHandler))
+	inherited.Parking = []int{dup}
+	s, err := New(o, inherited, &activation.Notifier{}, systemd.Endpoint{}, units, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ type App struct {
 }
 
 // New writes the units of an app of three instances on a port of its own, unless --instances=N or --listen= say otherwise.
-// The words are further options of unitgen, behind them "--" and a command; without a command it is the Go example. The app is stopped and removed at the test's
+// The words are further options of unitgen, behind them "--" and a command; without a command it is the system's. The app is stopped and removed at the test's
 // end; a failed test logs its journal.
 func New(t *testing.T, s *System, name string, words ...string) *App {
 	t.Helper()
@@ -47,7 +47,7 @@ func NewAt(t *testing.T, s *System, port int, name string, words ...string) *App
 		}
 	}
 	if args = append(args, words...); !slices.Contains(words, "--") {
-		args = append(args, "--", Server)
+		args = append(append(args, "--"), s.Program...)
 	}
 	t.Cleanup(a.remove)
 	a.Unitgen(args...)

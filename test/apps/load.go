@@ -47,7 +47,7 @@ func (a *App) Lossless(r rig.Result) {
 func (a *App) Evenly() {
 	a.T.Helper()
 	const each = 40
-	r := a.Load(rig.LoadOptions{Requests: each * a.N}).Wait()
+	r := a.Load(rig.LoadOptions{Requests: each * a.N, Clients: 1}).Wait()
 	a.Lossless(r)
 	if len(r.PIDs) != a.N {
 		a.T.Errorf("connections by process = %v, want %d processes", r.PIDs, a.N)

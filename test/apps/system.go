@@ -26,6 +26,7 @@ const (
 	Lbshim  = "/usr/lib/unitgen/lbshim"
 
 	// Folders with examples that are not compiled.
+	Node   = "/srv/node"
 	Python = "/srv/python"
 	WSGI   = "/srv/wsgi"
 	ASGI   = "/srv/asgi"
@@ -34,7 +35,8 @@ const (
 // System is a booted container with unitgen and the example programs in it. It may be used by tests that run in parallel.
 type System struct {
 	*rig.Container
-	port atomic.Int32 // the last one given to a test
+	Program []string     // what apps without a command run: the Go example, unless a test says otherwise before its first app
+	port    atomic.Int32 // the last one given to a test
 }
 
 // Boot boots suite for the length of a test.
@@ -56,15 +58,17 @@ func Boot(t *testing.T, suite string) *System {
 		c.MustCopyIn(t, src, dst, 0o755)
 	}
 	for dst, src := range map[string]string{
+		Node + "/server.js":                "examples/node/server.js",
 		Python + "/server.py":              "examples/python/server.py",
 		WSGI + "/app.py":                   "examples/wsgi/app.py",
 		ASGI + "/app.py":                   "examples/asgi/app.py",
+		"/usr/lib/unitgen/node/drain.cjs":  "packaging/node/drain.cjs",
 		"/usr/lib/sysusers.d/unitgen.conf": "packaging/sysusers.d/unitgen.conf",
 	} {
 		c.MustCopyIn(t, filepath.Join(root, src), dst, 0o644)
 	}
 	c.MustExec(t, "systemd-sysusers")
-	s := &System{Container: c}
+	s := &System{Container: c, Program: []string{Server}}
 	s.port.Store(3000)
 	return s
 }

@@ -58,10 +58,10 @@ type slowRequest struct {
 	read *bufio.Reader
 }
 
-// slow sends a request that takes four seconds and returns when the program has it, which it tells by "100 Continue".
+// slow sends a request that takes nine seconds, longer than a process that has closed its servers may keep idle connections, and returns when the program has it, which it tells by "100 Continue".
 func (a *app) slow(connection string) *slowRequest {
 	a.t.Helper()
-	r := a.request("/slow?4000", connection)
+	r := a.request("/slow?9000", connection)
 	const started = "HTTP/1.1 100 Continue\r\n\r\n"
 	head := make([]byte, len(started))
 	if _, err := io.ReadFull(r.read, head); err != nil || string(head) != started {

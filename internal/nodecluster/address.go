@@ -1,0 +1,64 @@
+package nodecluster
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Address is where an app is reached: an address and a port of TCP, or the path of a unix socket. Its text is that of
+// netip.AddrPort, or the path.
+type Address struct {
+	TCP  netip.AddrPort // zero for a unix socket
+	Path string
+}
+
+// IsUnix says whether it is a unix socket.
+func (a Address) IsUnix() bool { return a.Path != "" }
+
+func (a Address) String() string {
+	if a.IsUnix() {
+		return a.Path
+	}
+	return a.TCP.String()
+}
+
+// MarshalText is String; an Address is a key of objects too.
+func (a Address) MarshalText() ([]byte, error) {
+	if a.IsUnix() {
+		return []byte(a.Path), nil
+	}
+	return a.TCP.MarshalText()
+}
+
+// UnmarshalText reads what MarshalText has written.
+func (a *Address) UnmarshalText(text []byte) error {
+	*a = Address{}
+	if strings.HasPrefix(string(text), "/") {
+		a.Path = string(text)
+		return nil
+	}
+	if err := a.TCP.UnmarshalText(text); err != nil {
+		return fmt.Errorf("parse address: %w", err)
+	}
+	return nil
+}
+
+// sockname is what net.Server.address() returns for it; nil for a unix socket, whose path Node knows. Node compares the
+// port with the one that was asked for, and refuses to listen where they differ (checkBindError in lib/net.js).
+func (a Address) sockname() *sockname {
+	if a.IsUnix() {
+		return nil
+	}
+	n := &sockname{Address: a.TCP.Addr().Unmap().String(), Family: "IPv6", Port: int(a.TCP.Port())}
+	if a.TCP.Addr().Unmap().Is4() {
+		n.Family = "IPv4"
+	}
+	return n
+}
+
+type sockname struct {
+	Address string `json:"address"`
+	Family  string `json:"family"`
+	Port    int    `json:"port"`
+}

@@ -1,0 +1,80 @@
+package nodecluster
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Hand gives the worker a connection for the server of that key, and returns the number by which an Answered will name it.
+// It never waits: the error is unix.EAGAIN where it would have to. The descriptor, which must not block, stays the
+// caller's, for the case that the worker does not take the connection.
+//
+// The worker says HandleAck when it has the descriptor, and Answered when a server has it or none would. HandleLost
+// instead of both means that it could not receive the descriptor. It deals with connections in the order in which they
+// were given.
+func (c *Channel) Hand(key []byte, fd int) (seq uint64, err error) {
+	// Whoever writes may wait for the worker.
+	if !c.writing.TryLock() {
+		return 0, unix.EAGAIN
+	}
+	defer c.writing.Unlock()
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	seq = c.seq.Add(1) - 1
+	line := appendConnection(make([]byte, 0, 256), key, seq)
+	var n int
+	var sent error
+	if err := raw.Write(func(channel uintptr) bool {
+		n, sent = sendRights(int(channel), line, fd)
+		return true
+	}); err != nil {
+		return 0, err
+	}
+	switch {
+	case errors.Is(sent, unix.EAGAIN), errors.Is(sent, unix.ETOOMANYREFS): // or too many descriptors on their way, to whomever
+		return 0, unix.EAGAIN
+	case sent != nil:
+		return 0, os.NewSyscallError("sendmsg", sent)
+	case n < len(line):
+		// Lines this short go as a whole or not at all (unix_stream_sendmsg in net/unix/af_unix.c). The rest must not be
+		// missing in front of the next one.
+		return 0, errors.Join(errors.New("send connection: half a line was sent"), c.conn.Close())
+	}
+	return seq, nil
+}
+
+// sendRights sends a line with a descriptor.
+func sendRights(channel int, line []byte, fd int) (n int, err error) {
+	rights := unix.UnixRights(fd)
+	for {
+		n, err = unix.SendmsgN(channel, line, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// appendConnection appends a newconn message. It is written by hand, as it is the only one for each connection. key is a
+// string in JSON, as QuoteKey makes it.
+func appendConnection(line, key []byte, seq uint64) []byte {
+	line = append(line, `{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_CLUSTER","act":"newconn","key":`...)
+	line = append(line, key...)
+	line = append(line, `,"seq":`...)
+	line = strconv.AppendUint(line, seq, 10)
+	return append(line, "}}\n"...)
+}
+
+// QuoteKey makes what Hand wants of a server's key.
+func QuoteKey(key string) []byte {
+	text, err := json.Marshal(key)
+	if err != nil {
+		panic(err) // a string
+	}
+	return text
+}

@@ -1,0 +1,152 @@
+package shim
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// newHandedNodeBench is newHandedBench for an app of Node.js programs.
+func newHandedNodeBench(t *testing.T, o Options) *bench {
+	t.Helper()
+	channels, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "channel"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { channels.Close() })
+	o.Path = app.PathHandoff
+	b := newBenchWith(t, o, Inherited{Channels: channels})
+	if err := unix.Listen(b.parking, 128); err != nil {
+		t.Fatal(err)
+	}
+	b.handOut()
+	return b
+}
+
+// handedNodeUp makes an instance that runs on Node and listens on the bench's port.
+func (b *bench) handedNodeUp(number int) (w *worker, key string) {
+	b.t.Helper()
+	b.joinHanded(number)
+	b.socket(number, "running")
+	b.service(number, "activating", "start-post")
+	w = b.attach(number)
+	port := b.addresses[0].Address.Port()
+	asked := fmt.Sprintf(`"index":0,"data":null,"address":null,"port":%d,"addressType":4`, port)
+	w.say(`"act":"queryServer",` + asked)
+	b.took()
+	answer := w.hear()
+	name, _ := answer["sockname"].(map[string]any)
+	if len(w.fds) != 0 || answer["errno"] != 0.0 || name["port"] != float64(port) || name["family"] != "IPv4" {
+		b.t.Fatalf("the program was given %v with descriptors %v", answer, w.fds)
+	}
+	w.say(`"act":"listening",` + asked)
+	b.took()
+	b.service(number, "active", "running")
+	b.settled()
+	return w, answer["key"].(string)
+}
+
+// given waits for a connection and returns its number.
+func (w *worker) given(key string) (number int) {
+	w.t.Helper()
+	for {
+		outer := w.hear()
+		m, ok := outer["msg"].(map[string]any)
+		if !ok {
+			continue // a question of the shim's
+		}
+		if m["act"] != "newconn" || m["key"] != key || len(w.fds) != 1 {
+			w.t.Fatalf("the program was given %v with descriptors %v", outer, w.fds)
+		}
+		return int(m["seq"].(float64))
+	}
+}
+
+// raw sends a line that has no number.
+func (w *worker) raw(line string) {
+	w.t.Helper()
+	if _, err := fmt.Fprintln(w.conn, line); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// accept takes the connection that was given last and returns it.
+func (w *worker) accept(number int) int {
+	w.t.Helper()
+	w.raw(`{"cmd":"NODE_HANDLE_ACK"}`)
+	w.say(fmt.Sprintf(`"ack":%d,"accepted":true`, number))
+	fd := w.fds[0]
+	w.fds = nil
+	w.t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+func TestNodeIsHandedConnections(t *testing.T) {
+	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	w, key := b.handedNodeUp(1)
+	if !b.inRing(1) {
+		t.Fatal("the instance listens, and is not on the ring")
+	}
+	b.dial(1)
+	number := w.given(key)
+	if flags, err := unix.FcntlInt(uintptr(w.fds[0]), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("flags of the connection are %#x, %v: Node freezes on one that blocks", flags, err)
+	}
+	if st := b.handoff.Stat(1); st.Pending != 1 || st.Open != 0 {
+		t.Errorf("on its way: %+v", st)
+	}
+	w.accept(number)
+	b.awaitHanded(func() bool { st := b.handoff.Stat(1); return st.Pending == 0 && st.Open == 1 })
+	w.raw(`{"cmd":"NODE_UNITGEN","act":"report","token":0,"open":0,"busy":0}`)
+	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 0 })
+}
+
+// What a process does not take goes to another one.
+func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
+	for what, lose := range map[string]func(w *worker, number int){
+		"refused": func(w *worker, number int) {
+			w.raw(`{"cmd":"NODE_HANDLE_ACK"}`)
+			w.say(fmt.Sprintf(`"ack":%d,"accepted":false`, number))
+		},
+		"not received": func(w *worker, number int) { w.raw(`{"cmd":"NODE_HANDLE_NACK"}`) },
+		"ended":        func(w *worker, number int) { w.conn.Close() },
+	} {
+		t.Run(what, func(t *testing.T) {
+			b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+			one, key1 := b.handedNodeUp(1)
+			b.dial(1)
+			number := one.given(key1)
+			two, key2 := b.handedNodeUp(2)
+			unix.Close(one.fds[0])
+			lose(one, number)
+			if what == "ended" {
+				b.took()
+			}
+			two.accept(two.given(key2))
+			b.awaitHanded(func() bool { st := b.handoff.Stat(2); return st.Pending == 0 && st.Open == 1 })
+		})
+	}
+}
+
+// A process that closes its server gets nothing more, and still answers what it was given.
+func TestHandedNodeThatClosesItsServerIsOffTheRing(t *testing.T) {
+	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	one, key1 := b.handedNodeUp(1)
+	b.dial(1)
+	number := one.given(key1)
+	one.say(fmt.Sprintf(`"act":"close","key":%q`, key1))
+	b.took()
+	if b.inRing(1) {
+		t.Error("an instance without a server is on the ring")
+	}
+	if st := b.handoff.Stat(1); st.Pending != 1 {
+		t.Errorf("what was given before it closed: %+v", st)
+	}
+	one.accept(number)
+	b.awaitHanded(func() bool { st := b.handoff.Stat(1); return st.Pending == 0 && st.Open == 1 })
+}
