@@ -13,10 +13,13 @@
 // closes first, another gets the copy. What is lost if the balancer is killed are connections between its accept4(2) and
 // its sendmsg(2), some microseconds each: after that the descriptor is in the channel, which outlives it.
 //
+// A Receiver, such as a program for Node.js, cannot accept: it is given its connections by a protocol of its own, whatever the
+// strategy, with the same loss.
+//
 // # When nobody can take a connection
 //
 // It stays in the backlog; nothing is accepted to be dropped. An instance has at most maxPending orders, or maxGiven given
-// connections, that it has not answered. With orders one that hangs holds up no other; with SourceHash it does, when it has
+// connections (a Receiver maxUnanswered), that it has not answered. With orders one that hangs holds up no other; with SourceHash it does, when it has
 // maxGiven, as the next connection may be its own. Whether it hangs is for the caller to say, who takes it off the ring then
 // (Stat.Waits): its orders go to others. Connections given to it are its own until it ends, as nobody can take a message
 // back.

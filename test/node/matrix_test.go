@@ -24,10 +24,11 @@ const pair = 2
 
 // cell is one program of the matrix, under one version of Node.
 type cell struct {
-	name  string
-	argv  []string // after node
-	two   bool     // it has two ports
-	check func(*app)
+	name   string
+	argv   []string // after node
+	handed bool     // its connections are handed over
+	two    bool     // it has two ports
+	check  func(*app)
 }
 
 var cells = []cell{
@@ -43,6 +44,9 @@ var cells = []cell{
 	{name: "cluster", argv: []string{"cluster.js"}},
 	{name: "many", argv: []string{"many.js"}, two: true, check: (*app).checkMany},
 	{name: "tsx", argv: []string{"--import", "tsx", "typed.ts"}},
+	{name: "https-handed", argv: []string{"secure.js"}, handed: true, check: (*app).checkSecure},
+	{name: "ws-handed", argv: []string{"websocket.js"}, handed: true, check: (*app).checkWebSockets},
+	{name: "net-handed", argv: []string{"net.js"}, handed: true},
 }
 
 // stripsTypes are the versions that run TypeScript by themselves.
@@ -71,6 +75,9 @@ func testGroup(t *testing.T, s *system, version string, cells []cell) {
 		a := newApp(t, s, node, c.name)
 		port := a.port
 		options := []string{"unitgen", a.name, "--instances=2", fmt.Sprintf("--listen=%d", port), "--soak=200ms", "--working-directory=/srv"}
+		if c.handed {
+			options = append(options, "--path=handoff", "--strategy=round-robin")
+		}
 		if c.two {
 			options = append(options, fmt.Sprintf("--listen=%d", s.newPort()))
 		}
@@ -83,7 +90,7 @@ func testGroup(t *testing.T, s *system, version string, cells []cell) {
 		}
 		s.MustExec(t, append(options, argv...)...)
 		apps = append(apps, a)
-		if c.name != "https" {
+		if !strings.HasPrefix(c.name, "https") {
 			plain = append(plain, a)
 		}
 	}
@@ -161,7 +168,7 @@ func background(apps []*app) []*rig.Load {
 // spread makes connections, none of which may fail, and returns the processes that they went to.
 func (a *app) spread(connections int) map[int]int {
 	a.t.Helper()
-	l := a.load(rig.LoadOptions{Requests: connections})
+	l := a.load(rig.LoadOptions{Requests: connections, Clients: 1})
 	r := l.Wait()
 	if r.Failed() > 0 || r.OK != connections {
 		a.t.Fatalf("%s: requests were lost: %s", a.name, r)

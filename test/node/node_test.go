@@ -73,6 +73,7 @@ func TestNode(t *testing.T) {
 		{"IdleExit", testIdleExit},
 		{"PrivateNetwork", testPrivateNetwork},
 		{"Messages", testMessages},
+		{"Polling", testPolling},
 		{"NeverReady", testNeverReady},
 		{"Hung", testHung},
 		{"OutOfFiles", testOutOfFiles},
