@@ -142,6 +142,8 @@ func TestReplies(t *testing.T) {
 		{Disconnect(), `{"cmd":"NODE_CLUSTER","seq":10,"act":"disconnect"}`},
 		{LetGo(), `{"cmd":"NODE_UNITGEN","seq":11,"act":"drain"}`},
 		{HoldOn(), `{"cmd":"NODE_UNITGEN","seq":12,"act":"serve"}`},
+		{CloseWithin(1500 * time.Millisecond), `{"cmd":"NODE_UNITGEN","seq":13,"act":"close","milliseconds":1500}`},
+		{AskReport(9), `{"cmd":"NODE_UNITGEN","seq":14,"act":"report","token":9}`},
 		{Shutdown(), `"shutdown"`},
 	} {
 		if !c.Send(s.reply) {

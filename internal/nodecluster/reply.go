@@ -2,6 +2,7 @@ package nodecluster
 
 import (
 	"encoding/json"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,6 +96,17 @@ func LetGo() Reply {
 func HoldOn() Reply {
 	return Reply{fd: -1, build: func(seq uint64) any {
 		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "serve"}
+	}}
+}
+
+// CloseWithin makes a worker that has loaded drain.cjs, drains, and does not handle SIGTERM, close the connections of its HTTP
+// servers on which no request is under way, one after another over that time. Others ignore it.
+func CloseWithin(d time.Duration) Reply {
+	return Reply{fd: -1, build: func(seq uint64) any {
+		return struct {
+			envelope
+			Milliseconds int64 `json:"milliseconds"`
+		}{envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "close"}, d.Milliseconds()}
 	}}
 }
 

@@ -30,6 +30,7 @@ type drainWait struct {
 	deadline time.Time
 	asked    int          // answers of an instance to Ask before those that count; only on the handoff path
 	closing  time.Time    // when a Node process was told to close its servers; zero before, and for other programs
+	cutting  bool         // a Node process was told to close what it has
 	done     chan drained // buffered, so that the loop never waits for a client
 }
 

@@ -15,6 +15,14 @@ const letGoFor = time.Second
 // leaves them to its keepAliveTimeout, 5 s by default.
 const closeFor = 6 * time.Second
 
+// closeAfter is over how long the connections are spread that a process has left when it has closed its servers; it must end
+// before closeFor.
+const closeAfter = 5 * time.Second
+
+// lastPart is the end of a drain time-out in which connections that never end are closed one after another, so that their
+// clients do not all come back at once.
+func (s *Shim) lastPart() time.Duration { return min(s.options.DrainTimeout/5, closeAfter) }
+
 // traffic is what is known of the connections of an instance that drains.
 type traffic struct {
 	open  int
@@ -30,6 +38,9 @@ type traffic struct {
 // A program that is told by a message has to end by itself: until then it may save what it has, for as long as a drain may
 // take.
 func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
+	if last := s.lastPart(); !d.cutting && !s.options.ShutdownMessage && now.After(d.deadline.Add(-last)) {
+		d.cutting = in.node.channel.Order(nodecluster.CloseWithin(last))
+	}
 	if !d.closing.IsZero() {
 		if t.quiet && in.node.requests == 0 && !s.options.ShutdownMessage && now.Sub(d.closing) >= closeFor {
 			s.endDrain(d, drained{Open: t.open})
@@ -48,6 +59,9 @@ func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 	}
 	if in.node.channel.Order(s.farewell()) {
 		d.closing = now
+		if !s.options.ShutdownMessage {
+			in.node.channel.Order(nodecluster.CloseWithin(closeAfter)) // else they end with the process
+		}
 	}
 }
 

@@ -1,7 +1,8 @@
 // Loaded into the Node.js programs of an app by "lbshim exec" (NODE_OPTIONS=--require). The program needs no code of its own.
 //
 // While its instance drains every HTTP/1 answer says "Connection: close", so that clients that are never idle come back on
-// another connection, to another instance. And the balancer hears what only the process can know: how many of the
+// another connection, to another instance; at the end the connections that are left close one after another, so that their
+// clients do not all come back at once. And the balancer hears what only the process can know: how many of the
 // connections that it was given are open, and how many are in the middle of something.
 'use strict';
 
@@ -15,11 +16,12 @@ if (first.includes(__filename)) {
 // How long nothing may have moved on a connection of another protocol than HTTP/1 for it to be idle, in milliseconds.
 const QUIET = 1000;
 
-if (process.channel) attend(require('diagnostics_channel'));
+if (process.channel) attend(require('diagnostics_channel'), require('net'));
 
-function attend({ channel }) {
+function attend({ channel }, { Socket }) {
   const given = new Map(); // the connections that the balancer has given, by their handles
-  let requests = 0; // HTTP/1 requests that are not answered yet
+  const working = new Map(); // sockets with HTTP/1 requests that are not answered yet, and how many
+  let requests = 0; // of all of them
   let draining = false;
   let token = 0; // of the balancer's latest question
   let due = false; // a report is
@@ -28,6 +30,8 @@ function attend({ channel }) {
   started.subscribe(({ request, response }) => {
     if (draining) response.shouldKeepAlive = false;
     const connection = find(given, request.socket);
+    const socket = request.socket._parent || request.socket; // that of TCP, below TLS
+    working.set(socket, (working.get(socket) || 0) + 1);
     requests++;
     if (connection) {
       connection.http = true;
@@ -35,6 +39,9 @@ function attend({ channel }) {
     }
     response.once('close', () => {
       requests--;
+      const left = working.get(socket) - 1;
+      if (left > 0) working.set(socket, left);
+      else working.delete(socket);
       if (connection) connection.requests--;
     });
   });
@@ -46,6 +53,7 @@ function attend({ channel }) {
     if (message.cmd !== 'NODE_UNITGEN') return;
     if (message.act === 'drain') draining = true;
     if (message.act === 'serve') draining = false;
+    if (message.act === 'close') closeWithin(message.milliseconds);
     if (message.act === 'report') {
       token = message.token;
       report();
@@ -66,6 +74,19 @@ function attend({ channel }) {
       }
       return close.apply(handle, args);
     };
+  }
+
+  // Closes the connections of HTTP servers on which no request waits for its answer, such as WebSockets, one after another. A
+  // program that handles SIGTERM, which comes next, does that by itself.
+  function closeWithin(milliseconds) {
+    if (process.listenerCount('SIGTERM') > 0) return;
+    const sockets = process._getActiveHandles().filter(
+      (handle) => handle instanceof Socket && handle.server && 'headersTimeout' in handle.server);
+    for (const [i, socket] of sockets.entries()) {
+      setTimeout(() => {
+        if (draining && !working.has(socket)) socket.end();
+      }, milliseconds * i / sockets.length).unref();
+    }
   }
 
   // All that is due goes into one message.

@@ -74,6 +74,7 @@ func TestNode(t *testing.T) {
 		{"PrivateNetwork", testPrivateNetwork},
 		{"Messages", testMessages},
 		{"Polling", testPolling},
+		{"Storm", testStorm},
 		{"NeverReady", testNeverReady},
 		{"Hung", testHung},
 		{"OutOfFiles", testOutOfFiles},
