@@ -59,10 +59,15 @@ no manager. See sd_notify(3).
 [Serve] serves until its context ends and then lets clients go in the order that loses nothing; its comment has the
 steps. It is for net/http; a server of another protocol does the same with the Notifier in its own way.
 
+# Messages
+
+[OpenMessages] connects the process with the other instances of its app, where the app has --messages: they send each other
+values of JSON, and "unitgen send" sends them from outside.
+
 # What it is not for
 
 It opens no sockets, starts no processes, asks PID 1 nothing (there is no D-Bus here), and logs nothing but through
-the ErrorLog of the server given to Serve. It needs nothing of unitgen's but, for connections that are handed over, a
+the ErrorLog of the server given to Serve. It needs nothing of unitgen's but, for connections that are handed over and for messages, a
 balancer that speaks lbshim.protocol(7).
 */
 package activation

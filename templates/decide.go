@@ -29,7 +29,8 @@ type values struct {
 	Root        string // prefix of commands that talk to PID 1 or the control socket as root
 	Privileged  string // the same for commands whose failure must not count
 	ControlPath string
-	ChannelPath string // empty for apps that are no Node.js programs
+	ChannelPath string // of Node.js programs and others that take messages; else empty
+	NodeChannel bool   // ChannelPath is of a Node.js program
 	HandoffPath string // empty but on the handoff path
 	Settings    string // the section [X-Unitgen]
 
@@ -120,7 +121,7 @@ func decide(a app.App, p Paths) (values, error) {
 	}
 	v.decideReady(a)
 	v.decideUserUnits(a)
-	v.decideNode(a)
+	v.decideChannel(a)
 	v.decideHandoff(a)
 	v.decideProcess(a)
 	return v, nil
@@ -161,13 +162,17 @@ func rolloutOptions(a app.App) string {
 	return b.String()
 }
 
-// decideNode makes what the instances execute a launcher that connects the program with the shim. Where the program asks
+// decideChannel gives instances a channel to the shim. It makes what instances for Node.js execute a launcher that connects the program with the shim. Where the program asks
 // its environment for a port, it gets the app's first.
-func (v *values) decideNode(a app.App) {
-	if a.Kind != app.KindNode {
+func (v *values) decideChannel(a app.App) {
+	if a.Kind != app.KindNode && !a.Messages {
 		return
 	}
 	v.ChannelPath = path.Join(path.Dir(v.ControlPath), app.ChannelName)
+	if a.Messages {
+		return
+	}
+	v.NodeChannel = true
 	v.ExecStart = v.Lbshim + " exec " + string(a.Name) + " %i" + v.UserOption + " -- " + app.ExecWords(a.Command)
 	port := strconv.Itoa(int(a.Listen[0].Port))
 	if a.Listen[0].IsUnix() {
@@ -277,6 +282,9 @@ func serveOptions(a app.App) string {
 	}
 	if len(a.Weights) > 0 {
 		option("weights", a.WeightList())
+	}
+	if a.Messages {
+		b.WriteString(" --messages")
 	}
 	if a.ShutdownMessage {
 		b.WriteString(" --shutdown-message")

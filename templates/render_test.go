@@ -72,7 +72,7 @@ func goldens() []golden {
 		}},
 		{"handoff-user-units", app.App{
 			Name: "app", Command: []string{"/opt/app/server"}, Listen: []app.Listen{{Unix: "/home/me/app.sock"}},
-			Kind: app.KindHandoff, UserUnits: true, MaxConnections: 100, SystemdVersion: 252,
+			Kind: app.KindHandoff, UserUnits: true, Messages: true, MaxConnections: 100, SystemdVersion: 252,
 		}},
 		{"node", app.App{
 			Name: "app", Command: []string{"/opt/app/node", "/home/me/app/server.js", "100% $HOME"}, Listen: port,

@@ -179,7 +179,7 @@ func (c *command) values(option, value, prefix string) []candidate {
 		words = []string{string(app.ShutdownGraceful), string(app.ShutdownQuick)}
 	case "surge":
 		words = []string{"all"}
-	case "pin", "shutdown-message":
+	case "pin", "messages", "shutdown-message":
 		words = []string{"yes", "no"}
 	case "json":
 		words = []string{"short", "pretty", "off"}

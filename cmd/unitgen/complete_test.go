@@ -56,7 +56,7 @@ func verbs() []string {
 // Values that are completed are values that unitgen takes.
 func TestCompleteValues(t *testing.T) {
 	c := &command{env: scriptEnv(), options: &options{}}
-	for _, option := range []string{"kind", "path", "strategy", "ready", "shutdown", "shutdown-message", "surge", "json", "pin"} {
+	for _, option := range []string{"kind", "path", "strategy", "ready", "shutdown", "messages", "shutdown-message", "surge", "json", "pin"} {
 		values := c.values(option, "", "")
 		if len(values) == 0 {
 			t.Errorf("--%s has no values", option)

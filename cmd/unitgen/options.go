@@ -29,7 +29,7 @@ type options struct {
 	drainTimeout, startTimeout, idleExit          string
 	shutdown                                      string
 	ready, surge, parallel, soak, slowStart       string
-	shutdownMessage                               string
+	messages, shutdownMessage                     string
 	weights, pin, maxConnections                  string
 	restartDelay, maxRestarts, within             string
 	stopExitCodes, watchdog                       string
@@ -46,7 +46,7 @@ type options struct {
 
 // settingOptions are the options that change an app.
 var settingOptions = [...]string{"instances", "listen", "kind", "path", "strategy", "env", "env-file", "working-directory",
-	"user", "property", "drain-timeout", "shutdown", "shutdown-message", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
+	"user", "property", "drain-timeout", "shutdown", "messages", "shutdown-message", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
 	"weights", "pin", "max-connections", "restart-delay", "max-restarts", "within", "stop-exit-codes", "watchdog", "max-memory",
 	"memory-reload", "reload-at", "watch", "systemd-version"}
 
@@ -103,7 +103,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.startTimeout, "start-timeout", "", "")
 	f.StringVar(&o.idleExit, "idle-exit", "", "")
 	for name, text := range map[string]*string{
-		"ready": &o.ready, "shutdown-message": &o.shutdownMessage, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
+		"ready": &o.ready, "messages": &o.messages, "shutdown-message": &o.shutdownMessage, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
 		"weights": &o.weights, "pin": &o.pin, "max-connections": &o.maxConnections, "restart-delay": &o.restartDelay, "max-restarts": &o.maxRestarts,
 		"within": &o.within, "stop-exit-codes": &o.stopExitCodes, "watchdog": &o.watchdog, "max-memory": &o.maxMemory,
 		"memory-reload": &o.memoryReload, "reload-at": &o.reloadAt,
@@ -111,6 +111,7 @@ func (o *options) flags() *pflag.FlagSet {
 		f.StringVar(text, name, "", "")
 	}
 	f.Lookup("pin").NoOptDefVal = "yes"
+	f.Lookup("messages").NoOptDefVal = "yes"
 	f.Lookup("shutdown-message").NoOptDefVal = "yes"
 	f.StringArrayVar(&o.watch, "watch", nil, "")
 	f.BoolVar(&o.now, "now", false, "")

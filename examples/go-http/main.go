@@ -6,6 +6,8 @@
 //	GET /            instance=<INSTANCE or ?> pid=<pid> version=<APP_VERSION>
 //	GET /slow?ms=N   the same, N milliseconds later
 //	GET /peer        the address of the client
+//	GET /told        the latest message (unitgen send, or another instance's)
+//	GET /tell?to=N&text=T   sends one to instance N, or to all others
 //
 // It runs as it is on the steer path and on the handoff path (--path=handoff, or --listen=/run/web.sock). Without passed sockets it listens on PORT.
 package main
@@ -61,8 +63,13 @@ func run(ctx context.Context) error {
 	if instance == "" {
 		instance = "?"
 	}
+	told, err := messages(ctx)
+	if err != nil {
+		return err
+	}
+	defer told.Close()
 	answer := fmt.Sprintf("instance=%s pid=%d version=%s\n", instance, os.Getpid(), os.Getenv("APP_VERSION"))
-	server := &http.Server{Handler: routes(answer), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: routes(answer, told), ReadHeaderTimeout: 10 * time.Second}
 	return activation.Serve(ctx, server, listeners, activation.ServeOptions{Notifier: notifier})
 }
 
@@ -76,7 +83,7 @@ func listen(passed *activation.Descriptors) ([]net.Listener, error) {
 	return []net.Listener{l}, err
 }
 
-func routes(answer string) http.Handler {
+func routes(answer string, told *mailbox) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, answer)
@@ -84,6 +91,8 @@ func routes(answer string) http.Handler {
 	mux.HandleFunc("GET /peer", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, r.RemoteAddr)
 	})
+	mux.HandleFunc("GET /told", told.last)
+	mux.HandleFunc("GET /tell", told.tell)
 	mux.HandleFunc("GET /slow", func(w http.ResponseWriter, r *http.Request) {
 		ms, err := strconv.ParseUint(r.FormValue("ms"), 10, 32)
 		if err != nil || time.Duration(ms)*time.Millisecond > maxSlow {

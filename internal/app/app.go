@@ -70,6 +70,7 @@ type App struct {
 	IdleExit         time.Duration // zero means never
 	SlowStart        time.Duration // zero means that an instance that came back has its whole share at once
 	Ready            string        // what makes an instance ready: see ReadyOrDefault
+	Messages         bool          // programs other than Node.js have a channel for messages (package activation)
 	ShutdownMessage  bool          // Node.js programs are told "shutdown" before SIGTERM
 	Surge            string        // extra instances of a rollout, a number or "all"; empty means 1
 	Parallel         int           // instances that a rollout restarts at a time; zero means 1

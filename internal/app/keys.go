@@ -43,6 +43,7 @@ func Keys() []Key {
 		{Name: "IdleExitSec", Option: "idle-exit", form: formTime},
 		{Name: "SlowStartSec", Option: "slow-start", form: formTime},
 		{Name: "Ready", Option: "ready"},
+		{Name: "Messages", Option: "messages"},
 		{Name: "ShutdownMessage", Option: "shutdown-message"},
 		{Name: "Surge", Option: "surge"},
 		{Name: "MaxConnections", Option: "max-connections"},

@@ -131,7 +131,7 @@ func (a App) Units() []string {
 	return slices.DeleteFunc(a.Name.Units(), func(unit string) bool {
 		switch unit {
 		case a.Name.ChannelSocket():
-			return a.Kind != KindNode
+			return a.Kind != KindNode && !a.Messages
 		case a.Name.MemoryService(), a.Name.MemoryTimer():
 			return !memory
 		case a.Name.ReloadTimer():

@@ -49,6 +49,9 @@ func Settings(a App) string {
 	t.timeSpan("IdleExitSec", a.IdleExit)
 	t.timeSpan("SlowStartSec", a.SlowStart)
 	t.optional("Ready", a.Ready)
+	if a.Messages {
+		t.line("Messages", "yes")
+	}
 	if a.ShutdownMessage {
 		t.line("ShutdownMessage", "yes")
 	}
@@ -256,6 +259,8 @@ func (a *App) parseWord(key, word string) (err error) {
 		a.Shutdown, err = oneOf(word, ShutdownGraceful, ShutdownQuick)
 	case "Ready":
 		a.Ready, err = notEmpty(word)
+	case "Messages":
+		a.Messages, err = parseTruth(word)
 	case "ShutdownMessage":
 		a.ShutdownMessage, err = parseTruth(word)
 	case "Surge":

@@ -62,6 +62,9 @@ func (a App) checkRollout(found *inputErrors) {
 	default:
 		found.addf("--ready=http:/health", "--ready= must be listen, notify, exec, message or http:/PATH, got %q", a.Ready)
 	}
+	if a.Messages && a.Kind == KindNode {
+		found.addf("", "--messages is for programs that use package activation; those for Node.js have messages without it")
+	}
 	if a.ShutdownMessage && a.Kind != KindNode {
 		found.addf("", "--shutdown-message is for programs for Node.js; others are told to end by a signal: -p KillSignal=SIGINT")
 	}

@@ -112,7 +112,7 @@ func (s *Shim) startHanding() (err error) {
 		listeners = append(listeners, a.parking)
 	}
 	s.handoff, err = handoff.New(handoff.Options{
-		Listeners: listeners, Receivers: s.nodes.listener != nil, Waiting: s.waitingAt, Log: s.log,
+		Listeners: listeners, Receivers: s.receives(), Waiting: s.waitingAt, Log: s.log,
 		Changed: func() {
 			select {
 			case s.handedChanged <- struct{}{}:

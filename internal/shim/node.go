@@ -28,12 +28,14 @@ type nodes struct {
 	saved    int           // how often the state was saved
 }
 
-// node is the Node.js process of an instance, from its start until the end of its channel.
+// node is the process of an instance that has a channel, until the end of that: one of Node.js, unless it is for messages
+// alone.
 type node struct {
 	channel *nodeChannel
 	worker  nodecluster.Worker
 	unknown bool   // adopted without what the shim before knew of it: PID 1's word on its state is all there is
-	gone    bool   // the channel has ended, and the process ends too
+	mail    bool   // the channel is for messages alone
+	gone    bool   // the channel has ended, and a Node.js process ends too
 	refused string // why its last listen() got nothing
 	deaf    bool   // it does not read its messages, and that was said
 	// requests is how many HTTP requests it has under way by its own word, which is asked for while it drains. On the
@@ -41,7 +43,11 @@ type node struct {
 	requests int
 }
 
-func (in *instance) attached() bool { return in.node != nil && !in.node.gone }
+// attached says whether the instance's process is one of Node.js that has a channel.
+func (in *instance) attached() bool { return in.reachable() && !in.node.mail }
+
+// reachable says whether its process can be sent messages.
+func (in *instance) reachable() bool { return in.node != nil && !in.node.gone }
 
 // serves says whether an instance takes connections if PID 1 calls it up: a Node process when it listens, one that is
 // handed its connections when it asks for them, any other always.
@@ -50,6 +56,9 @@ func (s *Shim) serves(in *instance) bool {
 		return s.handoff.Stat(in.number).Ready
 	}
 	n := in.node
+	if n != nil && n.mail {
+		return true
+	}
 	if n == nil || n.unknown {
 		return n == nil || !n.gone
 	}
@@ -59,7 +68,7 @@ func (s *Shim) serves(in *instance) bool {
 // left says whether an instance has closed its servers, so that nobody will take what waits at its listeners.
 func (in *instance) left() bool {
 	n := in.node
-	return n != nil && !n.unknown && len(n.worker.Servers) == 0 && (n.gone || n.closed())
+	return n != nil && !n.mail && !n.unknown && len(n.worker.Servers) == 0 && (n.gone || n.closed())
 }
 
 // closed says whether the process had servers and has none any more.
@@ -147,7 +156,7 @@ func (s *Shim) attachNode(channel *nodeChannel, conn *net.UnixConn) error {
 	if in == nil {
 		return fmt.Errorf("instance %d has not joined", number)
 	}
-	if in.attached() {
+	if in.reachable() {
 		in.node.channel.Close()
 	}
 	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
@@ -164,8 +173,8 @@ func (s *Shim) attachNode(channel *nodeChannel, conn *net.UnixConn) error {
 	if stored != nil {
 		return stored
 	}
-	in.node = &node{channel: channel}
-	if s.handsOff() {
+	in.node = &node{channel: channel, mail: s.options.Messages}
+	if s.receives() {
 		s.handoff.AttachReceiver(number, channel, true)
 	}
 	s.nodesChanged(in)
@@ -234,6 +243,9 @@ func (s *Shim) nodeSaid(channel *nodeChannel, m nodecluster.Message) *nodecluste
 		return nil // another process has the number now, and this one ends
 	}
 	n := in.node
+	if n.mail && m.Kind != nodecluster.Mail {
+		return nil // it has nothing to ask for
+	}
 	switch m.Kind {
 	case nodecluster.Ask:
 		reply := s.give(in, m)
@@ -325,7 +337,11 @@ func (s *Shim) nodeGone(channel *nodeChannel) {
 	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
 		s.log.Warn("remove stored channel, ignoring", "instance", number, "error", err)
 	}
-	if s.handsOff() {
+	if in.node.mail {
+		in.node = nil
+		return
+	}
+	if s.receives() {
 		s.handoff.Detach(number)
 	}
 	s.nodesChanged(in)
@@ -339,7 +355,7 @@ func (s *Shim) nodeGone(channel *nodeChannel) {
 
 // dropNode ends the channel of an instance that is dropped.
 func (s *Shim) dropNode(in *instance) {
-	if !in.attached() {
+	if !in.reachable() {
 		return
 	}
 	if err := s.notify.RemoveStored(channelStoreName(in.number)); err != nil {

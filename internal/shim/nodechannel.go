@@ -33,8 +33,15 @@ type givenToken struct {
 }
 
 func (s *Shim) newNodeChannel(instance int, channel *nodecluster.Channel) *nodeChannel {
-	return &nodeChannel{Channel: channel, instance: instance, dispatcher: s.handoff, log: s.log}
+	c := &nodeChannel{Channel: channel, instance: instance, log: s.log}
+	if s.receives() {
+		c.dispatcher = s.handoff
+	}
+	return c
 }
+
+// receives says whether instances are given their connections on their channel.
+func (s *Shim) receives() bool { return s.handsOff() && s.nodes.listener != nil && !s.options.Messages }
 
 // serve says under which keys the process has servers for the listeners; nil if it has not.
 func (c *nodeChannel) serve(keys [][]byte) {

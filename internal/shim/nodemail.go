@@ -47,7 +47,7 @@ func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
 // post gives a letter to instance to, or to all but instance from if to is 0.
 func (s *Shim) post(l nodecluster.Letter, to, from int) (sent Sent) {
 	for number, in := range s.instances {
-		if !in.attached() || to != 0 && number != to || to == 0 && number == from {
+		if !in.reachable() || to != 0 && number != to || to == 0 && number == from {
 			continue
 		}
 		if in.node.channel.Post(l) {

@@ -133,8 +133,8 @@ func (s *Shim) adoptNodes(channels map[int]int, state nodesState) []*nodeChannel
 		worker, known := state.Workers[number]
 		// Each save of the state has at most one new message or so; the numbers are far apart all the same.
 		channel := s.newNodeChannel(number, nodecluster.NewChannel(conn, uint64(state.Saved+1)<<20))
-		in.node = &node{channel: channel, worker: worker, unknown: !known}
-		if s.handsOff() {
+		in.node = &node{channel: channel, worker: worker, unknown: !known, mail: s.options.Messages}
+		if s.receives() {
 			s.handoff.AttachReceiver(number, channel, false)
 			s.serving(in)
 		}

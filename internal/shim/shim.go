@@ -38,6 +38,7 @@ type Options struct {
 	MaxConnections int           // open connections that an instance has at most, on the handoff path; zero means any number
 	Weights        []int         // shares of new connections by instance number, from 1 on; those after the list have 1
 
+	Messages        bool // the channel of an instance is for messages alone: its program is not one for Node.js
 	ShutdownMessage bool // a Node process that drains is sent "shutdown", and ends by itself
 }
 

@@ -125,12 +125,17 @@ func (h *Held) Send(path string) error {
 	return err
 }
 
+// Response returns the answer to the oldest request. The caller closes its body.
+func (h *Held) Response() (*http.Response, error) {
+	if err := h.SetDeadline(time.Now().Add(Limit)); err != nil {
+		return nil, err
+	}
+	return http.ReadResponse(h.r, nil)
+}
+
 // Receive returns the instance that has answered the oldest request.
 func (h *Held) Receive() (instance string, err error) {
-	if err := h.SetDeadline(time.Now().Add(Limit)); err != nil {
-		return "", err
-	}
-	resp, err := http.ReadResponse(h.r, nil)
+	resp, err := h.Response()
 	if err != nil {
 		return "", err
 	}

@@ -45,6 +45,7 @@ func TestApps(t *testing.T) {
 		{"LeastConnections", testLeastConnections},
 		{"ShimCost", testShimCost},
 		{"ShimStatus", testShimStatus},
+		{"Messages", testMessages},
 		{"Watchdog", testWatchdog},
 		{"Exposure", testExposure},
 		{"PrivateNetwork", testPrivateNetwork},
