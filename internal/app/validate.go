@@ -58,6 +58,8 @@ func (a App) checkRollout(found *inputErrors) {
 		if typed && typ != "notify" {
 			found.addf("", "--ready=notify does not go with --property=Type=%s", typ)
 		}
+	case a.Ready == "tcp":
+		found.addf("--ready=listen", "--ready=tcp is --ready=listen here: the instance accepts a TCP connection, which the balancer makes to it alone")
 	case strings.HasPrefix(a.Ready, ReadyHTTP+"/") && isText(a.Ready) && !strings.ContainsAny(a.Ready, " \t\r\n"):
 	default:
 		found.addf("--ready=http:/health", "--ready= must be listen, notify, exec, message or http:/PATH, got %q", a.Ready)

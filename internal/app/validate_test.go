@@ -90,6 +90,7 @@ func TestValidateRefuses(t *testing.T) {
 		"--max-restarts= must be between 1 and":                                                func(a *App) { a.Restart.Max = -1 },
 		"--within= needs --max-restarts=":                                                      func(a *App) { a.Restart.Within = time.Minute },
 		"--stop-exit-codes= must be numbers from 0 to 255":                                     func(a *App) { a.Restart.StopExitCodes = []int{256} },
+		"--ready=tcp is --ready=listen here":                                                   func(a *App) { a.Ready = "tcp" },
 		"--watchdog= needs --ready=notify":                                                     func(a *App) { a.Restart.Watchdog = time.Minute },
 		"--max-memory= must be at least 1M, got 1K":                                            func(a *App) { a.Restart.MaxMemory = 1 << 10 },
 		"--memory-reload= must be at least 1M, got 1":                                          func(a *App) { a.Restart.MemoryReload = 1 },
