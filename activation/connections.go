@@ -3,26 +3,37 @@ package activation
 import (
 	"net"
 	"net/http"
+	"runtime"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+	"weak"
 )
 
-// connections knows what the drain needs to know of a server's connections. It costs two atomic additions per
-// connection and two atomic loads per request; nothing is kept per connection.
+// connections knows what the drain needs to know of a server's connections. It costs one entry of a map per connection, as
+// in net/http itself, and two atomic loads per request.
 type connections struct {
-	open     atomic.Int64
 	draining atomic.Bool
 	idle     atomic.Int64 // when a connection last became idle, nanoseconds since began; kept while draining
 	began    time.Time    // of the drain
 	changed  chan struct{}
+
+	mu       sync.Mutex
+	open     map[net.Conn]struct{}
+	hijacked map[any]func() net.Conn // by weak pointer; nil when nobody has the connection any more
 }
 
 // watchConnections hooks into server, before what is set there already.
 func watchConnections(server *http.Server) *connections {
-	c := &connections{changed: make(chan struct{}, 1)}
+	c := &connections{
+		changed:  make(chan struct{}, 1),
+		open:     make(map[net.Conn]struct{}),
+		hijacked: make(map[any]func() net.Conn),
+	}
 	next := server.ConnState
 	server.ConnState = func(conn net.Conn, state http.ConnState) {
-		c.note(state)
+		c.note(conn, state)
 		if next != nil {
 			next(conn, state)
 		}
@@ -31,7 +42,14 @@ func watchConnections(server *http.Server) *connections {
 	return c
 }
 
-func (c *connections) none() bool { return c.open.Load() == 0 }
+func (c *connections) none() bool { return c.count() == 0 }
+
+// count is the number of open connections, without those that were hijacked.
+func (c *connections) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open)
+}
 
 // drain makes every later response carry "Connection: close" and returns the time of the call.
 func (c *connections) drain() time.Time {
@@ -45,13 +63,8 @@ func (c *connections) idleSince() time.Time {
 	return c.began.Add(time.Duration(c.idle.Load()))
 }
 
-func (c *connections) note(state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		c.open.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		c.open.Add(-1)
-	}
+func (c *connections) note(conn net.Conn, state http.ConnState) {
+	c.remember(socketOf(conn), state)
 	if !c.draining.Load() {
 		return
 	}
@@ -62,6 +75,101 @@ func (c *connections) note(state http.ConnState) {
 	case c.changed <- struct{}{}:
 	default: // a look is due already
 	}
+}
+
+func (c *connections) remember(conn net.Conn, state http.ConnState) {
+	if state == http.StateActive || state == http.StateIdle {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if state == http.StateNew {
+		c.open[conn] = struct{}{}
+		return
+	}
+	delete(c.open, conn)
+	if state != http.StateHijacked {
+		return
+	}
+	switch conn := conn.(type) { // a weak pointer needs the type
+	case *net.TCPConn:
+		rememberHijacked(c, conn)
+	case *net.UnixConn:
+		rememberHijacked(c, conn)
+	case *handedConn:
+		rememberHijacked(c, conn)
+	}
+}
+
+// pointerConn is a connection of which a weak pointer can be made.
+type pointerConn[T any] interface {
+	*T
+	net.Conn
+}
+
+// rememberHijacked keeps a connection that net/http forgets. Its handler says to nobody when it closes it, so it is kept as
+// long as somebody has it; wrapping it would tell, but take the ways past user space from it (splice(2), sendfile(2)).
+func rememberHijacked[T any, P pointerConn[T]](c *connections, conn P) {
+	pointer := weak.Make((*T)(conn))
+	c.hijacked[pointer] = func() net.Conn {
+		if conn := pointer.Value(); conn != nil {
+			return P(conn)
+		}
+		return nil
+	}
+	runtime.AddCleanup((*T)(conn), c.forget, any(pointer))
+}
+
+func (c *connections) forget(pointer any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.hijacked, pointer)
+}
+
+// closeDownTo closes connections until no more than keep are open, those of requests first. It says how many requests that
+// has cut off, and how many connections are left, those that were hijacked included.
+func (c *connections) closeDownTo(keep int) (cut, left int) {
+	requests, hijacked := c.leftOpen()
+	left = len(requests) + len(hijacked)
+	for i, conn := range append(requests, hijacked...) {
+		if left <= keep {
+			break
+		}
+		left--
+		if i < len(requests) {
+			cut++
+			c.remember(conn, http.StateClosed) // its handler may take long to notice
+		}
+		_ = conn.Close() // closed meanwhile: as well
+	}
+	return cut, left
+}
+
+func (c *connections) leftOpen() (requests, hijacked []net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		requests = append(requests, conn)
+	}
+	for _, get := range c.hijacked {
+		if conn := get(); conn != nil && isOpen(conn.(syscall.Conn)) {
+			hijacked = append(hijacked, conn)
+		}
+	}
+	return requests, hijacked
+}
+
+func isOpen(conn syscall.Conn) bool {
+	raw, err := conn.SyscallConn()
+	return err == nil && raw.Control(func(uintptr) {}) == nil
+}
+
+// socketOf is the connection below TLS: to close it does not wait for a client that reads nothing.
+func socketOf(conn net.Conn) net.Conn {
+	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return outer.NetConn()
+	}
+	return conn
 }
 
 // handler asks clients to leave while draining.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"time"
@@ -15,6 +16,10 @@ const (
 	defaultGrace = time.Second
 	// defaultDrainTimeout is well below systemd's TimeoutStopSec= of 90 s, so that the end is ours and not SIGKILL.
 	defaultDrainTimeout = 30 * time.Second
+	// maxSpread is long enough for those who were cut off to come back one after another, and short beside a rollout.
+	maxSpread = 5 * time.Second
+	// spreadSteps is how many times Serve looks, while it closes what is left, how much of it has ended by itself.
+	spreadSteps = 100
 )
 
 // ServeOptions are the options of Serve. The zero value works.
@@ -26,8 +31,8 @@ type ServeOptions struct {
 	// that, so it must be longer than the pause between two requests of a client worth keeping. Zero means 1 s, less than
 	// zero none.
 	Grace time.Duration
-	// DrainTimeout is how long after the end of ctx the last request may end. Zero means 30 s. TimeoutStopSec= must be
-	// longer.
+	// DrainTimeout is how long after the end of ctx Serve returns at the latest. Its last fifth, 5 s at most, is for cutting
+	// off what is left. Zero means 30 s. TimeoutStopSec= must be longer.
 	DrainTimeout time.Duration
 }
 
@@ -43,11 +48,14 @@ type ServeOptions struct {
 //     comes later waits in the queue of the passed socket, which PID 1 holds open for the next process.
 //   - Connections that were idle for Grace are closed, and those that never sent a request after 5 s. Requests in
 //     flight finish.
-//   - After DrainTimeout what is left is cut off, and Serve returns an error.
+//   - What is left near the end of DrainTimeout is cut off, and Serve returns an error. So that its clients do not all come
+//     back at once, the closes are spread evenly over the last fifth of that time, the last 5 s at most.
+//   - Hijacked connections (WebSocket) are their handler's, which server.RegisterOnShutdown can tell to end them once idle
+//     connections are closed. Serve does not wait for them, but when no request is left it closes those that still are open,
+//     spread evenly over as much time. That needs connections of this package or of package net, also below TLS.
 //
 // Serve takes over server and listeners, closes both, and wraps server.Handler and server.ConnState; set everything
-// before and use neither afterwards. If server.TLSConfig is set it serves TLS with the certificates there. Hijacked
-// connections (WebSocket) are their handler's: Serve does not wait for them, server.RegisterOnShutdown can tell them.
+// before and use neither afterwards. If server.TLSConfig is set it serves TLS with the certificates there.
 //
 // A listener that fails ends the others as the end of ctx does, and Serve returns its error. What can be survived, such
 // as a watchdog ping that did not get through, goes to server.ErrorLog.
@@ -113,7 +121,7 @@ func accept(serve func(net.Listener) error, q *queue, ended chan<- error) {
 
 func (s *serving) drain() error {
 	begin := s.conns.drain()
-	deadline := begin.Add(s.options.DrainTimeout)
+	deadline := begin.Add(s.options.DrainTimeout - s.spread()) // of requests
 	if err := s.options.Notifier.Stopping(); err != nil {
 		s.logf("activation: %v, ignoring", err)
 	}
@@ -136,13 +144,14 @@ func (s *serving) drain() error {
 		}
 		s.awaitUntil(quiet, s.conns.none)
 	}
-	return s.shutdown(deadline)
+	s.shutdown(deadline)
+	return s.cutOff(begin.Add(s.options.DrainTimeout))
 }
 
 // shutdown closes idle connections and waits for the others. http.Server.Shutdown looks every half second; the end of
 // the last connection ends it at once. It returns nil already when it has closed the idle ones, before their goroutines
 // have noticed.
-func (s *serving) shutdown(deadline time.Time) error {
+func (s *serving) shutdown(deadline time.Time) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
 	finished := make(chan struct{})
@@ -154,11 +163,32 @@ func (s *serving) shutdown(deadline time.Time) error {
 		return closed(finished)
 	})
 	s.awaitUntil(deadline, s.conns.none)
-	if s.conns.none() {
-		return nil
+}
+
+// spread is over how long the closes of what is left are spread.
+func (s *serving) spread() time.Duration { return min(s.options.DrainTimeout/5, maxSpread) }
+
+// cutOff closes what is left: how many connections may still be open falls evenly to none, which is by end.
+func (s *serving) cutOff(end time.Time) error {
+	began := time.Now()
+	spread := min(s.spread(), end.Sub(began))
+	_, all := s.conns.closeDownTo(math.MaxInt)
+	cut := 0
+	for left := all; left > 0; {
+		// Nothing tells that a handler has closed its hijacked connection.
+		s.awaitUntil(time.Now().Add(spread/spreadSteps), func() bool { return false })
+		keep := 0
+		if rest := spread - time.Since(began); rest > 0 {
+			keep = int(math.Ceil(float64(all) * float64(rest) / float64(spread)))
+		}
+		var busy int
+		busy, left = s.conns.closeDownTo(keep)
+		cut += busy
 	}
-	err := fmt.Errorf("drain http: %d connections still busy after %s", s.conns.open.Load(), s.options.DrainTimeout)
-	return errors.Join(err, s.server.Close())
+	if cut > 0 {
+		return fmt.Errorf("drain http: %d connections still busy after %s", cut, s.options.DrainTimeout)
+	}
+	return nil
 }
 
 // shutdownServer needs no result: whether connections are left is what counts, and the listeners are closed already.
