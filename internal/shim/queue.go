@@ -108,15 +108,10 @@ func (s *Shim) stalled(in *instance) bool {
 	if s.handsOff() {
 		return s.stalledHanded(in)
 	}
-	queued, steered := 0, uint64(0)
-	for a, l := range in.listeners {
-		n, err := a.queue(l.fd)
-		if err != nil {
-			s.log.Warn("read accept queue, ignoring", "instance", in.number, "error", err)
-			return false
-		}
-		queued += n
-		steered += a.group.Steered(in.number)
+	queued, steered, err := in.queues()
+	if err != nil {
+		s.log.Warn("read accept queue, ignoring", "instance", in.number, "error", err)
+		return false
 	}
 	// What was steered here and does not wait was accepted; attempts that never became connections look like progress,
 	// which errs on the side of leaving an instance alone.
@@ -131,6 +126,19 @@ func (s *Shim) stalled(in *instance) bool {
 	}
 	in.stall.ticks++
 	return in.stall.ticks >= stuckAfter
+}
+
+// queues is what waits at the instance's listeners, and what was steered there so far.
+func (in *instance) queues() (queued int, steered uint64, err error) {
+	for a, l := range in.listeners {
+		n, err := a.queue(l.fd)
+		if err != nil {
+			return 0, 0, err
+		}
+		queued += n
+		steered += a.group.Steered(in.number)
+	}
+	return queued, steered, nil
 }
 
 // othersServe says whether another instance is on the ring and keeps up. Where none does, all are busy rather than
@@ -172,6 +180,12 @@ func (s *Shim) secondChance(in *instance, now time.Time) {
 		s.log.Error("restore instance, ignoring", "instance", in.number, "error", err)
 		return
 	}
+	// Its queue was moved away since the last look, which must not count as accepted.
+	queued, steered, err := in.queues()
+	if err != nil {
+		s.log.Warn("read accept queue, ignoring", "instance", in.number, "error", err)
+	}
+	in.stall.queued, in.stall.steered = queued, steered
 	s.log.Info("instance gets connections again", "instance", in.number)
 }
 

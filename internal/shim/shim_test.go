@@ -245,41 +245,72 @@ func TestQueueOfADeadInstanceMovesOnlyWhilePID1DoesNotPollIt(t *testing.T) {
 	want(t, "after PID 1 let go", b.accepted(), map[int]int{2: 8})
 }
 
+// ticks returns a function that lets the time go on to the next look.
+func (b *bench) ticks() (tick func(), skip func(time.Duration)) {
+	now := time.Now()
+	tick = func() {
+		b.t.Helper()
+		now = now.Add(tickBusy)
+		if err := b.look(now); err != nil {
+			b.t.Fatal(err)
+		}
+		if err := b.settle(now); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return tick, func(d time.Duration) { now = now.Add(d); tick() }
+}
+
+// hang lets instance 1 accept nothing until it is taken off the ring, and instance 2 all.
+func (b *bench) hang(tick func()) {
+	b.t.Helper()
+	for range stuckAfter + 1 {
+		b.dial(2)
+		acceptAll(b.t, b.listeners[2])
+		tick()
+	}
+	if one, _ := b.pool.Backend(1); !one.Stuck {
+		b.t.Fatal("instance 1 accepts nothing and is on the ring")
+	}
+}
+
 func TestStuckInstanceIsEjectedAndGetsAnotherChance(t *testing.T) {
 	b := newBench(t, Options{})
 	b.up(1)
 	b.up(2)
-	now := time.Now()
-	tick := func() {
-		t.Helper()
-		now = now.Add(tickBusy)
-		if err := b.look(now); err != nil {
-			t.Fatal(err)
-		}
-		if err := b.settle(now); err != nil {
-			t.Fatal(err)
-		}
-	}
+	tick, skip := b.ticks()
 	tick()
-	for range stuckAfter + 1 { // instance 1 accepts nothing, instance 2 all
-		b.dial(2)
-		acceptAll(t, b.listeners[2])
-		tick()
-	}
-	if one, _ := b.pool.Backend(1); !one.Stuck {
-		t.Fatal("instance 1 accepts nothing and is on the ring")
-	}
+	b.hang(tick)
 	if n := b.queued(b.listeners[1]); n != 0 {
 		t.Errorf("%d connections wait at the stuck instance, want 0", n)
 	}
 	b.accepted()
 	want(t, "while it is off", b.connect(4), map[int]int{2: 4})
-	now = now.Add(ejectFirst)
-	tick()
+	skip(ejectFirst)
 	if one, _ := b.pool.Backend(1); one.Stuck {
 		t.Error("instance 1 is still off the ring after its time")
 	}
 	want(t, "after its time", b.connect(4), map[int]int{1: 2, 2: 2})
+}
+
+// An instance that hangs on is tried less and less often, also when nothing comes just after it got another chance.
+func TestStuckInstanceIsTriedLessOften(t *testing.T) {
+	b := newBench(t, Options{})
+	b.up(1)
+	b.up(2)
+	tick, skip := b.ticks()
+	for _, off := range []time.Duration{ejectFirst, 2 * ejectFirst, 4 * ejectFirst} {
+		tick()
+		b.hang(tick)
+		if got := b.instances[1].stall.back; got != off {
+			t.Errorf("it is off the ring for %s, want %s", got, off)
+		}
+		b.accepted()
+		skip(off)
+		if one, _ := b.pool.Backend(1); one.Stuck {
+			t.Fatal("instance 1 is still off the ring after its time")
+		}
+	}
 }
 
 func TestNobodyIsEjectedWhenAllAreBusy(t *testing.T) {
