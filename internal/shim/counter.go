@@ -11,11 +11,18 @@ import (
 // errCannotCount says that PID 1 passed no socket to count connections with.
 var errCannotCount = errors.New("connections cannot be counted: app-diag.socket passed nothing")
 
+// countPause is how long after a count the next one is made, if connections have ended. A count walks all of the kernel's
+// table of TCP connections, a millisecond or two on a usual host however few there are, and on a busy app thousands end in a
+// second; so a drain notices its last one that much later.
+const countPause = 50 * time.Millisecond
+
 // counter counts the open connections of instances. Its zero value cannot.
 type counter struct {
 	conn   *sockdiag.Conn
 	watch  *sockdiag.Watch        // nil: no events, counts go by the tick
 	closed *sockdiag.Subscription // nil: not subscribed
+
+	counted time.Time // when the last count ended
 }
 
 // newCounter takes over the netlink sockets of app-diag.socket: the first to count with, the second for events.
@@ -78,6 +85,7 @@ func (s *Shim) count() (map[int]sockdiag.Stat, error) {
 		return nil, err
 	}
 	stats, err := s.counter.conn.CountByCgroup(sockdiag.Filter{Ports: s.ports()})
+	s.counter.counted = time.Now()
 	if err != nil {
 		return nil, err
 	}

@@ -149,6 +149,7 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 	defer s.tick.Stop()
 	change := time.NewTimer(time.Hour)
 	defer change.Stop()
+	var drainCount <-chan time.Time // nil: no connection has ended since the last
 	for {
 		if err := s.settle(time.Now()); err != nil {
 			return err
@@ -166,6 +167,11 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 		case request := <-s.requests:
 			request()
 		case <-s.counter.ended():
+			if drainCount == nil {
+				drainCount = time.After(time.Until(s.counter.counted.Add(countPause)))
+			}
+		case <-drainCount:
+			drainCount = nil
 			s.countDrains()
 		case <-s.handedChanged:
 			s.handedNews()

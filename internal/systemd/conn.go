@@ -7,6 +7,7 @@
 package systemd
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -106,6 +107,15 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 // Close closes the connection; calls under way return an error. It may be called more than once.
 func (c *Conn) Close() error { return c.bus.Close() }
 
+// buffered reads ahead. godbus reads a message field by field, and a manager sends every signal of every unit to each
+// connection on its own socket.
+type buffered struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (b buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
+
 // dialPrivate connects to a manager's own socket, which speaks the authentication of D-Bus but has no Hello: there is
 // no bus to be named on. The dial is our own, as godbus offers no deadline for connecting and authenticating.
 func dialPrivate(ctx context.Context, path string) (*dbus.Conn, error) {
@@ -119,7 +129,7 @@ func dialPrivate(ctx context.Context, path string) (*dbus.Conn, error) {
 		nc.Close()
 		return nil, fmt.Errorf("set deadline of %s: %w", path, err)
 	}
-	conn, err := dbus.NewConn(nc, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	conn, err := dbus.NewConn(buffered{nc, bufio.NewReader(nc)}, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("speak D-Bus on %s: %w", path, err)
