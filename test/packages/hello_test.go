@@ -14,11 +14,19 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// hello is an app from a package that was made with dh-unitgen.
+// hello is a package that was made with dh-unitgen, with an app on each path.
 type hello struct {
-	*apps.App
-	system *system
+	*apps.App           // on the steer path
+	handed    *apps.App // on the handoff path
+	system    *system
+	clean     []string // the files before any of the packages was installed
 }
+
+// handedPath is where the app on the handoff path listens, beside its port.
+const handedPath = "/run/handed-hello.sock"
+
+// both are the two apps.
+func (a *hello) both() []*apps.App { return []*apps.App{a.App, a.handed} }
 
 // The source package, as its maintainer would write it.
 var helloSource = map[string]string{
@@ -44,6 +52,7 @@ Description: balanced greeting
 // and removes them again.
 func (s *system) buildHello(t *testing.T) *hello {
 	t.Helper()
+	clean := s.files(t)
 	s.install(t, "lbshim", "unitgen", "dh-unitgen")
 	for name, text := range helloSource {
 		s.MustWriteFile(t, "/srv/hello/debian/"+name, text, 0o755)
@@ -59,7 +68,11 @@ func (s *system) buildHello(t *testing.T) *hello {
 	if said, status := s.apt(t, "purge", "unitgen", "lbshim", "dh-unitgen"); status != 0 {
 		t.Fatalf("apt-get purge: exit status %d\n%s", status, said)
 	}
-	return &hello{App: &apps.App{System: s.System, Name: "hello", Port: 3000, N: 3}, system: s}
+	return &hello{
+		App:    &apps.App{System: s.System, Name: "hello", Port: 3000, N: 3},
+		handed: &apps.App{System: s.System, Name: "handed-hello", Port: 3001, N: 2},
+		system: s, clean: clean,
+	}
 }
 
 // buildServer builds the Go example.
@@ -80,31 +93,63 @@ func buildServer(t *testing.T, to string) {
 // buildVersion builds one version and puts it into the pool as hello-VERSION.
 func (s *system) buildVersion(t *testing.T, version, environment string, instances int) {
 	t.Helper()
+	const settings = "Command=/usr/bin/hello\nDrainTimeoutSec=1s\nEnvironment=%s\nInstances=%d\n"
 	s.MustWriteFile(t, "/srv/hello/debian/hello.unitgen",
-		fmt.Sprintf("Command=/usr/bin/hello\nListen=127.0.0.1:3000\nInstances=%d\nSoakSec=1s\nDrainTimeoutSec=1s\nEnvironment=%s\n", instances, environment), 0o644)
+		fmt.Sprintf(settings+"SoakSec=1s\nListen=127.0.0.1:3000\n", environment, instances), 0o644)
+	s.MustWriteFile(t, "/srv/hello/debian/hello.handed-hello.unitgen",
+		fmt.Sprintf(settings+"SoakSec=100ms\nStrategy=round-robin\nListen=127.0.0.1:3001\nListen=%s\n", environment, 2, handedPath), 0o644)
 	s.MustWriteFile(t, "/srv/hello/debian/changelog", fmt.Sprintf("hello (%s) unstable; urgency=medium\n\n  * Release.\n\n"+
 		" -- unitgen developers <unitgen@users.noreply.github.com>  Sat, 21 Nov 2026 12:00:00 +0000\n", version), 0o644)
 	s.MustExec(t, "sh", "-c", `cd /srv/hello && dpkg-checkbuilddeps -I && debian/rules clean && debian/rules binary &&
 		mv ../hello_"$1"_*.deb "$2/hello-$1.deb"`, "sh", version, pool)
 }
 
-// testInstall installs the app; apt brings nothing else but lbshim.
+// testInstall installs the apps; apt brings nothing else but lbshim.
 func testInstall(t *testing.T, a *hello) {
 	a.system.install(t, "lbshim", "hello-1")
-	for _, unit := range []string{"hello.service", "hello.socket"} {
-		if state := a.MustShow(t, unit, "UnitFileState"); state != "enabled" {
-			t.Errorf("%s is %s after the installation, want enabled", unit, state)
+	for _, app := range a.both() {
+		for _, unit := range []string{app.Name + ".service", app.Name + ".socket"} {
+			if state := a.MustShow(t, unit, "UnitFileState"); state != "enabled" {
+				t.Errorf("%s is %s after the installation, want enabled", unit, state)
+			}
 		}
 	}
-	a.AwaitUp(3)
-	a.Evenly()
-	a.Serves("version=1")
+	a.awaitUp()
+	a.evenly()
+	a.serve("version=1")
+}
+
+// awaitUp waits until all instances of both apps are up.
+func (a *hello) awaitUp() {
+	a.T.Helper()
+	for _, app := range a.both() {
+		app.AwaitUp(app.N)
+	}
+}
+
+// evenly checks that connections are spread exactly.
+func (a *hello) evenly() {
+	a.T.Helper()
+	for _, app := range a.both() {
+		app.Evenly()
+	}
+}
+
+// serve checks that every instance of both apps answers with want.
+func (a *hello) serve(want string) {
+	a.T.Helper()
+	for _, app := range a.both() {
+		app.Serves(want)
+	}
 }
 
 // underLoad runs change while requests come in, and checks that none failed.
 func (a *hello) underLoad(change func()) {
 	a.T.Helper()
-	loads := []*rig.Load{a.Load(rig.LoadOptions{Rate: 300}), a.Load(rig.LoadOptions{Rate: 100, KeepAlive: true})}
+	loads := []*rig.Load{
+		a.Load(rig.LoadOptions{Rate: 300}), a.Load(rig.LoadOptions{Rate: 100, KeepAlive: true}),
+		a.handed.Load(rig.LoadOptions{Network: "unix", Addr: handedPath, Rate: 100}), a.handed.Load(rig.LoadOptions{Rate: 50, KeepAlive: true}),
+	}
 	for _, load := range loads {
 		a.AwaitOK(load, 50)
 	}
@@ -117,48 +162,79 @@ func (a *hello) underLoad(change func()) {
 	}
 }
 
-// testUpgradeApp upgrades to a version that has another environment and one instance more.
-func testUpgradeApp(t *testing.T, a *hello) {
-	before, socket, shim := a.PIDs(), a.MustShow(t, "hello.socket", "InvocationID"), a.PID(a.Shim())
-	a.underLoad(func() { a.system.install(t, "hello-2") })
-	a.N = 4
-	a.AwaitUp(4)
-	a.Serves("version=2")
-	for i, pid := range before {
-		if now := a.PID(a.Instance(i)); now == pid || now == "0" {
-			t.Errorf("instance %d has process %s after the upgrade, as before", i, now)
+// processes are the main processes of units.
+type processes map[string]string
+
+// instances are the processes of both apps' instances.
+func (a *hello) instances() processes {
+	a.T.Helper()
+	p := make(processes)
+	for _, app := range a.both() {
+		for i, pid := range app.PIDs() {
+			p[app.Instance(i)] = pid
 		}
 	}
+	return p
+}
+
+// shims are the processes of both apps' balancers.
+func (a *hello) shims() processes {
+	a.T.Helper()
+	return processes{a.Shim(): a.PID(a.Shim()), a.handed.Shim(): a.PID(a.handed.Shim())}
+}
+
+// same checks that the units still have these processes.
+func (a *hello) same(before processes) {
+	a.T.Helper()
+	for unit, pid := range before {
+		if now := a.PID(unit); now != pid {
+			a.T.Errorf("%s has process %s, before it was %s", unit, now, pid)
+		}
+	}
+}
+
+// renewed checks that each of the units has another process.
+func (a *hello) renewed(before processes) {
+	a.T.Helper()
+	for unit, pid := range before {
+		if now := a.PID(unit); now == pid || now == "0" {
+			a.T.Errorf("%s has process %s, before it was %s", unit, now, pid)
+		}
+	}
+}
+
+// testUpgradeApp upgrades to a version that has another environment and one instance more.
+func testUpgradeApp(t *testing.T, a *hello) {
+	instances, shims, socket := a.instances(), a.shims(), a.MustShow(t, "hello.socket", "InvocationID")
+	a.underLoad(func() { a.system.install(t, "hello-2") })
+	a.N = 4
+	a.awaitUp()
+	a.serve("version=2")
+	a.renewed(instances)
+	a.same(shims)
 	if now := a.MustShow(t, "hello.socket", "InvocationID"); now != socket {
 		t.Error("the upgrade restarted hello.socket")
-	}
-	if now := a.PID(a.Shim()); now != shim {
-		t.Errorf("the balancer has process %s after the upgrade of its app, before it was %s", now, shim)
 	}
 }
 
 // testUpgradeToBroken upgrades to a version that does not start: apt says why, and nobody else notices.
 func testUpgradeToBroken(t *testing.T, a *hello) {
-	before := a.PIDs()
+	instances := a.instances()
 	var said string
 	a.underLoad(func() { said = a.system.install(t, "hello-3") })
-	for _, want := range []string{"does not run the code of this version", "rollout failed", "no such table: greetings", "systemctl reload hello"} {
+	for _, want := range []string{"does not run the code of this version", "rollout failed", "no such table: greetings", "systemctl reload hello", "systemctl reload handed-hello"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("apt does not say %q:\n%s", want, said)
 		}
 	}
-	a.Serves("version=2")
-	for i, pid := range before {
-		if now := a.PID(a.Instance(i)); now != pid {
-			t.Errorf("instance %d has process %s after an upgrade that failed, before it was %s", i, now, pid)
-		}
-	}
+	a.same(instances)
+	a.serve("version=2")
 	a.underLoad(func() { said = a.system.install(t, "hello-2") }) // the way back is a rollout too
 	if strings.Contains(said, "does not run") {
 		t.Errorf("apt of the way back:\n%s", said)
 	}
-	a.AwaitUp(4)
-	a.Serves("version=2")
+	a.awaitUp()
+	a.serve("version=2")
 }
 
 // as runs systemctl as a user without rights of its own.

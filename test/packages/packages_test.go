@@ -50,7 +50,7 @@ func TestPackages(t *testing.T) {
 			{"Purge", testPurge},
 		} {
 			ok := t.Run(tt.name, func(t *testing.T) {
-				a.T = t
+				a.T, a.handed.T = t, t
 				tt.run(t, a)
 			})
 			if !ok {
@@ -134,7 +134,7 @@ type system struct{ *apps.System }
 func boot(t *testing.T, suite string) *system {
 	t.Helper()
 	dir := build(t, "deb")
-	c := rig.Boot(t, suite, rig.Options{Units: []string{"hello*"}})
+	c := rig.Boot(t, suite, rig.Options{Units: []string{"hello*", "handed-hello*"}})
 	for _, name := range []string{"unitgen", "lbshim", "dh-unitgen"} {
 		c.MustCopyIn(t, one(t, filepath.Join(dir, name+"_*.deb")), pool+"/"+name+".deb", 0o644)
 	}
