@@ -180,12 +180,14 @@ func (s *Shim) secondChance(in *instance, now time.Time) {
 		s.log.Error("restore instance, ignoring", "instance", in.number, "error", err)
 		return
 	}
-	// Its queue was moved away since the last look, which must not count as accepted.
-	queued, steered, err := in.queues()
-	if err != nil {
-		s.log.Warn("read accept queue, ignoring", "instance", in.number, "error", err)
+	if !s.handsOff() {
+		// Its queue was moved away since the last look, which must not count as accepted.
+		queued, steered, err := in.queues()
+		if err != nil {
+			s.log.Warn("read accept queue, ignoring", "instance", in.number, "error", err)
+		}
+		in.stall.queued, in.stall.steered = queued, steered
 	}
-	in.stall.queued, in.stall.steered = queued, steered
 	s.log.Info("instance gets connections again", "instance", in.number)
 }
 
