@@ -92,6 +92,9 @@ const (
 // Parse takes a line from a worker apart; line has no newline. It fails for what Node never sends: no JSON, or a message
 // of the cluster's that is wrong in itself.
 func Parse(line []byte) (Message, error) {
+	if m, ok := parseConnection(line); ok {
+		return m, nil
+	}
 	if !json.Valid(line) {
 		return Message{}, fmt.Errorf("parse message of worker: %.40q is no JSON", line)
 	}

@@ -90,6 +90,33 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// The short way knows no line that the long way does not, and takes it for the same.
+func FuzzParseConnection(f *testing.F) {
+	f.Add([]byte(`{"cmd":"NODE_HANDLE_ACK"}`))
+	f.Add([]byte(`{"cmd":"NODE_CLUSTER","ack":7,"accepted":true,"seq":3}`))
+	f.Add([]byte(`{"cmd":"NODE_CLUSTER","ack":07,"accepted":false,"seq":99999999999999999999}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		short, ok := parseConnection(line)
+		if !ok {
+			return
+		}
+		// A blank makes it take the long way.
+		long, err := Parse(append([]byte(" "), line...))
+		if err != nil || short.Kind != long.Kind || short.Ack != long.Ack || short.Taken != long.Taken {
+			t.Errorf("%q is %+v the short way, %+v, %v the long one", line, short, long, err)
+		}
+	})
+}
+
+func BenchmarkParseAnswered(b *testing.B) {
+	line := []byte(`{"cmd":"NODE_CLUSTER","ack":1048577,"accepted":true,"seq":123}`)
+	for b.Loop() {
+		if m, err := Parse(line); err != nil || m.Kind != Answered {
+			b.Fatal(m, err)
+		}
+	}
+}
+
 // FuzzParse feeds lines of a hostile program to the parser and to the worker behind it.
 func FuzzParse(f *testing.F) {
 	for _, line := range []string{online, ask, ask22, askTLS, askUDP, askUnix, askFD, listening, closing, leaving, `"ready"`, `{"type":"process:msg","to":3}`} {
