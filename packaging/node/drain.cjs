@@ -20,30 +20,22 @@ if (process.channel) attend(require('diagnostics_channel'), require('net'));
 
 function attend({ channel }, { Socket }) {
   const given = new Map(); // the connections that the balancer has given, by their handles
-  const working = new Map(); // sockets with HTTP/1 requests that are not answered yet, and how many
-  let requests = 0; // of all of them
+  const sockets = new Set(); // those of HTTP/1 that have asked once
   let draining = false;
   let token = 0; // of the balancer's latest question
   let due = false; // a report is
-  const started = channel('http.server.request.start'); // kept, or it would be collected with its subscriber
 
-  started.subscribe(({ request, response }) => {
+  // At each request there is time for a look at one field. Whether it is answered the socket itself knows (answering).
+  const known = Symbol('unitgen'); // of a socket, and of the one below TLS: the socket that has asked
+  const started = channel('http.server.request.start'); // kept, or it would be collected with its subscriber
+  started.subscribe(({ response, socket }) => {
     if (draining) response.shouldKeepAlive = false;
-    const connection = find(given, request.socket);
-    const socket = request.socket._parent || request.socket; // that of TCP, below TLS
-    working.set(socket, (working.get(socket) || 0) + 1);
-    requests++;
-    if (connection) {
-      connection.http = true;
-      connection.requests++;
-    }
-    response.once('close', () => {
-      requests--;
-      const left = working.get(socket) - 1;
-      if (left > 0) working.set(socket, left);
-      else working.delete(socket);
-      if (connection) connection.requests--;
-    });
+    if (socket[known]) return;
+    socket[known] = (socket._parent || socket)[known] = socket;
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+    const connection = find(given, socket);
+    if (connection) connection.socket = socket;
   });
 
   // Before the cluster module, which closes a connection that it refuses.
@@ -62,7 +54,7 @@ function attend({ channel }, { Socket }) {
 
   // A handle is closed once, by whoever wraps it: net, TLS, the cluster module that refuses it.
   function watch(handle) {
-    const connection = { requests: 0, http: false, moved: Date.now(), read: 0, written: 0 };
+    const connection = { socket: null, moved: Date.now(), read: 0, written: 0 };
     const close = handle.close;
     given.set(handle, connection);
     handle.close = function (...args) {
@@ -80,12 +72,13 @@ function attend({ channel }, { Socket }) {
   // program that handles SIGTERM, which comes next, does that by itself.
   function closeWithin(milliseconds) {
     if (process.listenerCount('SIGTERM') > 0) return;
-    const sockets = process._getActiveHandles().filter(
+    const open = process._getActiveHandles().filter(
       (handle) => handle instanceof Socket && handle.server && 'headersTimeout' in handle.server);
-    for (const [i, socket] of sockets.entries()) {
+    for (const [i, handle] of open.entries()) {
       setTimeout(() => {
-        if (draining && !working.has(socket)) socket.end();
-      }, milliseconds * i / sockets.length).unref();
+        const socket = handle[known] || handle;
+        if (draining && !answering(socket)) socket.end();
+      }, milliseconds * i / open.length).unref();
     }
   }
 
@@ -93,10 +86,11 @@ function attend({ channel }, { Socket }) {
   function report() {
     due = false;
     if (!process.connected) return;
-    let busy = requests;
+    let busy = 0;
     if (given.size > 0) {
-      busy = 0;
       for (const [handle, connection] of given) if (isBusy(handle, connection)) busy++;
+    } else {
+      for (const socket of sockets) if (answering(socket)) busy++;
     }
     process.send({ cmd: 'NODE_UNITGEN', act: 'report', token, open: given.size, busy });
   }
@@ -107,9 +101,14 @@ function find(given, { _handle: handle }) {
   return handle && (given.get(handle) || given.get(handle._parent));
 }
 
+// answering says whether a request of HTTP/1 is under way on a socket.
+function answering(socket) {
+  return Boolean(socket._httpMessage);
+}
+
 // isBusy knows requests of HTTP/1. What moves on a connection of another protocol keeps it busy.
 function isBusy(handle, connection) {
-  if (connection.http) return connection.requests > 0;
+  if (connection.socket) return answering(connection.socket);
   if (handle.bytesRead !== connection.read || handle.bytesWritten !== connection.written) {
     connection.read = handle.bytesRead;
     connection.written = handle.bytesWritten;

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/test/rig"
 )
 
 // The program of the Node.js targets, which is the same for all, and the one that puts Node's own cluster around it.
@@ -103,7 +104,12 @@ func (t *target) nodeInstance(ctx context.Context, number, listener int, dir str
 	go channel.Write(done) // ends with the target
 	c := exec.CommandContext(ctx, "node", "server.js")
 	c.Dir, c.Stderr, c.ExtraFiles = dir, os.Stderr, []*os.File{theirs}
-	c.Env = append(environ, "NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_UNIQUE_ID="+strconv.Itoa(number))
+	root, err := rig.RepoRoot()
+	if err != nil {
+		return err
+	}
+	c.Env = append(environ, "NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_UNIQUE_ID="+strconv.Itoa(number),
+		"NODE_OPTIONS=--require="+filepath.Join(root, "packaging/node/drain.cjs"))
 	if err := t.start(c); err != nil {
 		return err
 	}
