@@ -46,6 +46,7 @@ func TestApps(t *testing.T) {
 		{"ShimCost", testShimCost},
 		{"ShimStatus", testShimStatus},
 		{"Messages", testMessages},
+		{"Secrets", testSecrets},
 		{"Watchdog", testWatchdog},
 		{"Exposure", testExposure},
 		{"PrivateNetwork", testPrivateNetwork},
