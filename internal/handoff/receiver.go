@@ -40,6 +40,7 @@ func (d *Dispatcher) AttachReceiver(id int, r Receiver, fresh bool) {
 		if !fresh {
 			r.Ask(b.token)
 		}
+		d.dispatchAllLocked() // what the one before has not answered
 	})
 }
 

@@ -135,6 +135,9 @@ func (s *Shim) adoptNodes(channels map[int]int, state nodesState) []*nodeChannel
 		channel := s.newNodeChannel(number, nodecluster.NewChannel(conn, uint64(state.Saved+1)<<20))
 		in.node = &node{channel: channel, worker: worker, unknown: !known, mail: s.options.Messages}
 		if s.receives() {
+			if !known {
+				s.log.Warn("it is not known what the program serves, it gets no connections until it is restarted", "instance", number)
+			}
 			s.handoff.AttachReceiver(number, channel, false)
 			s.serving(in)
 		}
