@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/steer"
 )
 
 // finding is something that keeps an app, or all of them, from what unitgen promises: one line of doctor.
@@ -41,6 +42,11 @@ func (c *command) doctor(ctx context.Context) (status int, err error) {
 	found, l, err := c.examineMachine(ctx)
 	if err != nil {
 		return 0, err
+	}
+	if c.env.selfTest != nil && c.env.euid == 0 && c.site.booted && !c.site.userUnits {
+		path, of := steering(c.env.selfTest())
+		found = append(found, of...)
+		c.say("%s", path)
 	}
 	if l != nil {
 		defer l.conn.Close()
@@ -95,6 +101,20 @@ func (c *command) examineMachine(ctx context.Context) ([]finding, *live, error) 
 		found = append(found, finding{"machine", "your units end when you log out", "loginctl enable-linger " + c.env.userName})
 	}
 	return found, l, nil
+}
+
+// steering says how the kernel spreads the connections of apps on the steer path.
+func steering(r steer.SelfTestResult) (path string, found []finding) {
+	switch {
+	case !r.Distribution:
+		found = append(found, finding{"machine", "connections cannot be spread evenly: " + r.Reason, "uname -r"})
+		path = "by classic BPF, at random"
+	case !r.Migration:
+		path = "by eBPF, exactly; what waits at an instance that dies waits until it is back: " + r.Reason
+	default:
+		path = "by eBPF, exactly; what waits at an instance that dies moves to others"
+	}
+	return "TCP connections are spread " + path + ".", found
 }
 
 // olderThan compares the release of a kernel, as uname(2) has it. One that cannot be read is not older.

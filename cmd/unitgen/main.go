@@ -31,6 +31,8 @@ import (
 	"os/user"
 	"syscall"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/steer"
 )
 
 // Set at link time by -X main.version=… and -X main.lbshim=….
@@ -67,10 +69,11 @@ type env struct {
 
 	// shimStatus asks the shim of an app by its control socket; nil in tests.
 	shimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
-	exec       func(argv []string) error // becomes that program; returns if it cannot
-	kernel     func() string             // its release, such as 6.12.9
-	isCalendar func(text string) bool    // calendar expressions of systemd.time(7)
-	cpuNumbers func() []int              // of the processors that the instances may use
+	exec       func(argv []string) error   // becomes that program; returns if it cannot
+	kernel     func() string               // its release, such as 6.12.9
+	selfTest   func() steer.SelfTestResult // what it does with a port of our own; nil in tests
+	isCalendar func(text string) bool      // calendar expressions of systemd.time(7)
+	cpuNumbers func() []int                // of the processors that the instances may use
 }
 
 func main() {
@@ -89,6 +92,7 @@ func main() {
 		shimStatus: askShim,
 		exec:       execute,
 		kernel:     kernelRelease,
+		selfTest:   steer.SelfTest,
 		isCalendar: isCalendar,
 		cpuNumbers: cpuNumbers,
 		nodePath:   askNode,

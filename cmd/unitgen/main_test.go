@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/steer"
 )
 
 func TestMain(m *testing.M) {
@@ -206,6 +207,24 @@ func BenchmarkWrite64(b *testing.B) {
 		e.stderr = new(strings.Builder)
 		if status := run(context.Background(), e); status != 0 {
 			b.Fatal(status, e.stderr)
+		}
+	}
+}
+
+// TestSteering: only what cannot be spread evenly is wrong with a machine.
+func TestSteering(t *testing.T) {
+	for _, tt := range []struct {
+		kernel steer.SelfTestResult
+		path   string
+		wrong  int
+	}{
+		{steer.SelfTestResult{Distribution: true, Migration: true}, "by eBPF, exactly; what waits at an instance that dies moves to others.", 0},
+		{steer.SelfTestResult{Distribution: true, Reason: "old"}, "by eBPF, exactly; what waits at an instance that dies waits until it is back: old.", 0},
+		{steer.SelfTestResult{Reason: "load program: EPERM"}, "by classic BPF, at random.", 1},
+	} {
+		path, found := steering(tt.kernel)
+		if want := "TCP connections are spread " + tt.path; path != want || len(found) != tt.wrong {
+			t.Errorf("steering(%+v) = %q, %v; want %q and %d findings", tt.kernel, path, found, want, tt.wrong)
 		}
 	}
 }
