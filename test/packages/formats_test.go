@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -112,21 +113,28 @@ func TestRPMMacros(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	file := filepath.Join(dir, "hello.unitgen")
-	if err := os.WriteFile(file, []byte("Command=/usr/bin/hello\nListen=3000\nInstances=2\n"), 0o644); err != nil {
-		t.Fatal(err)
+	install := ""
+	for i, app := range []string{"hello-admin", "hello"} {
+		file := filepath.Join(dir, app+".unitgen")
+		if err := os.WriteFile(file, []byte("Command=/usr/bin/hello\nListen="+strconv.Itoa(3000+i)+"\nInstances=2\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		install += "%unitgen_install " + app + " " + file + "\n"
 	}
 	rpm := func(text string) string {
 		return output(t, "rpm", "--load="+filepath.Join(root, "packaging/rpm/macros.debian"), "--load="+filepath.Join(root, "packaging/rpm/macros.unitgen"),
 			"--define=buildroot "+dir+"/root", "--define=_prefix /usr", "--eval", text)
 	}
-	script := "set -e; cd " + dir + "; PATH=" + filepath.Dir(rig.Bin(t, "unitgen")) + ":$PATH\n" + rpm("%unitgen_install hello "+file)
+	script := "set -e; cd " + dir + "; PATH=" + filepath.Dir(rig.Bin(t, "unitgen")) + ":$PATH\n" + rpm(install)
 	if err := run(t, dir, "sh", "-c", script); err != nil {
 		t.Fatalf("%v\n%s", err, script)
 	}
 	list, err := os.ReadFile(filepath.Join(dir, "unitgen-hello.files"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if strings.Contains(string(list), "admin") {
+		t.Errorf("the list of files has those of another app:\n%s", list)
 	}
 	for _, path := range []string{"hello.service", "hello.socket", "hello@.service", "hello@.socket", "hello-join@.service", "hello-control.socket",
 		"hello-diag.socket", "hello.service.wants/hello@1.service", "hello.service.wants/hello@2.service"} {
