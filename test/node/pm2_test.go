@@ -152,7 +152,7 @@ func testShutdown(t *testing.T, a *app) {
 // A program that never says that it is ready fails its start, with the reason.
 func testNeverReady(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "silent")
-	out, err := s.Exec(t.Context(), "unitgen", a.name, "--listen="+strconv.Itoa(a.port), "--ready=message", "--start-timeout=3s", "--now",
+	out, err := s.Exec(t.Context(), "unitgen", a.name, "--listen="+strconv.Itoa(a.port), "--ready=message", "--start-timeout=10s", "--now",
 		"--working-directory=/srv", "--", node, "pm2.js", "silent")
 	if err != nil || out.Status == 0 {
 		t.Errorf("start of a program that never says that it is ready = %+v, %v", out, err)
