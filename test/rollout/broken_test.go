@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"context"
 	"maps"
 	"strings"
 	"testing"
@@ -12,29 +13,44 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
+// crashing is a server that ends when somebody writes to the pipe.
+const crashing = apps.CServer + " & read word < " + crashPipe + "; echo out of ideas >&2; exit 4"
+
+const crashPipe = "/srv/crash"
+
 // testBroken tries releases that are no good: each reload fails with its reason, and nobody but the extra instance was
 // touched. A good one then goes live as if nothing had been.
 func testBroken(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "broken", "--start-timeout", "3s", "--env", "APP_VERSION=1")
+	s.MustExec(t, "mkfifo", "--mode=444", crashPipe)
+	a := apps.Start(t, s, "broken", "--env", "APP_VERSION=1")
 	pids := a.PIDs()
 	for _, release := range []struct {
 		name    string
-		command []string
+		command []string // options, and the program
 		reasons []string
 	}{
-		{"ends at boot", []string{"/bin/sh", "-c", "echo no such table >&2; exit 3"},
+		{"ends at boot", []string{"--", "/bin/sh", "-c", "echo no such table >&2; exit 3"},
 			[]string{"did not get ready", "exit status 3", "no such table"}},
-		{"never takes its socket", []string{"/bin/sleep", "600"},
+		{"never takes its socket", []string{"--start-timeout", "3s", "--", "/bin/sleep", "600"},
 			[]string{"did not get ready", "did not take its socket", "--kind=port"}},
-		{"crashes after 2 s", []string{"/bin/sh", "-c", apps.CServer + " & sleep 2; echo out of ideas >&2; exit 4"},
+		{"crashes when it was ready", []string{"--start-timeout", "1min", "--soak", "1min", "--", "/bin/sh", "-c", crashing},
 			[]string{"was ready and then ended", "out of ideas"}},
 	} {
 		load := a.Load(rig.LoadOptions{Rate: 100, Want: "version=1"})
 		keep := a.Load(rig.LoadOptions{Clients: 20, Rate: 20, KeepAlive: true, Want: "version=1"})
-		a.Unitgen(append([]string{"--"}, release.command...)...)
+		a.Unitgen(release.command...)
+		crashed := make(chan error, 1)
+		if strings.Contains(release.name, "crashes") {
+			go func() { crashed <- crash(a, load) }()
+		} else {
+			crashed <- nil
+		}
 		began := time.Now()
 		refuseReload(a, release.reasons...)
 		t.Logf("%s: refused after %s", release.name, time.Since(began).Round(time.Millisecond))
+		if err := <-crashed; err != nil {
+			t.Error(err)
+		}
 		if now := a.PIDs(); !maps.Equal(now, pids) {
 			t.Errorf("%s: processes = %v, before %v", release.name, now, pids)
 		}
@@ -43,13 +59,28 @@ func testBroken(t *testing.T, s *apps.System) {
 		a.Lossless(load.Stop())
 		a.Lossless(keep.Stop())
 	}
-	a.Unitgen("--env", "APP_VERSION=2", "--", apps.Server)
+	a.Unitgen("--soak", "1s", "--env", "APP_VERSION=2", "--", apps.Server)
 	a.Reload()
 	a.Serves("version=2")
 	checkNoExtra(a)
 	if text := a.MustShow(t, a.Shim(), "StatusText"); strings.Contains(text, "rollout") {
 		t.Errorf("status after a good reload: %q", text)
 	}
+}
+
+// crash ends the extra instance when it is ready and the rollout has had time to see that: as long as 300 requests take.
+func crash(a *apps.App, load *rig.Load) error {
+	ctx, cancel := context.WithTimeout(a.T.Context(), apps.Limit)
+	defer cancel()
+	_, err := a.WaitFor(ctx, a.Instance(a.N+1), func(p rig.Properties) bool { return p["ActiveState"] == "active" })
+	if err != nil {
+		return err
+	}
+	if err := load.WaitOK(ctx, 300); err != nil {
+		return err
+	}
+	_, err = a.Exec(ctx, "sh", "-c", "echo >"+crashPipe)
+	return err
 }
 
 // refuseReload reloads the app, which must fail and say why in the status line and in the journal.
@@ -74,7 +105,7 @@ func refuseReload(a *apps.App, reasons ...string) {
 // as long as systemd does, then goes on.
 func testHangsInStop(t *testing.T, s *apps.System) {
 	deaf := []string{"--", "/bin/sh", "-c", "trap '' TERM; exec " + apps.CServer}
-	a := apps.Start(t, s, "deaf", append([]string{"-p", "TimeoutStopSec=3s", "--soak", "1s"}, deaf...)...)
+	a := apps.Start(t, s, "deaf", append([]string{"--instances=2", "-p", "TimeoutStopSec=3s", "--soak", "100ms"}, deaf...)...)
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	for _, command := range [][]string{{"--", apps.Server}, deaf, {"--", apps.Server}} {
 		a.AwaitOK(load, 50)

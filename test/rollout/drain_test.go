@@ -27,12 +27,11 @@ func testCrude(t *testing.T, s *apps.System) {
 		{"reload", a.Reload},
 		{"scale down", func() { a.Unitgen("--instances", "-1") }},
 	} {
-		flying := a.Hold(2 * a.N)
-		send(a, flying, "/slow?ms=3000")
+		land := fly(a, a.Hold(2*a.N), "/slow?ms=3000")
 		began := time.Now()
 		tt.run()
 		t.Logf("%s took %s", tt.name, time.Since(began).Round(time.Millisecond))
-		receive(a, flying)
+		land()
 	}
 	a.N--
 	a.AwaitUp(a.N)

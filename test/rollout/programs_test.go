@@ -35,7 +35,6 @@ func programs() []program {
 	env := func(a *apps.App, version int) { a.Unitgen("--env", fmt.Sprintf("APP_VERSION=%d", version)) }
 	return []program{
 		{name: "go", command: []string{apps.Server}, release: env, keepAlive: true, slow: true, reloads: 10, rate: 1000},
-		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1, rate: 50},
 		{
 			name: "gunicorn", options: []string{"--working-directory", apps.WSGI, "-p", "SystemCallFilter=@setuid"},
 			command: []string{"/usr/bin/gunicorn", "--threads=20", "app:app"},
@@ -51,8 +50,9 @@ func programs() []program {
 			command:   []string{"/usr/sbin/nginx", "-c", "/srv/nginx.conf"},
 			prepare:   func(t *testing.T, s *apps.System, port int) { writeNginx(t, s, port, 1) },
 			release:   func(a *apps.App, version int) { writeNginx(a.T, a.System, a.Port, version) },
-			keepAlive: true, slow: true, reloads: 10, rate: 300,
+			keepAlive: true, slow: true, reloads: 10, rate: 1000,
 		},
+		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1, rate: 50},
 		{name: "c", command: []string{apps.CServer}, reloads: 1, rate: 100},
 		{
 			name: "socat", command: []string{"/usr/bin/socat", "ACCEPT-FD:3,fork", "EXEC:" + apps.Answer},
@@ -82,7 +82,7 @@ func programTests(suite string) []test {
 		if p.name == "socat" && suite == "bookworm" {
 			continue // its socat 1.7 has no ACCEPT-FD
 		}
-		tests = append(tests, test{"Program/" + p.name, p.test})
+		tests = append(tests, test{name: "Program/" + p.name, run: p.test, loud: p.rate >= 1000})
 	}
 	return tests
 }
@@ -94,7 +94,7 @@ func (p program) start(t *testing.T, s *apps.System, options ...string) *apps.Ap
 	if p.prepare != nil {
 		p.prepare(t, s, port)
 	}
-	words := append([]string{"--now"}, p.options...)
+	words := append([]string{"--now", "--instances=2"}, p.options...)
 	words = append(append(words, options...), "--")
 	a := apps.NewAt(t, s, port, "web-"+p.name, append(words, p.command...)...)
 	a.AwaitUp(a.N)
@@ -133,7 +133,7 @@ func (p program) startLoad(a *apps.App) loads {
 	if p.keepAlive {
 		all = append(all,
 			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 180, Rate: 45}),
-			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 20, Rate: 100}))
+			a.Load(rig.LoadOptions{KeepAlive: true, Clients: 20, Rate: 50}))
 	}
 	all.awaitOK(a)
 	return all
@@ -187,14 +187,13 @@ func (p program) killShim(a *apps.App) {
 // reloadInFlight puts version 2 live while requests of 5 s are in flight, on connections that had others before.
 func (p program) reloadInFlight(a *apps.App) {
 	a.T.Helper()
-	var flying []*apps.Held
+	land := func() {}
 	if p.slow {
-		flying = a.Hold(2 * a.N)
-		send(a, flying, "/slow?ms=5000")
+		land = fly(a, a.Hold(2*a.N), "/slow?ms=5000")
 	}
 	before := a.PIDs()
 	p.reload(a, 2)
-	receive(a, flying)
+	land()
 	for number, pid := range a.PIDs() {
 		if pid == before[number] {
 			a.T.Errorf("instance %d is not new", number)
@@ -226,12 +225,28 @@ func send(a *apps.App, conns []*apps.Held, path string) {
 	}
 }
 
-// receive checks that each request is answered by the instance that had its connection.
-func receive(a *apps.App, conns []*apps.Held) {
+// fly begins a request on each connection, and hangs up with its answer. land waits for the answers and checks that each is of
+// the instance that had the connection.
+func fly(a *apps.App, conns []*apps.Held, path string) (land func()) {
 	a.T.Helper()
+	send(a, conns, path)
+	failures := make(chan error, len(conns))
 	for _, h := range conns {
-		if instance, err := h.Receive(); err != nil || instance != h.Instance {
-			a.T.Errorf("request in flight at instance %s: answer of instance %q, %v", h.Instance, instance, err)
+		go func() { // awaited by land
+			instance, err := h.Receive()
+			h.Close()
+			if err == nil && instance != h.Instance {
+				err = fmt.Errorf("answer of instance %q", instance)
+			}
+			failures <- err
+		}()
+	}
+	return func() {
+		a.T.Helper()
+		for range conns {
+			if err := <-failures; err != nil {
+				a.T.Errorf("request in flight: %v", err)
+			}
 		}
 	}
 }

@@ -35,11 +35,11 @@ server.serve_forever()
 func testReadyHTTP(t *testing.T, s *apps.System) {
 	const file = "/srv/warmup.py"
 	s.MustWriteFile(t, file, warmUp, 0o644)
-	a := apps.Start(t, s, "warm", "--ready", "http:/health", "--start-timeout", "5s", "--", "/usr/bin/python3", file, "3")
+	a := apps.Start(t, s, "warm", "--ready", "http:/health", "--", "/usr/bin/python3", file, "3")
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	a.Reload() // each new instance answers 503 three times, and no client sees any
 	checkNoExtra(a)
-	a.Unitgen("--", "/usr/bin/python3", file, "1000000")
+	a.Unitgen("--start-timeout", "5s", "--", "/usr/bin/python3", file, "1000000")
 	refuseReload(a, "did not get ready", "GET /health", "503")
 	checkNoExtra(a)
 	a.Lossless(load.Stop())

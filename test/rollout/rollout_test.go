@@ -14,45 +14,74 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-func TestMain(m *testing.M) { rig.Main(m, 4) }
+// A queue says how many tests run at a time.
+func TestMain(m *testing.M) { rig.Main(m, 1000) }
+
+// queue begins tests in their order, some at a time. Package testing begins parallel tests in any order, and those that take
+// long would be left for the end.
+type queue struct {
+	slots chan struct{}
+	last  chan struct{} // closed when the last test that came has begun
+}
+
+func newQueue(slots int) *queue {
+	q := &queue{slots: make(chan struct{}, slots), last: make(chan struct{})}
+	close(q.last)
+	return q
+}
+
+// parallel is t.Parallel, and returns when it is the test's turn. The test has its slot until it is cleaned up.
+func (q *queue) parallel(t *testing.T) {
+	turn, begun := q.last, make(chan struct{})
+	q.last = begun
+	t.Parallel()
+	<-turn
+	q.slots <- struct{}{}
+	t.Cleanup(func() { <-q.slots })
+	close(begun)
+}
 
 // test is one that shares a booted system with others, with apps of its own.
 type test struct {
 	name string
 	run  func(*testing.T, *apps.System)
+	loud bool // it takes most of a CPU
 }
 
 // TestRollout runs everything on each systemd.
 func TestRollout(t *testing.T) {
 	tests := []test{
-		{"Broken", testBroken},
-		{"HangsInStop", testHangsInStop},
-		{"StopInRollout", testStopInRollout},
-		{"Cancel", testCancel},
-		{"KillShimInRollout", testKillShimInRollout},
-		{"Surge", testSurge},
-		{"SecondReload", testSecondReload},
-		{"StoppedStays", testStoppedStays},
-		{"ReadyHTTP", testReadyHTTP},
-		{"ReadyExec", testReadyExec},
-		{"ReadyNotify", testReadyNotify},
-		{"ReadyFenced", testReadyFenced},
-		{"NeverReady", testNeverReady},
-		{"Config", testConfig},
-		{"Crude", testCrude},
-		{"IdleKeepAlive", testIdleKeepAlive},
-		{"BusyHolds", testBusyHolds},
-		{"Frozen", testFrozen},
+		{name: "Broken", run: testBroken},
+		{name: "HangsInStop", run: testHangsInStop},
+		{name: "StopInRollout", run: testStopInRollout},
+		{name: "Cancel", run: testCancel},
+		{name: "KillShimInRollout", run: testKillShimInRollout},
+		{name: "Surge", run: testSurge},
+		{name: "SecondReload", run: testSecondReload},
+		{name: "StoppedStays", run: testStoppedStays},
+		{name: "ReadyHTTP", run: testReadyHTTP},
+		{name: "ReadyExec", run: testReadyExec},
+		{name: "ReadyNotify", run: testReadyNotify},
+		{name: "ReadyFenced", run: testReadyFenced},
+		{name: "NeverReady", run: testNeverReady},
+		{name: "Config", run: testConfig},
+		{name: "Crude", run: testCrude},
+		{name: "IdleKeepAlive", run: testIdleKeepAlive},
+		{name: "BusyHolds", run: testBusyHolds},
+		{name: "Frozen", run: testFrozen},
 	}
 	rig.EachSuite(t, func(t *testing.T, suite string) {
 		s := apps.Boot(t, suite)
 		// By itself: while PID 1 executes itself anew, commands of other tests would fail.
 		t.Run("DaemonReload", func(t *testing.T) { testDaemonReload(t, s) })
+		q := newQueue(4)
 		for _, tt := range append(programTests(suite), tests...) {
 			t.Run(tt.name, func(t *testing.T) {
-				if tt.name != "Program/go" { // the one with the load of a busy machine
-					t.Parallel()
+				if tt.loud {
+					tt.run(t, s) // before the others: beside them it would take several times as long, and they too
+					return
 				}
+				q.parallel(t)
 				tt.run(t, s)
 			})
 		}
