@@ -77,9 +77,12 @@ func (u *upgrade) one(ctx context.Context, unit string) error {
 	return nil
 }
 
-// gone says that a service has no process, and will not soon have one.
+// gone says that a service has no process, and will not soon have one. Between the halves of a restart, by PID 1 too, it is
+// inactive but has a job; and since systemd 254 it is inactive or failed for a moment before it gets that job
+// (SERVICE_DEAD_BEFORE_AUTO_RESTART in src/core/service.c).
 func gone(s systemd.UnitState) bool {
-	return s.MainPID == 0 && s.ActiveState != "activating" && s.ActiveState != "deactivating"
+	return s.MainPID == 0 && s.JobType == "" && (s.ActiveState == "inactive" || s.ActiveState == "failed") &&
+		!strings.HasSuffix(s.SubState, "-before-auto-restart")
 }
 
 // isCurrent says that a process runs the file that is at u.program now. Its file can be told also when that has no name any
@@ -104,7 +107,12 @@ func (u *upgrade) await(ctx context.Context, unit string, limit time.Duration, o
 		select {
 		case <-units.Events():
 			// Signals come one by one for what changes together: only a look at all of it is to be judged by.
-			if state, err := u.conn.Unit(ctx, unit); err != nil || ok(state) {
+			state, err := u.conn.Unit(ctx, unit)
+			if err == nil && gone(state) {
+				// It is read in steps, between which the job of a start may have ended.
+				state, err = u.conn.Unit(ctx, unit)
+			}
+			if err != nil || ok(state) {
 				return state, err
 			}
 		case <-ctx.Done():

@@ -11,8 +11,10 @@ import (
 func testUpgradeLbshim(t *testing.T, a *hello) {
 	a.system.repack(t, "lbshim", "lbshim-next", "0.1.0-2", "true")
 	instances, shims := a.instances(), a.shims()
-	a.underLoad(func() { a.system.install(t, "lbshim-next") })
-	a.renewed(shims)
+	a.underLoad(func() {
+		a.system.install(t, "lbshim-next")
+		a.renewed(shims) // when apt returns, not some time later
+	})
 	a.same(instances)
 	a.runInstalledShim()
 	a.awaitUp()
