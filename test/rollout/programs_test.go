@@ -82,7 +82,7 @@ func programTests(suite string) []test {
 		if p.name == "socat" && suite == "bookworm" {
 			continue // its socat 1.7 has no ACCEPT-FD
 		}
-		tests = append(tests, test{name: "Program/" + p.name, run: p.test, loud: p.rate >= 1000})
+		tests = append(tests, test{name: "Program/" + p.name, run: p.test, loaded: p.reloads > 1})
 	}
 	return tests
 }

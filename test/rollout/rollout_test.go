@@ -43,9 +43,9 @@ func (q *queue) parallel(t *testing.T) {
 
 // test is one that shares a booted system with others, with apps of its own.
 type test struct {
-	name string
-	run  func(*testing.T, *apps.System)
-	loud bool // it takes most of a CPU
+	name   string
+	run    func(*testing.T, *apps.System)
+	loaded bool // it takes a good part of a CPU all the time
 }
 
 // TestRollout runs everything on each systemd.
@@ -74,14 +74,15 @@ func TestRollout(t *testing.T) {
 		s := apps.Boot(t, suite)
 		// By itself: while PID 1 executes itself anew, commands of other tests would fail.
 		t.Run("DaemonReload", func(t *testing.T) { testDaemonReload(t, s) })
-		q := newQueue(4)
+		// One under load at a time: side by side each would take longer, and so put more load on the machine in all.
+		loaded, others := newQueue(1), newQueue(2)
 		for _, tt := range append(programTests(suite), tests...) {
 			t.Run(tt.name, func(t *testing.T) {
-				if tt.loud {
-					tt.run(t, s) // before the others: beside them it would take several times as long, and they too
-					return
+				if tt.loaded {
+					loaded.parallel(t)
+				} else {
+					others.parallel(t)
 				}
-				q.parallel(t)
 				tt.run(t, s)
 			})
 		}
