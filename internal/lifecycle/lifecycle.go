@@ -186,7 +186,8 @@ func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, 
 	}
 	switch shim.ActiveState {
 	case "inactive", "failed":
-		return false, nil
+		// Between two processes, which a restart by PID 1 is too (see gone).
+		return strings.Contains(shim.JobType, "start") || strings.HasSuffix(shim.SubState, "-before-auto-restart"), nil
 	case "deactivating":
 		// In SubState=stop ExecStop= runs and the shim still works; after that only a restart brings it back.
 		return shim.SubState == "stop" || strings.Contains(shim.JobType, "restart"), nil
