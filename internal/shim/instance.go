@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,8 +48,18 @@ type listener struct {
 
 // unwatched says that PID 1 does not poll the instance's listeners, so that shutdown(2) on them passes unseen: PID 1
 // fails a socket unit on which it meets EPOLLHUP (socket_dispatch_io in src/core/socket.c). It polls in state listening
-// and stops when a connection has come or the service runs.
-func (in *instance) unwatched() bool { return in.socketKnown && in.socket.SubState == "running" }
+// and stops when a connection has come or the service runs. It begins anew the moment that the service is dead or about to be
+// restarted (socket_trigger_notify), of which its word on the socket may come behind that on the service.
+func (in *instance) unwatched() bool {
+	if !in.socketKnown || in.socket.SubState != "running" || !in.serviceKnown {
+		return false
+	}
+	switch in.service.ActiveState {
+	case "inactive", "failed":
+		return false
+	}
+	return !strings.HasPrefix(in.service.SubState, "auto-restart")
+}
 
 // state is the instance's state as PID 1 tells it, before drains and ejection.
 func (in *instance) state() balance.State {

@@ -236,8 +236,14 @@ func TestQueueOfADeadInstanceMovesOnlyWhilePID1DoesNotPollIt(t *testing.T) {
 	b.up(1)
 	b.up(2)
 	b.dial(8)
-	b.socket(1, "listening") // PID 1 polls before it tells that the service died
-	b.service(1, "activating", "auto-restart")
+	for _, state := range [][2]string{{"activating", "auto-restart"}, {"inactive", "dead"}, {"failed", "failed"}} {
+		b.service(1, state[0], state[1]) // PID 1 polls from then on, and its word on the socket may come later
+		if n := b.queued(b.listeners[1]); n != 4 {
+			t.Fatalf("%d connections at the instance in state %s, want 4", n, state[1])
+		}
+	}
+	b.socket(1, "listening")
+	b.service(1, "deactivating", "stop-post")
 	if n := b.queued(b.listeners[1]); n != 4 {
 		t.Fatalf("%d connections at the dead instance while PID 1 polls, want 4", n)
 	}

@@ -151,12 +151,12 @@ func testStuck(t *testing.T, s *apps.System) {
 }
 
 // testRescue lets two instances end and start as fast as PID 1 can, so that their queues are moved away time and again
-// while PID 1 watches the same sockets: it must never take that for their end.
+// while PID 1 watches the same sockets in between: it must never take that for their end.
 func testRescue(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "moved")
 	// Up for a moment, in which connections come that it does not accept. PID 1 runs ExecStop= after a success only.
 	for i, program := range map[int]string{1: "/bin/sleep 0.02", 2: "/bin/sh -c 'sleep 0.02; exit 1'"} {
-		a.DropIn(a.Instance(i), "[Service]\nType=exec\nExecStart=\nExecStart="+program+"\nExecStartPost=\nExecStopPost=\nRestartSec=0\nRestartSteps=0\n")
+		a.DropIn(a.Instance(i), "[Service]\nType=exec\nExecStart=\nExecStart="+program+"\nExecStartPost=\nExecStopPost=\nExecStopPost=/bin/sleep 0.05\nRestartSec=0\n")
 	}
 	a.MustSystemctl("enable", "--now", a.Name)
 	a.Lossless(a.load(rig.LoadOptions{Clients: 16, Rate: 300, Duration: 15 * time.Second}).Wait())
