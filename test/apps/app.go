@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/unitgen/unitgen/test/rig"
 )
@@ -149,10 +150,26 @@ func (a *App) PIDs() map[int]string {
 	return pids
 }
 
-// Signal sends a signal to the main process of unit.
+// Signal sends a signal to the main process of unit. It returns when SIGSTOP has stopped all of its threads: until the first
+// of them has run, the others go on.
 func (a *App) Signal(unit, name string) {
 	a.T.Helper()
-	a.MustExec(a.T, "kill", "-s", name, a.PID(unit))
+	pid := a.PID(unit)
+	a.MustExec(a.T, "kill", "-s", name, pid)
+	if name != "STOP" {
+		return
+	}
+	running := "grep -L '^State:.*T (stopped)' /proc/" + pid + "/task/*/status"
+	for end := time.Now().Add(Limit); time.Now().Before(end); {
+		out, err := a.Exec(a.T.Context(), "sh", "-c", running)
+		if err != nil {
+			a.T.Fatal(err)
+		}
+		if out.Stdout == "" && out.Stderr == "" {
+			return
+		}
+	}
+	a.T.Fatalf("process %s of %s is not stopped", pid, unit)
 }
 
 // DropIn adds settings to a unit until the test's end or the function that it returns is called. It reloads PID 1.

@@ -314,7 +314,7 @@ func testStuck(t *testing.T, s *apps.System) {
 	load := a.Load(rig.LoadOptions{Clients: 64, Rate: 300})
 	a.AwaitOK(load, 300)
 	pid := a.PID(a.Instance(2))
-	a.MustExec(t, "kill", "-s", "STOP", pid)
+	a.Signal(a.Instance(2), "STOP")
 	a.AwaitStatus("ho-stuck@2 stuck")
 	a.AwaitOK(load, 1000) // nothing of that is the frozen one's
 	a.MustExec(t, "kill", "-s", "CONT", pid)

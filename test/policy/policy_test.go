@@ -24,6 +24,8 @@ func TestPolicy(t *testing.T) {
 		s.MustWriteFile(t, moodyFile, moodyText, 0o644)
 		// By itself: at each daemon-reload, which the others run, systemd 252 forgets how often it has started something.
 		t.Run("MaxRestarts", func(t *testing.T) { testMaxRestarts(t, s) })
+		// The same: PID 1 misses changes of files that come while it reloads.
+		t.Run("Watch", func(t *testing.T) { testWatch(t, s) })
 		for name, run := range map[string]func(*testing.T, *apps.System){
 			"BackOff":       testBackOff,
 			"RestartByHand": testRestartByHand,
@@ -31,7 +33,6 @@ func TestPolicy(t *testing.T) {
 			"Watchdog":      testWatchdog,
 			"Memory":        testMemory,
 			"ReloadAt":      testReloadAt,
-			"Watch":         testWatch,
 			"Weights":       testWeights,
 			"Pin":           testPin,
 		} {
