@@ -44,9 +44,9 @@ func (c *command) doctor(ctx context.Context) (status int, err error) {
 		return 0, err
 	}
 	if c.env.selfTest != nil && c.env.euid == 0 && c.site.booted && !c.site.userUnits {
-		path, of := steering(c.env.selfTest())
-		found = append(found, of...)
-		c.say("%s", path)
+		kernel := c.env.selfTest()
+		found = append(found, steering(kernel)...)
+		c.say("Steering on this kernel: %s.", kernel)
 	}
 	if l != nil {
 		defer l.conn.Close()
@@ -103,18 +103,12 @@ func (c *command) examineMachine(ctx context.Context) ([]finding, *live, error) 
 	return found, l, nil
 }
 
-// steering says how the kernel spreads the connections of apps on the steer path.
-func steering(r steer.SelfTestResult) (path string, found []finding) {
-	switch {
-	case !r.Distribution:
-		found = append(found, finding{"machine", "connections cannot be spread evenly: " + r.Reason, "uname -r"})
-		path = "by classic BPF, at random"
-	case !r.Migration:
-		path = "by eBPF, exactly; what waits at an instance that dies waits until it is back: " + r.Reason
-	default:
-		path = "by eBPF, exactly; what waits at an instance that dies moves to others"
+// steering is what is wrong with how the kernel spreads the connections of apps on the steer path.
+func steering(kernel steer.SelfTestResult) []finding {
+	if kernel.Distribution {
+		return nil
 	}
-	return "TCP connections are spread " + path + ".", found
+	return []finding{{"machine", "connections cannot be spread evenly: " + kernel.Reason, "uname -r"}}
 }
 
 // olderThan compares the release of a kernel, as uname(2) has it. One that cannot be read is not older.

@@ -218,13 +218,12 @@ func TestSteering(t *testing.T) {
 		path   string
 		wrong  int
 	}{
-		{steer.SelfTestResult{Distribution: true, Migration: true}, "by eBPF, exactly; what waits at an instance that dies moves to others.", 0},
-		{steer.SelfTestResult{Distribution: true, Reason: "old"}, "by eBPF, exactly; what waits at an instance that dies waits until it is back: old.", 0},
-		{steer.SelfTestResult{Reason: "load program: EPERM"}, "by classic BPF, at random.", 1},
+		{steer.SelfTestResult{Distribution: true, Migration: true}, "eBPF, spread exact, waiting connections move", 0},
+		{steer.SelfTestResult{Distribution: true, Reason: "old"}, "eBPF, spread exact, waiting connections stay with their instance: old", 0},
+		{steer.SelfTestResult{Reason: "load program: EPERM"}, "classic BPF, spread at random: load program: EPERM", 1},
 	} {
-		path, found := steering(tt.kernel)
-		if want := "TCP connections are spread " + tt.path; path != want || len(found) != tt.wrong {
-			t.Errorf("steering(%+v) = %q, %v; want %q and %d findings", tt.kernel, path, found, want, tt.wrong)
+		if path, found := tt.kernel.String(), steering(tt.kernel); path != tt.path || len(found) != tt.wrong {
+			t.Errorf("%+v: path %q, found %v; want %q and %d findings", tt.kernel, path, found, tt.path, tt.wrong)
 		}
 	}
 }

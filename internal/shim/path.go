@@ -20,15 +20,10 @@ func (s *Shim) path() app.Path {
 
 // pathReason says what steering runs on here, or why connections are handed off.
 func (s *Shim) pathReason() string {
-	switch {
-	case s.handsOff():
+	if s.handsOff() {
 		return s.handedReason()
-	case !s.kernel.Distribution:
-		return "classic BPF, spread at random: " + s.kernel.Reason
-	case !s.kernel.Migration:
-		return "eBPF, spread exact, waiting connections stay with their instance: " + s.kernel.Reason
 	}
-	return "eBPF, spread exact, waiting connections move"
+	return s.kernel.String()
 }
 
 // startCounting begins to count connections in the kernel for least-connections, when the first instance joins: the

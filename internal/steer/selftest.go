@@ -14,6 +14,17 @@ type SelfTestResult struct {
 	Reason       string // why the first of these that is false is false
 }
 
+// String says how connections are spread, in words for "lbshim serve" and "unitgen doctor".
+func (r SelfTestResult) String() string {
+	switch {
+	case !r.Distribution:
+		return "classic BPF, spread at random: " + r.Reason
+	case !r.Migration:
+		return "eBPF, spread exact, waiting connections stay with their instance: " + r.Reason
+	}
+	return "eBPF, spread exact, waiting connections move"
+}
+
 // How much the self test does, and how long it waits for what the kernel does at once if at all; together below 100 ms.
 const (
 	selfTestConnections = 8

@@ -54,7 +54,7 @@ func testDoctor(t *testing.T, s *system) {
 func (s *system) healthy(t *testing.T) {
 	t.Helper()
 	out := s.run(t, "unitgen", "doctor", "patient")
-	if out.Status != 0 || out.Stdout != "" || !strings.Contains(out.Stderr, "TCP connections are spread by eBPF, exactly") {
+	if out.Status != 0 || out.Stdout != "" || !strings.Contains(out.Stderr, "Steering on this kernel: eBPF, spread exact") {
 		t.Errorf("doctor = %d\n%s%s", out.Status, out.Stdout, out.Stderr)
 	}
 }
