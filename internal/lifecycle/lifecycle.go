@@ -184,15 +184,19 @@ func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, 
 	if err != nil {
 		return false, err
 	}
+	return answers(shim), nil
+}
+
+func answers(shim systemd.UnitState) bool {
 	switch shim.ActiveState {
 	case "inactive", "failed":
 		// Between two processes, which a restart by PID 1 is too (see gone).
-		return strings.Contains(shim.JobType, "start") || strings.HasSuffix(shim.SubState, "-before-auto-restart"), nil
+		return strings.Contains(shim.JobType, "start") || strings.HasSuffix(shim.SubState, "-before-auto-restart")
 	case "deactivating":
 		// In SubState=stop ExecStop= runs and the shim still works; after that only a restart brings it back.
-		return shim.SubState == "stop" || strings.Contains(shim.JobType, "restart"), nil
+		return shim.SubState == "stop" || strings.Contains(shim.JobType, "restart")
 	}
-	return true, nil
+	return true
 }
 
 // loaded lists the units of one role that PID 1 has in memory, by number.
