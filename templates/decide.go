@@ -162,8 +162,9 @@ func rolloutOptions(a app.App) string {
 	return b.String()
 }
 
-// decideChannel gives instances a channel to the shim. It makes what instances for Node.js execute a launcher that connects the program with the shim. Where the program asks
-// its environment for a port, it gets the app's first.
+// decideChannel gives instances a channel to the shim: other programs than those for Node.js where it is, for messages; those
+// by a launcher, which becomes the program. Where a program for Node.js asks its environment for a port, it gets the app's
+// first.
 func (v *values) decideChannel(a app.App) {
 	if a.Kind != app.KindNode && !a.Messages {
 		return

@@ -19,10 +19,10 @@
 // # When nobody can take a connection
 //
 // It stays in the backlog; nothing is accepted to be dropped. An instance has at most maxPending orders, or maxGiven given
-// connections (a Receiver maxUnanswered), that it has not answered. With orders one that hangs holds up no other; with SourceHash it does, when it has
-// maxGiven, as the next connection may be its own. Whether it hangs is for the caller to say, who takes it off the ring then
-// (Stat.Waits): its orders go to others. Connections given to it are its own until it ends, as nobody can take a message
-// back.
+// connections (a Receiver maxUnanswered), that it has not answered. One that hangs holds up no other; only with SourceHash it
+// does, when it has that many, as the next connection may be its own. Whether it hangs is for the caller to say, who takes it
+// off the ring then (Stat.Waits): its orders go to others. Connections given to it are its own until it ends, as nobody can
+// take a message back.
 //
 // # Cost
 //

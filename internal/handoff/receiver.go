@@ -28,7 +28,7 @@ const restTime = 100 * time.Millisecond
 
 // AttachReceiver adds an instance that is given its connections, in place of the one with that number. One that has been
 // given some by an earlier balancer is not fresh: it gets none until it has answered the first Ask, as what it answers
-// before is not for this one. It takes connections from Open on.
+// before is not for this one. It takes connections from Serving on.
 func (d *Dispatcher) AttachReceiver(id int, r Receiver, fresh bool) {
 	d.locked(func() {
 		if old := d.backends[id]; old != nil {
@@ -52,11 +52,11 @@ func (d *Dispatcher) ofLocked(id int, r Receiver) *backend {
 	return nil
 }
 
-// Open says whether a receiver takes connections. What it has been given it still answers.
-func (d *Dispatcher) Open(id int, r Receiver, open bool) {
+// Serving says whether a receiver takes connections. What it has been given it still answers.
+func (d *Dispatcher) Serving(id int, r Receiver, serving bool) {
 	d.locked(func() {
-		if b := d.ofLocked(id, r); b != nil && b.report.Closing == open {
-			b.report.Closing = !open
+		if b := d.ofLocked(id, r); b != nil && b.report.Closing == serving {
+			b.report.Closing = !serving
 			d.changed = true
 			d.dispatchAllLocked()
 		}

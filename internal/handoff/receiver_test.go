@@ -82,7 +82,7 @@ func receivers(t *testing.T, f *front, s balance.Strategy, n int) []*receiver {
 		r := &receiver{t: t, f: f, id: id, given: make(chan gift, 100), asked: make(chan int, 10), tried: make(chan struct{}, 1000)}
 		all, ring = append(all, r), append(ring, uint16(id))
 		f.AttachReceiver(id, r, true)
-		f.Open(id, r, true)
+		f.Serving(id, r, true)
 	}
 	f.SetRing(s, ring)
 	return all
@@ -199,7 +199,7 @@ func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	r := &receiver{t: t, f: f, id: 1, given: make(chan gift, 10), asked: make(chan int, 10)}
 	f.SetRing(balance.LeastConnections, []uint16{1})
 	f.AttachReceiver(1, r, false)
-	f.Open(1, r, true)
+	f.Serving(1, r, true)
 	c := f.connect(t)
 	f.Reported(1, r, 0, 9, 0) // what it sends to the one before
 	if st := f.Stat(1); st.Ready || len(r.given) > 0 {
@@ -210,7 +210,7 @@ func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	if st := f.Stat(1); !st.Ready || st.Open != 5 || st.Busy != 2 || st.Pending != 1 {
 		t.Errorf("after it has answered: %+v", st)
 	}
-	f.Open(1, r, false)
+	f.Serving(1, r, false)
 	if st := f.Stat(1); st.Ready || st.Pending != 1 {
 		t.Errorf("after its servers were closed: %+v", st)
 	}
@@ -221,7 +221,7 @@ func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	}
 	other := &receiver{t: t, f: f, id: 1, given: make(chan gift, 10), asked: make(chan int, 10)}
 	f.AttachReceiver(1, other, true)
-	f.Open(1, r, true) // the one before
+	f.Serving(1, r, true) // the one before
 	f.Reported(1, r, 0, 50, 0)
 	if st := f.Stat(1); st.Ready || st.Open != 0 {
 		t.Errorf("another process: %+v", st)

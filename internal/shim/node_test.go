@@ -109,6 +109,15 @@ func (b *bench) took() {
 	}
 }
 
+// callListen has the program call listen() for the bench's port. It returns what that looks like.
+func (b *bench) callListen(w *worker) (asked string) {
+	b.t.Helper()
+	asked = fmt.Sprintf(`"index":0,"data":null,"address":null,"port":%d,"addressType":4`, b.addresses[0].Address.Port())
+	w.say(`"act":"queryServer",` + asked)
+	b.took()
+	return asked
+}
+
 // nodeUp makes an instance that runs on Node and listens on the bench's port; listener is the one that it was given.
 func (b *bench) nodeUp(number int) (w *worker, key string, listener int) {
 	b.t.Helper()
@@ -124,10 +133,7 @@ func (b *bench) nodeUp(number int) (w *worker, key string, listener int) {
 	b.socket(number, "running")
 	b.service(number, "activating", "start-post")
 	w = b.attach(number)
-	port := b.addresses[0].Address.Port()
-	asked := fmt.Sprintf(`"index":0,"data":null,"address":null,"port":%d,"addressType":4`, port)
-	w.say(`"act":"queryServer",` + asked)
-	b.took()
+	asked := b.callListen(w)
 	msg, _ := w.hear()["msg"].(map[string]any)
 	if len(w.fds) != 1 || msg["errno"] != 0.0 {
 		b.t.Fatalf("the program was given %v with descriptors %v", msg, w.fds)

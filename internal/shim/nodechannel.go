@@ -53,7 +53,7 @@ func (c *nodeChannel) serve(keys [][]byte) {
 		c.keys = keys // and else what was given before is still answered
 	}
 	c.mu.Unlock()
-	c.dispatcher.Open(c.instance, c, keys != nil)
+	c.dispatcher.Serving(c.instance, c, keys != nil)
 }
 
 // Give is of handoff.Receiver.

@@ -35,13 +35,10 @@ func (b *bench) handedNodeUp(number int) (w *worker, key string) {
 	b.socket(number, "running")
 	b.service(number, "activating", "start-post")
 	w = b.attach(number)
-	port := b.addresses[0].Address.Port()
-	asked := fmt.Sprintf(`"index":0,"data":null,"address":null,"port":%d,"addressType":4`, port)
-	w.say(`"act":"queryServer",` + asked)
-	b.took()
+	asked := b.callListen(w)
 	answer := w.hear()
 	name, _ := answer["sockname"].(map[string]any)
-	if len(w.fds) != 0 || answer["errno"] != 0.0 || name["port"] != float64(port) || name["family"] != "IPv4" {
+	if len(w.fds) != 0 || answer["errno"] != 0.0 || name["port"] != float64(b.addresses[0].Address.Port()) || name["family"] != "IPv4" {
 		b.t.Fatalf("the program was given %v with descriptors %v", answer, w.fds)
 	}
 	w.say(`"act":"listening",` + asked)

@@ -41,19 +41,20 @@ func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 	if last := s.lastPart(); !d.cutting && !s.options.ShutdownMessage && now.After(d.deadline.Add(-last)) {
 		d.cutting = in.node.channel.Order(nodecluster.CloseWithin(last))
 	}
-	if !d.closing.IsZero() {
-		if t.quiet && in.node.requests == 0 && !s.options.ShutdownMessage && now.Sub(d.closing) >= closeFor {
-			s.endDrain(d, drained{Open: t.open})
-		}
-		return
-	}
-	if !t.known {
+	switch {
+	case in.node.requests > 0: // the kernel does not know that an answer has begun and pauses
+		t.quiet = false
+	case !t.known && d.closing.IsZero():
 		// Without counts the process itself says when it is done. What waits at its listeners it must take before.
 		queued, err := s.queuedAt(in.number)
 		t.quiet = err == nil && queued == 0
 	}
-	// The kernel does not know that an answer has begun and pauses.
-	t.quiet = t.quiet && in.node.requests == 0
+	if !d.closing.IsZero() {
+		if t.quiet && !s.options.ShutdownMessage && now.Sub(d.closing) >= closeFor {
+			s.endDrain(d, drained{Open: t.open})
+		}
+		return
+	}
 	if !t.quiet || (!t.known || t.open > 0) && now.Sub(d.began) < letGoFor {
 		return
 	}

@@ -27,10 +27,7 @@ func TestMain(m *testing.M) { rig.Main(m, 4) }
 
 // TestHandoff runs everything on each systemd.
 func TestHandoff(t *testing.T) {
-	tests := []struct {
-		name string
-		run  func(*testing.T, *apps.System)
-	}{
+	runAll(t, []test{
 		{"Spread", testSpread},
 		{"LeastConnections", testLeastConnections},
 		{"SourceHash", testSourceHash},
@@ -48,9 +45,22 @@ func TestHandoff(t *testing.T) {
 		{"Stop", testStop},
 		{"IdleExit", testIdleExit},
 		{"ChangePath", testChangePath},
-	}
+	})
+}
+
+// test is one that shares a booted system with others, with apps of its own.
+type test struct {
+	name string
+	run  func(*testing.T, *apps.System)
+}
+
+// runAll runs tests on each systemd; program is what their apps run, if not the example in Go.
+func runAll(t *testing.T, tests []test, program ...string) {
 	rig.EachSuite(t, func(t *testing.T, suite string) {
 		s := apps.Boot(t, suite)
+		if len(program) > 0 {
+			s.Program = program
+		}
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
 				t.Parallel()

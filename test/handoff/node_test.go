@@ -14,10 +14,7 @@ import (
 // TestNode runs with a Node.js program, which gets its connections by Node's own cluster protocol, what does not depend on
 // the kind of program, and what is special about it: the balancer accepts, whatever the strategy.
 func TestNode(t *testing.T) {
-	tests := []struct {
-		name string
-		run  func(*testing.T, *apps.System)
-	}{
+	runAll(t, []test{
 		{"Spread", testSpread},
 		{"LeastConnections", testLeastConnections},
 		{"SourceHash", testSourceHash},
@@ -31,17 +28,7 @@ func TestNode(t *testing.T) {
 		{"Stop", testStop},
 		{"IdleExit", testIdleExit},
 		{"ChangePath", testChangePath},
-	}
-	rig.EachSuite(t, func(t *testing.T, suite string) {
-		s := apps.Boot(t, suite)
-		s.Program = []string{"/usr/bin/node", apps.Node + "/server.js"}
-		for _, tt := range tests {
-			t.Run(tt.name, func(t *testing.T) {
-				t.Parallel()
-				tt.run(t, s)
-			})
-		}
-	})
+	}, "/usr/bin/node", apps.Node+"/server.js")
 }
 
 // testNodeUnix serves a port and a unix socket at a time, each with an exact spread, and rolls under load.
