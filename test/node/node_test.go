@@ -78,6 +78,8 @@ func TestNode(t *testing.T) {
 		{"NeverReady", testNeverReady},
 		{"Hung", testHung},
 		{"OutOfFiles", testOutOfFiles},
+		{"OutOfFilesHanded", testOutOfFilesHanded},
+		{"Full", testFull},
 		{"MissingNode", testMissingNode},
 		{"LowPort", testLowPort},
 		{"UserUnits", testUserUnits},
@@ -228,7 +230,13 @@ func (a *app) lossless(loads ...*rig.Load) {
 // evenly makes connections and checks that each instance had exactly its share.
 func (a *app) evenly() {
 	a.t.Helper()
-	l := a.load(rig.LoadOptions{Requests: 400})
+	a.evenlyBy(8)
+}
+
+// evenlyBy is evenly for so many clients at a time.
+func (a *app) evenlyBy(clients int) {
+	a.t.Helper()
+	l := a.load(rig.LoadOptions{Requests: 400, Clients: clients})
 	r := l.Wait()
 	a.lossless(l)
 	for _, pid := range a.pids() {
