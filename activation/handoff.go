@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
@@ -30,7 +31,8 @@ type handoffListener struct {
 	buffers   *channelBuffers
 
 	mu      sync.Mutex
-	channel *channel // nil until one came in, or after the last ended
+	channel *channel     // nil until one came in, or after the last ended
+	tally   *tally.Tally // nil if the balancer has none
 	public  []*publicListener
 	closed  bool
 	counts  wire.Report // but for Busy and the flags
@@ -56,15 +58,15 @@ func (l *handoffListener) Accept() (net.Conn, error) {
 	defer l.accepting.Unlock()
 	for {
 		conn, err := l.step()
+		if conn != nil {
+			return conn, nil // also if it was just closed: nobody else has it
+		}
 		if l.isClosed() {
-			if conn != nil {
-				conn.Close()
-			}
 			l.refuse()
 			return nil, &net.OpError{Op: "accept", Net: "unixpacket", Addr: l.door.Addr(), Err: net.ErrClosed}
 		}
-		if conn != nil || err != nil {
-			return conn, err
+		if err != nil {
+			return nil, err
 		}
 	}
 }
@@ -142,7 +144,7 @@ func (l *handoffListener) read(ch *channel) error {
 	}
 	switch m.Kind {
 	case wire.Listeners:
-		return l.listeners(fds)
+		return l.listeners(fds[:m.Count], fds[m.Count:])
 	case wire.Ask:
 		return ch.send(func() wire.Message { return l.answerLocked(m.Token) }, &l.mu)
 	}
@@ -162,11 +164,15 @@ func (l *handoffListener) read(ch *channel) error {
 	return nil
 }
 
-// listeners takes over the public listeners, in place of those that an earlier balancer sent.
-func (l *handoffListener) listeners(fds []int) error {
+// listeners takes over the public listeners, and the tally if there is one, in place of those that an earlier balancer sent.
+func (l *handoffListener) listeners(fds, tallies []int) error {
+	shared, err := mapTally(tallies)
 	var public []*publicListener
 	for i, fd := range fds {
-		p, err := newPublicListener(fd)
+		var p *publicListener
+		if err == nil {
+			p, err = newPublicListener(fd)
+		}
 		if err != nil {
 			closeDescriptors(fds[i:])
 			closePublic(public)
@@ -177,41 +183,61 @@ func (l *handoffListener) listeners(fds []int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	closePublic(l.public)
-	l.public = public
+	if l.tally != nil {
+		l.tally.Close()
+	}
+	l.public, l.tally = public, shared
+	l.countLocked()
 	return nil
 }
 
-// accept carries out one connection's worth of an order. The balancer is told when all of it is done.
+// mapTally maps the tally of a message, and closes its descriptor.
+func mapTally(fds []int) (*tally.Tally, error) {
+	defer closeDescriptors(fds)
+	for _, fd := range fds {
+		return tally.Map(fd)
+	}
+	return nil, nil
+}
+
+// countLocked puts the counts where the balancer sees them. It says whether the balancer is to be told.
+func (l *handoffListener) countLocked() (tell bool) {
+	if l.tally == nil {
+		return true
+	}
+	return l.tally.Count(tally.Counts{Answered: l.counts.Answered, Missed: l.counts.Missed, Closed: l.counts.Closed})
+}
+
+// accept carries out one connection's worth of an order.
 func (l *handoffListener) accept(ch *channel) (net.Conn, error) {
 	l.mu.Lock()
-	public := l.public[l.takes.listener]
+	public, shared := l.public[l.takes.listener], l.tally
 	l.mu.Unlock()
 	l.takes.count--
-	fd, peer, err := public.accept()
-	var conn *handedConn
-	if err == nil {
-		conn, err = l.newConn(fd, public, peer)
+	if shared != nil {
+		shared.Accepting()
 	}
+	fd, peer, err := public.accept()
 	l.mu.Lock()
 	l.counts.Answered++
-	if conn == nil {
+	if err != nil {
 		l.counts.Missed++
 	}
+	tell := l.countLocked()
 	l.mu.Unlock()
-	var told error
-	if l.takes.count == 0 || err != nil {
-		told = l.tell(ch)
+	if shared != nil {
+		shared.Accepted()
 	}
-	if told != nil {
+	if tell && l.tell(ch) != nil {
 		l.leave(ch) // the connection is ours all the same: it came from the kernel
 	}
-	if conn == nil {
-		if errors.Is(err, unix.EAGAIN) {
-			return nil, nil // somebody else was quicker
-		}
-		return nil, &net.OpError{Op: "accept", Net: public.addr.Network(), Addr: public.addr, Err: err}
+	switch {
+	case err == nil:
+		return l.newConn(fd, public, peer), nil
+	case errors.Is(err, unix.EAGAIN):
+		return nil, nil // somebody else was quicker
 	}
-	return conn, nil
+	return nil, &net.OpError{Op: "accept", Net: public.addr.Network(), Addr: public.addr, Err: err}
 }
 
 // receive hands out a connection that was given, once the balancer is told: from then on nobody else may get it.
@@ -219,15 +245,16 @@ func (l *handoffListener) receive(ch *channel) (net.Conn, error) {
 	g := l.given[0]
 	l.given = l.given[1:]
 	l.mu.Lock()
-	public := l.public[g.listener]
-	l.mu.Unlock()
-	conn, err := l.newConn(g.fd, public, peerAddr(g.peer))
-	if err != nil {
-		return nil, err
+	if l.closed {
+		l.mu.Unlock()
+		unix.Close(g.fd) // the balancer knows that it is not dealt with
+		return nil, nil
 	}
-	l.mu.Lock()
+	public := l.public[g.listener]
 	l.counts.Answered++
+	l.countLocked()
 	l.mu.Unlock()
+	conn := l.newConn(g.fd, public, peerAddr(g.peer))
 	if err := l.tellForCertain(ch); err != nil {
 		// The balancer has ended the channel, and gives its copy to another instance.
 		conn.Close()
@@ -237,16 +264,12 @@ func (l *handoffListener) receive(ch *channel) (net.Conn, error) {
 	return conn, nil
 }
 
-func (l *handoffListener) newConn(fd int, public *publicListener, peer net.Addr) (*handedConn, error) {
-	file := os.NewFile(uintptr(fd), "handed over")
-	if file == nil {
-		return nil, os.NewSyscallError("accept4", unix.EBADF)
-	}
-	conn := &handedConn{file: file, listener: l, local: public.addr, remote: peer}
+func (l *handoffListener) newConn(fd int, public *publicListener, peer net.Addr) *handedConn {
+	conn := &handedConn{file: os.NewFile(uintptr(fd), "handed over"), listener: l, local: public.addr, remote: peer}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[conn] = new(activity)
-	return conn, nil
+	return conn
 }
 
 // ended notes that the program has closed a connection, and tells the balancer. Where it cannot be told now, the next
@@ -259,7 +282,7 @@ func (l *handoffListener) ended(conn *handedConn) {
 	}
 	delete(l.open, conn)
 	l.counts.Closed++
-	if l.channel != nil {
+	if tell := l.countLocked(); tell && l.channel != nil {
 		_ = l.channel.trySend(l.stateLocked())
 	}
 }

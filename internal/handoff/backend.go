@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
@@ -24,10 +26,11 @@ type backend struct {
 	id, fd   int // fd is negative for a receiver
 	attached uint32
 	receiver Receiver
-	token    int  // of its Asks: answers to an earlier balancer have another
-	ready    bool // it has answered the first Ask
-	full     bool // its channel takes no more until it has read
-	resting  bool // it has refused a connection just now
+	tally    *tally.Tally // nil for a receiver, or if there can be none
+	token    int          // of its Asks: answers to an earlier balancer have another
+	ready    bool         // it has answered the first Ask
+	full     bool         // its channel takes no more until it has read
+	resting  bool         // it has refused a connection just now
 	report   wire.Report
 	busy     int
 	asked    int
@@ -89,8 +92,15 @@ func prepare(channel int) error {
 // greet sends the listeners and asks what the instance has. Until it answers nothing is sent to it: an earlier balancer
 // may have orders under way that this one knows nothing of.
 func (d *Dispatcher) greet(b *backend) error {
-	hello := wire.Message{Kind: wire.Listeners, Count: len(d.options.Listeners)}
-	if err := send(b.fd, hello, d.options.Listeners); err != nil {
+	fds := d.options.Listeners
+	t, fd, err := tally.New()
+	if err != nil {
+		d.options.Log.Warn("instance tells of each connection by message", "instance", b.id, "error", err)
+	} else {
+		defer unix.Close(fd)
+		b.tally, fds = t, append(slices.Clone(fds), fd)
+	}
+	if err := send(b.fd, wire.Message{Kind: wire.Listeners, Count: len(d.options.Listeners)}, fds); err != nil {
 		return err
 	}
 	return send(b.fd, wire.Message{Kind: wire.Ask, Token: b.token}, nil)
@@ -115,6 +125,9 @@ func (d *Dispatcher) dropLocked(b *backend) {
 }
 
 func (b *backend) closeChannel() {
+	if b.tally != nil {
+		b.tally.Close()
+	}
 	if b.fd >= 0 {
 		unix.Close(b.fd)
 	}
@@ -158,18 +171,19 @@ func (d *Dispatcher) hearLocked(b *backend) {
 // reportedLocked takes in a report. One that cannot be true is an error.
 func (d *Dispatcher) reportedLocked(b *backend, m wire.Message) error {
 	r, answer := m.Report, m.Report.Answer && m.Token == b.token
-	if !b.ready && !answer && !r.Closing {
+	news := answer && !b.ready || r.Closing && !b.report.Closing
+	switch {
+	case b.ready:
+		if err := b.count(b.counts(r)); err != nil {
+			return err
+		}
+		b.report.Closing = r.Closing
+	case answer || r.Closing:
+		b.report = r
+	default:
 		return nil // what it has to say to an earlier balancer
 	}
-	if b.ready {
-		done := r.Answered - b.report.Answered
-		if r.Answered < b.report.Answered || done > uint64(b.pending) || r.Missed < b.report.Missed || r.Closed < b.report.Closed {
-			return errors.New("it answered what it was not asked")
-		}
-		b.answer(int(done))
-	}
-	news := answer && !b.ready || r.Closing && !b.report.Closing
-	b.report, b.full = r, false
+	b.full = false
 	if answer {
 		b.ready, b.busy, b.asked = true, int(r.Busy), b.asked+1
 		d.changed = true
@@ -181,6 +195,22 @@ func (d *Dispatcher) reportedLocked(b *backend, m wire.Message) error {
 	if news {
 		d.dispatchAllLocked()
 	}
+	return nil
+}
+
+// count takes in how many connections the instance has dealt with. Numbers that cannot be are an error.
+func (b *backend) count(c tally.Counts) error {
+	done := c.Answered - b.report.Answered
+	if c.Answered < b.report.Answered || c.Missed < b.report.Missed || c.Closed < b.report.Closed ||
+		c.Missed > c.Answered || c.Closed > c.Answered-c.Missed {
+		return errors.New("it counts wrongly")
+	}
+	if done > uint64(b.pending) && !b.report.Closing { // what it was just accepting when it closed was ordered
+		return errors.New("it answered what it was not asked")
+	}
+	b.full = b.full && done == 0
+	b.report.Answered, b.report.Missed, b.report.Closed = c.Answered, c.Missed, c.Closed
+	b.answer(min(int(done), b.pending))
 	return nil
 }
 

@@ -74,6 +74,7 @@ func (d *Dispatcher) dispatchBehindLocked() {
 
 // dispatchLocked sees to the connections that wait at a listener.
 func (d *Dispatcher) dispatchLocked(l *listener) {
+	d.lookLocked()
 	if !d.roomLocked() {
 		l.behind = true
 		return
@@ -98,12 +99,13 @@ func (d *Dispatcher) numberLocked(l *listener) int {
 // whether some may be left.
 func (d *Dispatcher) orderLocked(l *listener) (behind bool) {
 	i := d.numberLocked(l)
-	for {
-		waiting, err := d.options.Waiting(l.fd)
+	for looks := 1; ; looks++ {
+		waiting, exact, err := d.options.Waiting(l.fd)
 		if err != nil {
 			d.options.Log.Error("count waiting connections, ignoring", "error", err)
 			return true
 		}
+		moved, sure := d.lookLocked()
 		ordered := 0
 		for _, m := range d.picker.Members() {
 			if b := d.backends[m.ID]; b != nil {
@@ -112,9 +114,17 @@ func (d *Dispatcher) orderLocked(l *listener) (behind bool) {
 		}
 		need := waiting - ordered
 		picked := d.pickLocked(need)
-		if sent := d.sendTakesLocked(i); sent == picked {
-			// An order that is carried out but not answered yet makes need too small.
-			return picked < need || waiting > 0 && ordered > 0
+		sent := d.sendTakesLocked(i)
+		switch {
+		case sent < picked: // a channel has failed, or is full: others are picked next
+		case picked < need:
+			return true
+		case !exact && waiting > 0:
+			return true
+		case waiting == 0 || ordered == 0 || sure && !moved:
+			return false
+		case looks == maxLooks:
+			return true // an order may be carried out and not counted yet, which makes need too small
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -21,8 +22,8 @@ type Options struct {
 	Listeners []int
 	// Receivers says that the instances are Receivers.
 	Receivers bool
-	// Waiting returns how many connections wait at a listener.
-	Waiting func(listener int) (int, error)
+	// Waiting returns how many connections wait at a listener; if that is not exact, whether there are any.
+	Waiting func(listener int) (n int, exact bool, err error)
 	// Changed is called after something has changed that Stat tells, but for mere counts. It must not block, nor call the
 	// Dispatcher.
 	Changed func()
@@ -100,12 +101,18 @@ func (d *Dispatcher) watch(fd int, events uint32, number int, attached uint32) e
 // maxEvents is how many events one epoll_wait(2) returns: those of all instances of a large app.
 const maxEvents = 128
 
+// scheduleEvery is how often Run yields. The runtime takes the processor of a goroutine that was not scheduled for 10 ms as
+// soon as it is in a system call, and then looks for more of that kind every 20 us, which took a third of the balancer's CPU
+// (retake and sysmon in runtime/proc.go).
+const scheduleEvery = 8 * time.Millisecond
+
 // Run hands out connections until ctx ends. Then it closes the channels' descriptors; what the instances have stays theirs.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, d.interrupt)
 	defer stop()
 	defer d.close()
 	events := make([]unix.EpollEvent, maxEvents)
+	scheduled := time.Now()
 	for {
 		n, err := unix.EpollWait(d.epoll, events, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
@@ -118,6 +125,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		})
 		if ctx.Err() != nil {
 			return nil
+		}
+		if time.Since(scheduled) > scheduleEvery {
+			runtime.Gosched()
+			scheduled = time.Now()
 		}
 	}
 }
@@ -158,6 +169,7 @@ func (d *Dispatcher) close() {
 func (d *Dispatcher) locked(f func()) {
 	d.mu.Lock()
 	f()
+	d.settleLocked()
 	changed := d.changed
 	d.changed = false
 	d.mu.Unlock()
@@ -199,7 +211,8 @@ func (d *Dispatcher) Limit(most int) {
 
 // Waiting returns how many connections wait at a listener, in the order of Options.Listeners.
 func (d *Dispatcher) Waiting(i int) (int, error) {
-	return d.options.Waiting(d.options.Listeners[i])
+	n, _, err := d.options.Waiting(d.options.Listeners[i])
+	return n, err
 }
 
 // Stat is what is known of an instance.
@@ -221,6 +234,7 @@ func (d *Dispatcher) Stat(id int) Stat {
 	if b == nil {
 		return Stat{Given: d.given[id]}
 	}
+	d.lookAtLocked(b)
 	st := Stat{
 		Ready: b.ready && !b.report.Closing, Open: b.report.Open(), Busy: b.busy, Pending: b.pending, Given: d.given[id], Asked: b.asked,
 	}

@@ -26,10 +26,11 @@
 //
 // # Cost
 //
-// An ordered connection costs getsockopt(TCP_INFO), sendmsg and two reads (that it was accepted, that it was closed), with
-// an epoll_wait for each that comes alone; under load all of them carry several. No descriptor, no memory, and 88 bytes
-// through the channel. A given one costs accept4, sendmsg with a descriptor, close, and the two reads. BenchmarkTake and
-// BenchmarkGive measure both.
+// An instance counts what it accepts and closes in memory that both share (package tally), so the balancer wakes once for an
+// ordered connection: when it comes. That costs epoll_wait, getsockopt(TCP_INFO) and sendmsg, no descriptor, no memory, and
+// 8 bytes through the channel. Only while connections wait that nobody can take do the instances tell, by message, of each
+// that they accept or close. A given connection costs accept4, sendmsg with a descriptor, read of the answer, and close.
+// BenchmarkTake and BenchmarkGive measure both; test/bench the CPU.
 //
 // It is not for TCP that can be steered (package steer costs nothing per connection), and not for programs that know
 // nothing of it.

@@ -96,13 +96,12 @@ func (f *front) run(t testing.TB) {
 }
 
 // waiting is for TCP exact, for unix sockets whether there is any.
-func waiting(fd int) (int, error) {
-	n, _, err := steer.Queue(fd)
-	if err == nil {
-		return n, nil
+func waiting(fd int) (n int, exact bool, err error) {
+	if n, _, err = steer.Queue(fd); err == nil {
+		return n, true, nil
 	}
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	return unix.Poll(poll, 0)
+	n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return n, false, err
 }
 
 type logWriter struct{ t testing.TB }

@@ -126,30 +126,31 @@ func (s *Shim) startHanding() (err error) {
 	return err
 }
 
-// waitingAt returns how many connections wait at a public listener.
-func (s *Shim) waitingAt(fd int) (int, error) {
+// waitingAt is queueOf for a listener.
+func (s *Shim) waitingAt(fd int) (n int, exact bool, err error) {
 	for _, a := range s.addresses {
 		if a.parking == fd {
 			return s.queueOf(a)
 		}
 	}
-	return 0, errors.New("no such listener")
+	return 0, false, errors.New("no such listener")
 }
 
 // queueOf is how many connections wait at the public listener of a. Where the kernel does not tell, which is of unix
 // sockets without app-diag.socket, it is whether there are any.
-func (s *Shim) queueOf(a *address) (int, error) {
+func (s *Shim) queueOf(a *address) (n int, exact bool, err error) {
 	if a.unix == "" {
-		return a.queue(a.parking)
+		n, err = a.queue(a.parking)
+		return n, true, err
 	}
 	if s.counter.conn != nil {
-		n, err := s.counter.conn.UnixQueue(a.inode)
-		if err == nil {
-			return n, nil
+		if n, err = s.counter.conn.UnixQueue(a.inode); err == nil {
+			return n, true, nil
 		}
 		s.log.Debug("read queue of unix socket, ignoring", "address", a.String(), "error", err)
 	}
-	return unix.Poll([]unix.PollFd{{Fd: int32(a.parking), Events: unix.POLLIN}}, 0)
+	n, err = unix.Poll([]unix.PollFd{{Fd: int32(a.parking), Events: unix.POLLIN}}, 0)
+	return n, false, err
 }
 
 // matchHanded takes the private listener of an instance, which nobody here connects to: it stands for the instance.

@@ -188,7 +188,7 @@ func (s *Shim) snapshot() Status {
 	}
 	for _, a := range s.addresses {
 		totals := a.group.Totals()
-		waiting, err := s.queueOf(a)
+		waiting, _, err := s.queueOf(a)
 		if err != nil {
 			s.log.Warn("read parking queue, ignoring", "address", a.String(), "error", err)
 		}

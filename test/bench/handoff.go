@@ -100,7 +100,9 @@ func (t *target) self(ctx context.Context, fds []int, args ...string) (*exec.Cmd
 	}
 	c := exec.CommandContext(ctx, self, args...)
 	c.Stderr = os.Stderr
-	c.Env = append(os.Environ(), "GOMAXPROCS=1")
+	if args[0] == handedArg {
+		c.Env = append(os.Environ(), oneThread)
+	}
 	for _, fd := range fds {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
@@ -117,7 +119,7 @@ func (t *target) self(ctx context.Context, fds []int, args ...string) (*exec.Cmd
 func handOff(s balance.Strategy) error {
 	d, err := handoff.New(handoff.Options{
 		Listeners: []int{3}, Log: slog.Default(),
-		Waiting: func(fd int) (int, error) { n, _, err := steer.Queue(fd); return n, err },
+		Waiting: func(fd int) (int, bool, error) { n, _, err := steer.Queue(fd); return n, true, err },
 	})
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -38,6 +39,7 @@ func main() {
 	span := flag.Duration("time", 2*time.Second, "time of one turn")
 	clients := flag.Int("clients", 32, "concurrent clients")
 	nodeOnly := flag.Bool("node", false, "compare programs of Node.js only")
+	only := flag.String("only", "", "measure the first target and those whose name contains this")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -45,7 +47,7 @@ func main() {
 	if *nodeOnly {
 		sets = sets[1:]
 	}
-	if err := run(ctx, sets, *rounds, load{span: *span, clients: *clients}); err != nil {
+	if err := run(ctx, sets, *rounds, *only, load{span: *span, clients: *clients}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -64,9 +66,9 @@ func childOf(args []string) func() error {
 	return nil
 }
 
-func run(ctx context.Context, sets []func(context.Context) ([]*target, error), rounds int, l load) error {
+func run(ctx context.Context, sets []func(context.Context) ([]*target, error), rounds int, only string, l load) error {
 	for _, start := range sets {
-		if err := compare(ctx, start, rounds, l); err != nil {
+		if err := compare(ctx, start, rounds, only, l); err != nil {
 			return err
 		}
 	}
@@ -74,11 +76,17 @@ func run(ctx context.Context, sets []func(context.Context) ([]*target, error), r
 }
 
 // compare gives each target its turn in each round.
-func compare(ctx context.Context, start func(context.Context) ([]*target, error), rounds int, l load) error {
-	targets, err := start(ctx)
-	defer stopAll(targets)
-	if err != nil || len(targets) == 0 {
+func compare(ctx context.Context, start func(context.Context) ([]*target, error), rounds int, only string, l load) error {
+	started, err := start(ctx)
+	defer stopAll(started)
+	if err != nil || len(started) == 0 {
 		return err
+	}
+	targets := started[:1:1]
+	for _, t := range started[1:] {
+		if strings.Contains(t.name, only) {
+			targets = append(targets, t)
+		}
 	}
 	for _, keep := range []bool{false, true} {
 		l.keepAlive = keep

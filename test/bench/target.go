@@ -170,6 +170,9 @@ func (t *target) listen(address string) (int, error) {
 	return fd, os.NewSyscallError("listen", unix.Listen(fd, 4096))
 }
 
+// oneThread in its environment makes an instance one thread's worth, as most programs' are.
+const oneThread = "GOMAXPROCS=1"
+
 // instance starts this program as an instance on a listener, which it borrows.
 func (t *target) instance(ctx context.Context, listener int) error {
 	fd, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 0)
@@ -184,7 +187,7 @@ func (t *target) instance(ctx context.Context, listener int) error {
 	}
 	c := exec.CommandContext(ctx, self, serveArg)
 	c.ExtraFiles, c.Stderr = []*os.File{file}, os.Stderr
-	c.Env = append(os.Environ(), "GOMAXPROCS=1") // an instance is one thread's worth, as most programs' are
+	c.Env = append(os.Environ(), oneThread)
 	return t.start(c)
 }
 

@@ -21,7 +21,8 @@ type Kind uint8
 // From the balancer.
 const (
 	// Listeners carries duplicates of the app's public listeners, one to MaxListeners, which stay where they are numbered
-	// from 0. It is the first message, and comes again from a balancer that has taken over.
+	// from 0, and behind them that of a tally (package tally), or none. It is the first message, and comes again from a
+	// balancer that has taken over.
 	Listeners Kind = 1
 	// Ask wants State, with Busy and the same Token: there may be one under way to a balancer before.
 	Ask Kind = 2
@@ -77,8 +78,7 @@ type Peer struct {
 	Scope   uint32 // index of the interface of a link-local address
 }
 
-// Report is what an instance says of the connections of one channel. All counts grow, so that a lost one is made up for by
-// the next.
+// Report is what an instance says of its connections. All counts but Busy grow, so that a lost one is made up for by the next.
 type Report struct {
 	Answered uint64 // connections ordered or given that it has dealt with, in the order in which they came
 	Missed   uint64 // of Answered: ordered, but there was none any more
@@ -167,7 +167,7 @@ func FromBalancer(b []byte, fds int) (Message, error) {
 	want := 0
 	switch m.Kind {
 	case Listeners:
-		want, err = m.Count, m.within(1, MaxListeners)
+		want, err = max(m.Count, min(fds, m.Count+1)), m.within(1, MaxListeners)
 	case Ask:
 		m.Token, m.Listener = m.Listener, 0
 		err = m.within(0, 0)

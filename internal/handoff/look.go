@@ -1,0 +1,79 @@
+package handoff
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/handoff/tally"
+	"github.com/unitgen/unitgen/internal/handoff/wire"
+)
+
+// maxLooks bounds how often it is looked whether an instance has finished what it is at, before it is asked to tell. A look
+// takes about a microsecond, as accept4(2) does.
+const maxLooks = 8
+
+// lookLocked takes in what the instances on the ring have counted. It says whether any count has moved, and whether all
+// are sure to be those of this moment: none is just accepting a connection.
+func (d *Dispatcher) lookLocked() (moved, sure bool) {
+	sure = true
+	for _, m := range d.picker.Members() {
+		if b := d.backends[m.ID]; b != nil {
+			itsMoved, itsSure := d.lookAtLocked(b)
+			moved, sure = moved || itsMoved, sure && itsSure
+		}
+	}
+	return moved, sure
+}
+
+func (d *Dispatcher) lookAtLocked(b *backend) (moved, sure bool) {
+	if b.tally == nil || !b.ready {
+		return false, false
+	}
+	c, accepting, used := b.tally.Look()
+	if !used || c == countsOf(b.report) {
+		return false, used && !accepting
+	}
+	if err := b.count(c); err != nil {
+		d.options.Log.Warn("instance is not handed connections any more", "instance", b.id, "error", err)
+		_ = unix.Shutdown(b.fd, unix.SHUT_RDWR) // whose event drops it
+		b.tally.Close()
+		b.tally, b.report.Closing = nil, true
+		return true, false
+	}
+	return true, !accepting
+}
+
+// counts are those that the instance has by now, r being a report of it: its tally is never behind a message.
+func (b *backend) counts(r wire.Report) tally.Counts {
+	if b.tally != nil {
+		if c, _, used := b.tally.Look(); used {
+			return c
+		}
+	}
+	return countsOf(r)
+}
+
+func countsOf(r wire.Report) tally.Counts {
+	return tally.Counts{Answered: r.Answered, Missed: r.Missed, Closed: r.Closed}
+}
+
+// settleLocked has the instances tell what they count from now on, if somebody waits for it.
+func (d *Dispatcher) settleLocked() {
+	for range maxLooks {
+		behind := len(d.stranded) > 0
+		for _, l := range d.listeners {
+			behind = behind || l.behind
+		}
+		for _, m := range d.picker.Members() {
+			if b := d.backends[m.ID]; b != nil && b.tally != nil {
+				b.tally.Tell(behind)
+			}
+		}
+		if !behind {
+			return
+		}
+		if moved, _ := d.lookLocked(); !moved {
+			return
+		}
+		d.dispatchBehindLocked()
+	}
+}
