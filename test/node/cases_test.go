@@ -58,7 +58,8 @@ type slowRequest struct {
 	read *bufio.Reader
 }
 
-// slow sends a request that takes nine seconds, longer than a process that has closed its servers may keep idle connections, and returns when the program has it, which it tells by "100 Continue".
+// slow sends a request that takes nine seconds, longer than a process that has closed its servers may keep idle connections.
+// It returns when the program has begun to answer, by "100 Continue": only the program knows that there is more to come.
 func (a *app) slow(connection string) *slowRequest {
 	a.t.Helper()
 	r := a.request("/slow?9000", connection)
