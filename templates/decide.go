@@ -266,6 +266,9 @@ func serveOptions(a app.App) string {
 		if a.MaxConnections > 0 {
 			option("max-connections", strconv.Itoa(a.MaxConnections))
 		}
+		if a.ProgramPort > 0 {
+			option("program-port", strconv.Itoa(a.ProgramPort))
+		}
 	} else if a.Strategy != "" {
 		option("strategy", string(a.Strategy))
 	}

@@ -80,7 +80,7 @@ func goldens() []golden {
 		}},
 		{"node-handoff", app.App{
 			Name: "app", Command: []string{"/opt/app/node", "/srv/server.js"}, Listen: []app.Listen{{Unix: "/run/100% mine"}},
-			Kind: app.KindNode, SystemdVersion: 257,
+			Kind: app.KindNode, ProgramPort: 3000, SystemdVersion: 257,
 		}},
 		{"node-user-units", app.App{
 			Name: "app", Command: []string{"/opt/app/node", "server.js"}, WorkingDirectory: "/srv/app", Listen: port,

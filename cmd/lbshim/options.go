@@ -29,6 +29,7 @@ type options struct {
 	weights      []int
 	messages     bool   // of serve: channels are for messages alone
 	shutdownMsg  bool   // of serve: programs are told "shutdown"
+	programPort  int    // of serve: what programs say for the app's address
 	most         int    // connections of an instance
 	check        string // of ready
 	surge        string // of rollout, as the next two
@@ -67,6 +68,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Var(&parsed[[]int]{&o.weights, app.ParseWeights, "WEIGHT,..."}, "weights", "shares of new connections by instance number, the others have 1")
 	f.IntVar(&o.most, "max-connections", o.most, "open connections that an instance has at most, on the handoff path; 0 is any number")
 	f.BoolVar(&o.messages, "messages", o.messages, "instances take messages on their channel, and nothing else")
+	f.IntVar(&o.programPort, "program-port", o.programPort, "port that Node.js programs say when they mean the app's address; 0 is none")
 	f.BoolVar(&o.shutdownMsg, "shutdown-message", o.shutdownMsg, "tell Node.js programs \"shutdown\" when they are to end, as PM2 does")
 	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, node, message, or http:/PATH")
 	f.StringVar(&o.surge, "surge", o.surge, "how many extra instances try new code first: a number, or all")

@@ -146,7 +146,7 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 	return client.Call(ctx, "Configure", shim.Settings{
 		Strategy: app.Strategy(now.strategy), DrainTimeout: now.drainTimeout, StartTimeout: now.startTimeout,
 		IdleExit: now.idleExit, SlowStart: now.slowStart, Weights: now.weights, MaxConnections: now.most,
-		ShutdownMessage: now.shutdownMsg,
+		ShutdownMessage: now.shutdownMsg, ProgramPort: now.programPort,
 	}, nil)
 }
 

@@ -58,7 +58,7 @@ func serve(ctx context.Context, e *env, o options) error {
 		App: o.app, Path: app.Path(o.path), Strategy: app.Strategy(o.strategy), DrainTimeout: o.drainTimeout, StartTimeout: o.startTimeout,
 		IdleExit: o.idleExit, SlowStart: o.slowStart, Weights: o.weights, MaxConnections: o.most,
 		Messages:        o.messages,
-		ShutdownMessage: o.shutdownMsg,
+		ShutdownMessage: o.shutdownMsg, ProgramPort: o.programPort,
 	}, inherited, notify, endpoint, units, log)
 	if err != nil {
 		return err

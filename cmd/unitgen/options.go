@@ -30,7 +30,7 @@ type options struct {
 	shutdown                                      string
 	ready, surge, parallel, soak, slowStart       string
 	messages, shutdownMessage                     string
-	weights, pin, maxConnections                  string
+	weights, pin, maxConnections, programPort     string
 	restartDelay, maxRestarts, within             string
 	stopExitCodes, watchdog                       string
 	maxMemory, memoryReload, reloadAt             string
@@ -45,7 +45,7 @@ type options struct {
 }
 
 // settingOptions are the options that change an app.
-var settingOptions = [...]string{"instances", "listen", "kind", "path", "strategy", "env", "env-file", "working-directory",
+var settingOptions = [...]string{"instances", "listen", "program-port", "kind", "path", "strategy", "env", "env-file", "working-directory",
 	"user", "property", "drain-timeout", "shutdown", "messages", "shutdown-message", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
 	"weights", "pin", "max-connections", "restart-delay", "max-restarts", "within", "stop-exit-codes", "watchdog", "max-memory",
 	"memory-reload", "reload-at", "watch", "systemd-version"}
@@ -104,7 +104,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.idleExit, "idle-exit", "", "")
 	for name, text := range map[string]*string{
 		"ready": &o.ready, "messages": &o.messages, "shutdown-message": &o.shutdownMessage, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
-		"weights": &o.weights, "pin": &o.pin, "max-connections": &o.maxConnections, "restart-delay": &o.restartDelay, "max-restarts": &o.maxRestarts,
+		"weights": &o.weights, "pin": &o.pin, "max-connections": &o.maxConnections, "program-port": &o.programPort, "restart-delay": &o.restartDelay, "max-restarts": &o.maxRestarts,
 		"within": &o.within, "stop-exit-codes": &o.stopExitCodes, "watchdog": &o.watchdog, "max-memory": &o.maxMemory,
 		"memory-reload": &o.memoryReload, "reload-at": &o.reloadAt,
 	} {

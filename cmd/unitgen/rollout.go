@@ -17,6 +17,9 @@ func (c *command) setRollout(a *app.App, note func(string, error)) {
 	note("max-connections", setValue(o, "max-connections", &a.MaxConnections, o.maxConnections, func(text string) (int, error) {
 		return readNumber("--max-connections=", text)
 	}))
+	note("program-port", setValue(o, "program-port", &a.ProgramPort, o.programPort, func(text string) (int, error) {
+		return readNumber("--program-port=", text)
+	}))
 	note("soak", setTime(o, "soak", &a.Soak, o.soak))
 	note("slow-start", setTime(o, "slow-start", &a.SlowStart, o.slowStart))
 	note("weights", setValue(o, "weights", &a.Weights, o.weights, app.ParseWeights))

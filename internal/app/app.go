@@ -56,6 +56,7 @@ type App struct {
 	Name             Name
 	Command          []string // argv; Command[0] is an absolute path
 	Listen           []Listen
+	ProgramPort      int      // what a Node.js program says for the app's one address; zero: it says that address
 	Kind             Kind     // zero means KindListen
 	Path             Path     // zero means PathAuto
 	Strategy         Strategy // zero means the path's default

@@ -29,6 +29,7 @@ func Keys() []Key {
 		{Name: "Command", form: formArgv},
 		{Name: "Instances", Option: "instances"},
 		{Name: "Listen", Option: "listen", List: true},
+		{Name: "ProgramPort", Option: "program-port"},
 		{Name: "Kind", Option: "kind"},
 		{Name: "Path", Option: "path"},
 		{Name: "Strategy", Option: "strategy"},

@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -21,6 +22,9 @@ func (a App) DataPath() Path {
 func (a App) steerCannot() string {
 	if i := slices.IndexFunc(a.Listen, Listen.IsUnix); i >= 0 {
 		return "--listen=" + a.Listen[i].String()
+	}
+	if a.ProgramPort != 0 {
+		return "--program-port=" + strconv.Itoa(a.ProgramPort)
 	}
 	switch a.Strategy {
 	case SourceHash, RandomTwo:
@@ -67,11 +71,24 @@ func (a App) checkPaths(found *inputErrors) {
 		}
 	}
 	a.checkStrategy(found)
+	a.checkProgramPort(found)
 	switch {
 	case a.MaxConnections < 0 || a.MaxConnections > maxMaxConnections:
 		found.addf("", "--max-connections= must be between 1 and %d, got %d", maxMaxConnections, a.MaxConnections)
 	case a.MaxConnections > 0 && a.DataPath() == PathSteer:
 		found.addf("--path=handoff", "--max-connections= is not possible on the steer path")
+	}
+}
+
+func (a App) checkProgramPort(found *inputErrors) {
+	switch {
+	case a.ProgramPort == 0:
+	case a.ProgramPort < 0 || a.ProgramPort > 65535:
+		found.addf("--program-port=3000", "--program-port= must be between 1 and 65535, got %d", a.ProgramPort)
+	case a.Kind != KindNode:
+		found.addf("", "--program-port= is for programs for Node.js; others get their socket from systemd, whatever its port")
+	case len(a.Listen) > 1:
+		found.addf("", "--program-port= goes with one --listen=, got %d", len(a.Listen))
 	}
 }
 

@@ -29,6 +29,9 @@ func Settings(a App) string {
 	for _, l := range a.Listen {
 		t.line("Listen", l.String())
 	}
+	if a.ProgramPort > 0 {
+		t.line("ProgramPort", strconv.Itoa(a.ProgramPort))
+	}
 	t.optional("Kind", string(a.Kind))
 	t.optional("Path", string(a.Path))
 	t.optional("Strategy", string(a.Strategy))
@@ -235,6 +238,11 @@ func (a *App) parseWord(key, word string) (err error) {
 		var l Listen
 		l, err = ParseListen(word)
 		a.Listen = append(a.Listen, l)
+	case "ProgramPort":
+		a.ProgramPort, err = strconv.Atoi(word)
+		if err != nil || a.ProgramPort < 1 {
+			return fmt.Errorf("%q is not a port", word)
+		}
 	case "Kind":
 		a.Kind, err = oneOf(word, KindListen, KindNode, KindHandoff, KindPort, KindUnix)
 	case "Path":

@@ -47,12 +47,18 @@ func TestValidate(t *testing.T) {
 
 func TestValidateRefuses(t *testing.T) {
 	for want, change := range map[string]func(*App){
-		"the app's name must not be empty":                                                     func(a *App) { a.Name = "" },
-		"the command is missing":                                                               func(a *App) { a.Command = nil },
-		"--listen= is missing":                                                                 func(a *App) { a.Listen = nil },
-		"--listen=/run/x is not possible on the steer path":                                    func(a *App) { a.Path, a.Listen = PathSteer, []Listen{{Unix: "/run/x"}} },
-		"--max-connections= is not possible on the steer path":                                 func(a *App) { a.MaxConnections = 9 },
-		"--max-connections= must be between 1 and":                                             func(a *App) { a.MaxConnections, a.Path = -1, PathHandoff },
+		"the app's name must not be empty":                       func(a *App) { a.Name = "" },
+		"the command is missing":                                 func(a *App) { a.Command = nil },
+		"--listen= is missing":                                   func(a *App) { a.Listen = nil },
+		"--listen=/run/x is not possible on the steer path":      func(a *App) { a.Path, a.Listen = PathSteer, []Listen{{Unix: "/run/x"}} },
+		"--max-connections= is not possible on the steer path":   func(a *App) { a.MaxConnections = 9 },
+		"--max-connections= must be between 1 and":               func(a *App) { a.MaxConnections, a.Path = -1, PathHandoff },
+		"--program-port=3000 is not possible on the steer path":  func(a *App) { a.Kind, a.Path, a.ProgramPort = KindNode, PathSteer, 3000 },
+		"--program-port= must be between 1 and 65535, got 65536": func(a *App) { a.Kind, a.ProgramPort = KindNode, 65536 },
+		"--program-port= is for programs for Node.js":            func(a *App) { a.ProgramPort = 3000 },
+		"--program-port= goes with one --listen=, got 2": func(a *App) {
+			a.Kind, a.ProgramPort, a.Listen = KindNode, 3000, []Listen{{Port: 80}, {Port: 81}}
+		},
 		"--kind=handoff does not go with --path=steer":                                         func(a *App) { a.Path, a.Kind = PathSteer, KindHandoff },
 		"--listen=@x has no path, which Node.js programs need":                                 func(a *App) { a.Kind, a.Listen = KindNode, []Listen{{Unix: "@x"}} },
 		"--strategy=source-hash does not go with --listen=/run/x":                              func(a *App) { a.Strategy, a.Listen = SourceHash, []Listen{{Unix: "/run/x"}} },

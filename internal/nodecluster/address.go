@@ -1,6 +1,7 @@
 package nodecluster
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -44,14 +45,18 @@ func (a *Address) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// sockname is what net.Server.address() returns for it; nil for a unix socket, whose path Node knows. Node compares the
+// sockname is what net.Server.address() returns for it; nil for the path of a unix socket, which Node knows. Node compares the
 // port with the one that was asked for, and refuses to listen where they differ (checkBindError in lib/net.js).
-func (a Address) sockname() *sockname {
-	if a.IsUnix() {
+func (a Address) sockname(asked Asked) *sockname {
+	ip := a.TCP.Addr().Unmap()
+	switch {
+	case asked.Family == Unix, a.IsUnix() && asked.Port == 0:
 		return nil
+	case a.IsUnix():
+		ip = netip.IPv6Unspecified()
 	}
-	n := &sockname{Address: a.TCP.Addr().Unmap().String(), Family: "IPv6", Port: int(a.TCP.Port())}
-	if a.TCP.Addr().Unmap().Is4() {
+	n := &sockname{Address: ip.String(), Family: "IPv6", Port: cmp.Or(asked.Port, int(a.TCP.Port()))}
+	if ip.Is4() {
 		n.Family = "IPv4"
 	}
 	return n

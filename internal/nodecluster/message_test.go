@@ -136,7 +136,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q is for %d and cannot be sent: %v", line, m.To, err)
 		}
 		var w Worker
-		key, address, err := w.Give(m.Asked, app)
+		key, address, err := w.Give(m.Asked, app, 0)
 		if err != nil {
 			return
 		}

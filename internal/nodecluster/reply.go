@@ -48,7 +48,7 @@ func Give(ask Message, key string, data json.RawMessage, fd int) Reply {
 func Promise(ask Message, key string, data json.RawMessage, address Address) Reply {
 	return Reply{fd: -1, build: func(seq uint64) any {
 		return answer{
-			envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Key: key, Data: data, Name: address.sockname(),
+			envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Key: key, Data: data, Name: address.sockname(ask.Asked),
 		}
 	}}
 }

@@ -42,8 +42,9 @@ const MaxServers = 64
 // The ports must match, as Node compares the real port of the listener with the one asked for (checkBindError in
 // lib/net.js); port 0 gets the first address that is free, and listen({fd: 3}) the first in the order of the app, as
 // with sd_listen_fds(3). The address asked for only breaks ties: which addresses are open is the app's settings' to
-// say. Paths of unix sockets must match too.
-func (w *Worker) Give(a Asked, app []Address) (key string, address Address, err error) {
+// say. Paths of unix sockets must match too. A programPort other than zero stands for each address of the app, a unix
+// socket too; such a one can only be promised.
+func (w *Worker) Give(a Asked, app []Address, programPort int) (key string, address Address, err error) {
 	switch {
 	case a.Family == UDP:
 		return "", address, &Refusal{unix.ENOTSUP, "it wants a UDP socket, which instances cannot share here; " +
@@ -51,7 +52,7 @@ func (w *Worker) Give(a Asked, app []Address) (key string, address Address, err 
 	case len(w.Servers) >= MaxServers:
 		return "", address, &Refusal{unix.EMFILE, fmt.Sprintf("it has %d servers already", len(w.Servers))}
 	}
-	fit := w.fit(a, app)
+	fit := w.fit(a, app, programPort)
 	if len(fit) == 0 {
 		return "", address, refuse(a, app)
 	}
@@ -71,7 +72,7 @@ func (w *Worker) Give(a Asked, app []Address) (key string, address Address, err 
 }
 
 // fit lists the addresses that a call of listen() may get, the best first.
-func (w *Worker) fit(a Asked, app []Address) []Address {
+func (w *Worker) fit(a Asked, app []Address, programPort int) []Address {
 	const firstFD = 3 // SD_LISTEN_FDS_START
 	if a.FD >= 0 {
 		if i := a.FD - firstFD; i >= 0 && i < len(app) {
@@ -83,6 +84,8 @@ func (w *Worker) fit(a Asked, app []Address) []Address {
 		switch {
 		case a.Family == Unix:
 			return have.Path != a.Address
+		case programPort != 0 && a.Port == programPort:
+			return false
 		case have.IsUnix():
 			return true
 		}
@@ -110,8 +113,8 @@ func refuse(a Asked, app []Address) *Refusal {
 		return &Refusal{unix.ENOTSUP, fmt.Sprintf("it wants unix socket %q, which the app does not have: give --listen=%[1]s, "+
 			"or listen({path, exclusive: true}) lets one instance open it by itself", a.Address)}
 	}
-	return &Refusal{unix.ENOTSUP, fmt.Sprintf("it listens on port %d, which the app does not have: give --listen=%d, "+
-		"or let the program listen on $PORT", a.Port, a.Port)}
+	return &Refusal{unix.ENOTSUP, fmt.Sprintf("it listens on port %d, which the app does not have: give --listen=%[1]d, "+
+		"or --program-port=%[1]d if it means the app's address, or let it listen on $PORT", a.Port)}
 }
 
 func (w *Worker) given(address Address) bool {

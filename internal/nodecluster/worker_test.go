@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -33,9 +34,44 @@ func TestGivePicksTheAddress(t *testing.T) {
 		{Asked{FD: 6}, "[::]:8080"},
 	} {
 		var w Worker
-		_, got, err := w.Give(c.asked, app)
+		_, got, err := w.Give(c.asked, app, 0)
 		if err != nil || got.String() != c.want {
 			t.Errorf("%+v got %s, %v, want %s", c.asked, got, err, c.want)
+		}
+	}
+}
+
+// A port of the program's own stands for what the app has, also a unix socket, and the program is told that it has that port.
+func TestGiveProgramPort(t *testing.T) {
+	socket := []Address{{Path: "/run/app.sock"}}
+	for _, c := range []struct {
+		asked Asked
+		app   []Address
+		name  *sockname // nil: none
+		errno unix.Errno
+	}{
+		{asked: Asked{Port: 3000, FD: -1, Address: "127.0.0.1"}, app: addresses("[::]:80"), name: &sockname{"::", "IPv6", 3000}},
+		{asked: Asked{Port: 3000, FD: -1}, app: addresses("192.0.2.1:80"), name: &sockname{"192.0.2.1", "IPv4", 3000}},
+		{asked: Asked{Port: 80, FD: -1}, app: addresses("[::]:80"), name: &sockname{"::", "IPv6", 80}},
+		{asked: Asked{Port: 3000, FD: -1}, app: socket, name: &sockname{"::", "IPv6", 3000}},
+		{asked: Asked{Address: "/run/app.sock", FD: -1, Family: Unix}, app: socket},
+		{asked: Asked{FD: 3}, app: socket},
+		{asked: Asked{Port: 3001, FD: -1}, app: addresses("[::]:80"), errno: unix.ENOTSUP},
+		{asked: Asked{Address: "/run/other", FD: -1, Family: Unix}, app: addresses("[::]:80"), errno: unix.ENOTSUP},
+	} {
+		var w Worker
+		key, got, err := w.Give(c.asked, c.app, 3000)
+		if c.errno != 0 {
+			if refusal := new(Refusal); !errors.As(err, &refusal) || refusal.Errno != c.errno {
+				t.Errorf("%+v: %v, want %v", c.asked, err, c.errno)
+			}
+			continue
+		}
+		if err != nil || got != c.app[0] || !reflect.DeepEqual(got.sockname(c.asked), c.name) {
+			t.Errorf("%+v got %s as %+v, %v, want %s as %+v", c.asked, got, got.sockname(c.asked), err, c.app[0], c.name)
+		}
+		if listens, ok := w.Listens(c.asked); !ok || listens != c.app[0] || w.Key(listens) != key {
+			t.Errorf("%+v listens on %s, %t", c.asked, listens, ok)
 		}
 	}
 }
@@ -54,7 +90,7 @@ func TestGiveRefuses(t *testing.T) {
 		{Asked{FD: 0}, unix.EBADF, "descriptor 0"},
 	} {
 		var w Worker
-		_, _, err := w.Give(c.asked, app)
+		_, _, err := w.Give(c.asked, app, 0)
 		var refusal *Refusal
 		if !errors.As(err, &refusal) || refusal.Errno != c.errno || !strings.Contains(refusal.Reason, c.want) {
 			t.Errorf("%+v: %v, want %v with %q", c.asked, err, c.errno, c.want)
@@ -66,18 +102,18 @@ func TestOneServerEachAddress(t *testing.T) {
 	app := addresses("[::]:3000")
 	var w Worker
 	asked := Asked{Port: 3000, FD: -1}
-	key, _, err := w.Give(asked, app)
+	key, _, err := w.Give(asked, app, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var refusal *Refusal
-	if _, _, err := w.Give(Asked{Port: 3000, FD: -1, Index: 1}, app); !errors.As(err, &refusal) || refusal.Errno != unix.EADDRINUSE {
+	if _, _, err := w.Give(Asked{Port: 3000, FD: -1, Index: 1}, app, 0); !errors.As(err, &refusal) || refusal.Errno != unix.EADDRINUSE {
 		t.Errorf("the second server of a port got %v, want %v", err, unix.EADDRINUSE)
 	}
 	if _, ok := w.Close(key); !ok {
 		t.Error("the first server is not known")
 	}
-	if _, _, err := w.Give(asked, app); err != nil {
+	if _, _, err := w.Give(asked, app, 0); err != nil {
 		t.Errorf("after the first one closed: %v", err)
 	}
 }
@@ -86,7 +122,7 @@ func TestReadyWhenAllAddressesAreServed(t *testing.T) {
 	app := addresses("[::]:3000", "[::]:3001")
 	var w Worker
 	for i, asked := range []Asked{{Port: 3001, FD: -1}, {Port: 0, FD: -1}} {
-		key, address, err := w.Give(asked, app)
+		key, address, err := w.Give(asked, app, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +149,7 @@ func TestReadyWhenAllAddressesAreServed(t *testing.T) {
 func TestWorkerSurvivesJSON(t *testing.T) {
 	app := addresses("[::]:3000")
 	var w Worker
-	if _, _, err := w.Give(Asked{Port: 3000, FD: -1}, app); err != nil {
+	if _, _, err := w.Give(Asked{Port: 3000, FD: -1}, app, 0); err != nil {
 		t.Fatal(err)
 	}
 	w.Listens(Asked{Port: 3000, FD: -1})

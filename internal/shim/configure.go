@@ -24,6 +24,8 @@ type Settings struct {
 	// MaxConnections counts on the handoff path only.
 	MaxConnections  int  `json:"maxConnections"`
 	ShutdownMessage bool `json:"shutdownMessage"`
+	// ProgramPort is for Node processes that come.
+	ProgramPort int `json:"programPort"`
 }
 
 // configure answers method Configure with Settings.
@@ -56,6 +58,7 @@ func (s *Shim) apply(n Settings) error {
 	s.options.DrainTimeout, s.options.StartTimeout = n.DrainTimeout, n.StartTimeout
 	s.options.IdleExit, s.options.SlowStart, s.options.Strategy = n.IdleExit, n.SlowStart, n.Strategy
 	s.options.Weights, s.options.ShutdownMessage, s.options.MaxConnections = n.Weights, n.ShutdownMessage, n.MaxConnections
+	s.options.ProgramPort = n.ProgramPort
 	if s.handsOff() {
 		s.handoff.Limit(n.MaxConnections)
 	}

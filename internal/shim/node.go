@@ -287,7 +287,7 @@ func (s *Shim) nodeSaid(channel *nodeChannel, m nodecluster.Message) *nodecluste
 // give answers a call of listen().
 func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
 	n := in.node
-	key, address, err := n.worker.Give(m.Asked, s.nodeAddresses())
+	key, address, err := n.worker.Give(m.Asked, s.nodeAddresses(), s.options.ProgramPort)
 	var refusal *nodecluster.Refusal
 	if errors.As(err, &refusal) {
 		n.refused = refusal.Reason

@@ -40,6 +40,7 @@ type Options struct {
 
 	Messages        bool // the channel of an instance is for messages alone: its program is not one for Node.js
 	ShutdownMessage bool // a Node process that drains is sent "shutdown", and ends by itself
+	ProgramPort     int  // what Node processes say for the app's one address, on the handoff path; zero: that address
 }
 
 // weight is the share of instance number.

@@ -180,6 +180,39 @@ func testWrongPort(t *testing.T, s *system, node string) {
 	}
 }
 
+// A program whose code says a port of its own serves the app's port, or its unix socket, and loses nothing in a reload. It may
+// be told to by a second command.
+func testProgramPort(t *testing.T, s *system, node string) {
+	const script = `
+const server = require('http').createServer((request, response) => {
+  const { port } = server.address();
+  response.end('pid=' + process.pid + ' port=' + port + '\n');
+});
+server.listen(3000, '127.0.0.1');
+`
+	s.MustWriteFile(t, "/srv/says3000.js", script, 0o644)
+	a := newApp(t, s, node, "says")
+	path := fmt.Sprintf("/run/says%d.sock", a.port)
+	s.MustExec(t, "unitgen", a.name, "--instances=4", fmt.Sprintf("--listen=%d", a.port), "--working-directory=/srv", "--", node, "says3000.js")
+	for network, listen := range map[string]string{"tcp": strconv.Itoa(a.port), "unix": path} {
+		s.MustExec(t, "unitgen", a.name, "--listen="+listen, "--program-port=3000", "--now")
+		a.awaitUp(4)
+		address := listen
+		if network == "tcp" {
+			address = "127.0.0.1:" + listen
+		}
+		l := a.StartLoad(rig.LoadOptions{Network: network, Addr: address, Rate: 100, Timeout: limit, Want: "port=3000"})
+		s.MustExec(t, "systemctl", "reload", a.name)
+		a.awaitOK(100, l)
+		a.lossless(l)
+		s.MustExec(t, "systemctl", "stop", a.name)
+	}
+	if out, err := s.Exec(t.Context(), "unitgen", a.name, "--listen=8080", "--listen=8081"); err != nil || out.Status != 2 ||
+		!strings.Contains(out.Stderr, "--program-port= goes with one --listen=, got 2") {
+		t.Errorf("a second address = %+v, %v", out, err)
+	}
+}
+
 func testTwoServers(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "two")
 	second := s.newPort()

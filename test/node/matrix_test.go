@@ -28,6 +28,7 @@ type cell struct {
 	argv   []string // after node
 	handed bool     // its connections are handed over
 	two    bool     // it has two ports
+	says   int      // the port in its code, which is not the app's
 	check  func(*app)
 }
 
@@ -47,6 +48,7 @@ var cells = []cell{
 	{name: "https-handed", argv: []string{"secure.js"}, handed: true, check: (*app).checkSecure},
 	{name: "ws-handed", argv: []string{"websocket.js"}, handed: true, check: (*app).checkWebSockets},
 	{name: "net-handed", argv: []string{"net.js"}, handed: true},
+	{name: "port-mapped", argv: []string{"plain.js"}, says: 3000},
 }
 
 // stripsTypes are the versions that run TypeScript by themselves.
@@ -58,7 +60,7 @@ func nodeOf(version string) string {
 }
 
 // group is how many programs run at a time.
-const group = 3
+const group = 4
 
 // testMatrix runs all programs: connections are spread, a reload loses no request, and neither does kill -9 of an instance
 // that has none.
@@ -77,6 +79,9 @@ func testGroup(t *testing.T, s *system, version string, cells []cell) {
 		options := []string{"unitgen", a.name, "--instances=2", fmt.Sprintf("--listen=%d", port), "--soak=200ms", "--working-directory=/srv"}
 		if c.handed {
 			options = append(options, "--path=handoff", "--strategy=round-robin")
+		}
+		if c.says != 0 {
+			options = append(options, fmt.Sprintf("--program-port=%d", c.says))
 		}
 		if c.two {
 			options = append(options, fmt.Sprintf("--listen=%d", s.newPort()))

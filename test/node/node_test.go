@@ -64,6 +64,7 @@ func TestNode(t *testing.T) {
 		{"KillShim", testKillShim},
 		{"CrashAtBoot", testCrashAtBoot},
 		{"WrongPort", testWrongPort},
+		{"ProgramPort", testProgramPort},
 		{"TwoServers", testTwoServers},
 		{"Module", testModule},
 		{"Secure", testSecure},
