@@ -122,7 +122,10 @@ func measure(ctx context.Context, t *target, l load) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	r := l.put(ctx, t.address)
+	r, err := l.put(ctx, t.address)
+	if err != nil {
+		return sample{}, err
+	}
 	after, err := t.cpu()
 	if err != nil {
 		return sample{}, err
