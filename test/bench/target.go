@@ -191,15 +191,18 @@ func (t *target) instance(ctx context.Context, listener int) error {
 	return t.start(c)
 }
 
-// start starts a process that ends with the target, and with this one, whose main thread started it (see main).
+// start starts a process that ends with the target, and with this one, whose main thread started it (see main). It is asked
+// to end: nginx is several processes, of which the first ends the others.
 func (t *target) start(c *exec.Cmd) error {
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := c.Start(); err != nil {
 		return err
 	}
 	t.onStop(func() {
-		c.Process.Kill()
+		c.Process.Signal(syscall.SIGTERM)
+		late := time.AfterFunc(5*time.Second, func() { c.Process.Kill() })
 		c.Wait()
+		late.Stop()
 	})
 	return nil
 }

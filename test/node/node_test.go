@@ -81,6 +81,8 @@ func TestNode(t *testing.T) {
 		{"OutOfFiles", testOutOfFiles},
 		{"OutOfFilesHanded", testOutOfFilesHanded},
 		{"Full", testFull},
+		{"Memory", testMemory},
+		{"Flood", testFlood},
 		{"MissingNode", testMissingNode},
 		{"LowPort", testLowPort},
 		{"UserUnits", testUserUnits},
