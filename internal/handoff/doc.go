@@ -10,8 +10,8 @@
 //
 // SourceHash must know who connects. The balancer accepts, and sends the descriptor in a Give. It keeps its own copy until
 // the instance has answered, which the instance does before its program sees the connection; when the instance ends or
-// closes first, another gets the copy. What is lost if the balancer is killed are connections between its accept4(2) and
-// its sendmsg(2), some microseconds each: after that the descriptor is in the channel, which outlives it.
+// closes first, another gets the copy. What is lost if the balancer is killed is the one connection between its accept4(2)
+// and its sendmsg(2), some microseconds: after that the descriptor is in the channel, which outlives it.
 //
 // A Receiver, such as a program for Node.js, cannot accept: it is given its connections by a protocol of its own, whatever the
 // strategy, with the same loss.

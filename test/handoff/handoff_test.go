@@ -281,14 +281,22 @@ func testKillShim(t *testing.T, s *apps.System) {
 	a.Evenly()
 }
 
-// testKillShimSourceHash: established connections live on, and the next shim gives on. What is between the balancer's
-// accept4(2) and sendmsg(2) when it dies is lost, a few microseconds' worth of connections; so there is no load here.
+// testKillShimSourceHash: established connections live on, and the next shim gives on. It has one connection in its hands at a
+// time, between accept4(2) and sendmsg(2); at most that one is lost if it dies then.
 func testKillShimSourceHash(t *testing.T, s *apps.System) {
+	const kills = 3
 	a := start(t, s, "ho-kill-hash", "--strategy=source-hash")
 	held := a.Hold(20)
-	for range 3 {
+	load := a.Load(rig.LoadOptions{Rate: 300})
+	for range kills {
+		a.AwaitOK(load, 100)
 		killShim(a)
 		held = append(held, a.Hold(5)...)
+	}
+	a.AwaitOK(load, 100)
+	r := load.Stop()
+	if lost := r.Failures[rig.EOF].Count + r.Failures[rig.Reset].Count; r.Failed() > lost || lost > kills || r.OK == 0 {
+		t.Errorf("load: %s; want at most one connection lost for each of %d kills", r, kills)
 	}
 	for i, h := range held {
 		if instance, err := h.Get("/"); err != nil || instance != held[0].Instance {
