@@ -20,8 +20,8 @@ const HandoffName = "handoff"
 // handoffListener is a net.Listener whose connections a balancer decides on. It has no goroutine: Accept reads the
 // balancer's messages, so that a program that accepts nothing is ordered nothing.
 //
-// A connection costs what one from a listener of package net costs, and one message on its way in and one on its way out:
-// it is not duplicated, looked into or registered twice, as with net.FileConn.
+// A connection costs what one from a listener of package net costs, and one message on its way in: it is not duplicated,
+// looked into or registered twice, as with net.FileConn.
 type handoffListener struct {
 	door *net.UnixListener // where the balancer's channels come in
 

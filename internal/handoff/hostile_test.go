@@ -6,15 +6,29 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
-// Whoever speaks nonsense on a channel loses it, and harms nobody else.
+// Whoever speaks nonsense, on the channel or in the tally, is handed nothing any more, and harms nobody else.
 func TestHostileInstance(t *testing.T) {
-	for name, message := range map[string][]byte{
-		"garbage":  []byte("GET / HTTP/1.1\r\n\r\n"),
-		"too long": make([]byte, wire.MaxSize+1),
-		"unasked":  wire.Append(nil, wire.Message{Kind: wire.State, Report: wire.Report{Answered: 5}}),
+	message := func(b []byte) func(*testing.T, int, *tally.Tally) {
+		return func(t *testing.T, channel int, _ *tally.Tally) {
+			if _, err := unix.Write(channel, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	counts := func(c tally.Counts) func(*testing.T, int, *tally.Tally) {
+		return func(_ *testing.T, _ int, shared *tally.Tally) { shared.Count(c) }
+	}
+	for name, does := range map[string]func(*testing.T, int, *tally.Tally){
+		"garbage":              message([]byte("GET / HTTP/1.1\r\n\r\n")),
+		"too long":             message(make([]byte, wire.MaxSize+1)),
+		"unasked":              message(wire.Append(nil, wire.Message{Kind: wire.State, Report: wire.Report{Answered: 5}})),
+		"counts unasked":       counts(tally.Counts{Answered: 5}),
+		"counts contradictory": counts(tally.Counts{Closed: 1}),
+		"counts overflow":      counts(tally.Counts{Answered: 1 << 63, Missed: 1 << 63, Closed: 1 << 63}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := open(t, "tcp", "127.0.0.1:0")
@@ -27,12 +41,13 @@ func TestHostileInstance(t *testing.T) {
 			if err := f.Attach(2, pair[0]); err != nil {
 				t.Fatal(err)
 			}
-			hello := wire.Append(nil, wire.Message{Kind: wire.State, Token: askedWith(t, pair[1]), Report: wire.Report{Answer: true}})
-			for _, m := range [][]byte{hello, message} {
-				if _, err := unix.Write(pair[1], m); err != nil {
-					t.Fatal(err)
-				}
+			shared := tallyFrom(t, pair[1])
+			hello := wire.Message{Kind: wire.State, Token: askedWith(t, pair[1]), Report: wire.Report{Answer: true}}
+			if _, err := unix.Write(pair[1], wire.Append(nil, hello)); err != nil {
+				t.Fatal(err)
 			}
+			f.await(t, func() bool { return f.Stat(2).Ready })
+			does(t, pair[1], shared)
 			f.SetRing(balance.RoundRobin, []uint16{1, 2})
 			// The descriptor has hung up: 2 is gone.
 			poll := []unix.PollFd{{Fd: int32(pair[1])}}

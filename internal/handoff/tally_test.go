@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
@@ -55,46 +54,6 @@ func say(t *testing.T, channel int, m wire.Message, fds ...int) {
 	t.Helper()
 	if err := unix.Sendmsg(channel, wire.Append(nil, m), unix.UnixRights(fds...), nil, 0); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// An instance whose tally cannot be true is handed nothing any more.
-func TestHostileTally(t *testing.T) {
-	for name, counts := range map[string]tally.Counts{
-		"unasked":       {Answered: 5},
-		"contradictory": {Closed: 1},
-		"overflow":      {Answered: 1 << 63, Missed: 1 << 63, Closed: 1 << 63},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := open(t, "tcp", "127.0.0.1:0")
-			f.start(t, balance.RoundRobin, 1)
-			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Close(pair[1])
-			if err := f.Attach(2, pair[0]); err != nil {
-				t.Fatal(err)
-			}
-			shared := tallyFrom(t, pair[1])
-			shared.Count(tally.Counts{})
-			hello := wire.Message{Kind: wire.State, Token: askedWith(t, pair[1]), Report: wire.Report{Answer: true}}
-			if _, err := unix.Write(pair[1], wire.Append(nil, hello)); err != nil {
-				t.Fatal(err)
-			}
-			f.await(t, func() bool { return f.Stat(2).Ready })
-			shared.Count(counts)
-			f.SetRing(balance.RoundRobin, []uint16{1, 2})
-			poll := []unix.PollFd{{Fd: int32(pair[1])}}
-			if n, err := unix.Poll(poll, int(limit.Milliseconds())); n != 1 || err != nil {
-				t.Fatalf("channel is open: %d, %v", n, err)
-			}
-			for range 4 {
-				if id, _ := f.connect(t).ask(t); id != 1 {
-					t.Errorf("instance %d has answered", id)
-				}
-			}
-		})
 	}
 }
 
