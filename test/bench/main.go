@@ -60,6 +60,8 @@ func childOf(args []string) func() error {
 		return func() error { return serve(passedListener) }
 	case len(args) == 1 && args[0] == handedArg:
 		return func() error { return serve(handed) }
+	case len(args) == 1 && args[0] == nodeHandOffArg:
+		return handOffToNodes
 	case len(args) == 2 && args[0] == handOffArg:
 		return func() error { return handOff(balance.Strategy(args[1])) }
 	}

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/nodecluster"
-	"github.com/unitgen/unitgen/test/rig"
 )
 
 // The program of the Node.js targets, which is the same for all, and the one that puts Node's own cluster around it.
@@ -33,7 +32,7 @@ func startNodeTargets(ctx context.Context) ([]*target, error) {
 		fmt.Println("left out:", err)
 		return nil, nil
 	}
-	return start(ctx, startNodeDirect, startNodeSteer, startNodeCluster, startPM2)
+	return start(ctx, startNodeDirect, startNodeSteer, startNodeHandoff, startNodeCluster, startPM2)
 }
 
 // nodeDir makes the directory of the programs and chooses the port.
@@ -89,30 +88,17 @@ func startNodeSteer(ctx context.Context) (*target, error) {
 
 // nodeInstance starts the program as a worker and returns when it listens on listener, which it borrows.
 func (t *target) nodeInstance(ctx context.Context, number, listener int, dir string, environ []string) error {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socketpair", err)
-	}
-	conn, err := nodecluster.Adopt(fds[0])
+	fd, err := t.nodeWorker(ctx, number, dir, environ)
 	if err != nil {
 		return err
 	}
-	theirs := os.NewFile(uintptr(fds[1]), "channel")
-	defer theirs.Close()
+	conn, err := nodecluster.Adopt(fd)
+	if err != nil {
+		return err
+	}
 	channel, done := nodecluster.NewChannel(conn, 0), make(chan struct{})
 	t.onStop(func() { close(done); channel.Close() })
 	go channel.Write(done) // ends with the target
-	c := exec.CommandContext(ctx, "node", "server.js")
-	c.Dir, c.Stderr, c.ExtraFiles = dir, os.Stderr, []*os.File{theirs}
-	root, err := rig.RepoRoot()
-	if err != nil {
-		return err
-	}
-	c.Env = append(environ, "NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_UNIQUE_ID="+strconv.Itoa(number),
-		"NODE_OPTIONS=--require="+filepath.Join(root, "packaging/node/drain.cjs"))
-	if err := t.start(c); err != nil {
-		return err
-	}
 	if err := giveListener(channel, listener); err != nil {
 		return fmt.Errorf("give node its listener: %w", err)
 	}

@@ -29,6 +29,7 @@ import (
 const (
 	seed            = 20250901
 	randomVectors   = 1800
+	atOnce          = 5 // of them in one command
 	randomValues    = 1500
 	showEvery       = 3  // of the apps are shown by PID 1 before they are executed
 	startsAtOnce    = 60 // jobs in one call of systemctl: as many processes are there at a time
@@ -51,9 +52,9 @@ func programs() []string {
 	return []string{echo, "/srv/bin/100%i $HOME;x", "/srv/bin/-@:+!|echo", "/srv/bin/日 本%%", "/srv/bin/${INSTANCE}"}
 }
 
-// processes spreads all vectors, values and directories over apps, one vector each.
+// processes spreads all vectors, values and directories over apps. A vector made by hand has an app of its own.
 func processes() []process {
-	vectors := append(apptest.Vectors(), apptest.Generate(seed, randomVectors)...)
+	vectors := append(apptest.Vectors(), together(apptest.Generate(seed, randomVectors))...)
 	values := append(apptest.Values(), apptest.GenerateValues(seed, randomValues)...)
 	dirs := directories(values)
 	perApp := (len(values) + len(vectors) - 1) / len(vectors)
@@ -70,6 +71,22 @@ func processes() []process {
 		all[i] = p
 	}
 	return all
+}
+
+// together joins vectors, those apart that PID 1 can show.
+func together(vectors []apptest.Vector) (joined []apptest.Vector) {
+	shown := slices.DeleteFunc(slices.Clone(vectors), func(v apptest.Vector) bool { return !v.Text() })
+	others := slices.DeleteFunc(vectors, apptest.Vector.Text)
+	for _, kind := range [][]apptest.Vector{shown, others} {
+		for some := range slices.Chunk(kind, atOnce) {
+			var one apptest.Vector
+			for _, v := range some {
+				one.Args = append(one.Args, v.Args...)
+			}
+			joined = append(joined, one)
+		}
+	}
+	return joined
 }
 
 // shareOf is what one suite executes: all that was made by hand, and its share of the rest.
@@ -97,8 +114,8 @@ func directories(values []string) []string {
 	return dirs
 }
 
-// TestArguments has two thousand apps written, each with arguments, environment and a working directory that are hard to
-// write into a unit file, and compares what PID 1 knows and executes with what was given.
+// TestArguments has hundreds of apps written, with two thousand vectors of arguments, environment and working directories that
+// are hard to write into a unit file, and compares what PID 1 knows and executes with what was given.
 //
 // The units app@.service and app@.socket are installed as unitgen has written them. A drop-in makes the instances end at
 // once, and takes away their sandbox and slices, which would cost more time than all the rest.
@@ -258,8 +275,8 @@ func (p process) check(t *testing.T, text []byte) {
 		t.Errorf("%s: %v in %.200q", p, err, text)
 		return
 	}
-	if want := strings.Join(p.argv, "\x00") + "\x00"; string(got.Cmdline) != want {
-		t.Errorf("%s: executed with\n%.1000q\nwant\n%.1000q", p, got.Cmdline, want)
+	if argv := strings.Split(strings.TrimSuffix(string(got.Cmdline), "\x00"), "\x00"); !slices.Equal(argv, p.argv) {
+		t.Errorf("%s: executed with %s", p, difference(argv, p.argv))
 	}
 	if string(got.Cwd) != p.cwd {
 		t.Errorf("%s: in directory %q, want %q", p, got.Cwd, p.cwd)
@@ -270,6 +287,16 @@ func (p process) check(t *testing.T, text []byte) {
 			t.Errorf("%s: environment has %s=%.1000q, want %.1000q", p, key, environ[key], values)
 		}
 	}
+}
+
+// difference tells the first argument that is not what it should be.
+func difference(got, want []string) string {
+	for i := range min(len(got), len(want)) {
+		if got[i] != want[i] {
+			return fmt.Sprintf("argument %d %.1000q, want %.1000q", i, got[i], want[i])
+		}
+	}
+	return fmt.Sprintf("%d arguments, want %d", len(got), len(want))
 }
 
 // variables are all values of each name in an environment.
@@ -354,7 +381,7 @@ func (p process) checkProperties(t *testing.T, properties map[string]dbus.Varian
 		}
 	}
 	if lines[0].Path != p.argv[0] || !slices.Equal(lines[0].Argv, want) {
-		t.Errorf("%s: PID 1 has the command %q %.1000q, want %.1000q", p, lines[0].Path, lines[0].Argv, want)
+		t.Errorf("%s: PID 1 has the command %q with %s", p, lines[0].Path, difference(lines[0].Argv, want))
 	}
 	if cwd, _ := properties["WorkingDirectory"].Value().(string); cwd != p.cwd {
 		t.Errorf("%s: PID 1 has the directory %q, want %q", p, cwd, p.cwd)

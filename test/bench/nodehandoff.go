@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/internal/steer"
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// nodeHandOffArg makes the bench program the balancer of Node.js programs that it gives connections to: the listener is
+// descriptor 3, the channels follow.
+const nodeHandOffArg = "hand-off-to-nodes"
+
+// startNodeHandoff does what lbshim does where it cannot steer: a balancer gives each connection to a worker, as the primary
+// of Node's own cluster does.
+func startNodeHandoff(ctx context.Context) (*target, error) {
+	t := &target{name: "unitgen (handoff)"}
+	dir, environ, err := t.nodeDir()
+	if err != nil {
+		return t, err
+	}
+	public, err := t.listen(t.address)
+	if err != nil {
+		return t, err
+	}
+	if err := unix.SetNonblock(public, true); err != nil {
+		return t, os.NewSyscallError("fcntl", err)
+	}
+	descriptors := []int{public}
+	for i := range instances {
+		channel, err := t.nodeWorker(ctx, i+1, dir, environ)
+		if err != nil {
+			return t, err
+		}
+		t.onStop(func() { unix.Close(channel) })
+		descriptors = append(descriptors, channel)
+	}
+	c, err := t.self(ctx, descriptors, nodeHandOffArg)
+	if err != nil {
+		return t, err
+	}
+	t.balancer = []int{c.Process.Pid}
+	return t, t.awaitAll(ctx)
+}
+
+// nodeWorker starts the program as a worker of a cluster, and returns the other end of its channel, which is the caller's.
+func (t *target) nodeWorker(ctx context.Context, number int, dir string, environ []string) (channel int, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socketpair", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "channel")
+	defer theirs.Close()
+	root, err := rig.RepoRoot()
+	if err == nil {
+		c := exec.CommandContext(ctx, "node", "server.js")
+		c.Dir, c.Stderr, c.ExtraFiles = dir, os.Stderr, []*os.File{theirs}
+		c.Env = append(environ, "NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_UNIQUE_ID="+strconv.Itoa(number),
+			"NODE_OPTIONS=--require="+filepath.Join(root, "packaging/node/drain.cjs"))
+		err = t.start(c)
+	}
+	if err != nil {
+		unix.Close(fds[0])
+		return -1, err
+	}
+	return fds[0], nil
+}
+
+// awaitAll returns when every instance has answered.
+func (t *target) awaitAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		r, err := load{span: 200 * time.Millisecond, clients: instances}.put(ctx, t.address)
+		if err != nil || len(r.pids) == instances {
+			return err
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for %s: %d of %d instances answer", t.name, len(r.pids), instances)
+		}
+	}
+}
+
+// nodeReceiver is a worker that connections are given to.
+type nodeReceiver struct {
+	*nodecluster.Channel
+	key []byte
+}
+
+// Give is of handoff.Receiver.
+func (r *nodeReceiver) Give(_, fd int) (number uint64, ok bool) {
+	number, err := r.Hand(r.key, fd)
+	return number, err == nil
+}
+
+// Ask is of handoff.Receiver.
+func (r *nodeReceiver) Ask(token int) { r.Order(nodecluster.AskReport(token)) }
+
+// handOffToNodes is what lbshim does for programs for Node.js on the handoff path.
+func handOffToNodes() error {
+	d, err := handoff.New(handoff.Options{
+		Listeners: []int{3}, Receivers: true, Log: slog.Default(),
+		Waiting: func(fd int) (int, bool, error) { n, _, err := steer.Queue(fd); return n, true, err },
+	})
+	if err != nil {
+		return err
+	}
+	var ring []uint16
+	for id := 1; id <= instances; id++ {
+		conn, err := nodecluster.Adopt(3 + id)
+		if err != nil {
+			return err
+		}
+		go func() {
+			if err := serveNode(d, id, conn); err != nil {
+				slog.Error("worker has left", "instance", id, "error", err)
+			}
+		}()
+		ring = append(ring, uint16(id))
+	}
+	d.SetRing(balance.LeastConnections, ring)
+	return d.Run(context.Background())
+}
+
+// serveNode promises a worker the connections of its port, and takes in what it says of them, until it ends.
+func serveNode(d *handoff.Dispatcher, id int, conn *net.UnixConn) error {
+	r := &nodeReceiver{Channel: nodecluster.NewChannel(conn, 0)}
+	go r.Write(nil) // ends with the channel
+	d.AttachReceiver(id, r, true)
+	for {
+		m, err := r.Read()
+		if err != nil {
+			return err
+		}
+		switch m.Kind {
+		case nodecluster.Ask:
+			r.key = nodecluster.QuoteKey("bench")
+			local := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(m.Asked.Port))
+			r.Send(nodecluster.Promise(m, "bench", m.Data, nodecluster.Address{TCP: local}))
+		case nodecluster.Listening:
+			d.Serving(id, r, true)
+		case nodecluster.Answered:
+			d.Answered(id, r, m.Ack, m.Taken)
+		case nodecluster.Report:
+			d.Reported(id, r, m.Token, m.Open, m.Busy)
+		}
+	}
+}
