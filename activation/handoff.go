@@ -146,7 +146,7 @@ func (l *handoffListener) read(ch *channel) error {
 	case wire.Listeners:
 		return l.listeners(fds[:m.Count], fds[m.Count:])
 	case wire.Ask:
-		return ch.send(func() wire.Message { return l.answerLocked(m.Token) }, &l.mu)
+		return ch.send(&l.mu, func(send func(wire.Message) error) error { return send(l.answerLocked(m.Token)) })
 	}
 	l.mu.Lock()
 	known := m.Listener < len(l.public)
@@ -240,28 +240,34 @@ func (l *handoffListener) accept(ch *channel) (net.Conn, error) {
 	return nil, &net.OpError{Op: "accept", Net: public.addr.Network(), Addr: public.addr, Err: err}
 }
 
-// receive hands out a connection that was given, once the balancer is told: from then on nobody else may get it.
+// receive hands out a connection that was given, once the balancer is told: from then on nobody else may get it. The tally has
+// it after that only, as the balancer closes its copy when it sees it there.
 func (l *handoffListener) receive(ch *channel) (net.Conn, error) {
 	g := l.given[0]
 	l.given = l.given[1:]
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		unix.Close(g.fd) // the balancer knows that it is not dealt with
+	var public *publicListener
+	err := ch.send(&l.mu, func(send func(wire.Message) error) error {
+		if l.closed {
+			return net.ErrClosed // the balancer knows that it is not dealt with
+		}
+		public = l.public[g.listener]
+		m := l.stateLocked()
+		m.Report.Answered++
+		if err := send(m); err != nil {
+			return err
+		}
+		l.counts.Answered++
+		l.countLocked()
+		return nil
+	})
+	if err != nil {
+		unix.Close(g.fd)
+		if !l.isClosed() {
+			l.leave(ch) // the balancer has ended it, and gives its copy to another instance
+		}
 		return nil, nil
 	}
-	public := l.public[g.listener]
-	l.counts.Answered++
-	l.countLocked()
-	l.mu.Unlock()
-	conn := l.newConn(g.fd, public, peerAddr(g.peer))
-	if err := l.tellForCertain(ch); err != nil {
-		// The balancer has ended the channel, and gives its copy to another instance.
-		conn.Close()
-		l.leave(ch)
-		return nil, nil
-	}
-	return conn, nil
+	return l.newConn(g.fd, public, peerAddr(g.peer)), nil
 }
 
 func (l *handoffListener) newConn(fd int, public *publicListener, peer net.Addr) *handedConn {
@@ -296,11 +302,6 @@ func (l *handoffListener) tell(ch *channel) error {
 		return nil
 	}
 	return err
-}
-
-// tellForCertain is tell, but it waits until the message is on its way.
-func (l *handoffListener) tellForCertain(ch *channel) error {
-	return ch.send(l.stateLocked, &l.mu)
 }
 
 func (l *handoffListener) stateLocked() wire.Message {

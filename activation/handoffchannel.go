@@ -97,12 +97,12 @@ func (ch *channel) trySend(m wire.Message) (err error) {
 	return errors.Join(controlErr, err)
 }
 
-// send sends what message returns, called with mu held, as soon as there is room.
-func (ch *channel) send(message func() wire.Message, mu *sync.Mutex) (err error) {
+// send calls try with mu held, with what sends a message, as soon as there is room.
+func (ch *channel) send(mu *sync.Mutex, try func(send func(wire.Message) error) error) (err error) {
 	waitErr := ch.raw.Write(func(fd uintptr) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		err = sendOnce(int(fd), message())
+		err = try(func(m wire.Message) error { return sendOnce(int(fd), m) })
 		return !errors.Is(err, unix.EAGAIN)
 	})
 	return errors.Join(waitErr, err)

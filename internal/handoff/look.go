@@ -26,30 +26,30 @@ func (d *Dispatcher) lookLocked() (moved, sure bool) {
 
 func (d *Dispatcher) lookAtLocked(b *backend) (moved, sure bool) {
 	if b.tally == nil || !b.ready {
-		return false, false
+		return false, len(b.orders) == 0
 	}
 	c, accepting, used := b.tally.Look()
-	if !used || c == countsOf(b.report) {
-		return false, used && !accepting
+	c = c.Max(countsOf(b.report)) // a message may have been here before
+	if c == countsOf(b.report) {
+		return false, len(b.orders) == 0 || used && !accepting
 	}
 	if err := b.count(c); err != nil {
 		d.options.Log.Warn("instance is not handed connections any more", "instance", b.id, "error", err)
 		_ = unix.Shutdown(b.fd, unix.SHUT_RDWR) // whose event drops it
 		b.tally.Close()
 		b.tally, b.report.Closing = nil, true
-		return true, false
 	}
 	return true, !accepting
 }
 
-// counts are those that the instance has by now, r being a report of it: its tally is never behind a message.
+// counts are those that the instance has by now, r being a report of it.
 func (b *backend) counts(r wire.Report) tally.Counts {
+	c := countsOf(r)
 	if b.tally != nil {
-		if c, _, used := b.tally.Look(); used {
-			return c
-		}
+		seen, _, _ := b.tally.Look()
+		c = c.Max(seen)
 	}
-	return countsOf(r)
+	return c
 }
 
 func countsOf(r wire.Report) tally.Counts {

@@ -35,6 +35,11 @@ type layout struct {
 // Counts are those of wire.Report that change with each connection.
 type Counts struct{ Answered, Missed, Closed uint64 }
 
+// Max has the greater one of each. Counts never go back.
+func (c Counts) Max(o Counts) Counts {
+	return Counts{max(c.Answered, o.Answered), max(c.Missed, o.Missed), max(c.Closed, o.Closed)}
+}
+
 // Tally is one side's view. Its methods are safe for concurrent use, but for Close, which must be the last.
 type Tally struct {
 	memory []byte
