@@ -42,6 +42,15 @@ func (a *App) Lossless(r rig.Result) {
 	}
 }
 
+// LostAtMost fails the test if more connections broke than most, those on which something was going on when it was killed; or
+// if anything else happened to a request.
+func (a *App) LostAtMost(r rig.Result, most int) {
+	a.T.Helper()
+	if !r.LostAtMost(most) {
+		a.T.Errorf("load: %s; want at most %d failures, of connections that what was killed was at work on", r, most)
+	}
+}
+
 // Evenly makes connections one after the other and checks that each process had its exact share of them: as many
 // processes as there are instances, and where the answers tell the instance, each of these too.
 func (a *App) Evenly() {

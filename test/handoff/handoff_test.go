@@ -294,10 +294,7 @@ func testKillShimSourceHash(t *testing.T, s *apps.System) {
 		held = append(held, a.Hold(5)...)
 	}
 	a.AwaitOK(load, 100)
-	r := load.Stop()
-	if lost := r.Failures[rig.EOF].Count + r.Failures[rig.Reset].Count; r.Failed() > lost || lost > kills || r.OK == 0 {
-		t.Errorf("load: %s; want at most one connection lost for each of %d kills", r, kills)
-	}
+	a.LostAtMost(load.Stop(), kills)
 	for i, h := range held {
 		if instance, err := h.Get("/"); err != nil || instance != held[0].Instance {
 			t.Errorf("connection %d: instance %q answers, %v; want %s", i, instance, err, held[0].Instance)
@@ -319,10 +316,7 @@ func testKillInstance(t *testing.T, s *apps.System) {
 		a.AwaitNew(unit, pid)
 		a.AwaitUp(3)
 		a.AwaitOK(load, 300)
-		r := load.Stop()
-		if lost := r.Failures[rig.EOF].Count + r.Failures[rig.Reset].Count; r.Failed() > lost || lost > clients || r.OK == 0 {
-			t.Errorf("%s: load: %s; want at most %d failures, of requests that the instance was working on", strategy, r, clients)
-		}
+		a.LostAtMost(load.Stop(), clients)
 	}
 }
 

@@ -82,7 +82,7 @@ func testKillInstance(t *testing.T, s *apps.System) {
 // client at most, and none refused.
 func (a *testApp) lostOnly(clients int, r rig.Result) {
 	a.T.Helper()
-	if lost := r.Failures[rig.EOF].Count + r.Failures[rig.Reset].Count; r.Failed() > lost || lost > clients || r.OK == 0 {
+	if !r.LostAtMost(clients) {
 		a.T.Errorf("load: %s; want at most %d failures, of requests that the instance was working on", r, clients)
 	}
 }

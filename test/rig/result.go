@@ -70,6 +70,13 @@ func (r Result) Failed() int {
 	return n
 }
 
+// LostAtMost says whether no more connections broke than most, those on which something was going on when it was killed, and
+// nothing else happened to any request.
+func (r Result) LostAtMost(most int) bool {
+	lost := r.Failures[EOF].Count + r.Failures[Reset].Count
+	return r.OK > 0 && r.Failed() == lost && lost <= most
+}
+
 // String returns one line of figures and one more per kind of failure.
 func (r Result) String() string {
 	var b strings.Builder
