@@ -13,7 +13,7 @@ import (
 
 // What passes through the balancer leaves nothing in it, and it has a limit.
 func testMemory(t *testing.T, s *system, node string) {
-	const warm, more, mayGrow = 4000, 8000, 3 << 20 // bytes, which is 400 for each connection
+	const warm, more, mayGrow = 3000, 4000, 2 << 20 // bytes, which is 500 for each connection
 	a := newApp(t, s, node, "memory")
 	a.start("--path=handoff", "--", node, "plain.js", strconv.Itoa(a.port))
 	put := func(n int) int {
