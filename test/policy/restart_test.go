@@ -58,7 +58,7 @@ func testBackOff(t *testing.T, s *apps.System) {
 		t.Errorf("restart after a long time up took %s, as if the failures before it counted", got)
 	}
 	a.AwaitUp(a.N)
-	a.LostAtMost(load.Stop(), crashes)
+	a.LostAtMost(load.Stop(), crashes) // one at a time: there are 50 in a second
 }
 
 // testRestartByHand restarts an instance in the middle of a delay that nobody could wait for.
