@@ -23,6 +23,7 @@ type instance struct {
 	serviceKnown bool
 	socket       systemd.UnitState
 	socketKnown  bool
+	socketAsked  int // words on the socket that are still wanted to know how it is since the service is dead
 
 	draining int       // control clients that drain it
 	held     time.Time // drained, and PID 1 has not said yet that it stops; until then at most
@@ -49,16 +50,38 @@ type listener struct {
 // unwatched says that PID 1 does not poll the instance's listeners, so that shutdown(2) on them passes unseen: PID 1
 // fails a socket unit on which it meets EPOLLHUP (socket_dispatch_io in src/core/socket.c). It polls in state listening
 // and stops when a connection has come or the service runs. It begins anew the moment that the service is dead or about to be
-// restarted (socket_trigger_notify), of which its word on the socket may come behind that on the service.
+// restarted (socket_trigger_notify), of which its word on the socket may come behind that on the service. Where it stays dead
+// PID 1 is asked; where it will be restarted PID 1 begins anew time and again.
 func (in *instance) unwatched() bool {
 	if !in.socketKnown || in.socket.SubState != "running" || !in.serviceKnown {
 		return false
 	}
-	switch in.service.ActiveState {
-	case "inactive", "failed":
-		return false
+	switch in.service.SubState {
+	case "dead", "failed":
+		return in.socketAsked == 0
 	}
-	return !strings.HasPrefix(in.service.SubState, "auto-restart")
+	return !strings.HasSuffix(in.service.SubState, "auto-restart") && in.service.SubState != "auto-restart-queued"
+}
+
+// askForSocket has PID 1 tell how the socket is now that the service is dead. One word on it may be on its way that is older.
+func (s *Shim) askForSocket(in *instance) {
+	in.socketAsked = 2
+	s.units.Watch(s.options.App.InstanceSocket(in.number))
+}
+
+// socketTold takes in PID 1's word on the socket of an instance.
+func (s *Shim) socketTold(in *instance, u systemd.UnitState) {
+	in.socket, in.socketKnown = u, true
+	if u.ActiveState == "inactive" || u.ActiveState == "failed" {
+		s.socketGone(in)
+		return
+	}
+	if in.socketAsked > 0 {
+		in.socketAsked--
+	}
+	if in.socketAsked > 0 {
+		s.units.Watch(s.options.App.InstanceSocket(in.number))
+	}
 }
 
 // state is the instance's state as PID 1 tells it, before drains and ejection.
@@ -107,16 +130,16 @@ func (s *Shim) unitChanged(u systemd.UnitState) {
 	case app.RoleInstance:
 		s.serviceChanged(in, u)
 	case app.RoleInstanceSocket:
-		in.socket, in.socketKnown = u, true
-		if u.ActiveState == "inactive" || u.ActiveState == "failed" {
-			s.socketGone(in)
-		}
+		s.socketTold(in, u)
 	}
 }
 
 func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 	before, known := in.state(), in.serviceKnown
 	in.service, in.serviceKnown = u, true
+	if u.SubState == "dead" || u.SubState == "failed" {
+		s.askForSocket(in)
+	}
 	now := in.state()
 	if before == now && known {
 		return

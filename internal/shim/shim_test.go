@@ -236,19 +236,36 @@ func TestQueueOfADeadInstanceMovesOnlyWhilePID1DoesNotPollIt(t *testing.T) {
 	b.up(1)
 	b.up(2)
 	b.dial(8)
-	for _, state := range [][2]string{{"activating", "auto-restart"}, {"inactive", "dead"}, {"failed", "failed"}} {
-		b.service(1, state[0], state[1]) // PID 1 polls from then on, and its word on the socket may come later
+	stay := func(when string) {
+		t.Helper()
 		if n := b.queued(b.listeners[1]); n != 4 {
-			t.Fatalf("%d connections at the instance in state %s, want 4", n, state[1])
+			t.Fatalf("%d connections at the dead instance %s, want 4", n, when)
 		}
 	}
-	b.socket(1, "listening")
-	b.service(1, "deactivating", "stop-post")
-	if n := b.queued(b.listeners[1]); n != 4 {
-		t.Fatalf("%d connections at the dead instance while PID 1 polls, want 4", n)
+	for _, state := range [][2]string{{"activating", "auto-restart"}, {"inactive", "dead-before-auto-restart"}, {"failed", "failed"}} {
+		b.service(1, state[0], state[1]) // PID 1 polls from then on, and its word on the socket may come later
+		stay("in state " + state[1])
 	}
 	b.socket(1, "running")
+	stay("while an older word on its socket may be on its way")
+	b.socket(1, "listening")
+	stay("while PID 1 polls")
+	b.service(1, "deactivating", "stop-post")
+	stay("while PID 1 polls")
+	b.socket(1, "running")
 	want(t, "after PID 1 let go", b.accepted(), map[int]int{2: 8})
+}
+
+// An instance that stays down keeps no connection: those that came before the shim knew of its end go on too.
+func TestQueueOfAnInstanceThatStaysDown(t *testing.T) {
+	b := newBench(t, Options{})
+	b.up(1)
+	b.up(2)
+	b.dial(8)
+	b.service(1, "failed", "failed")
+	b.socket(1, "running")
+	b.socket(1, "running")
+	want(t, "when PID 1 has told that it does not poll", b.accepted(), map[int]int{2: 8})
 }
 
 // ticks returns a function that lets the time go on to the next look.
