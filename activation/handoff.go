@@ -166,19 +166,24 @@ func (l *handoffListener) read(ch *channel) error {
 
 // listeners takes over the public listeners, and the tally if there is one, in place of those that an earlier balancer sent.
 func (l *handoffListener) listeners(fds, tallies []int) error {
-	shared, err := mapTally(tallies)
+	defer closeDescriptors(tallies)
 	var public []*publicListener
 	for i, fd := range fds {
-		var p *publicListener
-		if err == nil {
-			p, err = newPublicListener(fd)
-		}
+		p, err := newPublicListener(fd)
 		if err != nil {
 			closeDescriptors(fds[i:])
 			closePublic(public)
 			return err
 		}
 		public = append(public, p)
+	}
+	var shared *tally.Tally
+	if len(tallies) > 0 {
+		var err error
+		if shared, err = tally.Map(tallies[0]); err != nil {
+			closePublic(public)
+			return err
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -189,15 +194,6 @@ func (l *handoffListener) listeners(fds, tallies []int) error {
 	l.public, l.tally = public, shared
 	l.countLocked()
 	return nil
-}
-
-// mapTally maps the tally of a message, and closes its descriptor.
-func mapTally(fds []int) (*tally.Tally, error) {
-	defer closeDescriptors(fds)
-	for _, fd := range fds {
-		return tally.Map(fd)
-	}
-	return nil, nil
 }
 
 // countLocked puts the counts where the balancer sees them. It says whether the balancer is to be told.
