@@ -59,6 +59,7 @@ type load struct {
 	closes  atomic.Int64 // responses with Connection: close
 
 	mu       sync.Mutex
+	counted  *sync.Cond     // of mu: the next two have changed
 	answered map[string]int // by body
 	lost     []error
 }
@@ -101,6 +102,7 @@ func (l *load) run(path string, keep int) {
 func (l *load) count(body string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.counted.Broadcast()
 	if err != nil {
 		l.lost = append(l.lost, err)
 		return
@@ -110,17 +112,22 @@ func (l *load) count(body string, err error) {
 
 func (l *load) await(t *testing.T, body string, n int) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for time.Now().Before(deadline) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
 		l.mu.Lock()
-		got, lost := l.answered[body], len(l.lost)
-		l.mu.Unlock()
-		if got >= n || lost > 0 {
+		defer l.mu.Unlock()
+		l.counted.Broadcast()
+	})()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.answered[body] < n && len(l.lost) == 0 {
+		if ctx.Err() != nil {
+			t.Errorf("process %s did not answer %d requests", body, n)
 			return
 		}
-		time.Sleep(time.Millisecond)
+		l.counted.Wait()
 	}
-	t.Errorf("process %s did not answer %d requests", body, n)
 }
 
 // The proof of the package: services are restarted one after another under load on a socket that this test, as PID 1
@@ -137,6 +144,7 @@ func TestRestartUnderLoadLosesNothing(t *testing.T) {
 	}
 	c := start()
 	traffic := &load{address: l.Addr(), answered: map[string]int{}}
+	traffic.counted = sync.NewCond(&traffic.mu)
 	for _, kind := range []struct {
 		path string
 		keep int
