@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/unitgen/unitgen/internal/control"
 )
@@ -35,7 +36,7 @@ func (c Check) listening(ctx context.Context) error {
 		return err
 	}
 	if last.Refused != "" {
-		return fmt.Errorf("the program could not listen: %s", last.Refused)
+		return refused(last.Refused)
 	}
 	if len(last.Missing) == 0 && last.Silent {
 		return errors.New("the program listens, but has not called process.send('ready')")
@@ -45,3 +46,34 @@ func (c Check) listening(ctx context.Context) error {
 	}
 	return fmt.Errorf("the program does not listen on %s", strings.Join(last.Missing, ", "))
 }
+
+// refusalTimeout is for a shim that does not answer: the program has ended anyway.
+const refusalTimeout = time.Second
+
+// refusal is why the program could not listen, of which it may have ended; nil if nothing is known.
+func (c Check) refusal(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
+	defer cancel()
+	client, err := control.Dial(ctx, c.Control)
+	if err != nil {
+		return nil
+	}
+	defer client.Close()
+	err = client.Stream(ctx, "Listening", map[string]any{"instance": c.Instance}, func(raw json.RawMessage) error {
+		var now missing
+		if err := json.Unmarshal(raw, &now); err != nil {
+			return err
+		}
+		return refused(now.Refused) // the first answer is enough
+	})
+	var known refused
+	if errors.As(err, &known) && known != "" {
+		return known
+	}
+	return nil
+}
+
+// refused is why a program's listen() got nothing.
+type refused string
+
+func (r refused) Error() string { return "the program could not listen: " + string(r) }

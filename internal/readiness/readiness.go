@@ -41,10 +41,16 @@ type status struct {
 // The probes are made in the network namespace of the calling thread, which must be that of the listeners.
 func (c Check) Wait(ctx context.Context) error {
 	err := c.wait(ctx)
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrEnded) {
-		return cause // whatever was cut off by it
+	cause := context.Cause(ctx)
+	if err == nil || !errors.Is(cause, ErrEnded) {
+		return err
 	}
-	return err
+	if c.Node {
+		if err := c.refusal(ctx); err != nil {
+			return err
+		}
+	}
+	return cause // whatever was cut off by it
 }
 
 func (c Check) wait(ctx context.Context) error {

@@ -45,6 +45,11 @@ func fakeShim(t *testing.T, address string, accepted func(ctx context.Context) e
 			return struct{}{}, nil
 		case "Accepted":
 			return struct{}{}, accepted(ctx)
+		case "Listening":
+			if err := r.Send(map[string]any{"missing": []string{address}, "refused": "it listens on port 1"}); err != nil {
+				return nil, err
+			}
+			return struct{}{}, accepted(ctx)
 		}
 		return nil, errors.New("unexpected " + r.Method)
 	}
@@ -123,6 +128,17 @@ func TestProgramThatEndsIsNotWaitedFor(t *testing.T) {
 	program.Wait()
 	if err := <-result; !errors.Is(err, ErrEnded) {
 		t.Errorf("error %v, want %v", err, ErrEnded)
+	}
+}
+
+// What a program for Node.js ended of is said, also when it ended before that was asked for.
+func TestProgramThatEndsOfARefusalIsExplained(t *testing.T) {
+	ctx, end := context.WithCancelCause(t.Context())
+	end(ErrEnded)
+	path, _ := fakeShim(t, "127.0.0.1:80", never)
+	err := Check{Control: path, Instance: 1, Node: true}.Wait(ctx)
+	if want := "the program could not listen: it listens on port 1"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 

@@ -352,6 +352,9 @@ func (s *Shim) handedReason() string {
 			return "unix sockets cannot be steered"
 		}
 	}
+	if s.options.ProgramPort != 0 {
+		return fmt.Sprintf("the program says port %d", s.options.ProgramPort)
+	}
 	switch s.strategy {
 	case app.SourceHash, app.RandomTwo:
 		return "strategy " + string(s.strategy) + " is not one of steering"

@@ -32,7 +32,8 @@ type instance struct {
 	since    time.Time // of its present state
 	gaveAway bool      // its queue was moved: others hold connections that carry its cgroup
 	stall    stall
-	node     *node // its Node.js process; nil for other programs
+	node     *node  // its Node.js process; nil for other programs
+	refused  string // why the last listen() of such a process got nothing, also when it has ended of that
 }
 
 func newInstance(number int) *instance {
@@ -56,11 +57,15 @@ func (in *instance) unwatched() bool {
 	if !in.socketKnown || in.socket.SubState != "running" || !in.serviceKnown {
 		return false
 	}
-	switch in.service.SubState {
-	case "dead", "failed":
-		return in.socketAsked == 0
+	if strings.Contains(in.service.SubState, "auto-restart") {
+		return false
 	}
-	return !strings.HasSuffix(in.service.SubState, "auto-restart") && in.service.SubState != "auto-restart-queued"
+	return !dead(in.service) || in.socketAsked == 0
+}
+
+// dead says whether a unit has ended.
+func dead(u systemd.UnitState) bool {
+	return u.ActiveState == "inactive" || u.ActiveState == "failed"
 }
 
 // askForSocket has PID 1 tell how the socket is now that the service is dead. One word on it may be on its way that is older.
@@ -72,7 +77,7 @@ func (s *Shim) askForSocket(in *instance) {
 // socketTold takes in PID 1's word on the socket of an instance.
 func (s *Shim) socketTold(in *instance, u systemd.UnitState) {
 	in.socket, in.socketKnown = u, true
-	if u.ActiveState == "inactive" || u.ActiveState == "failed" {
+	if dead(u) {
 		s.socketGone(in)
 		return
 	}
@@ -137,7 +142,7 @@ func (s *Shim) unitChanged(u systemd.UnitState) {
 func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 	before, known := in.state(), in.serviceKnown
 	in.service, in.serviceKnown = u, true
-	if u.SubState == "dead" || u.SubState == "failed" {
+	if dead(u) {
 		s.askForSocket(in)
 	}
 	now := in.state()

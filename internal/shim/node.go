@@ -33,11 +33,10 @@ type nodes struct {
 type node struct {
 	channel *nodeChannel
 	worker  nodecluster.Worker
-	unknown bool   // adopted without what the shim before knew of it: PID 1's word on its state is all there is
-	mail    bool   // the channel is for messages alone
-	gone    bool   // the channel has ended, and a Node.js process ends too
-	refused string // why its last listen() got nothing
-	deaf    bool   // it does not read its messages, and that was said
+	unknown bool // adopted without what the shim before knew of it: PID 1's word on its state is all there is
+	mail    bool // the channel is for messages alone
+	gone    bool // the channel has ended, and a Node.js process ends too
+	deaf    bool // it does not read its messages, and that was said
 	// requests is how many HTTP requests it has under way by its own word, which is asked for while it drains. On the
 	// handoff path it tells that of each connection.
 	requests int
@@ -173,7 +172,7 @@ func (s *Shim) attachNode(channel *nodeChannel, conn *net.UnixConn) error {
 	if stored != nil {
 		return stored
 	}
-	in.node = &node{channel: channel, mail: s.options.Messages}
+	in.node, in.refused = &node{channel: channel, mail: s.options.Messages}, ""
 	if s.receives() {
 		s.handoff.AttachReceiver(number, channel, true)
 	}
@@ -290,7 +289,7 @@ func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
 	key, address, err := n.worker.Give(m.Asked, s.nodeAddresses(), s.options.ProgramPort)
 	var refusal *nodecluster.Refusal
 	if errors.As(err, &refusal) {
-		n.refused = refusal.Reason
+		in.refused = refusal.Reason
 		s.log.Warn("program may not listen: "+refusal.Reason, "instance", in.number)
 		return nodecluster.Refuse(m, refusal.Errno, m.Data)
 	}
@@ -314,7 +313,7 @@ func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
 // listens notes that an instance listens at an address. Node has called listen(2) anew with a backlog of its own, 511 by
 // default: the one of the socket unit is put back.
 func (s *Shim) listens(in *instance, address nodecluster.Address) {
-	in.node.refused = ""
+	in.refused = ""
 	l := in.listenerAt(address)
 	if l == nil || l.backlog == 0 {
 		return

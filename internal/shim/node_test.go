@@ -112,7 +112,12 @@ func (b *bench) took() {
 // callListen has the program call listen() for the bench's port. It returns what that looks like.
 func (b *bench) callListen(w *worker) (asked string) {
 	b.t.Helper()
-	asked = fmt.Sprintf(`"index":0,"data":null,"address":null,"port":%d,"addressType":4`, b.addresses[0].Address.Port())
+	return b.callListenOn(w, b.addresses[0].Address.Port())
+}
+
+func (b *bench) callListenOn(w *worker, port uint16) (asked string) {
+	b.t.Helper()
+	asked = fmt.Sprintf(`"index":0,"data":null,"address":null,"port":%d,"addressType":4`, port)
 	w.say(`"act":"queryServer",` + asked)
 	b.took()
 	return asked

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -101,6 +102,45 @@ func TestNodeIsHandedConnections(t *testing.T) {
 	b.awaitHanded(func() bool { st := b.handoff.Stat(1); return st.Pending == 0 && st.Open == 1 })
 	w.raw(`{"cmd":"NODE_UNITGEN","act":"report","token":0,"open":0,"busy":0}`)
 	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 0 })
+}
+
+// A program may say a port of its own for the app's address, which the settings name; why it may not listen on another is known
+// when it has ended of that.
+func TestNodeSaysAPortOfItsOwn(t *testing.T) {
+	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin, ProgramPort: 3000})
+	if reason := b.snapshot().Reason; reason != "the program says port 3000" {
+		t.Errorf("it is on its path for reason %q", reason)
+	}
+	b.joinHanded(1)
+	b.socket(1, "running")
+	b.service(1, "activating", "start-post")
+	w := b.attach(1)
+	b.callListenOn(w, 4000)
+	if answer := w.hear(); answer["errno"] != -float64(unix.ENOTSUP) {
+		t.Errorf("port 4000 got %v", answer)
+	}
+	w.conn.Close()
+	b.took()
+	now, err := b.missing(1)
+	if err != nil || len(now.Missing) != 1 || !strings.Contains(now.Refused, "--program-port=4000") {
+		t.Errorf("missing = %+v, %v", now, err)
+	}
+	w = b.attach(1)
+	if now, err := b.missing(1); err != nil || now.Refused != "" {
+		t.Errorf("of the next process is said %+v, %v", now, err)
+	}
+	asked := b.callListenOn(w, 3000)
+	answer := w.hear()
+	if name, _ := answer["sockname"].(map[string]any); answer["errno"] != 0.0 || name["port"] != 3000.0 {
+		t.Errorf("port 3000 got %v", answer)
+	}
+	w.say(`"act":"listening",` + asked)
+	b.took()
+	b.service(1, "active", "running")
+	b.settled()
+	b.dial(1)
+	w.accept(w.given(answer["key"].(string)))
+	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
 }
 
 // What a process does not take goes to another one.

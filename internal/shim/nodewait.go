@@ -59,7 +59,7 @@ func (s *Shim) missing(number int) (Listening, error) {
 	if in == nil {
 		return Listening{}, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
 	}
-	now := Listening{}
+	now := Listening{Refused: in.refused}
 	if s.handsOff() && !in.attached() {
 		if !s.handoff.Stat(number).Ready {
 			now.Missing = []string{s.addresses[0].String()}
@@ -71,7 +71,7 @@ func (s *Shim) missing(number int) (Listening, error) {
 	}
 	missing := s.nodeAddresses()
 	if in.attached() {
-		missing, now.Refused = in.node.worker.Missing(missing), in.node.refused
+		missing = in.node.worker.Missing(missing)
 	}
 	for _, address := range missing {
 		now.Missing = append(now.Missing, address.String())

@@ -173,6 +173,9 @@ func testWrongPort(t *testing.T, s *system, node string) {
 	if err != nil || out.Status == 0 {
 		t.Errorf("start of a program that listens elsewhere = %+v, %v", out, err)
 	}
+	if !strings.Contains(out.Stderr, "--program-port=9999") {
+		t.Errorf("unitgen does not say what to do: %s", out.Stderr)
+	}
 	journal, err := s.Journal(t.Context(), a.name+"*")
 	if err != nil || !strings.Contains(journal, "it listens on port 9999, which the app does not have: give --listen=9999") ||
 		!strings.Contains(journal, "ENOTSUP") {
