@@ -119,7 +119,7 @@ func (t *target) self(ctx context.Context, fds []int, args ...string) (*exec.Cmd
 func handOff(s balance.Strategy) error {
 	d, err := handoff.New(handoff.Options{
 		Listeners: []int{3}, Log: slog.Default(),
-		Waiting: func(fd int) (int, bool, error) { n, _, err := steer.Queue(fd); return n, true, err },
+		Waiting: waiting,
 	})
 	if err != nil {
 		return err
@@ -133,6 +133,12 @@ func handOff(s balance.Strategy) error {
 	}
 	d.SetRing(s, ring)
 	return d.Run(context.Background())
+}
+
+// waiting counts the connections that wait at a TCP listener.
+func waiting(fd int) (n int, exact bool, err error) {
+	n, _, err = steer.Queue(fd)
+	return n, true, err
 }
 
 // handed returns the listener of an instance on the handoff path.

@@ -17,7 +17,6 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/nodecluster"
-	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
@@ -114,7 +113,7 @@ func (r *nodeReceiver) Ask(token int) { r.Order(nodecluster.AskReport(token)) }
 func handOffToNodes() error {
 	d, err := handoff.New(handoff.Options{
 		Listeners: []int{3}, Receivers: true, Log: slog.Default(),
-		Waiting: func(fd int) (int, bool, error) { n, _, err := steer.Queue(fd); return n, true, err },
+		Waiting: waiting,
 	})
 	if err != nil {
 		return err
