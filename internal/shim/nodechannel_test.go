@@ -141,6 +141,14 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	b.dial(1)
 	w.accept(w.given(answer["key"].(string)))
 	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
+	if err := b.apply(Settings{Strategy: app.RoundRobin, ProgramPort: 4000}); err != nil {
+		t.Fatal(err)
+	}
+	w = b.attach(1) // as after a reload, which ends the process before
+	b.callListenOn(w, 4000)
+	if answer := w.hear(); answer["errno"] != 0.0 {
+		t.Errorf("port 4000 got %v when that was the setting", answer)
+	}
 }
 
 // What a process does not take goes to another one.
