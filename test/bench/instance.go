@@ -11,6 +11,9 @@ import (
 // serveArg makes the bench program an instance that serves on descriptor 3.
 const serveArg = "serve-on-descriptor-3"
 
+// pidAnswer is what every instance answers, and its process's number.
+const pidAnswer = "pid="
+
 // serve answers every request with the number of the process. It is as little of a web server as the load needs, so that
 // what is measured is what stands before it.
 func serve(listen func() (net.Listener, error)) error {
@@ -18,7 +21,7 @@ func serve(listen func() (net.Listener, error)) error {
 	if err != nil {
 		return err
 	}
-	body := fmt.Sprintf("pid=%d\n", os.Getpid())
+	body := fmt.Sprintf(pidAnswer+"%d\n", os.Getpid())
 	answer := []byte(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 	for {
 		conn, err := ln.Accept()

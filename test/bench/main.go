@@ -5,7 +5,8 @@
 //
 // All run in one process tree on loopback, in turns, several rounds; what counts is the ratio to "direct" within a round,
 // given as the median with its lowest and highest value. Client, balancer and instances share the machine's cores, so a
-// ratio of throughputs is one of total CPU in disguise; the CPU of the balancer's own processes stands beside it.
+// ratio of throughputs is one of total CPU in disguise; the CPU of the balancer's own processes and of the instances' stands
+// beside it.
 package main
 
 import (
@@ -90,6 +91,11 @@ func compare(ctx context.Context, start func(context.Context) ([]*target, error)
 			targets = append(targets, t)
 		}
 	}
+	for _, t := range targets {
+		if err := t.warmUp(ctx); err != nil {
+			return fmt.Errorf("warm up %s: %w", t.name, err)
+		}
+	}
 	for _, keep := range []bool{false, true} {
 		l.keepAlive = keep
 		samples := make(map[string][]sample)
@@ -115,8 +121,8 @@ func compare(ctx context.Context, start func(context.Context) ([]*target, error)
 type sample struct {
 	perSecond float64
 	failed    int
-	cpu       time.Duration // of the balancer's processes, per connection or request
-	spread    [2]int        // fewest and most of an instance
+	cpu       spent  // per connection or request
+	spread    [2]int // fewest and most of an instance
 }
 
 func measure(ctx context.Context, t *target, l load) (sample, error) {
@@ -137,7 +143,8 @@ func measure(ctx context.Context, t *target, l load) (sample, error) {
 	}
 	s := sample{perSecond: float64(r.ok) / r.elapsed.Seconds(), failed: r.failed}
 	if r.ok > 0 {
-		s.cpu = (after - before) / time.Duration(r.ok)
+		n := time.Duration(r.ok)
+		s.cpu = spent{(after.balancer - before.balancer) / n, (after.instances - before.instances) / n}
 	}
 	s.spread = r.spread()
 	return s, nil
@@ -151,19 +158,20 @@ func report(targets []*target, samples map[string][]sample, keepAlive bool) {
 	}
 	base := samples[targets[0].name]
 	fmt.Printf("\n%s, %d rounds\n", what, len(base))
-	fmt.Printf("%-22s %12s %26s %14s %10s %8s\n", "TARGET", "PER SECOND", "RATIO TO DIRECT", "BALANCER CPU", "SPREAD", "FAILED")
+	fmt.Printf("%-22s %12s %26s %14s %15s %8s %8s\n", "TARGET", "PER SECOND", "RATIO TO DIRECT", "BALANCER CPU", "INSTANCES' CPU", "SPREAD", "FAILED")
 	for _, t := range targets {
-		var rate, ratio, cpu, spread []float64
+		var rate, ratio, balancer, instances, spread []float64
 		failed := 0
 		for i, s := range samples[t.name] {
 			rate = append(rate, s.perSecond)
 			ratio = append(ratio, s.perSecond/base[i].perSecond)
-			cpu = append(cpu, float64(s.cpu)/1e3)
+			balancer = append(balancer, float64(s.cpu.balancer)/1e3)
+			instances = append(instances, float64(s.cpu.instances)/1e3)
 			spread = append(spread, float64(s.spread[1]-s.spread[0]))
 			failed += s.failed
 		}
-		fmt.Printf("%-22s %12.0f %10.2f (%.2f to %.2f) %11.2f µs %10.0f %8d\n", t.name, median(rate), median(ratio),
-			slices.Min(ratio), slices.Max(ratio), median(cpu), median(spread), failed)
+		fmt.Printf("%-22s %12.0f %10.2f (%.2f to %.2f) %11.2f µs %12.2f µs %8.0f %8d\n", t.name, median(rate), median(ratio),
+			slices.Min(ratio), slices.Max(ratio), median(balancer), median(instances), median(spread), failed)
 	}
 }
 

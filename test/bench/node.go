@@ -20,7 +20,7 @@ import (
 
 // The program of the Node.js targets, which is the same for all, and the one that puts Node's own cluster around it.
 const (
-	nodeProgram = `require('http').createServer((request, response) => response.end('pid=' + process.pid + '\n')).listen(process.env.PORT, '127.0.0.1');`
+	nodeProgram = `require('http').createServer((request, response) => response.end('` + pidAnswer + `' + process.pid + '\n')).listen(process.env.PORT, '127.0.0.1');`
 	nodeCluster = `const cluster = require('cluster');
 if (cluster.isPrimary) for (let i = 0; i < process.env.INSTANCES; i++) cluster.fork();
 else require('./server.js');`

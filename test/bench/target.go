@@ -20,10 +20,11 @@ import (
 
 // target is an address with what serves it. It owns its processes, listeners and files until stop.
 type target struct {
-	name     string
-	address  string
-	balancer []int // processes whose CPU counts as the balancer's
-	cleanup  []func()
+	name      string
+	address   string
+	balancer  []int // processes whose CPU counts as the balancer's
+	instances []int // those that answer, once warm
+	cleanup   []func()
 }
 
 func (t *target) onStop(f func()) { t.cleanup = append(t.cleanup, f) }
@@ -40,11 +41,37 @@ func stopAll(targets []*target) {
 	}
 }
 
-// cpu is the time that the balancer's processes have spent on a processor: the first figure of schedstat, in ns, of every
-// thread (Documentation/scheduler/sched-stats.rst).
-func (t *target) cpu() (time.Duration, error) {
+// warmUp loads the target until its instances are known, and have compiled what they run.
+func (t *target) warmUp(ctx context.Context) error {
+	r, err := load{span: 500 * time.Millisecond, clients: 32}.put(ctx, t.address)
+	if err != nil {
+		return err
+	}
+	for answer := range r.pids {
+		pid, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(answer, pidAnswer)))
+		if err != nil {
+			return fmt.Errorf("parse answer %q: %w", answer, err)
+		}
+		t.instances = append(t.instances, pid)
+	}
+	return nil
+}
+
+// spent is CPU time.
+type spent struct{ balancer, instances time.Duration }
+
+func (t *target) cpu() (s spent, err error) {
+	if s.balancer, err = cpuOf(t.balancer); err == nil {
+		s.instances, err = cpuOf(t.instances)
+	}
+	return s, err
+}
+
+// cpuOf is the time that processes have spent on a processor: the first figure of schedstat, in ns, of every thread
+// (Documentation/scheduler/sched-stats.rst).
+func cpuOf(pids []int) (time.Duration, error) {
 	var all time.Duration
-	for _, pid := range t.balancer {
+	for _, pid := range pids {
 		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 		if err != nil || len(files) == 0 {
 			return 0, fmt.Errorf("read CPU time of process %d: %w", pid, errors.Join(err, os.ErrNotExist))
