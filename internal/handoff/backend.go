@@ -21,11 +21,11 @@ const maxPending = 64
 // maxGiven bounds the connections given and not answered: they are lost to others while an instance hangs.
 const maxGiven = 16
 
-// backend is an instance that has a channel, whose descriptor it owns, or a receiver.
+// backend is an instance. It owns the descriptor of its channel.
 type backend struct {
-	id, fd   int // fd is negative for a receiver
+	id, fd   int
 	attached uint32
-	receiver Receiver
+	receiver Receiver     // nil if it speaks as package wire has it
 	tally    *tally.Tally // nil for a receiver, or if there can be none
 	token    int          // of its Asks: answers to an earlier balancer have another
 	ready    bool         // it has answered the first Ask
@@ -62,7 +62,7 @@ func (d *Dispatcher) Attach(id, channel int) (err error) {
 		d.attached++
 		b := &backend{id: id, fd: channel, attached: d.attached, token: rand.IntN(1 << 16)}
 		d.backends[id] = b
-		if err = d.watch(channel, unix.EPOLLIN, id, b.attached); err == nil {
+		if err = watch(d.epoll, unix.EPOLL_CTL_ADD, channel, unix.EPOLLIN, id, b.attached); err == nil {
 			err = d.greet(b)
 		}
 		if err != nil {
@@ -120,17 +120,20 @@ func (d *Dispatcher) Detach(id int) {
 func (d *Dispatcher) dropLocked(b *backend) {
 	delete(d.backends, b.id)
 	d.strandLocked(b)
-	b.closeChannel() // which takes it out of the epoll set: nobody else here has it
+	d.closeChannel(b)
 	d.changed = true
 }
 
-func (b *backend) closeChannel() {
+func (d *Dispatcher) closeChannel(b *backend) {
 	if b.tally != nil {
 		b.tally.Close()
 	}
-	if b.fd >= 0 {
-		unix.Close(b.fd)
+	if b.receiver != nil {
+		// The FD store of PID 1 has it too, and what is open somewhere stays in the epoll set. It fails for what has not come
+		// that far.
+		_ = unix.EpollCtl(d.channels, unix.EPOLL_CTL_DEL, b.fd, nil)
 	}
+	unix.Close(b.fd)
 }
 
 // strandLocked takes back what a backend will not deal with.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -278,10 +279,11 @@ func (d *Dispatcher) Give(id, fd int) (ok bool) {
 	return ok
 }
 
-// accept accepts one connection; unix.EAGAIN if none waits.
+// accept accepts one connection; unix.EAGAIN if none waits. Package syscall's accept4 does not ask each connection for its
+// protocol, as that of package unix does.
 func accept(listener int) (connection, error) {
 	for {
-		fd, from, err := unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, from, err := syscall.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch {
 		case err == nil:
 			return connection{fd: fd, peer: peerOf(from)}, nil
@@ -292,11 +294,11 @@ func accept(listener int) (connection, error) {
 	}
 }
 
-func peerOf(from unix.Sockaddr) wire.Peer {
+func peerOf(from syscall.Sockaddr) wire.Peer {
 	switch a := from.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return wire.Peer{Address: netip.AddrFrom4(a.Addr), Port: uint16(a.Port)}
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		return wire.Peer{Address: netip.AddrFrom16(a.Addr), Port: uint16(a.Port), Scope: a.ZoneId}
 	}
 	return wire.Peer{}

@@ -32,9 +32,10 @@ type Options struct {
 
 // Dispatcher hands the connections of an app to its instances. All methods are safe for concurrent use.
 type Dispatcher struct {
-	options Options
-	epoll   int
-	wake    int // eventfd: Run ends
+	options  Options
+	epoll    int
+	wake     int // eventfd: Run ends
+	channels int // of Receivers, an epoll set in that of the loop; negative if there are none
 
 	mu        sync.Mutex
 	picker    balance.Picker
@@ -46,6 +47,9 @@ type Dispatcher struct {
 	stranded  []connection   // accepted here, and nobody has them
 	attached  uint32         // how many channels there were: tells the events of one from those of the next
 	changed   bool           // Changed is due
+	deaf      bool           // the loop is not woken for channels
+	spoken    []unix.EpollEvent
+	said      []Said // of the Receiver that is being heard
 }
 
 // listener is a public listener.
@@ -60,15 +64,19 @@ type connection struct {
 	peer         wire.Peer
 }
 
-// Event numbers that are no instance's; listener i has -2-i.
-const wakeEvent = -1
+// Event numbers that are no instance's; listener i has firstListener-i.
+const (
+	wakeEvent     = -1
+	channelsEvent = -2
+	firstListener = -3
+)
 
 // New watches the listeners. The caller runs Run, which ends it.
 func New(o Options) (_ *Dispatcher, err error) {
 	if len(o.Listeners) == 0 || len(o.Listeners) > wire.MaxListeners {
 		return nil, fmt.Errorf("hand off connections: %d listeners, want 1 to %d", len(o.Listeners), wire.MaxListeners)
 	}
-	d := &Dispatcher{options: o, epoll: -1, wake: -1, backends: make(map[int]*backend), given: make(map[int]uint64)}
+	d := &Dispatcher{options: o, epoll: -1, wake: -1, channels: -1, backends: make(map[int]*backend), given: make(map[int]uint64)}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -80,22 +88,28 @@ func New(o Options) (_ *Dispatcher, err error) {
 	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	if err = d.watch(d.wake, unix.EPOLLIN, wakeEvent, 0); err != nil {
+	if err = watch(d.epoll, unix.EPOLL_CTL_ADD, d.wake, unix.EPOLLIN, wakeEvent, 0); err != nil {
 		return nil, err
+	}
+	if o.Receivers {
+		if err = d.listenFor(); err != nil {
+			return nil, err
+		}
 	}
 	for i, fd := range o.Listeners {
 		d.listeners = append(d.listeners, &listener{fd: fd})
 		// Edge-triggered: one event for what comes, not one for what nobody can take yet.
-		if err = d.watch(fd, unix.EPOLLIN|unix.EPOLLET, -2-i, 0); err != nil {
+		if err = watch(d.epoll, unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLET, firstListener-i, 0); err != nil {
 			return nil, err
 		}
 	}
 	return d, nil
 }
 
-func (d *Dispatcher) watch(fd int, events uint32, number int, attached uint32) error {
+// watch changes what an epoll set watches a descriptor for.
+func watch(set, how, fd int, events uint32, number int, attached uint32) error {
 	event := unix.EpollEvent{Events: events, Fd: int32(number), Pad: int32(attached)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(d.epoll, unix.EPOLL_CTL_ADD, fd, &event))
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(set, how, fd, &event))
 }
 
 // maxEvents is how many events one epoll_wait(2) returns: those of all instances of a large app.
@@ -113,8 +127,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer d.close()
 	events := make([]unix.EpollEvent, maxEvents)
 	scheduled := time.Now()
+	timeout := -1
 	for {
-		n, err := unix.EpollWait(d.epoll, events, -1)
+		n, err := unix.EpollWait(d.epoll, events, timeout)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("hand off connections: %w", os.NewSyscallError("epoll_wait", err))
 		}
@@ -122,6 +137,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			for _, e := range events[:max(n, 0)] {
 				d.handleLocked(int(e.Fd), uint32(e.Pad))
 			}
+			timeout = d.attendLocked(n)
 		})
 		if ctx.Err() != nil {
 			return nil
@@ -149,7 +165,7 @@ func (d *Dispatcher) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, b := range d.backends {
-		b.closeChannel()
+		d.closeChannel(b)
 		for _, o := range b.orders {
 			closeAll(o.given)
 		}
@@ -157,12 +173,12 @@ func (d *Dispatcher) close() {
 	clear(d.backends)
 	closeAll(d.stranded)
 	d.stranded = nil
-	for _, fd := range []int{d.wake, d.epoll} {
+	for _, fd := range []int{d.wake, d.channels, d.epoll} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
-	d.wake, d.epoll = -1, -1
+	d.wake, d.channels, d.epoll = -1, -1, -1
 }
 
 // locked runs f with the state, and tells the caller of changes when it is free again.
@@ -181,8 +197,11 @@ func (d *Dispatcher) locked(f func()) {
 func (d *Dispatcher) handleLocked(number int, attached uint32) {
 	switch {
 	case number == wakeEvent:
+	case number == channelsEvent:
+		d.hearAllLocked()
 	case number < 0:
-		d.dispatchLocked(d.listeners[-2-number])
+		d.hearAllLocked()
+		d.dispatchLocked(d.listeners[firstListener-number])
 	default:
 		// What one channel said may end another, whose event stands in the same list.
 		if b := d.backends[number]; b != nil && b.attached == attached {

@@ -59,10 +59,7 @@ func countsOf(r wire.Report) tally.Counts {
 // settleLocked has the instances tell what they count from now on, if somebody waits for it.
 func (d *Dispatcher) settleLocked() {
 	for range maxLooks {
-		behind := len(d.stranded) > 0
-		for _, l := range d.listeners {
-			behind = behind || l.behind
-		}
+		behind := d.behindLocked()
 		for _, m := range d.picker.Members() {
 			if b := d.backends[m.ID]; b != nil && b.tally != nil {
 				b.tally.Tell(behind)

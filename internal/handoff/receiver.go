@@ -1,7 +1,9 @@
 package handoff
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,11 +14,26 @@ import (
 // Receiver is an instance that is given its connections by a protocol of its own, not that of package wire: it cannot
 // accept by itself. Its methods are called with the Dispatcher's state locked: they neither block nor call it.
 type Receiver interface {
-	// Give sends a connection of a listener. The descriptor stays the Dispatcher's until Answered names the number. It is
+	// Give sends a connection of a listener. The descriptor stays the Dispatcher's until a Said names the number. It is
 	// false if the receiver has no room now.
 	Give(listener, fd int) (number uint64, ok bool)
-	// Ask has the receiver tell what it has, which Reported takes in with the same token.
+	// Ask has the receiver tell what it has, in a report with the same token.
 	Ask(token int)
+	// Hear reads what has come on the receiver's channel and appends what the receiver says. More says that it has not read
+	// all that it could.
+	Hear(said []Said) (all []Said, more bool)
+	// Descriptor calls f with the channel's descriptor, which is borrowed.
+	Descriptor(f func(fd int) error) error
+}
+
+// Said is a word of a Receiver's: of one connection, that it has taken it or that it must go to another; or a report of how
+// many it has open, and how many of them are in the middle of something.
+type Said struct {
+	Number uint64
+	Taken  bool
+
+	Report            bool
+	Token, Open, Busy int
 }
 
 // maxUnanswered bounds the connections that a Receiver has not answered: its event loop is behind by as many.
@@ -28,20 +45,34 @@ const restTime = 100 * time.Millisecond
 
 // AttachReceiver adds an instance that is given its connections, in place of the one with that number. One that has been
 // given some by an earlier balancer is not fresh: it gets none until it has answered the first Ask, as what it answers
-// before is not for this one. It takes connections from Serving on.
-func (d *Dispatcher) AttachReceiver(id int, r Receiver, fresh bool) {
+// before is not for this one. It takes connections from Serving on. From now on the Dispatcher hears it.
+func (d *Dispatcher) AttachReceiver(id int, r Receiver, fresh bool) error {
+	// One of its own: it is watched until this is closed, whoever else has the channel, and whoever closes it.
+	channel := -1
+	err := r.Descriptor(func(fd int) (err error) {
+		channel, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return os.NewSyscallError("fcntl", err)
+	})
+	if err != nil {
+		return fmt.Errorf("attach instance %d: %w", id, err)
+	}
 	d.locked(func() {
 		if old := d.backends[id]; old != nil {
 			d.dropLocked(old)
 		}
-		b := &backend{id: id, fd: -1, receiver: r, token: 1 + rand.IntN(1<<16-1), ready: fresh}
+		d.attached++
+		b := &backend{id: id, fd: channel, attached: d.attached, receiver: r, token: 1 + rand.IntN(1<<16-1), ready: fresh}
 		b.report.Closing = true
 		d.backends[id] = b
-		if !fresh {
+		if err = watch(d.channels, unix.EPOLL_CTL_ADD, channel, unix.EPOLLIN|unix.EPOLLET, id, b.attached); err != nil {
+			err = fmt.Errorf("attach instance %d: %w", id, err)
+			d.dropLocked(b)
+		} else if !fresh {
 			r.Ask(b.token)
 		}
 		d.dispatchAllLocked() // what the one before has not answered
 	})
+	return err
 }
 
 // ofLocked returns the backend of a receiver, nil if another has its place.
@@ -63,46 +94,61 @@ func (d *Dispatcher) Serving(id int, r Receiver, serving bool) {
 	})
 }
 
-// Answered says that a receiver has taken a connection, or that it must go to another.
-func (d *Dispatcher) Answered(id int, r Receiver, number uint64, taken bool) {
+// Hear hears a receiver that had no room for what it was told.
+func (d *Dispatcher) Hear(id int, r Receiver) {
 	d.locked(func() {
-		b := d.ofLocked(id, r)
-		if b == nil {
-			return
+		if b := d.ofLocked(id, r); b != nil {
+			d.hearReceiverLocked(b)
 		}
-		c, ok := b.withdraw(number)
-		switch {
-		case !ok: // given by an earlier balancer
-			return
-		case taken:
-			unix.Close(c.fd)
-			b.report.Answered++
-			b.full = false
-		default:
-			d.stranded = append(d.stranded, c)
-			b.resting = true
-			d.wakeLater(b)
-		}
-		d.dispatchBehindLocked()
 	})
 }
 
-// Reported takes in how many connections a receiver has open, and how many of them are in the middle of something.
-func (d *Dispatcher) Reported(id int, r Receiver, token, open, busy int) {
-	d.locked(func() {
-		b := d.ofLocked(id, r)
-		if b == nil || !b.ready && token != b.token {
-			return
+func (d *Dispatcher) hearReceiverLocked(b *backend) {
+	said, more := b.receiver.Hear(d.said[:0])
+	d.said = said
+	for _, s := range said {
+		if s.Report {
+			d.receiverReportsLocked(b, s)
+		} else {
+			d.receiverAnswersLocked(b, s)
 		}
-		// What it has taken so far it has answered before.
-		b.report = wire.Report{Answered: uint64(open), Closing: b.report.Closing}
-		b.busy, b.full, b.resting = busy, false, false
-		if token == b.token {
-			b.ready, b.asked = true, b.asked+1
-			d.changed = true
+	}
+	if more { // the next epoll_wait(2) tells of what there is to read now
+		if err := watch(d.channels, unix.EPOLL_CTL_MOD, b.fd, unix.EPOLLIN|unix.EPOLLET, b.id, b.attached); err != nil {
+			d.options.Log.Error("hear instance, ignoring", "instance", b.id, "error", err)
 		}
+	}
+	if len(said) > 0 {
 		d.dispatchBehindLocked()
-	})
+	}
+}
+
+func (d *Dispatcher) receiverAnswersLocked(b *backend, s Said) {
+	c, ok := b.withdraw(s.Number)
+	switch {
+	case !ok: // given by an earlier balancer
+	case s.Taken:
+		unix.Close(c.fd)
+		b.report.Answered++
+		b.full = false
+	default:
+		d.stranded = append(d.stranded, c)
+		b.resting = true
+		d.wakeLater(b)
+	}
+}
+
+func (d *Dispatcher) receiverReportsLocked(b *backend, s Said) {
+	if !b.ready && s.Token != b.token {
+		return // for an earlier balancer
+	}
+	// What it has taken so far it has answered before.
+	b.report = wire.Report{Answered: uint64(s.Open), Closing: b.report.Closing}
+	b.busy, b.full, b.resting = s.Busy, false, false
+	if s.Token == b.token {
+		b.ready, b.asked = true, b.asked+1
+		d.changed = true
+	}
 }
 
 // withdraw takes the connection of that number off the orders.

@@ -3,26 +3,71 @@ package handoff_test
 import (
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/handoff"
 )
 
-// receiver is an instance that is given its connections. Its methods need no lock of their own: the dispatcher has one.
+// receiver is an instance that is given its connections.
 type receiver struct {
-	t     *testing.T
-	f     *front
-	id    int
-	given chan gift
-	asked chan int
-	tried chan struct{} // Give had no room
+	t       *testing.T
+	f       *front
+	id      int
+	channel int // an eventfd: what comes there is words
+	given   chan gift
+	asked   chan int
+	tried   chan struct{} // Give had no room
 
 	mu     sync.Mutex
 	number uint64
 	full   bool
+	words  []handoff.Said
+	each   bool // Hear takes one of them at a time
+}
+
+func newReceiver(t *testing.T, f *front, id int) *receiver {
+	t.Helper()
+	channel, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(channel) })
+	return &receiver{t: t, f: f, id: id, channel: channel, given: make(chan gift, 100), asked: make(chan int, 10), tried: make(chan struct{}, 1000)}
+}
+
+func (r *receiver) attach(fresh bool) {
+	r.t.Helper()
+	if err := r.f.AttachReceiver(r.id, r, fresh); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *receiver) Descriptor(f func(fd int) error) error { return f(r.channel) }
+
+func (r *receiver) Hear(said []handoff.Said) ([]handoff.Said, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.words)
+	if r.each {
+		n = min(n, 1)
+	}
+	said, r.words = append(said, r.words[:n]...), r.words[n:]
+	return said, len(r.words) > 0
+}
+
+// say has the dispatcher take in what the receiver says.
+func (r *receiver) say(words ...handoff.Said) {
+	r.mu.Lock()
+	r.words = append(r.words, words...)
+	r.mu.Unlock()
+	r.f.Hear(r.id, r)
 }
 
 // gift is a connection that was given.
@@ -66,7 +111,7 @@ func (r *receiver) fill(full bool) {
 // take takes a connection and answers its client.
 func (r *receiver) take(g gift) {
 	r.t.Helper()
-	r.f.Answered(r.id, r, g.number, true)
+	r.say(handoff.Said{Number: g.number, Taken: true})
 	if _, err := g.conn.Write([]byte{byte(r.id)}); err != nil {
 		r.t.Error(err)
 	}
@@ -79,9 +124,9 @@ func receivers(t *testing.T, f *front, s balance.Strategy, n int) []*receiver {
 	var all []*receiver
 	var ring []uint16
 	for id := 1; id <= n; id++ {
-		r := &receiver{t: t, f: f, id: id, given: make(chan gift, 100), asked: make(chan int, 10), tried: make(chan struct{}, 1000)}
+		r := newReceiver(t, f, id)
 		all, ring = append(all, r), append(ring, uint16(id))
-		f.AttachReceiver(id, r, true)
+		r.attach(true)
 		f.Serving(id, r, true)
 	}
 	f.SetRing(s, ring)
@@ -107,7 +152,7 @@ func TestReceiverIsGivenConnections(t *testing.T) {
 		if st := f.Stat(1); st.Pending != 1 || st.Open != 0 || !st.Ready {
 			t.Errorf("%s: before the answer: %+v", s, st)
 		}
-		f.Answered(1, r, g.number+7, true) // that of an earlier balancer's
+		r.say(handoff.Said{Number: g.number + 7, Taken: true}) // that of an earlier balancer's
 		if st := f.Stat(1); st.Pending != 1 {
 			t.Errorf("%s: after an answer to another balancer: %+v", s, st)
 		}
@@ -118,7 +163,7 @@ func TestReceiverIsGivenConnections(t *testing.T) {
 		if st := f.Stat(1); st.Pending != 0 || st.Open != 1 {
 			t.Errorf("%s: after the answer: %+v", s, st)
 		}
-		f.Reported(1, r, 0, 0, 0)
+		r.say(handoff.Said{Report: true})
 		if st := f.Stat(1); st.Open != 0 {
 			t.Errorf("%s: after its end: %+v", s, st)
 		}
@@ -128,7 +173,7 @@ func TestReceiverIsGivenConnections(t *testing.T) {
 // What one does not take goes to another: it refuses, it has no room, it ends.
 func TestReceiverThatDoesNotTakeLosesNothing(t *testing.T) {
 	for what, lose := range map[string]func(*front, *receiver, gift){
-		"refused": func(f *front, r *receiver, g gift) { f.Answered(r.id, r, g.number, false) },
+		"refused": func(f *front, r *receiver, g gift) { r.say(handoff.Said{Number: g.number}) },
 		"ended":   func(f *front, r *receiver, g gift) { f.Detach(r.id) },
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -196,16 +241,16 @@ func TestReceiverHasFewUnanswered(t *testing.T) {
 // more, and what it has been given it still answers.
 func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	f := openFor(t, "tcp", "127.0.0.1:0", true)
-	r := &receiver{t: t, f: f, id: 1, given: make(chan gift, 10), asked: make(chan int, 10)}
+	r := newReceiver(t, f, 1)
 	f.SetRing(balance.LeastConnections, []uint16{1})
-	f.AttachReceiver(1, r, false)
+	r.attach(false)
 	f.Serving(1, r, true)
 	c := f.connect(t)
-	f.Reported(1, r, 0, 9, 0) // what it sends to the one before
+	r.say(handoff.Said{Report: true, Open: 9}) // what it sends to the one before
 	if st := f.Stat(1); st.Ready || len(r.given) > 0 {
 		t.Errorf("before it has answered: %+v, was given %d", st, len(r.given))
 	}
-	f.Reported(1, r, <-r.asked, 5, 2)
+	r.say(handoff.Said{Report: true, Token: <-r.asked, Open: 5, Busy: 2})
 	g := <-r.given
 	if st := f.Stat(1); !st.Ready || st.Open != 5 || st.Busy != 2 || st.Pending != 1 {
 		t.Errorf("after it has answered: %+v", st)
@@ -219,11 +264,67 @@ func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	if st := f.Stat(1); st.Open != 6 || st.Pending != 0 {
 		t.Errorf("after it has taken the last one: %+v", st)
 	}
-	other := &receiver{t: t, f: f, id: 1, given: make(chan gift, 10), asked: make(chan int, 10)}
-	f.AttachReceiver(1, other, true)
+	other := newReceiver(t, f, 1)
+	other.attach(true)
 	f.Serving(1, r, true) // the one before
-	f.Reported(1, r, 0, 50, 0)
+	r.say(handoff.Said{Report: true, Open: 50})
 	if st := f.Stat(1); st.Ready || st.Open != 0 {
 		t.Errorf("another process: %+v", st)
 	}
+}
+
+// What comes on the channel is heard, to the last word, also if a receiver does not read all of it at once.
+func TestReceiverIsHeard(t *testing.T) {
+	f := openFor(t, "tcp", "127.0.0.1:0", true)
+	r := receivers(t, f, balance.RoundRobin, 1)[0]
+	c := f.connect(t)
+	g := <-r.given
+	r.mu.Lock()
+	r.each = true
+	r.words = []handoff.Said{{Report: true, Open: 3}, {Report: true, Open: 4}, {Number: g.number, Taken: true}}
+	r.mu.Unlock()
+	if _, err := unix.Write(r.channel, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	f.await(t, func() bool { st := f.Stat(1); return st.Open == 5 && st.Pending == 0 })
+	g.conn.Close()
+	c.Close()
+}
+
+// A channel that others hold too, as the FD store does, is not watched when its instance has left.
+func TestReceiverThatHasLeftIsNotWatched(t *testing.T) {
+	const id = 4242
+	f := openFor(t, "tcp", "127.0.0.1:0", true)
+	newReceiver(t, f, id).attach(true)
+	if !watched(t, id) {
+		t.Fatal("it is not watched when it has come")
+	}
+	f.Detach(id)
+	if watched(t, id) {
+		t.Error("it is still watched when it has left")
+	}
+}
+
+// watched says whether an epoll set of this process has an entry for an instance (the data of fdinfo in proc(5)).
+func watched(t *testing.T, id int) bool {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // closed since
+		}
+		for line := range strings.Lines(string(text)) {
+			if _, data, ok := strings.Cut(line, " data:"); ok {
+				n, err := strconv.ParseUint(strings.Fields(data)[0], 16, 64)
+				if err == nil && uint32(n) == uint32(id) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }

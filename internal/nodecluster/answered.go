@@ -2,6 +2,7 @@ package nodecluster
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 )
 
@@ -11,19 +12,28 @@ var (
 	answeredAck = []byte(`{"cmd":"NODE_CLUSTER","ack":`)
 	answeredYes = []byte(`,"accepted":true,"seq":`)
 	answeredNo  = []byte(`,"accepted":false,"seq":`)
+	reportToken = []byte(`{"cmd":"NODE_UNITGEN","act":"report","token":`)
+	reportOpen  = []byte(`,"open":`)
+	reportBusy  = []byte(`,"busy":`)
 )
 
-// parseConnection takes apart the two lines by which a worker answers a connection, without the cost of JSON; false for
-// any other line.
+// parseConnection takes apart the lines by which a worker answers a connection and tells of its end, without the cost of
+// JSON; false for any other line.
 func parseConnection(line []byte) (Message, bool) {
 	if bytes.Equal(line, handleAck) {
 		return Message{Kind: HandleAck}, true
 	}
-	rest, ok := bytes.CutPrefix(line, answeredAck)
-	if !ok {
-		return Message{}, false
+	if rest, ok := bytes.CutPrefix(line, answeredAck); ok {
+		return parseAnswered(rest)
 	}
-	m := Message{Kind: Answered, Taken: true}
+	if rest, ok := bytes.CutPrefix(line, reportToken); ok {
+		return parseReport(rest)
+	}
+	return Message{}, false
+}
+
+func parseAnswered(rest []byte) (Message, bool) {
+	m, ok := Message{Kind: Answered, Taken: true}, false
 	if m.Ack, rest, ok = cutNumber(rest); !ok {
 		return Message{}, false
 	}
@@ -36,6 +46,27 @@ func parseConnection(line []byte) (Message, bool) {
 	}
 	_, rest, ok = cutNumber(after)
 	return m, ok && string(rest) == "}"
+}
+
+func parseReport(rest []byte) (m Message, ok bool) {
+	m.Kind = Report
+	if m.Token, rest, ok = cutInt(rest, nil); !ok {
+		return Message{}, false
+	}
+	if m.Open, rest, ok = cutInt(rest, reportOpen); !ok {
+		return Message{}, false
+	}
+	m.Busy, rest, ok = cutInt(rest, reportBusy)
+	return m, ok && string(rest) == "}"
+}
+
+// cutInt takes a prefix and a number of at most 31 bits off the front.
+func cutInt(b, prefix []byte) (n int, rest []byte, ok bool) {
+	if rest, ok = bytes.CutPrefix(b, prefix); !ok {
+		return 0, nil, false
+	}
+	number, rest, ok := cutNumber(rest)
+	return int(number), rest, ok && number <= math.MaxInt32
 }
 
 // cutNumber takes a number as JSON has it off the front.

@@ -1,23 +1,17 @@
 package nodecluster
 
 import (
-	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// MaxLine is the longest line that is looked at. Longer ones are read and thrown away: only messages of the program's
-// own can be longer.
-const MaxLine = 64 << 10
 
 // sendLimit bounds the sending of one line, whatever the worker does. A worker that is stopped has room for some hundred
 // lines in its socket; one that does not read for this long while that is full has itself to blame.
@@ -26,76 +20,114 @@ const sendLimit = 30 * time.Second
 // queued is how many replies wait to be sent; then the worker's messages are read no further.
 const queued = 8
 
-// Channel moves lines and descriptors between the primary and one worker. Read is for one goroutine, Send for others
-// beside it; Order and Post for any. A Channel owns its connection.
+// Channel moves lines and descriptors between the primary and one worker. Either Read or Hear is for one goroutine at a time,
+// Send for others beside it; Order, Post and Hand for any.
 type Channel struct {
-	conn   *net.UnixConn
-	buf    []byte
-	skip   bool // the rest of an overlong line follows
-	out    chan Reply
-	orders chan Reply
-	ended  chan struct{} // closed by Write at its end
-	seq    atomic.Uint64
+	socket
+	arrivals *net.UnixConn // what Read waits with; nil before
+	lines    lines
+	out      chan Reply
+	orders   chan Reply
+	ended    chan struct{} // closed by Write at its end
+	seq      atomic.Uint64
 
+	open    context.Context // until Close
+	cancel  context.CancelFunc
 	writing sync.Mutex // a line is being written
 	letters letters
 }
 
-// NewChannel makes a channel on conn and owns it from then on. firstSeq is the number of the first message to the
-// worker: a primary that takes over counts on beyond what the one before it may have used, so that a late answer to
-// that one is not taken for its own.
-func NewChannel(conn *net.UnixConn, firstSeq uint64) *Channel {
+// NewChannel makes a channel of a unix stream socket, and owns it from then on, also when it fails. firstSeq is the number
+// of the first message to the worker: a primary that takes over counts on beyond what the one before it may have used, so
+// that a late answer to that one is not taken for its own.
+func NewChannel(fd int, firstSeq uint64) (*Channel, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err == nil && kind != unix.AF_UNIX {
+		err = errors.New("not a unix socket")
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("open channel: %w", err)
+	}
 	c := &Channel{
-		conn: conn, out: make(chan Reply, queued), orders: make(chan Reply, maxOrders), ended: make(chan struct{}),
+		socket: socket{fd: fd}, out: make(chan Reply, queued), orders: make(chan Reply, maxOrders), ended: make(chan struct{}),
 		letters: letters{queue: make(chan Letter, maxLetters)},
 	}
+	c.open, c.cancel = context.WithCancel(context.Background())
 	c.seq.Store(firstSeq)
-	return c
-}
-
-// Adopt makes the connection of a channel of a descriptor, which it takes over.
-func Adopt(fd int) (*net.UnixConn, error) {
-	file := os.NewFile(uintptr(fd), "channel")
-	defer file.Close()
-	conn, err := net.FileConn(file)
-	if err != nil {
-		return nil, fmt.Errorf("adopt channel: %w", err)
-	}
-	c, ok := conn.(*net.UnixConn)
-	if !ok {
-		conn.Close()
-		return nil, errors.New("adopt channel: not a unix socket")
-	}
 	return c, nil
 }
 
 // Close ends the channel here; Read and Write return. The worker sees its end when the last duplicate is closed.
-func (c *Channel) Close() error { return c.conn.Close() }
+func (c *Channel) Close() error {
+	c.cancel()
+	return c.socket.Close()
+}
 
-// Read returns the next line that is for the primary, and answers a descriptor of the program's by itself. Other lines of
-// the program's are skipped. The error is io.EOF when the worker has closed the channel. A line that is none
-// of Node's is an error too; the channel may be read on behind it.
-func (c *Channel) Read() (Message, error) {
+// Closed is closed by Close.
+func (c *Channel) Closed() <-chan struct{} { return c.open.Done() }
+
+// Descriptor calls f with the channel's descriptor, which is borrowed; f must not wait.
+func (c *Channel) Descriptor(f func(fd int) error) error { return c.use(f) }
+
+// Read waits for the next line that is for the primary. Other lines of the program's are skipped. The error is io.EOF when
+// the worker has closed the channel. A line that is none of Node's is an error too, a *BadLineError; the channel may be read
+// on behind it.
+func (c *Channel) Read() (m Message, err error) {
 	for {
-		line, err := c.line()
-		if err != nil {
+		got := false
+		if more := c.Hear(func(heard Message, heardErr error) bool {
+			if got {
+				return false
+			}
+			m, err, got = heard, heardErr, true
+			return true
+		}); got {
+			return m, err
+		} else if more {
+			continue
+		}
+		if err := c.awaitArrival(); err != nil {
 			return Message{}, err
 		}
-		m, err := Parse(line)
-		if err != nil {
-			return Message{}, &BadLineError{err}
-		}
-		switch m.Kind {
-		case User, Unknown:
-			continue
-		case HandleSent:
-			if !c.Send(AckHandle()) {
-				return Message{}, net.ErrClosed
-			}
-			continue
-		}
-		return m, nil
 	}
+}
+
+// maxReads bounds what one Hear reads, whatever the program sends.
+const maxReads = 16
+
+// Hear takes in what has come, and never waits: take gets what Read would return. If it has no room and returns false, it
+// gets the same again at the next Hear. More says that there may be more without a sign of it.
+func (c *Channel) Hear(take func(Message, error) bool) (more bool) {
+	for range maxReads {
+		for {
+			line, ok := c.lines.next()
+			if !ok {
+				break
+			}
+			m, err := Parse(line)
+			if err != nil {
+				err = &BadLineError{err}
+			}
+			if (err != nil || m.Kind != User && m.Kind != Unknown) && !take(m, err) {
+				c.lines.putBack()
+				return false
+			}
+		}
+		n, err := c.read(c.lines.space())
+		if errors.Is(err, unix.EAGAIN) {
+			return false
+		}
+		if err != nil {
+			take(Message{}, err)
+			return false
+		}
+		c.lines.add(n)
+	}
+	return true
 }
 
 // BadLineError is a line that is not of the protocol.
@@ -104,62 +136,21 @@ type BadLineError struct{ err error }
 func (b *BadLineError) Error() string { return b.err.Error() }
 func (b *BadLineError) Unwrap() error { return b.err }
 
-// line returns the next line of at most MaxLine bytes; it is valid until the next call.
-func (c *Channel) line() ([]byte, error) {
-	for {
-		if i := bytes.IndexByte(c.buf, '\n'); i >= 0 {
-			line, skip := c.buf[:i], c.skip
-			c.buf, c.skip = c.buf[i+1:], false
-			if !skip {
-				return line, nil
-			}
-			continue
+// awaitArrival returns when there is something to read.
+func (c *Channel) awaitArrival() error {
+	if c.arrivals == nil {
+		arrivals, err := c.duplicate()
+		if err != nil {
+			return err
 		}
-		if len(c.buf) > MaxLine {
-			c.buf, c.skip = nil, true
-		}
-		if err := c.fill(); err != nil {
-			return nil, err
-		}
+		c.arrivals = arrivals
+		context.AfterFunc(c.open, func() { arrivals.Close() })
 	}
-}
-
-// fill reads what is there. Descriptors that come along are closed: nothing is made of them here.
-func (c *Channel) fill() error {
-	var chunk [4096]byte
-	oob := make([]byte, unix.CmsgSpace(4*8))
-	n, oobn, _, _, err := c.conn.ReadMsgUnix(chunk[:], oob)
-	if oobn > 0 {
-		closeRights(oob[:oobn])
-	}
+	raw, err := c.arrivals.SyscallConn()
 	if err != nil {
-		// net wraps the end of a stream here; a reset is a worker that died with something unread.
-		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
-			return io.EOF
-		}
 		return err
 	}
-	if n == 0 {
-		return io.EOF
-	}
-	c.buf = append(c.buf, chunk[:n]...)
-	return nil
-}
-
-func closeRights(oob []byte) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return // the kernel wrote it
-	}
-	for _, m := range messages {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			continue // not descriptors
-		}
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}
+	return raw.Read(func(fd uintptr) bool { return polls(int(fd), unix.POLLIN) })
 }
 
 // Send hands a reply to Write and waits while too many others do; false if Write has ended. The descriptor that goes
@@ -198,7 +189,7 @@ func (c *Channel) Write(done <-chan struct{}) error {
 		case <-done:
 			return nil
 		}
-		err := c.send(r)
+		err := c.reply(r)
 		r.drop()
 		if err != nil {
 			return fmt.Errorf("send to worker: %w", err)
@@ -224,9 +215,9 @@ func (r Reply) drop() {
 	}
 }
 
-// send writes one line in one sendmsg, with one descriptor at most: Node takes a descriptor for that of the line whose
+// reply writes one line in one sendmsg, with one descriptor at most: Node takes a descriptor for that of the line whose
 // first byte it came with.
-func (c *Channel) send(r Reply) error {
+func (c *Channel) reply(r Reply) error {
 	line, err := json.Marshal(r.build(c.seq.Add(1) - 1))
 	if err != nil {
 		return err
@@ -238,17 +229,42 @@ func (c *Channel) send(r Reply) error {
 func (c *Channel) write(line []byte, fd int) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if err := c.conn.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
+	ctx, cancel := context.WithTimeout(c.open, sendLimit)
+	defer cancel()
+	for len(line) > 0 {
+		n, err := c.send(line, fd)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			err = c.awaitRoom(ctx)
+		case err == nil:
+			line, fd = line[n:], -1
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitRoom returns when there is room for a line, or ctx ends. A wait on the channel's own descriptor would hold up those
+// who write.
+func (c *Channel) awaitRoom(ctx context.Context) error {
+	var room bool
+	if err := c.use(func(fd int) error { room = polls(fd, unix.POLLOUT); return nil }); room || err != nil {
 		return err
 	}
-	defer c.conn.SetWriteDeadline(time.Time{}) // Hand has none; it fails only once the connection is closed
-	var oob []byte
-	if fd >= 0 {
-		oob = unix.UnixRights(fd)
+	conn, err := c.duplicate()
+	if err != nil {
+		return err
 	}
-	n, _, err := c.conn.WriteMsgUnix(line, oob, nil)
-	if err == nil && n < len(line) {
-		_, err = c.conn.Write(line[n:])
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = raw.Write(func(fd uintptr) bool { return polls(int(fd), unix.POLLOUT) })
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	return err
 }

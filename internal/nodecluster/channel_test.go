@@ -1,13 +1,14 @@
 package nodecluster
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,13 +24,14 @@ func pair(t *testing.T) (*Channel, *net.UnixConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conns [2]*net.UnixConn
-	for i, fd := range fds {
-		if conns[i], err = Adopt(fd); err != nil {
-			t.Fatal(err)
-		}
+	c, err := NewChannel(fds[0], 7)
+	if err != nil {
+		t.Fatal(err)
 	}
-	c, worker := NewChannel(conns[0], 7), conns[1]
+	worker, err := Adopt(fds[1])
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := worker.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -155,8 +157,8 @@ func TestReplies(t *testing.T) {
 	}
 }
 
-// A descriptor of the program's is closed and acknowledged: the worker keeps back everything until then.
-func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
+// A descriptor of the program's is closed. The worker keeps back everything until it is acknowledged.
+func TestDescriptorOfTheProgramIsClosed(t *testing.T) {
 	c, worker := pair(t)
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -168,15 +170,75 @@ func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
 	}
 	unix.Close(p[1])
 	write(t, worker, leaving+"\n")
-	if m, err := c.Read(); err != nil || m.Kind != Leaving {
-		t.Errorf("read %+v, %v", m, err)
-	}
-	if line, err := bufio.NewReader(worker).ReadString('\n'); err != nil || line != `{"cmd":"NODE_HANDLE_ACK"}`+"\n" {
-		t.Errorf("worker got %q, %v", line, err)
+	for _, want := range []Kind{HandleSent, Leaving} {
+		if m, err := c.Read(); err != nil || m.Kind != want {
+			t.Errorf("read %+v, %v, want kind %d", m, err, want)
+		}
 	}
 	if n, err := unix.Read(p[0], make([]byte, 1)); n != 0 || err != nil {
 		t.Errorf("the pipe's other end is still open somewhere: %d, %v", n, err)
 	}
+}
+
+// What Hear's caller has no room for comes again, and nothing is lost or told twice.
+func TestHearKeepsWhatIsNotTaken(t *testing.T) {
+	c, worker := pair(t)
+	write(t, worker, online+"\n"+ask+"\n"+leaving+"\n"+ask[:20])
+	var got []Kind
+	room := 0
+	take := func(m Message, err error) bool {
+		if room == 0 {
+			return false
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		room--
+		got = append(got, m.Kind)
+		return true
+	}
+	for range 4 {
+		if c.Hear(take) {
+			t.Error("there is more")
+		}
+		room = 1
+	}
+	if want := []Kind{Online, Ask, Leaving}; !slices.Equal(got, want) {
+		t.Errorf("heard %v, want %v", got, want)
+	}
+	write(t, worker, ask[20:]+"\n")
+	room = 1
+	c.Hear(take)
+	if want := []Kind{Online, Ask, Leaving, Ask}; !slices.Equal(got, want) {
+		t.Errorf("heard %v, want %v", got, want)
+	}
+}
+
+// A worker that always has something to say is not heard for ever.
+func TestHearComesToAnEnd(t *testing.T) {
+	c, worker := pair(t)
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := worker.Write(bytes.Repeat([]byte(online+"\n"), 100)); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	more := false
+	for deadline := time.Now().Add(20 * time.Second); !more && time.Now().Before(deadline); {
+		n := 0
+		more = c.Hear(func(Message, error) bool { n++; return true })
+		if limit := maxReads * 2 * MaxLine / len(online); n > limit {
+			t.Fatalf("heard %d lines at once", n)
+		}
+	}
+	if !more {
+		t.Error("it always came to the end of what was there")
+	}
+	c.Close()
+	<-ended
 }
 
 // A worker that does not read holds up nobody: orders never wait.

@@ -22,42 +22,20 @@ func (c *Channel) Hand(key []byte, fd int) (seq uint64, err error) {
 		return 0, unix.EAGAIN
 	}
 	defer c.writing.Unlock()
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
 	seq = c.seq.Add(1) - 1
 	line := appendConnection(make([]byte, 0, 256), key, seq)
-	var n int
-	var sent error
-	if err := raw.Write(func(channel uintptr) bool {
-		n, sent = sendRights(int(channel), line, fd)
-		return true
-	}); err != nil {
-		return 0, err
-	}
+	n, err := c.send(line, fd)
 	switch {
-	case errors.Is(sent, unix.EAGAIN), errors.Is(sent, unix.ETOOMANYREFS): // or too many descriptors on their way, to whomever
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ETOOMANYREFS): // or too many descriptors on their way, to whomever
 		return 0, unix.EAGAIN
-	case sent != nil:
-		return 0, os.NewSyscallError("sendmsg", sent)
+	case err != nil:
+		return 0, os.NewSyscallError("sendmsg", err)
 	case n < len(line):
 		// Lines this short go as a whole or not at all (unix_stream_sendmsg in net/unix/af_unix.c). The rest must not be
 		// missing in front of the next one.
-		return 0, errors.Join(errors.New("send connection: half a line was sent"), c.conn.Close())
+		return 0, errors.Join(errors.New("send connection: half a line was sent"), c.Close())
 	}
 	return seq, nil
-}
-
-// sendRights sends a line with a descriptor.
-func sendRights(channel int, line []byte, fd int) (n int, err error) {
-	rights := unix.UnixRights(fd)
-	for {
-		n, err = unix.SendmsgN(channel, line, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
-	}
 }
 
 // appendConnection appends a newconn message. It is written by hand, as it is the only one for each connection. key is a

@@ -6,10 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Letter is a message to the program itself, which it gets as event 'message' of its process. It is made once and may
@@ -65,17 +62,13 @@ func (c *Channel) Post(l Letter) bool {
 // is sent when the worker has read most of what was sent before, so letters never take the room that replies and orders
 // need: a program that reads nothing loses letters, and nothing else.
 func (c *Channel) Carry(ctx context.Context) error {
-	room, err := c.duplicate()
-	if err != nil {
-		return err
-	}
-	defer room.Close()
-	stop := context.AfterFunc(ctx, func() { room.Close() })
-	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.open, cancel)()
 	for {
 		select {
 		case l := <-c.letters.queue:
-			if err := awaitRoom(room); err != nil {
+			if err := c.awaitRoom(ctx); err != nil {
 				return ended(ctx, err)
 			}
 			if err := c.write(l.line, -1); err != nil {
@@ -94,43 +87,4 @@ func ended(ctx context.Context, err error) error {
 		return nil
 	}
 	return fmt.Errorf("send message to worker: %w", err)
-}
-
-// duplicate is a descriptor of its own to wait on: a wait for room on the channel's would hold up those who write.
-func (c *Channel) duplicate() (*net.UnixConn, error) {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var (
-		fd     int
-		dupErr error
-	)
-	if err := raw.Control(func(of uintptr) { fd, dupErr = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return nil, err
-	}
-	if dupErr != nil {
-		return nil, fmt.Errorf("duplicate channel: %w", dupErr)
-	}
-	return Adopt(fd)
-}
-
-// awaitRoom returns when the kernel calls the socket writable: less than a quarter of its buffer is unread then
-// (unix_writable in net/unix/af_unix.c), and the longest line fits into the rest.
-func awaitRoom(room *net.UnixConn) error {
-	raw, err := room.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var pollErr error
-	err = raw.Write(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		var n int
-		n, pollErr = unix.Poll(poll, 0)
-		for errors.Is(pollErr, unix.EINTR) {
-			n, pollErr = unix.Poll(poll, 0)
-		}
-		return n > 0 || pollErr != nil
-	})
-	return errors.Join(err, pollErr)
 }

@@ -1,6 +1,7 @@
 package nodecluster
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -90,11 +91,29 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// ofConnections are the lines that come with every connection, as Node and drain.cjs write them.
+var ofConnections = []string{
+	`{"cmd":"NODE_HANDLE_ACK"}`,
+	`{"cmd":"NODE_CLUSTER","ack":7,"accepted":true,"seq":3}`,
+	`{"cmd":"NODE_CLUSTER","ack":7,"accepted":false,"seq":3}`,
+	`{"cmd":"NODE_UNITGEN","act":"report","token":5,"open":30,"busy":1}`,
+}
+
+func TestConnectionsTakeTheShortWay(t *testing.T) {
+	for _, line := range ofConnections {
+		if _, ok := parseConnection([]byte(line)); !ok {
+			t.Errorf("%s takes the long way", line)
+		}
+	}
+}
+
 // The short way knows no line that the long way does not, and takes it for the same.
 func FuzzParseConnection(f *testing.F) {
-	f.Add([]byte(`{"cmd":"NODE_HANDLE_ACK"}`))
-	f.Add([]byte(`{"cmd":"NODE_CLUSTER","ack":7,"accepted":true,"seq":3}`))
+	for _, line := range ofConnections {
+		f.Add([]byte(line))
+	}
 	f.Add([]byte(`{"cmd":"NODE_CLUSTER","ack":07,"accepted":false,"seq":99999999999999999999}`))
+	f.Add([]byte(`{"cmd":"NODE_UNITGEN","act":"report","token":5,"open":2147483648,"busy":01}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		short, ok := parseConnection(line)
 		if !ok {
@@ -102,7 +121,7 @@ func FuzzParseConnection(f *testing.F) {
 		}
 		// A blank makes it take the long way.
 		long, err := Parse(append([]byte(" "), line...))
-		if err != nil || short.Kind != long.Kind || short.Ack != long.Ack || short.Taken != long.Taken {
+		if err != nil || !reflect.DeepEqual(short, long) {
 			t.Errorf("%q is %+v the short way, %+v, %v the long one", line, short, long, err)
 		}
 	})

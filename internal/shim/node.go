@@ -113,10 +113,10 @@ func (s *Shim) serveNodes(ctx context.Context, adopted []*nodeChannel) error {
 		}
 		sessions.Go(func() {
 			channel, err := s.admit(ctx, conn)
+			conn.Close()
 			<-strangers
 			if err != nil {
 				s.log.Warn("channel refused", "error", err)
-				conn.Close()
 				return
 			}
 			s.converse(ctx, channel)
@@ -125,7 +125,7 @@ func (s *Shim) serveNodes(ctx context.Context, adopted []*nodeChannel) error {
 }
 
 // admit makes a channel of a connection if an instance's main process has made it. It greets the peer or tells it why
-// not; the connection stays the caller's on an error.
+// not. The connection stays the caller's: the channel has a duplicate.
 func (s *Shim) admit(ctx context.Context, conn *net.UnixConn) (*nodeChannel, error) {
 	number, err := s.whoIs(ctx, conn)
 	var refused *stranger
@@ -136,20 +136,43 @@ func (s *Shim) admit(ctx context.Context, conn *net.UnixConn) (*nodeChannel, err
 		// No more than that: the peer may be anybody.
 		return nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: "only an instance's main process may connect"}))
 	}
-	channel := s.newNodeChannel(number, nodecluster.NewChannel(conn, 0))
-	if err := s.run1(ctx, func() error { return s.attachNode(channel, conn) }); err != nil {
+	channel, err := s.channelOf(conn, number)
+	if err == nil {
+		if err = s.run1(ctx, func() error { return s.attachNode(channel) }); err != nil {
+			channel.Close()
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(err, nodecluster.Greet(conn, nodecluster.Greeting{Error: err.Error()}))
 	}
 	if err := nodecluster.Greet(conn, nodecluster.Greeting{Instance: number}); err != nil {
 		s.do(ctx, func() { s.nodeGone(channel) })
+		channel.Close()
 		return nil, err
 	}
 	return channel, nil
 }
 
+func (s *Shim) channelOf(conn *net.UnixConn, number int) (*nodeChannel, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	controlErr := raw.Control(func(of uintptr) { fd, err = duplicate(int(of)) })
+	if err = errors.Join(controlErr, err); err != nil {
+		return nil, err
+	}
+	channel, err := nodecluster.NewChannel(fd, 0)
+	if err != nil {
+		return nil, err
+	}
+	return s.newNodeChannel(number, channel), nil
+}
+
 // attachNode makes channel that of its instance and puts a duplicate into the FD store: should the shim die, the process
 // does not see its channel end.
-func (s *Shim) attachNode(channel *nodeChannel, conn *net.UnixConn) error {
+func (s *Shim) attachNode(channel *nodeChannel) error {
 	number := channel.instance
 	in := s.instances[number]
 	if in == nil {
@@ -161,21 +184,15 @@ func (s *Shim) attachNode(channel *nodeChannel, conn *net.UnixConn) error {
 	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
 		return err
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
+	if err := channel.Descriptor(func(fd int) error { return s.notify.StoreFiles(channelStoreName(number), fd) }); err != nil {
 		return err
 	}
-	var stored error
-	if err := raw.Control(func(fd uintptr) { stored = s.notify.StoreFiles(channelStoreName(number), int(fd)) }); err != nil {
-		return err
-	}
-	if stored != nil {
-		return stored
+	if s.receives() {
+		if err := s.handoff.AttachReceiver(number, channel, true); err != nil {
+			return errors.Join(err, s.notify.RemoveStored(channelStoreName(number)))
+		}
 	}
 	in.node, in.refused = &node{channel: channel, mail: s.options.Messages}, ""
-	if s.receives() {
-		s.handoff.AttachReceiver(number, channel, true)
-	}
 	s.nodesChanged(in)
 	return nil
 }
@@ -208,7 +225,7 @@ func (s *Shim) converse(ctx context.Context, channel *nodeChannel) {
 	}()
 	bad := false
 	for {
-		m, err := channel.Read()
+		m, err := channel.next()
 		var badLine *nodecluster.BadLineError
 		if errors.As(err, &badLine) {
 			if !bad { // once: it may be half a line that a shim before has read the beginning of
@@ -219,9 +236,6 @@ func (s *Shim) converse(ctx context.Context, channel *nodeChannel) {
 		}
 		if err != nil {
 			break
-		}
-		if channel.took(m) {
-			continue
 		}
 		var reply *nodecluster.Reply
 		if !s.do(ctx, func() { reply = s.nodeSaid(channel, m) }) {
@@ -242,10 +256,13 @@ func (s *Shim) nodeSaid(channel *nodeChannel, m nodecluster.Message) *nodecluste
 		return nil // another process has the number now, and this one ends
 	}
 	n := in.node
-	if n.mail && m.Kind != nodecluster.Mail {
+	if n.mail && m.Kind != nodecluster.Mail && m.Kind != nodecluster.HandleSent {
 		return nil // it has nothing to ask for
 	}
 	switch m.Kind {
+	case nodecluster.HandleSent:
+		reply := nodecluster.AckHandle()
+		return &reply
 	case nodecluster.Ask:
 		reply := s.give(in, m)
 		s.nodesChanged(in)

@@ -35,7 +35,7 @@ func (b *bench) attach(number int) *worker {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ours, err := nodecluster.Adopt(fds[0])
+	ours, err := nodecluster.NewChannel(fds[0], 0)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -43,8 +43,8 @@ func (b *bench) attach(number int) *worker {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	channel := b.newNodeChannel(number, nodecluster.NewChannel(ours, 0))
-	if err := b.attachNode(channel, ours); err != nil {
+	channel := b.newNodeChannel(number, ours)
+	if err := b.attachNode(channel); err != nil {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(b.t.Context())

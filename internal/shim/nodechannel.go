@@ -1,8 +1,10 @@
 package shim
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 
@@ -20,11 +22,23 @@ type nodeChannel struct {
 	dispatcher *handoff.Dispatcher // nil on the steer path
 	log        *slog.Logger
 
+	others chan heard // on the handoff path: what Hear has met that is not about connections
+
 	mu    sync.Mutex
 	keys  [][]byte     // of the process's servers, by listener; nil while it does not serve all
 	given []givenToken // not answered, in the order in which they were given
 	lossy bool         // it could not receive a connection, and that was said
+	held  bool         // others has no room, and Hear waits for that
 }
+
+// heard is what Channel.Read would have returned.
+type heard struct {
+	message nodecluster.Message
+	err     error
+}
+
+// maxHeard is how many messages wait for the shim's loop; then the process is not heard until there is room.
+const maxHeard = 16
 
 // givenToken is a connection on its way.
 type givenToken struct {
@@ -35,7 +49,7 @@ type givenToken struct {
 func (s *Shim) newNodeChannel(instance int, channel *nodecluster.Channel) *nodeChannel {
 	c := &nodeChannel{Channel: channel, instance: instance, log: s.log}
 	if s.receives() {
-		c.dispatcher = s.handoff
+		c.dispatcher, c.others = s.handoff, make(chan heard, maxHeard)
 	}
 	return c
 }
@@ -78,28 +92,56 @@ func (c *nodeChannel) Ask(token int) {
 	}
 }
 
-// took takes in a message that is about connections; false for any other. The shim's loop has no part in it.
-func (c *nodeChannel) took(m nodecluster.Message) bool {
+// next waits for the next message that the shim's loop is to take in.
+func (c *nodeChannel) next() (nodecluster.Message, error) {
 	if c.dispatcher == nil {
-		return false
+		return c.Read()
 	}
-	switch m.Kind {
-	case nodecluster.HandleAck:
+	select {
+	case h := <-c.others:
 		c.mu.Lock()
-		if i := c.firstOnWay(); i >= 0 {
-			c.given[i].arrived = true
-		}
+		held := c.held
+		c.held = false
 		c.mu.Unlock()
-	case nodecluster.HandleLost:
-		c.lost()
-	case nodecluster.Answered:
-		c.answered(m.Ack, m.Taken)
-	case nodecluster.Report:
-		c.dispatcher.Reported(c.instance, c, m.Token, m.Open, m.Busy)
-	default:
-		return false
+		if held {
+			c.dispatcher.Hear(c.instance, c)
+		}
+		return h.message, h.err
+	case <-c.Closed():
+		return nodecluster.Message{}, net.ErrClosed
 	}
-	return true
+}
+
+// Hear is of handoff.Receiver.
+func (c *nodeChannel) Hear(said []handoff.Said) ([]handoff.Said, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	more := c.Channel.Hear(func(m nodecluster.Message, err error) bool {
+		switch m.Kind {
+		case nodecluster.HandleAck:
+			if i := c.firstOnWay(); i >= 0 {
+				c.given[i].arrived = true
+			}
+		case nodecluster.HandleLost:
+			if number, ok := c.lost(); ok {
+				said = append(said, c.answered(number, false))
+			}
+		case nodecluster.Answered:
+			said = append(said, c.answered(m.Ack, m.Taken))
+		case nodecluster.Report:
+			said = append(said, handoff.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
+		default:
+			m.Text = bytes.Clone(m.Text) // which is of the channel's buffer
+			select {
+			case c.others <- heard{m, err}:
+			default:
+				c.held = true
+				return false
+			}
+		}
+		return true
+	})
+	return said, more
 }
 
 // firstOnWay is the connection that the next HandleAck or HandleLost is about, -1 if it is one of an earlier shim's.
@@ -107,31 +149,25 @@ func (c *nodeChannel) firstOnWay() int {
 	return slices.IndexFunc(c.given, func(g givenToken) bool { return !g.arrived })
 }
 
-// lost notes that the process could not receive a connection, most often as it has too many open files.
-func (c *nodeChannel) lost() {
-	c.mu.Lock()
+// lost is the connection that the process could not receive, most often as it has too many open files.
+func (c *nodeChannel) lost() (number uint64, ok bool) {
 	i := c.firstOnWay()
 	if i < 0 {
-		c.mu.Unlock()
-		return
+		return 0, false
 	}
-	number := c.given[i].number
 	if !c.lossy {
 		c.log.Error("program could not receive a connection, another gets it; has it too many open files?", "instance", c.instance)
 		c.lossy = true
 	}
-	c.mu.Unlock()
-	c.answered(number, false)
+	return c.given[i].number, true
 }
 
-func (c *nodeChannel) answered(number uint64, taken bool) {
-	c.mu.Lock()
+func (c *nodeChannel) answered(number uint64, taken bool) handoff.Said {
 	c.given = slices.DeleteFunc(c.given, func(g givenToken) bool { return g.number == number })
 	if taken {
 		c.lossy = false
 	}
-	c.mu.Unlock()
-	c.dispatcher.Answered(c.instance, c, number, taken)
+	return handoff.Said{Number: number, Taken: taken}
 }
 
 // serving tells the dispatcher whether an instance's process takes connections now.

@@ -151,6 +151,23 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	}
 }
 
+// What a process says beside its connections waits for the shim's loop, which may be at something else: nothing is lost, and
+// connections are heard of behind it.
+func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
+	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	w, key := b.handedNodeUp(1)
+	b.dial(1)
+	number := w.given(key)
+	for range 3 * maxHeard {
+		w.say(`"act":"online"`)
+	}
+	w.accept(number)
+	for range 3 * maxHeard {
+		b.took()
+	}
+	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
+}
+
 // What a process does not take goes to another one.
 func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 	for what, lose := range map[string]func(w *worker, number int){

@@ -120,25 +120,19 @@ func (s *Shim) adoptNodes(channels map[int]int, state nodesState) []*nodeChannel
 	}
 	var adopted []*nodeChannel
 	for number, fd := range channels {
-		conn, err := nodecluster.Adopt(fd)
-		in := s.instances[number]
-		if err == nil && in == nil {
-			err = fmt.Errorf("instance %d has no listener", number)
-			conn.Close()
-		}
+		worker, known := state.Workers[number]
+		// Each save of the state has at most one new message or so; the numbers are far apart all the same.
+		channel, err := s.adoptChannel(number, fd, uint64(state.Saved+1)<<20)
 		if err != nil {
 			s.log.Warn("adopt channel, ignoring", "instance", number, "error", err)
 			continue
 		}
-		worker, known := state.Workers[number]
-		// Each save of the state has at most one new message or so; the numbers are far apart all the same.
-		channel := s.newNodeChannel(number, nodecluster.NewChannel(conn, uint64(state.Saved+1)<<20))
+		in := s.instances[number]
 		in.node = &node{channel: channel, worker: worker, unknown: !known, mail: s.options.Messages}
 		if s.receives() {
 			if !known {
 				s.log.Warn("it is not known what the program serves, it gets no connections until it is restarted", "instance", number)
 			}
-			s.handoff.AttachReceiver(number, channel, false)
 			s.serving(in)
 		}
 		adopted = append(adopted, channel)
@@ -147,4 +141,24 @@ func (s *Shim) adoptNodes(channels map[int]int, state nodesState) []*nodeChannel
 		s.log.Info("channels to Node processes are kept", "instances", len(adopted))
 	}
 	return adopted
+}
+
+// adoptChannel makes a channel of a descriptor, which it takes over.
+func (s *Shim) adoptChannel(number, fd int, firstSeq uint64) (*nodeChannel, error) {
+	if s.instances[number] == nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("instance %d has no listener", number)
+	}
+	opened, err := nodecluster.NewChannel(fd, firstSeq)
+	if err != nil {
+		return nil, err
+	}
+	channel := s.newNodeChannel(number, opened)
+	if s.receives() {
+		if err := s.handoff.AttachReceiver(number, channel, false); err != nil {
+			channel.Close()
+			return nil, err
+		}
+	}
+	return channel, nil
 }

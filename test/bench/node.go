@@ -92,11 +92,11 @@ func (t *target) nodeInstance(ctx context.Context, number, listener int, dir str
 	if err != nil {
 		return err
 	}
-	conn, err := nodecluster.Adopt(fd)
+	channel, err := nodecluster.NewChannel(fd, 0)
 	if err != nil {
 		return err
 	}
-	channel, done := nodecluster.NewChannel(conn, 0), make(chan struct{})
+	done := make(chan struct{})
 	t.onStop(func() { close(done); channel.Close() })
 	go channel.Write(done) // ends with the target
 	if err := giveListener(channel, listener); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -97,7 +96,8 @@ func (t *target) awaitAll(ctx context.Context) error {
 // nodeReceiver is a worker that connections are given to.
 type nodeReceiver struct {
 	*nodecluster.Channel
-	key []byte
+	key    []byte
+	others chan nodecluster.Message // that are not about connections
 }
 
 // Give is of handoff.Receiver.
@@ -108,6 +108,27 @@ func (r *nodeReceiver) Give(_, fd int) (number uint64, ok bool) {
 
 // Ask is of handoff.Receiver.
 func (r *nodeReceiver) Ask(token int) { r.Order(nodecluster.AskReport(token)) }
+
+// Hear is of handoff.Receiver.
+func (r *nodeReceiver) Hear(said []handoff.Said) ([]handoff.Said, bool) {
+	more := r.Channel.Hear(func(m nodecluster.Message, err error) bool {
+		switch {
+		case err != nil:
+			slog.Error("worker has left", "error", err)
+		case m.Kind == nodecluster.Answered:
+			said = append(said, handoff.Said{Number: m.Ack, Taken: m.Taken})
+		case m.Kind == nodecluster.Report:
+			said = append(said, handoff.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
+		case m.Kind != nodecluster.HandleAck:
+			r.others <- m
+		}
+		return true
+	})
+	return said, more
+}
+
+// maxOthers is more than a worker says before it listens.
+const maxOthers = 16
 
 // handOffToNodes is what lbshim does for programs for Node.js on the handoff path.
 func handOffToNodes() error {
@@ -120,31 +141,25 @@ func handOffToNodes() error {
 	}
 	var ring []uint16
 	for id := 1; id <= instances; id++ {
-		conn, err := nodecluster.Adopt(3 + id)
+		channel, err := nodecluster.NewChannel(3+id, 0)
 		if err != nil {
 			return err
 		}
-		go func() {
-			if err := serveNode(d, id, conn); err != nil {
-				slog.Error("worker has left", "instance", id, "error", err)
-			}
-		}()
+		r := &nodeReceiver{Channel: channel, others: make(chan nodecluster.Message, maxOthers)}
+		go r.Write(nil) // ends with the channel
+		if err := d.AttachReceiver(id, r, true); err != nil {
+			return err
+		}
+		go r.serve(d, id)
 		ring = append(ring, uint16(id))
 	}
 	d.SetRing(balance.LeastConnections, ring)
 	return d.Run(context.Background())
 }
 
-// serveNode promises a worker the connections of its port, and takes in what it says of them, until it ends.
-func serveNode(d *handoff.Dispatcher, id int, conn *net.UnixConn) error {
-	r := &nodeReceiver{Channel: nodecluster.NewChannel(conn, 0)}
-	go r.Write(nil) // ends with the channel
-	d.AttachReceiver(id, r, true)
-	for {
-		m, err := r.Read()
-		if err != nil {
-			return err
-		}
+// serve promises a worker the connections of its port.
+func (r *nodeReceiver) serve(d *handoff.Dispatcher, id int) {
+	for m := range r.others {
 		switch m.Kind {
 		case nodecluster.Ask:
 			r.key = nodecluster.QuoteKey("bench")
@@ -152,10 +167,6 @@ func serveNode(d *handoff.Dispatcher, id int, conn *net.UnixConn) error {
 			r.Send(nodecluster.Promise(m, "bench", m.Data, nodecluster.Address{TCP: local}))
 		case nodecluster.Listening:
 			d.Serving(id, r, true)
-		case nodecluster.Answered:
-			d.Answered(id, r, m.Ack, m.Taken)
-		case nodecluster.Report:
-			d.Reported(id, r, m.Token, m.Open, m.Busy)
 		}
 	}
 }

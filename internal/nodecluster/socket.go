@@ -1,0 +1,115 @@
+package nodecluster
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is a descriptor that others than its owner may close. It is not in the set of Go's own poller, which every line of
+// the other side, and every one that that has read, would wake.
+type socket struct {
+	mu sync.RWMutex
+	fd int // negative when closed
+}
+
+// use calls f, which must not wait, with the descriptor.
+func (s *socket) use(f func(fd int) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.fd < 0 {
+		return net.ErrClosed
+	}
+	return f(s.fd)
+}
+
+func (s *socket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return net.ErrClosed
+	}
+	err := unix.Close(s.fd)
+	s.fd = -1
+	return os.NewSyscallError("close", err)
+}
+
+// read reads what is there: unix.EAGAIN for nothing, io.EOF at the end. Descriptors that come along are closed by the
+// kernel, as there is no room for them (scm_recv in include/net/scm.h).
+func (s *socket) read(p []byte) (n int, err error) {
+	err = s.use(func(fd int) error {
+		var err error
+		for {
+			if n, err = unix.Read(fd, p); !errors.Is(err, unix.EINTR) {
+				return err
+			}
+		}
+	})
+	// A reset is a worker that died with something unread.
+	if err == nil && n == 0 || errors.Is(err, unix.ECONNRESET) {
+		return 0, io.EOF
+	}
+	return max(n, 0), err
+}
+
+// send sends what there is room for, with a descriptor unless it is negative: unix.EAGAIN if there is none.
+func (s *socket) send(line []byte, with int) (n int, err error) {
+	var rights []byte
+	if with >= 0 {
+		rights = unix.UnixRights(with)
+	}
+	err = s.use(func(fd int) error {
+		var err error
+		for {
+			if n, err = unix.SendmsgN(fd, line, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); !errors.Is(err, unix.EINTR) {
+				return err
+			}
+		}
+	})
+	return n, err
+}
+
+// polls says whether one of the events is there, or an error that whoever goes on will see. A socket is writable for the kernel
+// when less than a quarter of its buffer is unread (unix_writable in net/unix/af_unix.c), and the longest line fits into the
+// rest.
+func polls(fd int, events int16) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		n, err := unix.Poll(poll, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n != 0
+		}
+	}
+}
+
+// duplicate is a connection to wait with.
+func (s *socket) duplicate() (*net.UnixConn, error) {
+	dup := -1
+	if err := s.use(func(fd int) (err error) {
+		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return os.NewSyscallError("fcntl", err)
+	}); err != nil {
+		return nil, err
+	}
+	return Adopt(dup)
+}
+
+// Adopt makes a connection of a channel's descriptor, which it takes over.
+func Adopt(fd int) (*net.UnixConn, error) {
+	file := os.NewFile(uintptr(fd), "channel")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, errors.New("not a unix socket")
+	}
+	return c, nil
+}
