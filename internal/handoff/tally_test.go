@@ -25,15 +25,18 @@ func TestTellsWhenAsked(t *testing.T) {
 	defer unix.Close(fd)
 	defer shared.Close()
 	say(t, channel, wire.Message{Kind: wire.Listeners, Count: 1}, f.fd, fd)
-	client := f.connect(t)
-	say(t, channel, wire.Message{Kind: wire.Take, Count: 1})
+	first, client := f.connect(t), f.connect(t)
+	say(t, channel, wire.Message{Kind: wire.Take, Count: 2})
+	first.ask(t)
 	client.ask(t)
-	if c, accepting, used := shared.Look(); c.Answered != 1 || accepting || !used {
+	if c, accepting, used := shared.Look(); c.Answered != 2 || accepting || !used {
 		t.Errorf("the tally has %v, accepting is %t, used %t", c, accepting, used)
 	}
 	if _, _, err := unix.Recvfrom(channel, make([]byte, wire.MaxSize), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("it told what nobody waits for (%v)", err)
 	}
+	first.Close()
+	f.await(t, func() bool { c, _, _ := shared.Look(); return c.Closed == 1 }) // and is not told
 	shared.Tell(true)
 	client.Close()
 	poll := []unix.PollFd{{Fd: int32(channel), Events: unix.POLLIN}}
@@ -45,7 +48,7 @@ func TestTellsWhenAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err := wire.FromInstance(buf[:n]); err != nil || m.Report.Closed != 1 {
+	if m, err := wire.FromInstance(buf[:n]); err != nil || m.Report.Closed != 2 {
 		t.Errorf("it told %v, %v", m, err)
 	}
 }
@@ -149,6 +152,37 @@ func TestTellsOfAGivenConnectionBeforeItCounts(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What an instance was just accepting when its program closed the listener is its own: it answers after it has said that it
+// takes no more.
+func TestAnswersWhenItHasClosed(t *testing.T) {
+	f := open(t, "tcp", "127.0.0.1:0")
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	if err := f.Attach(1, pair[0]); err != nil {
+		t.Fatal(err)
+	}
+	tallyFrom(t, pair[1])
+	token := askedWith(t, pair[1])
+	state := func(r wire.Report) {
+		t.Helper()
+		if _, err := unix.Write(pair[1], wire.Append(nil, wire.Message{Kind: wire.State, Token: token, Report: r})); err != nil {
+			t.Fatal(err)
+		}
+		token = 0
+	}
+	state(wire.Report{Answer: true})
+	f.await(t, func() bool { return f.Stat(1).Ready })
+	f.SetRing(balance.RoundRobin, []uint16{1})
+	f.connect(t)
+	takes(t, pair[1])
+	state(wire.Report{Closing: true})
+	state(wire.Report{Closing: true, Answered: 1})
+	f.await(t, func() bool { return f.Stat(1).Open == 1 })
 }
 
 // say sends a message as a balancer would.
