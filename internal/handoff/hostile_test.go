@@ -12,17 +12,17 @@ import (
 
 // Whoever speaks nonsense, on the channel or in the tally, is handed nothing any more, and harms nobody else.
 func TestHostileInstance(t *testing.T) {
-	message := func(b []byte) func(*testing.T, int, *tally.Tally) {
-		return func(t *testing.T, channel int, _ *tally.Tally) {
-			if _, err := unix.Write(channel, b); err != nil {
-				t.Fatal(err)
+	message := func(b []byte) func(*played) {
+		return func(in *played) {
+			if _, err := unix.Write(in.channel, b); err != nil {
+				in.t.Fatal(err)
 			}
 		}
 	}
-	counts := func(c tally.Counts) func(*testing.T, int, *tally.Tally) {
-		return func(_ *testing.T, _ int, shared *tally.Tally) { shared.Count(c) }
+	counts := func(c tally.Counts) func(*played) {
+		return func(in *played) { in.tally.Count(c) }
 	}
-	for name, does := range map[string]func(*testing.T, int, *tally.Tally){
+	for name, does := range map[string]func(*played){
 		"garbage":              message([]byte("GET / HTTP/1.1\r\n\r\n")),
 		"too long":             message(make([]byte, wire.MaxSize+1)),
 		"unasked":              message(wire.Append(nil, wire.Message{Kind: wire.State, Report: wire.Report{Answered: 5}})),
@@ -33,24 +33,12 @@ func TestHostileInstance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := open(t, "tcp", "127.0.0.1:0")
 			f.start(t, balance.RoundRobin, 1)
-			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Close(pair[1])
-			if err := f.Attach(2, pair[0]); err != nil {
-				t.Fatal(err)
-			}
-			shared := tallyFrom(t, pair[1])
-			hello := wire.Message{Kind: wire.State, Token: askedWith(t, pair[1]), Report: wire.Report{Answer: true}}
-			if _, err := unix.Write(pair[1], wire.Append(nil, hello)); err != nil {
-				t.Fatal(err)
-			}
-			f.await(t, func() bool { return f.Stat(2).Ready })
-			does(t, pair[1], shared)
+			in := play(t, f, 2)
+			in.answers()
+			does(in)
 			f.SetRing(balance.RoundRobin, []uint16{1, 2})
 			// The descriptor has hung up: 2 is gone.
-			poll := []unix.PollFd{{Fd: int32(pair[1])}}
+			poll := []unix.PollFd{{Fd: int32(in.channel)}}
 			if n, err := unix.Poll(poll, int(limit.Milliseconds())); n != 1 || err != nil {
 				t.Fatalf("channel is open: %d, %v", n, err)
 			}
@@ -63,42 +51,13 @@ func TestHostileInstance(t *testing.T) {
 	}
 }
 
-// askedWith reads a balancer's greeting, and returns the token to answer with.
-func askedWith(t *testing.T, channel int) int {
-	t.Helper()
-	buf := make([]byte, wire.MaxSize)
-	for {
-		n, err := unix.Read(channel, buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m, err := wire.FromBalancer(buf[:n], 0); err == nil && m.Kind == wire.Ask {
-			return m.Token
-		}
-	}
-}
-
 // An answer to the balancer before is not taken for one's own: orders may come after it.
 func TestAnswerToAnEarlierBalancer(t *testing.T) {
 	f := open(t, "tcp", "127.0.0.1:0")
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(pair[1])
-	if err := f.Attach(1, pair[0]); err != nil {
-		t.Fatal(err)
-	}
-	token := askedWith(t, pair[1])
-	for _, m := range []wire.Message{
-		{Kind: wire.State, Token: token ^ 1, Report: wire.Report{Answered: 3, Answer: true}},
-		{Kind: wire.State, Report: wire.Report{Answered: 5}},
-		{Kind: wire.State, Token: token, Report: wire.Report{Answered: 5, Closed: 1, Answer: true}},
-	} {
-		if _, err := unix.Write(pair[1], wire.Append(nil, m)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	in := play(t, f, 1)
+	in.state(in.token^1, wire.Report{Answered: 3, Answer: true})
+	in.state(0, wire.Report{Answered: 5})
+	in.state(in.token, wire.Report{Answered: 5, Closed: 1, Answer: true})
 	f.await(t, func() bool { st := f.Stat(1); return st.Ready && st.Open == 4 })
 }
 
