@@ -96,7 +96,7 @@ func (c *Channel) Read() (m Message, err error) {
 	}
 }
 
-// maxReads bounds what one Hear reads, whatever the program sends.
+// maxReads bounds what one Hear reads, whatever the program sends: others wait for as long as it takes to parse that.
 const maxReads = 16
 
 // Hear takes in what has come, and never waits: take gets what Read would return. If it has no room and returns false, it

@@ -6,7 +6,7 @@ import "bytes"
 // own can be longer.
 const MaxLine = 64 << 10
 
-// chunk is how much is read at a time at least.
+// chunk is how much is read at a time.
 const chunk = 4 << 10
 
 // lines cuts what comes into lines. The zero lines is empty.
@@ -49,7 +49,7 @@ func (l *lines) space() []byte {
 	if len(l.buf)-l.to < chunk {
 		l.buf = append(l.buf[:l.to], make([]byte, l.to+chunk)...)
 	}
-	return l.buf[l.to:]
+	return l.buf[l.to : l.to+chunk]
 }
 
 func (l *lines) add(n int) { l.to += n }
