@@ -114,6 +114,9 @@ func (d *Dispatcher) orderLocked(l *listener) (behind bool) {
 			}
 		}
 		need := waiting - ordered
+		if moved && need > 0 && looks < maxLooks {
+			continue // an order was carried out since they were counted, which makes need too large
+		}
 		picked := d.pickLocked(need)
 		sent := d.sendTakesLocked(i)
 		switch {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +34,8 @@ type front struct {
 	receivers bool
 	changed   chan struct{}
 	dir       string
-	stop      func() // of the dispatcher
+	stop      func()                 // of the dispatcher
+	counted   atomic.Pointer[func()] // what happens when the dispatcher has counted who waits
 }
 
 // open opens a public listener and a dispatcher that runs until the test ends.
@@ -70,7 +72,7 @@ func (f *front) run(t testing.TB) {
 		f.stop()
 	}
 	d, err := handoff.New(handoff.Options{
-		Listeners: []int{f.fd}, Receivers: f.receivers, Waiting: waiting,
+		Listeners: []int{f.fd}, Receivers: f.receivers, Waiting: f.waiting,
 		Changed: func() {
 			select {
 			case f.changed <- struct{}{}:
@@ -93,6 +95,14 @@ func (f *front) run(t testing.TB) {
 	})
 	t.Cleanup(f.stop)
 	f.Dispatcher = d
+}
+
+func (f *front) waiting(fd int) (n int, exact bool, err error) {
+	n, exact, err = waiting(fd)
+	if happens := f.counted.Load(); happens != nil {
+		(*happens)()
+	}
+	return n, exact, err
 }
 
 // waiting is for TCP exact, for unix sockets whether there is any.

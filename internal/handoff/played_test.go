@@ -79,6 +79,25 @@ func (in *played) hear() (wire.Message, []int) {
 	return m, fds
 }
 
+// silent says whether the balancer says nothing.
+func (in *played) silent() bool {
+	poll := []unix.PollFd{{Fd: int32(in.channel), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return n == 0 && err == nil
+}
+
+// accept accepts a connection and counts it, the n-th of its.
+func (in *played) accept(n uint64) {
+	in.tally.Accepting()
+	fd, _, err := unix.Accept4(in.f.fd, unix.SOCK_CLOEXEC)
+	if err != nil {
+		in.t.Error(err)
+	}
+	unix.Close(fd)
+	in.tally.Count(tally.Counts{Answered: n, Closed: n})
+	in.tally.Accepted()
+}
+
 // takes hears an order to accept one connection.
 func (in *played) takes() {
 	in.t.Helper()

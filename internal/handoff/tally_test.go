@@ -2,10 +2,12 @@ package handoff_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
@@ -72,6 +74,28 @@ func TestLooksAgainWhileOneIsAccepted(t *testing.T) {
 	in.tally.Accepted()
 	in.state(0, wire.Report{Answered: 1})
 	in.takes()
+}
+
+// An instance that accepts and counts a connection while the balancer looks who waits is not taken for one that has yet to: there
+// would be an order too many, and the next connection would not go to the one whose turn it is.
+func TestCountsAgainWhatWasAccepted(t *testing.T) {
+	f := open(t, "tcp", "127.0.0.1:0")
+	defer f.stop() // which calls accepts
+	first, second := play(t, f, 1), play(t, f, 2)
+	first.tally.Count(tally.Counts{})
+	second.tally.Count(tally.Counts{})
+	first.answers()
+	second.answers()
+	f.SetRing(balance.RoundRobin, []uint16{1, 2})
+	f.connect(t)
+	first.takes()
+	accepts := sync.OnceFunc(func() { first.accept(1) })
+	f.counted.Store(&accepts)
+	f.connect(t)
+	second.takes()
+	if !first.silent() {
+		t.Error("another connection is ordered than the two that came")
+	}
 }
 
 // The balancer closes its copy of a connection that it sees counted: one that was given is not, before it was told of it.
