@@ -11,6 +11,10 @@
 // The package answers with listeners that the worker accepts on by itself ("shared handles"), or with accepted connections,
 // one by one (act newconn). It does not do UDP.
 //
+// A listener costs a message for each listen(). A connection that is handed over costs one sendmsg(2) of some 110 bytes with
+// its descriptor, and read(2) of some 150 bytes in three lines, which several connections share when they come in quick
+// succession. A channel that is read with Hear is one descriptor, with Read two.
+//
 // Source: lib/internal/cluster/child.js, lib/internal/child_process.js and lib/net.js of Node 12.22 to 24.
 package nodecluster
 
