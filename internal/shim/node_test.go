@@ -64,7 +64,7 @@ func (w *worker) Read(p []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := w.conn.ReadMsgUnix(p, oob)
 	if err != nil {
-		return n, err
+		return max(n, 0), err
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
 	for _, m := range messages {

@@ -144,7 +144,9 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	if err := b.apply(Settings{Strategy: app.RoundRobin, ProgramPort: 4000}); err != nil {
 		t.Fatal(err)
 	}
-	w = b.attach(1) // as after a reload, which ends the process before
+	w.conn.Close() // as a reload does
+	b.took()
+	w = b.attach(1)
 	b.callListenOn(w, 4000)
 	if answer := w.hear(); answer["errno"] != 0.0 {
 		t.Errorf("port 4000 got %v when that was the setting", answer)
