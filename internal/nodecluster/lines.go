@@ -28,12 +28,11 @@ func (l *lines) next() ([]byte, bool) {
 			}
 			return nil, false
 		}
-		l.last = l.from
-		l.from += i + 1
-		if !l.skip {
+		whole := !l.skip && i <= MaxLine
+		l.last, l.from, l.skip = l.from, l.from+i+1, false
+		if whole {
 			return l.buf[l.last : l.from-1], true
 		}
-		l.skip = false
 	}
 }
 
