@@ -62,7 +62,7 @@ func (d *Dispatcher) Attach(id, channel int) (err error) {
 		d.attached++
 		b := &backend{id: id, fd: channel, attached: d.attached, token: rand.IntN(1 << 16)}
 		d.backends[id] = b
-		if err = watch(d.channels, unix.EPOLL_CTL_ADD, channel, unix.EPOLLIN, id, b.attached); err == nil {
+		if err = watch(d.epoll, unix.EPOLL_CTL_ADD, channel, unix.EPOLLIN, id, b.attached); err == nil {
 			err = d.greet(b)
 		}
 		if err != nil {
@@ -128,9 +128,11 @@ func (d *Dispatcher) closeChannel(b *backend) {
 	if b.tally != nil {
 		b.tally.Close()
 	}
-	// The FD store of PID 1 may have it too, and what is open somewhere stays in the epoll set. It fails for what has not come
-	// that far.
-	_ = unix.EpollCtl(d.channels, unix.EPOLL_CTL_DEL, b.fd, nil)
+	if b.receiver != nil {
+		// The FD store of PID 1 has it too, and what is open somewhere stays in the epoll set. It fails for what has not come
+		// that far.
+		_ = unix.EpollCtl(d.channels, unix.EPOLL_CTL_DEL, b.fd, nil)
+	}
 	unix.Close(b.fd)
 }
 
@@ -145,10 +147,6 @@ func (d *Dispatcher) strandLocked(b *backend) {
 
 // hearLocked takes in all that a backend has said.
 func (d *Dispatcher) hearLocked(b *backend) {
-	if b.receiver != nil {
-		d.hearReceiverLocked(b)
-		return
-	}
 	answered := false
 	for {
 		m, err := hear(b.fd)

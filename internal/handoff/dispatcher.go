@@ -35,7 +35,7 @@ type Dispatcher struct {
 	options  Options
 	epoll    int
 	wake     int // eventfd: Run ends
-	channels int // of the instances, an epoll set in that of the loop
+	channels int // of Receivers, an epoll set in that of the loop; negative if there are none
 
 	mu        sync.Mutex
 	picker    balance.Picker
@@ -64,7 +64,7 @@ type connection struct {
 	peer         wire.Peer
 }
 
-// Numbers of the loop's events; listener i has firstListener-i. Those of channels are the instances'.
+// Event numbers that are no instance's; listener i has firstListener-i.
 const (
 	wakeEvent     = -1
 	channelsEvent = -2
@@ -91,8 +91,10 @@ func New(o Options) (_ *Dispatcher, err error) {
 	if err = watch(d.epoll, unix.EPOLL_CTL_ADD, d.wake, unix.EPOLLIN, wakeEvent, 0); err != nil {
 		return nil, err
 	}
-	if err = d.watchChannels(); err != nil {
-		return nil, err
+	if o.Receivers {
+		if err = d.listenFor(); err != nil {
+			return nil, err
+		}
 	}
 	for i, fd := range o.Listeners {
 		d.listeners = append(d.listeners, &listener{fd: fd})
@@ -133,7 +135,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		d.locked(func() {
 			for _, e := range events[:max(n, 0)] {
-				d.handleLocked(int(e.Fd))
+				d.handleLocked(int(e.Fd), uint32(e.Pad))
 			}
 			timeout = d.attendLocked(n)
 		})
@@ -192,16 +194,19 @@ func (d *Dispatcher) locked(f func()) {
 	}
 }
 
-func (d *Dispatcher) handleLocked(number int) {
+func (d *Dispatcher) handleLocked(number int, attached uint32) {
 	switch {
 	case number == wakeEvent:
 	case number == channelsEvent:
 		d.hearAllLocked()
-	default:
-		if d.deaf {
-			d.hearAllLocked()
-		}
+	case number < 0:
+		d.hearAllLocked()
 		d.dispatchLocked(d.listeners[firstListener-number])
+	default:
+		// What one channel said may end another, whose event stands in the same list.
+		if b := d.backends[number]; b != nil && b.attached == attached {
+			d.hearLocked(b)
+		}
 	}
 }
 

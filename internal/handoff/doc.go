@@ -29,9 +29,9 @@
 // An instance counts what it accepts and closes in memory that both share (package tally), so the balancer wakes once for an
 // ordered connection: when it comes. That costs epoll_wait, getsockopt(TCP_INFO) and sendmsg, no descriptor, no memory, and
 // 8 bytes through the channel. Only while connections wait that nobody can take do the instances tell, by message, of each
-// that they accept or close. A given connection costs accept4, sendmsg with a descriptor, read of the answer, and close; answers
-// are read together, before the next connection is handed out, or a millisecond later if none comes. BenchmarkTake and
-// BenchmarkGive measure both; test/bench the CPU.
+// that they accept or close. A given connection costs accept4, sendmsg with a descriptor, read of the answer, and close.
+// A Receiver says several things of each connection. They are read together, before the next connection is handed out, or a
+// millisecond later if none comes. BenchmarkTake and BenchmarkGive measure the ways; test/bench the CPU.
 //
 // It is not for TCP that can be steered (package steer costs nothing per connection), and not for programs that know
 // nothing of it.
