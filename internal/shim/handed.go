@@ -244,9 +244,10 @@ func takeHanded(stored map[string][]int) map[int]int {
 	return channels
 }
 
-// detachHanded ends the channel of an instance, here and in PID 1's store.
+// detachHanded ends the channel that came by an instance's listener, here and in PID 1's store. That of a Node process did not,
+// and ends with the process.
 func (s *Shim) detachHanded(number int) {
-	if !s.handsOff() {
+	if !s.handsOff() || s.receives() {
 		return
 	}
 	s.handoff.Detach(number)

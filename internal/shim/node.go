@@ -378,6 +378,9 @@ func (s *Shim) dropNode(in *instance) {
 		s.log.Warn("remove stored channel, ignoring", "instance", in.number, "error", err)
 	}
 	in.node.channel.Close()
+	if s.receives() {
+		s.handoff.Detach(in.number)
+	}
 }
 
 // forgetNode drops what is known of a process that is gone once PID 1 says so too: the next one of the instance may be of

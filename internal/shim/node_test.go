@@ -63,6 +63,9 @@ func (b *bench) attach(number int) *worker {
 func (w *worker) Read(p []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := w.conn.ReadMsgUnix(p, oob)
+	if errors.Is(err, io.EOF) {
+		err = io.EOF // which net wraps
+	}
 	if err != nil {
 		return max(n, 0), err
 	}

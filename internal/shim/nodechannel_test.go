@@ -2,6 +2,7 @@ package shim
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"strings"
@@ -170,6 +171,23 @@ func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
 	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
 }
 
+// The socket unit of an instance may be started anew while its process runs: that goes on with its connections.
+func TestNodeGoesOnWhenItsInstanceJoinsAgain(t *testing.T) {
+	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	w, key := b.handedNodeUp(1)
+	b.joinHanded(1)
+	b.socket(1, "running")
+	b.settled()
+	b.dial(1)
+	w.accept(w.given(key))
+	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
+	w.conn.Close()
+	b.took()
+	if b.instances[1].attached() {
+		t.Error("its end is not noticed")
+	}
+}
+
 // What a process does not take goes to another one.
 func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 	for what, lose := range map[string]func(w *worker, number int){
@@ -179,6 +197,7 @@ func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 		},
 		"not received": func(w *worker, number int) { w.raw(`{"cmd":"NODE_HANDLE_NACK"}`) },
 		"ended":        func(w *worker, number int) { w.conn.Close() },
+		"dropped":      func(w *worker, number int) {},
 	} {
 		t.Run(what, func(t *testing.T) {
 			b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
@@ -188,8 +207,14 @@ func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 			two, key2 := b.handedNodeUp(2)
 			unix.Close(one.fds[0])
 			lose(one, number)
-			if what == "ended" {
+			switch what {
+			case "ended":
 				b.took()
+			case "dropped":
+				b.drop(b.instances[1])
+				if _, err := io.Copy(io.Discard, one); err != nil {
+					t.Errorf("its channel does not end: %v", err)
+				}
 			}
 			two.accept(two.given(key2))
 			b.awaitHanded(func() bool { st := b.handoff.Stat(2); return st.Pending == 0 && st.Open == 1 })
