@@ -92,7 +92,7 @@ func New(o Options) (_ *Dispatcher, err error) {
 		return nil, err
 	}
 	if o.Receivers {
-		if err = d.listenFor(); err != nil {
+		if err = d.openChannels(); err != nil {
 			return nil, err
 		}
 	}

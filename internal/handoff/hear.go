@@ -15,8 +15,8 @@ import (
 // balancer's copies of connections are open for that much longer, and what a program asks for otherwise waits.
 const deafTime = 1
 
-// listenFor has the loop hear the channels of a set.
-func (d *Dispatcher) listenFor() (err error) {
+// openChannels makes the set of channels.
+func (d *Dispatcher) openChannels() (err error) {
 	if d.channels, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return os.NewSyscallError("epoll_create1", err)
 	}
@@ -25,7 +25,7 @@ func (d *Dispatcher) listenFor() (err error) {
 }
 
 // hearAllLocked takes in what Receivers have said, and says whether any has.
-func (d *Dispatcher) hearAllLocked() (any bool) {
+func (d *Dispatcher) hearAllLocked() (heard bool) {
 	if d.channels < 0 {
 		return false
 	}

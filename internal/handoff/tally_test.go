@@ -15,17 +15,7 @@ import (
 // An instance counts where the balancer looks, and wakes it only if it is asked to.
 func TestTellsWhenAsked(t *testing.T) {
 	f := open(t, "tcp", "127.0.0.1:0")
-	in := newInstance(t, f, 1)
-	in.serve(t)
-	channel := in.dial(t)
-	defer unix.Close(channel)
-	shared, fd, err := tally.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	defer shared.Close()
-	say(t, channel, wire.Message{Kind: wire.Listeners, Count: 1}, f.fd, fd)
+	channel, shared := balances(t, f)
 	first, client := f.connect(t), f.connect(t)
 	say(t, channel, wire.Message{Kind: wire.Take, Count: 2})
 	first.ask(t)
@@ -102,17 +92,7 @@ func TestCountsAgainWhatWasAccepted(t *testing.T) {
 func TestTellsOfAGivenConnectionBeforeItCounts(t *testing.T) {
 	const connections = 500
 	f := open(t, "tcp", "127.0.0.1:0")
-	in := newInstance(t, f, 1)
-	in.serve(t)
-	channel := in.dial(t)
-	defer unix.Close(channel)
-	shared, fd, err := tally.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	defer shared.Close()
-	say(t, channel, wire.Message{Kind: wire.Listeners, Count: 1}, f.fd, fd)
+	channel, shared := balances(t, f)
 	told := uint64(0)
 	buf := make([]byte, wire.MaxSize)
 	for i := range uint64(connections) {
@@ -154,6 +134,23 @@ func TestAnswersWhenItHasClosed(t *testing.T) {
 	in.state(0, wire.Report{Closing: true})
 	in.state(0, wire.Report{Closing: true, Answered: 1})
 	f.await(t, func() bool { return f.Stat(1).Open == 1 })
+}
+
+// balances starts an instance whose balancer the test plays, which has sent the listeners and the tally.
+func balances(t *testing.T, f *front) (channel int, shared *tally.Tally) {
+	t.Helper()
+	in := newInstance(t, f, 1)
+	in.serve(t)
+	channel = in.dial(t)
+	t.Cleanup(func() { unix.Close(channel) })
+	shared, fd, err := tally.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	t.Cleanup(shared.Close)
+	say(t, channel, wire.Message{Kind: wire.Listeners, Count: 1}, f.fd, fd)
+	return channel, shared
 }
 
 // say sends a message as a balancer would.

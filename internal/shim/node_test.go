@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/internal/steer"
 )
@@ -216,6 +217,28 @@ func TestEndOfTheChannelIsTheEndOfTheInstance(t *testing.T) {
 	}
 	b.service(1, "active", "running")
 	want(t, "a program of another kind follows", b.connect(4), map[int]int{1: 2, 2: 2})
+}
+
+// A program keeps back all that it sends behind a descriptor until that is acknowledged, whatever its channel is for.
+func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
+	for name, b := range map[string]*bench{
+		"steer": newBench(t, Options{}), "handoff": newHandedNodeBench(t, Options{Strategy: app.RoundRobin}),
+		"messages": newBench(t, Options{Messages: true}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "handoff" {
+				b.joinHanded(1)
+			} else {
+				b.up(1)
+			}
+			w := b.attach(1)
+			w.raw(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1}`)
+			b.took()
+			if m := w.hear(); m["cmd"] != "NODE_HANDLE_ACK" {
+				t.Errorf("the program hears %v", m)
+			}
+		})
+	}
 }
 
 func TestRefusedListenIsToldToBoth(t *testing.T) {
