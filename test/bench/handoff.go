@@ -25,13 +25,13 @@ const (
 )
 
 func startHandoff(ctx context.Context) (*target, error) {
-	return startHanded(ctx, "handoff", balance.LeastConnections)
+	return startHanded(ctx, "unitgen, handoff", balance.LeastConnections)
 }
 
 // startHandoffHash is the strategy for which the balancer accepts and sends descriptors. There is one client address, so
 // one instance serves all.
 func startHandoffHash(ctx context.Context) (*target, error) {
-	return startHanded(ctx, "handoff, source-hash", balance.SourceHash)
+	return startHanded(ctx, "unitgen, handoff, source-hash", balance.SourceHash)
 }
 
 func startHanded(ctx context.Context, name string, s balance.Strategy) (*target, error) {

@@ -2,14 +2,52 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 )
 
-// serveArg makes the bench program an instance that serves on descriptor 3.
+// serveArg makes the bench program the Go program, an instance that serves on descriptor 3.
 const serveArg = "serve-on-descriptor-3"
+
+// oneThread in its environment makes an instance one thread's worth, as most programs' are.
+const oneThread = "GOMAXPROCS=1"
+
+func startGoDirect(ctx context.Context) (*target, error) {
+	t := &target{name: "one instance, direct"}
+	_, err := t.group(ctx, 1, t.goInstance)
+	return t, err
+}
+
+// startGoDirectAgain is the same once more.
+func startGoDirectAgain(ctx context.Context) (*target, error) {
+	t, err := startGoDirect(ctx)
+	t.name += ", again"
+	return t, err
+}
+
+func startGoSteer(ctx context.Context) (*target, error) {
+	t := &target{name: "unitgen, steer"}
+	fds, err := t.group(ctx, instances, t.goInstance)
+	if err != nil {
+		return t, err
+	}
+	return t, t.steer(fds)
+}
+
+// goInstance starts this program as an instance on a listener, which it borrows.
+func (t *target) goInstance(ctx context.Context, listener int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	c := exec.CommandContext(ctx, self, serveArg)
+	c.Env = append(os.Environ(), oneThread)
+	return t.withListener(listener, c)
+}
 
 // pidAnswer is what every instance answers, and its process's number.
 const pidAnswer = "pid="

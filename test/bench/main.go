@@ -1,22 +1,32 @@
-// Bench compares what stands between clients and four instances: nothing (one instance, direct), the kernel's own
-// SO_REUSEPORT hash, steering, handing off, and the proxies HAProxy, nginx and systemd-socket-proxyd where they are
-// installed. Where there is node, it goes on to compare what shares a port among unchanged programs of Node.js: steering,
-// Node's own cluster module, and PM2 if it is in PATH.
+// Bench compares what stands between clients and four instances, in three sets of the same program:
 //
-// All run in one process tree on loopback, in turns, several rounds; what counts is the ratio to "direct" within a round,
-// given as the median with its lowest and highest value. Client, balancer and instances share the machine's cores, so a
-// ratio of throughputs is one of total CPU in disguise; the CPU of the balancer's own processes and of the instances' stands
-// beside it.
+//   - a server in C of one read and one write a request: one instance that clients connect to directly, the kernel's own
+//     SO_REUSEPORT hash, steering, and the proxies HAProxy, nginx and systemd-socket-proxyd;
+//   - a Go program: directly, steered, and on the handoff path;
+//   - an unchanged Node.js program: alone, steered, on the handoff path, behind Node's own cluster module and PM2.
+//
+// What is not installed is left out, with a line. Everything runs in one process tree on loopback. Targets take turns, in
+// rounds whose order alternates, so that a drift of the machine's speed favours nobody. What counts is the ratio to the
+// set's first target within a round: the median is given, with the lowest and the highest. The first target runs twice, as
+// two targets: the ratio of the two says how far a ratio can be trusted. A turn in which other programs took the
+// processors is measured again.
+//
+// The clients are a C program that costs less than what it measures (load/client.c). Clients, balancer and instances share
+// the processors, so a ratio of throughputs is one of all CPU in disguise; the CPU of each of the three stands beside it.
+//
+// The results are written as Markdown, JSON and SVG.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +34,7 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
-// instances is how many each target has, but direct and systemd-socket-proxyd, which have one.
+// instances is how many each target has, but those that are called direct, and systemd-socket-proxyd, which have one.
 const instances = 4
 
 func main() {
@@ -36,19 +46,20 @@ func main() {
 		return
 	}
 	runtime.LockOSThread() // children live as long as the thread that started them: the main one
-	rounds := flag.Int("rounds", 7, "rounds, in each of which every target has its turn")
-	span := flag.Duration("time", 2*time.Second, "time of one turn")
-	clients := flag.Int("clients", 32, "concurrent clients")
-	nodeOnly := flag.Bool("node", false, "compare programs of Node.js only")
-	only := flag.String("only", "", "measure the first target and those whose name contains this")
+	var b bench
+	flag.IntVar(&b.rounds, "rounds", 5, "rounds, in each of which every target has its turn")
+	flag.DurationVar(&b.span, "time", time.Second, "time of one turn")
+	quick := flag.Bool("quick", false, "two rounds of short turns: figures to see that all works, not to quote")
+	flag.StringVar(&b.only, "only", "", "measure the first target of each set, and those whose name contains `text`")
+	sets := flag.String("sets", "c,go,node", "which sets, by name")
+	out := flag.String("out", "build/bench", "directory of the results")
 	flag.Parse()
+	if *quick {
+		b.rounds, b.span = 2, 250*time.Millisecond
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	sets := []func(context.Context) ([]*target, error){startTargets, startNodeTargets}
-	if *nodeOnly {
-		sets = sets[1:]
-	}
-	if err := run(ctx, sets, *rounds, *only, load{span: *span, clients: *clients}); err != nil {
+	if err := b.run(ctx, strings.Split(*sets, ","), *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -69,114 +80,106 @@ func childOf(args []string) func() error {
 	return nil
 }
 
-func run(ctx context.Context, sets []func(context.Context) ([]*target, error), rounds int, only string, l load) error {
-	for _, start := range sets {
-		if err := compare(ctx, start, rounds, only, l); err != nil {
-			return err
-		}
-	}
-	return nil
+// set is a program, and what can stand before it.
+type set struct {
+	name, title string
+	bulk        bool // its program answers without end, too
+	starts      []func(context.Context) (*target, error)
 }
 
-// compare gives each target its turn in each round.
-func compare(ctx context.Context, start func(context.Context) ([]*target, error), rounds int, only string, l load) error {
-	started, err := start(ctx)
-	defer stopAll(started)
-	if err != nil || len(started) == 0 {
+var sets = []set{
+	{name: "c", title: "A server in C", bulk: true, starts: []func(context.Context) (*target, error){
+		startDirect, startDirectAgain, startHash, startSteer, startHAProxyUnix, startHAProxyTCP, startNginx, startSocketProxy}},
+	{name: "go", title: "A Go program", starts: []func(context.Context) (*target, error){
+		startGoDirect, startGoDirectAgain, startGoSteer, startHandoff, startHandoffHash}},
+	{name: "node", title: "An unchanged Node.js program", starts: []func(context.Context) (*target, error){
+		startNodeDirect, startNodeDirectAgain, startNodeSteer, startNodeHandoff, startNodeCluster, startPM2}},
+}
+
+// bench is one run.
+type bench struct {
+	rounds int
+	span   time.Duration
+	only   string
+}
+
+// run measures the named sets and writes the results into the directory out.
+func (b bench) run(ctx context.Context, names []string, out string) error {
+	if err := buildPrograms(ctx); err != nil {
 		return err
 	}
-	targets := started[:1:1]
-	for _, t := range started[1:] {
-		if strings.Contains(t.name, only) {
-			targets = append(targets, t)
-		}
-	}
-	for _, t := range targets {
-		if err := t.warmUp(ctx); err != nil {
-			return fmt.Errorf("warm up %s: %w", t.name, err)
-		}
-	}
-	for _, keep := range []bool{false, true} {
-		l.keepAlive = keep
-		samples := make(map[string][]sample)
-		for round := range rounds {
-			order := slices.Clone(targets)
-			if round%2 == 1 {
-				slices.Reverse(order) // A B … B A, so that a drift of the machine's speed favours nobody
+	defer os.RemoveAll(filepath.Dir(clientProgram))
+	began := time.Now()
+	var results []result
+	for _, name := range names {
+		found := false
+		for _, s := range sets {
+			if s.name != name {
+				continue
 			}
-			for _, t := range order {
-				s, err := measure(ctx, t, l)
-				if err != nil {
-					return fmt.Errorf("measure %s: %w", t.name, err)
-				}
-				samples[t.name] = append(samples[t.name], s)
+			found = true
+			r, err := b.compare(ctx, s)
+			if err != nil {
+				return err
 			}
+			results = append(results, r)
 		}
-		report(targets, samples, keep)
+		if !found {
+			return fmt.Errorf("find set: there is no %q", name)
+		}
 	}
+	return write(out, results, time.Since(began))
+}
+
+// The load and the C server, which every run compiles anew.
+var clientProgram, serverProgram string
+
+// buildPrograms compiles both into a directory of their own.
+func buildPrograms(ctx context.Context) error {
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		return fmt.Errorf("compile the load: %w (apt-get install gcc libc6-dev)", err)
+	}
+	source, err := sourceDir()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"client", "server"} {
+		c := exec.CommandContext(ctx, cc, "-O2", "-o", filepath.Join(dir, name), filepath.Join(source, name+".c"))
+		if text, err := c.CombinedOutput(); err != nil {
+			return errors.Join(fmt.Errorf("compile %s.c: %w: %s", name, err, text), os.RemoveAll(dir))
+		}
+	}
+	clientProgram, serverProgram = filepath.Join(dir, "client"), filepath.Join(dir, "server")
 	return nil
 }
 
-// sample is one turn of one target.
-type sample struct {
-	perSecond float64
-	failed    int
-	cpu       spent  // per connection or request
-	spread    [2]int // fewest and most of an instance
-}
-
-func measure(ctx context.Context, t *target, l load) (sample, error) {
-	before, err := t.cpu()
-	if err != nil {
-		return sample{}, err
-	}
-	r, err := l.put(ctx, t.address)
-	if err != nil {
-		return sample{}, err
-	}
-	after, err := t.cpu()
-	if err != nil {
-		return sample{}, err
-	}
-	if ctx.Err() != nil {
-		return sample{}, ctx.Err()
-	}
-	s := sample{perSecond: float64(r.ok) / r.elapsed.Seconds(), failed: r.failed}
-	if r.ok > 0 {
-		n := time.Duration(r.ok)
-		s.cpu = spent{(after.balancer - before.balancer) / n, (after.instances - before.instances) / n}
-	}
-	s.spread = r.spread()
-	return s, nil
-}
-
-// report prints a table: ratios to the first target, round by round.
-func report(targets []*target, samples map[string][]sample, keepAlive bool) {
-	what := "connections"
-	if keepAlive {
-		what = "requests on kept connections"
-	}
-	base := samples[targets[0].name]
-	fmt.Printf("\n%s, %d rounds\n", what, len(base))
-	fmt.Printf("%-22s %12s %26s %14s %15s %8s %8s\n", "TARGET", "PER SECOND", "RATIO TO DIRECT", "BALANCER CPU", "INSTANCES' CPU", "SPREAD", "FAILED")
-	for _, t := range targets {
-		var rate, ratio, balancer, instances, spread []float64
-		failed := 0
-		for i, s := range samples[t.name] {
-			rate = append(rate, s.perSecond)
-			ratio = append(ratio, s.perSecond/base[i].perSecond)
-			balancer = append(balancer, float64(s.cpu.balancer)/1e3)
-			instances = append(instances, float64(s.cpu.instances)/1e3)
-			spread = append(spread, float64(s.spread[1]-s.spread[0]))
-			failed += s.failed
+// start starts the targets of a set that can be had here; those that were started are returned also with an error.
+func (s set) start(ctx context.Context, only string) ([]*target, error) {
+	var targets []*target
+	for i, start := range s.starts {
+		t, err := start(ctx)
+		if errors.Is(err, exec.ErrNotFound) {
+			fmt.Println("left out:", err)
+			if i == 0 {
+				return targets, nil // without the program there is nothing to compare
+			}
+			continue
 		}
-		fmt.Printf("%-22s %12.0f %10.2f (%.2f to %.2f) %11.2f µs %12.2f µs %8.0f %8d\n", t.name, median(rate), median(ratio),
-			slices.Min(ratio), slices.Max(ratio), median(balancer), median(instances), median(spread), failed)
+		if t != nil && err == nil && i > 0 && !strings.Contains(t.name, only) {
+			t.stop()
+			continue
+		}
+		if t != nil {
+			targets = append(targets, t)
+		}
+		if err != nil {
+			return targets, err
+		}
 	}
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+	return targets, nil
 }

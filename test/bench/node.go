@@ -26,15 +26,6 @@ if (cluster.isPrimary) for (let i = 0; i < process.env.INSTANCES; i++) cluster.f
 else require('./server.js');`
 )
 
-// startNodeTargets are those of an unchanged program for Node.js. There are none without node.
-func startNodeTargets(ctx context.Context) ([]*target, error) {
-	if _, err := exec.LookPath("node"); err != nil {
-		fmt.Println("left out:", err)
-		return nil, nil
-	}
-	return start(ctx, startNodeDirect, startNodeSteer, startNodeHandoff, startNodeCluster, startPM2)
-}
-
 // nodeDir makes the directory of the programs and chooses the port.
 func (t *target) nodeDir() (dir string, environ []string, err error) {
 	if dir, err = os.MkdirTemp("", "bench"); err != nil {
@@ -52,7 +43,10 @@ func (t *target) nodeDir() (dir string, environ []string, err error) {
 }
 
 func startNodeDirect(ctx context.Context) (*target, error) {
-	t := &target{name: "Node.js, 1 process"}
+	if _, err := exec.LookPath("node"); err != nil {
+		return nil, err
+	}
+	t := &target{name: "one process, direct"}
 	dir, environ, err := t.nodeDir()
 	if err != nil {
 		return t, err
@@ -62,12 +56,21 @@ func startNodeDirect(ctx context.Context) (*target, error) {
 	if err := t.start(c); err != nil {
 		return t, err
 	}
-	return t, t.awaitPort(ctx)
+	return t, await(ctx, "tcp", t.address)
+}
+
+// startNodeDirectAgain is the same once more.
+func startNodeDirectAgain(ctx context.Context) (*target, error) {
+	t, err := startNodeDirect(ctx)
+	if t != nil {
+		t.name += ", again"
+	}
+	return t, err
 }
 
 // startNodeSteer does what lbshim does: it answers each process's listen() with a steered listener, and is out of the way.
 func startNodeSteer(ctx context.Context) (*target, error) {
-	t := &target{name: "unitgen (steer)"}
+	t := &target{name: "unitgen, steer"}
 	dir, environ, err := t.nodeDir()
 	if err != nil {
 		return t, err
@@ -148,7 +151,7 @@ func startNodeCluster(ctx context.Context) (*target, error) {
 		return t, err
 	}
 	t.balancer = []int{c.Process.Pid}
-	return t, t.awaitPort(ctx)
+	return t, await(ctx, "tcp", t.address)
 }
 
 // startPM2 starts a daemon of PM2's own in a directory that goes with it.
@@ -190,5 +193,5 @@ func startPM2(ctx context.Context) (*target, error) {
 		return t, err
 	}
 	t.balancer = []int{daemon}
-	return t, t.awaitPort(ctx)
+	return t, await(ctx, "tcp", t.address)
 }

@@ -26,7 +26,7 @@ const nodeHandOffArg = "hand-off-to-nodes"
 // startNodeHandoff does what lbshim does where it cannot steer: a balancer gives each connection to a worker, as the primary
 // of Node's own cluster does.
 func startNodeHandoff(ctx context.Context) (*target, error) {
-	t := &target{name: "unitgen (handoff)"}
+	t := &target{name: "unitgen, handoff"}
 	dir, environ, err := t.nodeDir()
 	if err != nil {
 		return t, err
@@ -83,12 +83,12 @@ func (t *target) awaitAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
-		r, err := load{span: 200 * time.Millisecond, clients: instances}.put(ctx, t.address)
-		if err != nil || len(r.pids) == instances {
+		a, err := load(ctx, t.address, measure{mode: "conn", connections: instances}, 200*time.Millisecond)
+		if err != nil || len(a.Answers) == instances {
 			return err
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("wait for %s: %d of %d instances answer", t.name, len(r.pids), instances)
+			return fmt.Errorf("wait for %s: %d of %d instances answer", t.name, len(a.Answers), instances)
 		}
 	}
 }

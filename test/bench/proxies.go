@@ -12,16 +12,38 @@ import (
 	"time"
 )
 
-// backends starts n instances, each on a port of its own, behind the target's address.
-func (t *target) backends(ctx context.Context, n int) ([]string, error) {
+// backends starts n instances behind the target's address, each with a listener of its own: a unix socket, or a TCP port.
+func (t *target) backends(ctx context.Context, n int, network string) ([]string, error) {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return nil, err
+	}
+	t.onStop(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { // nginx's workers are another user
+		return nil, err
+	}
 	var addresses []string
-	for range n {
-		one := &target{}
-		t.onStop(one.stop)
-		if _, err := one.group(ctx, 1); err != nil {
+	for i := range n {
+		address, where := filepath.Join(dir, strconv.Itoa(i)), ""
+		if where = "unix:" + address; network == "tcp" {
+			port, err := freePort()
+			if err != nil {
+				return nil, err
+			}
+			address, where = "127.0.0.1:"+strconv.Itoa(port), "tcp:"+strconv.Itoa(port)
+		}
+		if err := t.start(exec.CommandContext(ctx, serverProgram, where)); err != nil {
 			return nil, err
 		}
-		addresses = append(addresses, one.address)
+		if err := await(ctx, network, address); err != nil {
+			return nil, err
+		}
+		if network == "unix" {
+			if err := os.Chmod(address, 0o777); err != nil {
+				return nil, err
+			}
+		}
+		addresses = append(addresses, address)
 	}
 	port, err := freePort()
 	t.address = "127.0.0.1:" + strconv.Itoa(port)
@@ -40,23 +62,24 @@ func (t *target) proxy(ctx context.Context, config string, argv func(path string
 		return err
 	}
 	words := argv(path)
-	c := exec.CommandContext(ctx, words[0], words[1:]...) // what they say of themselves is not kept
+	c := exec.CommandContext(ctx, words[0], words[1:]...)
+	c.Stderr = os.Stderr
 	if err := t.start(c); err != nil {
 		return err
 	}
-	if err := t.awaitPort(ctx); err != nil {
+	if err := await(ctx, "tcp", t.address); err != nil {
 		return err
 	}
 	t.balancer, err = family(c.Process.Pid)
 	return err
 }
 
-// awaitPort returns when the target accepts connections.
-func (t *target) awaitPort(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// await returns when somebody accepts connections at an address.
+func await(ctx context.Context, network, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.address)
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err == nil {
 			return conn.Close()
 		}
@@ -64,7 +87,7 @@ func (t *target) awaitPort(ctx context.Context) error {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", t.name, err)
+			return fmt.Errorf("wait for %s: %w", address, err)
 		}
 	}
 }
@@ -86,18 +109,26 @@ func family(pid int) ([]int, error) {
 	return all, nil
 }
 
-func startHAProxy(ctx context.Context) (*target, error) {
+func startHAProxyUnix(ctx context.Context) (*target, error) {
+	return startHAProxy(ctx, "unix")
+}
+
+func startHAProxyTCP(ctx context.Context) (*target, error) {
+	return startHAProxy(ctx, "tcp")
+}
+
+func startHAProxy(ctx context.Context, network string) (*target, error) {
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: "HAProxy, tcp"}
-	backends, err := t.backends(ctx, instances)
+	t := &target{name: "HAProxy, " + network + " backends"}
+	backends, err := t.backends(ctx, instances, network)
 	if err != nil {
 		return t, err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "global\n maxconn 4000\ndefaults\n mode tcp\n timeout client 1m\n timeout server 1m\n timeout connect 5s\n"+
+	fmt.Fprintf(&b, "global\n maxconn 8000\ndefaults\n mode tcp\n timeout client 1m\n timeout server 1m\n timeout connect 5s\n"+
 		"listen bench\n bind %s\n balance roundrobin\n", t.address)
 	for i, address := range backends {
 		fmt.Fprintf(&b, " server s%d %s\n", i, address)
@@ -114,8 +145,8 @@ func startNginx(ctx context.Context) (*target, error) {
 	if err != nil || len(modules) == 0 {
 		return nil, fmt.Errorf("nginx: its stream module: %w", exec.ErrNotFound)
 	}
-	t := &target{name: "nginx, stream"}
-	backends, err := t.backends(ctx, instances)
+	t := &target{name: "nginx stream, unix backends"}
+	backends, err := t.backends(ctx, instances, "unix")
 	if err != nil {
 		return t, err
 	}
@@ -123,7 +154,7 @@ func startNginx(ctx context.Context) (*target, error) {
 	fmt.Fprintf(&b, "load_module %s;\ndaemon off;\nworker_processes 2;\nerror_log stderr;\n"+
 		"events { worker_connections 10000; }\nstream {\n upstream bench {\n", modules[0])
 	for _, address := range backends {
-		fmt.Fprintf(&b, "  server %s;\n", address)
+		fmt.Fprintf(&b, "  server unix:%s;\n", address)
 	}
 	fmt.Fprintf(&b, " }\n server { listen %s reuseport; proxy_pass bench; }\n}\n", t.address)
 	return t, t.proxy(ctx, b.String(), func(path string) []string {
@@ -140,8 +171,8 @@ func startSocketProxy(ctx context.Context) (*target, error) {
 	if _, err := os.Stat(program); err != nil {
 		return nil, fmt.Errorf("%s: %w", program, exec.ErrNotFound)
 	}
-	t := &target{name: "systemd-socket-proxyd"}
-	backends, err := t.backends(ctx, 1)
+	t := &target{name: "systemd-socket-proxyd, one unix backend"}
+	backends, err := t.backends(ctx, 1, "unix")
 	if err != nil {
 		return t, err
 	}

@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -35,101 +32,48 @@ func (t *target) stop() {
 	}
 }
 
-func stopAll(targets []*target) {
-	for _, t := range targets {
-		t.stop()
-	}
-}
-
 // warmUp loads the target until its instances are known, and have compiled what they run.
 func (t *target) warmUp(ctx context.Context) error {
-	r, err := load{span: 500 * time.Millisecond, clients: 32}.put(ctx, t.address)
+	a, err := load(ctx, t.address, measure{mode: "conn", connections: 64}, 500*time.Millisecond)
 	if err != nil {
 		return err
 	}
-	for answer := range r.pids {
-		pid, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(answer, pidAnswer)))
+	if len(a.Answers) == 0 {
+		return fmt.Errorf("no answer, %d requests failed", a.Failed)
+	}
+	for answer := range a.Answers {
+		pid, err := strconv.Atoi(answer)
 		if err != nil {
-			return fmt.Errorf("parse answer %q: %w", answer, err)
+			return fmt.Errorf("parse answer: %w", err)
 		}
 		t.instances = append(t.instances, pid)
 	}
 	return nil
 }
 
-// spent is CPU time.
-type spent struct{ balancer, instances time.Duration }
-
-func (t *target) cpu() (s spent, err error) {
-	if s.balancer, err = cpuOf(t.balancer); err == nil {
-		s.instances, err = cpuOf(t.instances)
-	}
-	return s, err
-}
-
-// cpuOf is the time that processes have spent on a processor: the first figure of schedstat, in ns, of every thread
-// (Documentation/scheduler/sched-stats.rst).
-func cpuOf(pids []int) (time.Duration, error) {
-	var all time.Duration
-	for _, pid := range pids {
-		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-		if err != nil || len(files) == 0 {
-			return 0, fmt.Errorf("read CPU time of process %d: %w", pid, errors.Join(err, os.ErrNotExist))
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				continue // a thread that has ended; what it used is lost to all targets alike
-			}
-			ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("parse %s: %w", file, err)
-			}
-			all += time.Duration(ns)
-		}
-	}
-	return all, nil
-}
-
-// startTargets starts every target that can be had here; those that were started are returned also with an error.
-func startTargets(ctx context.Context) ([]*target, error) {
-	return start(ctx, startDirect, startHash, startSteer, startHandoff, startHandoffHash, startHAProxy, startNginx, startSocketProxy)
-}
-
-func start(ctx context.Context, starts ...func(context.Context) (*target, error)) ([]*target, error) {
-	var targets []*target
-	for _, start := range starts {
-		t, err := start(ctx)
-		if errors.Is(err, exec.ErrNotFound) {
-			fmt.Println("left out:", err)
-			continue
-		}
-		if t != nil {
-			targets = append(targets, t)
-		}
-		if err != nil {
-			return targets, err
-		}
-	}
-	return targets, nil
-}
-
 func startDirect(ctx context.Context) (*target, error) {
-	t := &target{name: "direct, 1 instance"}
-	_, err := t.group(ctx, 1)
+	t := &target{name: "one instance, direct"}
+	_, err := t.group(ctx, 1, t.instance)
+	return t, err
+}
+
+// startDirectAgain is the same once more.
+func startDirectAgain(ctx context.Context) (*target, error) {
+	t, err := startDirect(ctx)
+	t.name += ", again"
 	return t, err
 }
 
 func startHash(ctx context.Context) (*target, error) {
-	t := &target{name: "SO_REUSEPORT hash"}
-	_, err := t.group(ctx, instances)
+	t := &target{name: "the kernel's SO_REUSEPORT hash"}
+	_, err := t.group(ctx, instances, t.instance)
 	return t, err
 }
 
 // startSteer is what lbshim does. It has no process on the path, so there is no CPU to count.
 func startSteer(ctx context.Context) (*target, error) {
-	t := &target{name: "steer"}
-	fds, err := t.group(ctx, instances)
+	t := &target{name: "unitgen, steer"}
+	fds, err := t.group(ctx, instances, t.instance)
 	if err != nil {
 		return t, err
 	}
@@ -158,7 +102,7 @@ func (t *target) steer(fds []int) error {
 }
 
 // group starts n instances with a listener each on one free port, and returns the listeners.
-func (t *target) group(ctx context.Context, n int) ([]int, error) {
+func (t *target) group(ctx context.Context, n int, instance func(context.Context, int) error) ([]int, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -170,7 +114,7 @@ func (t *target) group(ctx context.Context, n int) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := t.instance(ctx, fd); err != nil {
+		if err := instance(ctx, fd); err != nil {
 			return nil, err
 		}
 		fds = append(fds, fd)
@@ -197,24 +141,20 @@ func (t *target) listen(address string) (int, error) {
 	return fd, os.NewSyscallError("listen", unix.Listen(fd, 4096))
 }
 
-// oneThread in its environment makes an instance one thread's worth, as most programs' are.
-const oneThread = "GOMAXPROCS=1"
-
-// instance starts this program as an instance on a listener, which it borrows.
+// instance starts the C server as an instance on a listener, which it borrows.
 func (t *target) instance(ctx context.Context, listener int) error {
+	return t.withListener(listener, exec.CommandContext(ctx, serverProgram, "fd:3"))
+}
+
+// withListener starts a command with a duplicate of a listener as its descriptor 3.
+func (t *target) withListener(listener int, c *exec.Cmd) error {
 	fd, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
 	file := os.NewFile(uintptr(fd), "listener")
 	defer file.Close()
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	c := exec.CommandContext(ctx, self, serveArg)
 	c.ExtraFiles, c.Stderr = []*os.File{file}, os.Stderr
-	c.Env = append(os.Environ(), oneThread)
 	return t.start(c)
 }
 
