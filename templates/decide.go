@@ -35,11 +35,11 @@ type values struct {
 	Settings    string // the section [X-Unitgen]
 
 	// Sockets.
-	Listen           []string
-	FreeBind         bool
-	HandoffTCP       bool // on the handoff path, and not only unix sockets
-	SeparateFamilies bool // IPv4 and IPv6 wildcards of one port are listeners of their own
-	PollLimit        bool // PollLimitIntervalSec= is known (255)
+	Listen       []string
+	FreeBind     bool
+	HandoffTCP   bool   // on the handoff path, and not only unix sockets
+	BindIPv6Only string // empty: as the kernel has it
+	PollLimit    bool   // PollLimitIntervalSec= is known (255)
 
 	// The shim.
 	ServeOptions string // each with a blank before it
@@ -52,6 +52,7 @@ type values struct {
 	EnvironmentFiles []string
 	WorkingDirectory string
 	User             string
+	DynamicUser      bool
 	Runtime          string // name of a runtime that compiles while it runs; empty for other programs
 	PrivateTmp       bool
 	ProtectHome      bool
@@ -87,27 +88,28 @@ func decide(a app.App, p Paths) (values, error) {
 		return values{}, err
 	}
 	v := values{
-		Name:             a.Name,
-		Lbshim:           lbshim,
-		Root:             "+",
-		Privileged:       "-+",
-		ControlPath:      a.Name.ControlPath("/run"),
-		Settings:         app.Settings(a),
-		SeparateFamilies: app.SeparateFamilies(a.Listen),
-		PollLimit:        a.SystemdVersion >= 255,
-		ServeOptions:     serveOptions(a),
-		Capabilities:     "CAP_BPF",
-		WantedBy:         "multi-user.target",
-		ExecStart:        execStart,
-		User:             a.User,
-		Runtime:          compilingRuntime(a.Command),
-		Properties:       a.Properties,
-		Restart:          decideRestart(a),
-		RolloutOptions:   rolloutOptions(a),
-		KillSignal:       a.KillSignal(),
-		ReadyTimeout:     app.QuoteWord("--start-timeout=" + app.FormatTimeSpan(a.StartTimeoutOrDefault())),
-		TimeoutStart:     app.FormatTimeSpan(a.StartTimeoutOrDefault() + startMargin),
-		TimeoutStop:      app.FormatTimeSpan(a.DrainTimeoutOrDefault() + stopMargin),
+		Name:           a.Name,
+		Lbshim:         lbshim,
+		Root:           "+",
+		Privileged:     "-+",
+		ControlPath:    a.Name.ControlPath("/run"),
+		Settings:       app.Settings(a),
+		BindIPv6Only:   bindIPv6Only(a.Listen),
+		PollLimit:      a.SystemdVersion >= 255,
+		ServeOptions:   serveOptions(a),
+		Capabilities:   "CAP_BPF",
+		WantedBy:       "multi-user.target",
+		ExecStart:      execStart,
+		User:           a.InstanceUser(),
+		DynamicUser:    a.User == "",
+		Runtime:        compilingRuntime(a.Command),
+		Properties:     a.Properties,
+		Restart:        decideRestart(a),
+		RolloutOptions: rolloutOptions(a),
+		KillSignal:     a.KillSignal(),
+		ReadyTimeout:   app.QuoteWord("--start-timeout=" + app.FormatTimeSpan(a.StartTimeoutOrDefault())),
+		TimeoutStart:   app.FormatTimeSpan(a.StartTimeoutOrDefault() + startMargin),
+		TimeoutStop:    app.FormatTimeSpan(a.DrainTimeoutOrDefault() + stopMargin),
 	}
 	if shutdown := a.ShutdownOrDefault(); shutdown != "" {
 		v.DrainOptions = " --shutdown=" + string(shutdown)
@@ -125,6 +127,18 @@ func decide(a app.App, p Paths) (values, error) {
 	v.decideHandoff(a)
 	v.decideProcess(a)
 	return v, nil
+}
+
+// bindIPv6Only decides what an IPv6 wildcard takes. A bare port is IPv4 and IPv6, also where net.ipv6.bindv6only=1 says
+// otherwise for sockets that do not say it themselves.
+func bindIPv6Only(listen []app.Listen) string {
+	switch {
+	case app.SeparateFamilies(listen):
+		return "ipv6-only"
+	case slices.ContainsFunc(listen, func(l app.Listen) bool { return !l.IsUnix() && !l.Addr.IsValid() }):
+		return "both"
+	}
+	return ""
 }
 
 // decideReady decides who finds out that an instance can serve: PID 1 by itself, or a command that tries.
@@ -223,7 +237,7 @@ func (v *values) decideProcess(a app.App) {
 	used := append([]string{a.WorkingDirectory}, a.Command...)
 	v.PrivateTmp = !anyBelow(used, "/tmp/", "/var/tmp/")
 	v.ProtectHome = !anyBelow(used, "/home/", "/root/", "/run/user/")
-	v.AddressFamilies = "AF_UNIX AF_INET AF_INET6"
+	v.AddressFamilies = "AF_UNIX AF_INET AF_INET6 AF_NETLINK"
 	if network, ok := a.Property("PrivateNetwork"); ok && app.Truth(network) {
 		v.PrivateNetwork = true
 		v.AddressFamilies = "AF_UNIX"

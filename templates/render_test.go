@@ -103,6 +103,10 @@ func goldens() []golden {
 			Environment: []app.Assignment{{Key: "NGINX", Value: "3;"}}, Properties: []app.Property{{Key: "IPAddressDeny", Value: "any"}},
 			SystemdVersion: 257,
 		}},
+		{"user-per-instance", app.App{
+			Name: "shop.example.com", Command: []string{"/opt/app/server"}, Listen: port, UserPerInstance: true,
+			Properties: []app.Property{{Key: "StateDirectory", Value: "shop/%i"}}, SystemdVersion: 257,
+		}},
 		{"tmp", app.App{
 			Name: "app", Command: []string{"/opt/app/server"}, WorkingDirectory: "/tmp/app", Listen: port, Strategy: app.First,
 			SystemdVersion: 257,

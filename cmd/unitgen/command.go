@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/unitgen/unitgen/internal/app"
 )
 
 // unitPath is where PID 1 and env(1) look for programs in a unit (DEFAULT_PATH in systemd's basic/path-util.h).
@@ -67,7 +69,7 @@ func checkExecutable(given, path string) error {
 	case !st.Mode().IsRegular():
 		return inputf("", "the command %q is not a regular file", given)
 	case st.Mode()&0o111 == 0:
-		return inputf("chmod +x "+given, "the command %q is not executable", given)
+		return inputf("chmod +x "+app.ShellWord(given), "the command %q is not executable", given)
 	}
 	return checkInterpreter(given, path)
 }
@@ -97,7 +99,7 @@ func checkInterpreter(given, path string) error {
 			continue
 		}
 		if !strings.Contains(word, "/") && search(word, unitPath, "/") == "" {
-			return inputf("unitgen app -- \"$(command -v "+word+")\" "+given,
+			return inputf("unitgen app -- \"$(command -v "+app.ShellWord(word)+")\" "+app.ShellWord(given),
 				"the command %q is a script for %q, which is not in a unit's PATH (%s)", given, word, unitPath)
 		}
 		break

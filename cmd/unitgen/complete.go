@@ -179,7 +179,7 @@ func (c *command) values(option, value, prefix string) []candidate {
 		words = []string{string(app.ShutdownGraceful), string(app.ShutdownQuick)}
 	case "surge":
 		words = []string{"all"}
-	case "pin", "messages", "shutdown-message":
+	case "pin", "user-per-instance", "messages", "shutdown-message":
 		words = []string{"yes", "no"}
 	case "json":
 		words = []string{"short", "pretty", "off"}

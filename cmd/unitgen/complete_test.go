@@ -106,7 +106,7 @@ func TestComplete(t *testing.T) {
 		"--kind=n":                 "--kind=node",
 		"--kind ":                  "listen node handoff",
 		"app -n ":                  "max",
-		"app --use":                "--user= --user-units",
+		"app --use":                "--user= --user-per-instance --user-units",
 		"app --user a":             "alice",
 		"app --now --no":           "",
 		"app --env A=1 --e":        "--env= --env-file=",

@@ -138,6 +138,12 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 	for _, dir := range append([]string{c.site.dir}, c.site.others(c.env.root)...) {
 		found = append(found, c.examineDropIns(dir, name)...)
 	}
+	if a != nil && !a.UserUnits {
+		dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)
+		if taken := c.takenUser(ctx, *a, instancesIn(dirs, name)); taken != "" {
+			found = append(found, finding{string(name), "its instances would run as " + taken + ", an account that exists", "getent passwd " + taken})
+		}
+	}
 	if l == nil || a == nil {
 		return found, nil
 	}
@@ -149,6 +155,9 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 		return append(found, c.examineShim(ctx, name)...), nil
 	}
 	for _, listen := range a.Listen {
+		if err := c.checkSocketPath(listen); !l.open && err != nil {
+			found = append(found, finding{string(name), err.Error(), "ls -l " + listen.Unix})
+		}
 		if !l.open && errors.Is(checkPort(listen), unix.EADDRINUSE) {
 			found = append(found, finding{string(name), fmt.Sprintf("another program holds port %d, so the app cannot start", listen.Port),
 				fmt.Sprintf("ss -ltnp 'sport = :%d'", listen.Port)})

@@ -62,6 +62,10 @@ func (p *plan) effectOf(s site, c change) effect {
 	case pin:
 		return effectReload
 	case file == name.InstanceTemplate():
+		if setting(old, "User") != setting(c.text, "User") && len(p.app.SharedDirectories()) > 0 {
+			// PID 1 gives the directories to the new user when the first instance of it starts: the old ones must be gone.
+			return effectRestart
+		}
 		if held(old) != held(c.text) || setting(old, "ExecStart") != setting(c.text, "ExecStart") {
 			return effectReload
 		}
@@ -109,8 +113,8 @@ func (p *plan) shimEffect(old, text string) effect {
 	return effectNone
 }
 
-// held are the lines of a service that its running process keeps until it is started anew, but for its command and its
-// capabilities, which the callers compare. What else is left out PID 1 reads when it needs it, and what section
+// held are the lines of a unit that what runs keeps until it is started anew, but for its command and its
+// capabilities, which the callers compare, and what a socket says of IPv6, which changes with its listeners or not at all. What else is left out PID 1 reads when it needs it, and what section
 // [X-Unitgen] says is written out elsewhere too.
 func held(text string) string {
 	text, _, _ = strings.Cut(text, "\n["+app.SettingsSection+"]\n")
@@ -121,7 +125,7 @@ func held(text string) string {
 		case "Description", "Documentation", "ExecReload", "ExecStop", "ExecStopPost", "KillSignal", "TimeoutStartSec", "TimeoutStopSec", "Restart",
 			"RestartSec", "RestartSteps", "RestartMaxDelaySec", "RestartPreventExitStatus", "SuccessExitStatus",
 			"StartLimitIntervalSec", "StartLimitBurst", "WantedBy", "Also", "ExecStart",
-			"AmbientCapabilities", "CapabilityBoundingSet":
+			"AmbientCapabilities", "CapabilityBoundingSet", "BindIPv6Only":
 			continue
 		}
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {

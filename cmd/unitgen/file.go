@@ -29,7 +29,7 @@ type settingsFile struct {
 func nameFromFile(path string) (app.Name, error) {
 	base, ok := strings.CutSuffix(filepath.Base(path), extension)
 	if !ok {
-		return "", inputf("unitgen app --file="+path, "the app's name is missing, as %q does not end in %q", path, extension)
+		return "", inputf("unitgen app --file="+app.ShellWord(path), "the app's name is missing, as %q does not end in %q", path, extension)
 	}
 	return app.ParseName(base)
 }
@@ -111,7 +111,7 @@ func optionValue(option, value, dir string, packaging bool) (string, error) {
 	switch option {
 	case "user-units":
 		return strconv.FormatBool(app.Truth(value)), nil
-	case "pin":
+	case "pin", "user-per-instance", "messages", "shutdown-message":
 		if !app.Truth(value) {
 			return "no", nil
 		}

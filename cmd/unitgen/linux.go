@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net/netip"
 	"os"
@@ -92,12 +93,57 @@ func quota(file string) int {
 	return int(math.Ceil(limit / period))
 }
 
+// checkSocketPaths checks the unix sockets that the app did not have.
+func (c *command) checkSocketPaths(p *plan) error {
+	var found []error
+	for _, l := range p.newListeners() {
+		found = append(found, c.checkSocketPath(l))
+	}
+	return errors.Join(found...)
+}
+
+// checkSocketPath refuses the path of a unix socket where something else is, or a socket that another program listens on: PID
+// 1 unlinks what is in the way of its sockets, whatever it is (socket_address_listen() in src/shared/socket-util.c).
+func (c *command) checkSocketPath(l app.Listen) error {
+	path := c.env.root + l.Unix
+	if !strings.HasPrefix(l.Unix, "/") {
+		return nil
+	}
+	st, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return nil // nothing is there; what is wrong with the directory PID 1 says
+	case st.Mode().Type() != fs.ModeSocket:
+		return inputf("ls -l "+app.ShellWord(l.Unix), "--listen=%s exists and is no socket: systemd would delete it", l)
+	case listenedOn(path):
+		return inputf("ss -lxp src "+app.ShellWord(l.Unix), "--listen=%s is in use by another program", l)
+	}
+	return nil
+}
+
+// listenedOn reports whether a socket that is bound to path listens, which /proc/net/unix tells by a flag (__SO_ACCEPTCON).
+// A server that is gone leaves its path behind.
+func listenedOn(path string) bool {
+	text, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		// Num RefCount Protocol Flags Type St Inode Path
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 8)
+		if len(fields) == 8 && fields[3] == "00010000" && strings.TrimLeft(fields[7], " ") == path {
+			return true
+		}
+	}
+	return false
+}
+
 // checkPort returns an error that wraps unix.EADDRINUSE if another program listens where l is to, without SO_REUSEPORT:
 // with it, a listener of another user's would go unseen. What else keeps bind(2) from working (an address that comes up
 // later, a port below 1024) is no business of this check and gives nil.
 func checkPort(l app.Listen) error {
 	if l.IsUnix() {
-		return nil // PID 1 replaces what is there
+		return nil // see checkSocketPath
 	}
 	addr := l.Addr
 	if !addr.IsValid() {

@@ -19,7 +19,7 @@ func (c *command) logs() error {
 	if one {
 		i, ok := app.ParseInstance(number)
 		if !ok {
-			return inputf("unitgen logs "+word+"@1", "the instance must be a number from 1 to %s, got %q", strconv.Itoa(app.MaxInstances), number)
+			return inputf("unitgen logs "+app.ShellWord(word+"@1"), "the instance must be a number from 1 to %s, got %q", strconv.Itoa(app.MaxInstances), number)
 		}
 		units = []string{name.Instance(i), name.InstanceSocket(i), name.Join(i)}
 	}

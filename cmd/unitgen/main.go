@@ -11,6 +11,7 @@
 //	rollout.go   the same, of rollouts and restarts
 //	command.go   the program: where it is and whether it can be executed
 //	send.go      messages to the programs of an app
+//	account.go   whose processes the instances may be
 //	node.go      programs for Node.js, and what stands between them and node
 //	file.go      the same, from a .unitgen file
 //	disk.go      what is on disk
@@ -69,11 +70,12 @@ type env struct {
 
 	// shimStatus asks the shim of an app by its control socket; nil in tests.
 	shimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
-	exec       func(argv []string) error   // becomes that program; returns if it cannot
-	kernel     func() string               // its release, such as 6.12.9
-	selfTest   func() steer.SelfTestResult // what it does with a port of our own; nil in tests
-	isCalendar func(text string) bool      // calendar expressions of systemd.time(7)
-	cpuNumbers func() []int                // of the processors that the instances may use
+	getent     func(ctx context.Context, database string, keys []string) ([]byte, error) // nil in tests
+	exec       func(argv []string) error                                                 // becomes that program; returns if it cannot
+	kernel     func() string                                                             // its release, such as 6.12.9
+	selfTest   func() steer.SelfTestResult                                               // what it does with a port of our own; nil in tests
+	isCalendar func(text string) bool                                                    // calendar expressions of systemd.time(7)
+	cpuNumbers func() []int                                                              // of the processors that the instances may use
 }
 
 func main() {
@@ -90,6 +92,7 @@ func main() {
 		cpus:     usableCPUs,
 
 		shimStatus: askShim,
+		getent:     getent,
 		exec:       execute,
 		kernel:     kernelRelease,
 		selfTest:   steer.SelfTest,

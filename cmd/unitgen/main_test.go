@@ -51,6 +51,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ROOT", e.WorkDir+"/root")
+			e.Setenv("LINES", "no\nunitgen: hint: rm -rf x")
 			e.Setenv("HOME", e.WorkDir+"/home")
 			// What the host has in PATH is no business of the tests; a program of theirs stands in bin.
 			e.Setenv("PATH", e.WorkDir+"/bin"+string(filepath.ListSeparator)+e.Getenv("PATH"))

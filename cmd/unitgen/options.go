@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/unitgen/unitgen/internal/app"
 )
 
 // helpText is what --help prints: one screen. A test compares it with the flag set.
@@ -29,6 +31,7 @@ type options struct {
 	drainTimeout, startTimeout, idleExit          string
 	shutdown                                      string
 	ready, surge, parallel, soak, slowStart       string
+	userPerInstance                               string
 	messages, shutdownMessage                     string
 	weights, pin, maxConnections, programPort     string
 	restartDelay, maxRestarts, within             string
@@ -46,7 +49,7 @@ type options struct {
 
 // settingOptions are the options that change an app.
 var settingOptions = [...]string{"instances", "listen", "program-port", "kind", "path", "strategy", "env", "env-file", "working-directory",
-	"user", "property", "drain-timeout", "shutdown", "messages", "shutdown-message", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
+	"user", "user-per-instance", "property", "drain-timeout", "shutdown", "messages", "shutdown-message", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
 	"weights", "pin", "max-connections", "restart-delay", "max-restarts", "within", "stop-exit-codes", "watchdog", "max-memory",
 	"memory-reload", "reload-at", "watch", "systemd-version"}
 
@@ -103,7 +106,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f.StringVar(&o.startTimeout, "start-timeout", "", "")
 	f.StringVar(&o.idleExit, "idle-exit", "", "")
 	for name, text := range map[string]*string{
-		"ready": &o.ready, "messages": &o.messages, "shutdown-message": &o.shutdownMessage, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
+		"user-per-instance": &o.userPerInstance,
+		"ready":             &o.ready, "messages": &o.messages, "shutdown-message": &o.shutdownMessage, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
 		"weights": &o.weights, "pin": &o.pin, "max-connections": &o.maxConnections, "program-port": &o.programPort, "restart-delay": &o.restartDelay, "max-restarts": &o.maxRestarts,
 		"within": &o.within, "stop-exit-codes": &o.stopExitCodes, "watchdog": &o.watchdog, "max-memory": &o.maxMemory,
 		"memory-reload": &o.memoryReload, "reload-at": &o.reloadAt,
@@ -111,6 +115,7 @@ func (o *options) flags() *pflag.FlagSet {
 		f.StringVar(text, name, "", "")
 	}
 	f.Lookup("pin").NoOptDefVal = "yes"
+	f.Lookup("user-per-instance").NoOptDefVal = "yes"
 	f.Lookup("messages").NoOptDefVal = "yes"
 	f.Lookup("shutdown-message").NoOptDefVal = "yes"
 	f.StringArrayVar(&o.watch, "watch", nil, "")
@@ -189,7 +194,7 @@ func (o *options) judge() []error {
 	switch o.verb {
 	case "", "diff":
 		if len(o.args) > 0 {
-			found = append(found, inputf("unitgen "+o.name+" -- "+strings.Join(o.args, " "), "the command must stand after \"--\", got %q", o.args[0]))
+			found = append(found, inputf("unitgen "+app.ShellWord(o.name)+" -- "+app.ShellWords(o.args), "the command must stand after \"--\", got %q", o.args[0]))
 		}
 	case "scale":
 		if len(o.args) != 1 {
@@ -214,7 +219,7 @@ func (o *options) judge() []error {
 		}
 	case "list":
 		if o.name != "" {
-			found = append(found, inputf("unitgen status "+o.name, "list takes no app, got %q", o.name))
+			found = append(found, inputf("unitgen status "+app.ShellWord(o.name), "list takes no app, got %q", o.name))
 		}
 	default:
 		if len(o.args) > 0 {

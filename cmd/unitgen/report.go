@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"unicode"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ func inputf(hint, format string, args ...any) error {
 func report(w io.Writer, err error) int {
 	status, hint := exitInvalidArgument, ""
 	for _, part := range parts(err) {
-		fmt.Fprintf(w, "unitgen: %s\n", strings.ReplaceAll(part.Error(), "\n", "; "))
+		fmt.Fprintf(w, "unitgen: %s\n", printable(strings.ReplaceAll(part.Error(), "\n", "; ")))
 		var input *app.InputError
 		var f *fault
 		switch {
@@ -43,9 +44,23 @@ func report(w io.Writer, err error) int {
 		}
 	}
 	if hint != "" {
-		fmt.Fprintf(w, "unitgen: hint: %s\n", hint)
+		fmt.Fprintf(w, "unitgen: hint: %s\n", printable(hint))
 	}
 	return status
+}
+
+// printable keeps what others named, such as a file or a program's last line, from acting on the terminal or from looking like a
+// line of ours.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r == '\t' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		fmt.Fprintf(&b, "\\x%02x", r)
+	}
+	return b.String()
 }
 
 // parts takes errors.Join apart, and drops what is said twice. It returns nothing for nil.

@@ -24,6 +24,7 @@ func (c *command) setRollout(a *app.App, note func(string, error)) {
 	note("slow-start", setTime(o, "slow-start", &a.SlowStart, o.slowStart))
 	note("weights", setValue(o, "weights", &a.Weights, o.weights, app.ParseWeights))
 	note("pin", setValue(o, "pin", &a.Pin, o.pin, yesOrNo("--pin=")))
+	note("user-per-instance", setValue(o, "user-per-instance", &a.UserPerInstance, o.userPerInstance, yesOrNo("--user-per-instance=")))
 	note("messages", setValue(o, "messages", &a.Messages, o.messages, yesOrNo("--messages=")))
 	note("shutdown-message", setValue(o, "shutdown-message", &a.ShutdownMessage, o.shutdownMessage, yesOrNo("--shutdown-message=")))
 }

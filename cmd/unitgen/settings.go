@@ -20,7 +20,7 @@ func (c *command) appName() (app.Name, error) {
 	case o.name == "" && o.file != "":
 		return nameFromFile(o.file)
 	case o.name == "" && o.hasCommand && len(o.command) > 0:
-		return "", inputf("unitgen app -- "+strings.Join(o.command, " "), "the app's name is missing")
+		return "", inputf("unitgen app -- "+app.ShellWords(o.command), "the app's name is missing")
 	case o.name == "":
 		return "", inputf("unitgen app --instances=4 --listen=3000 --now -- ./app", "the app's name is missing")
 	case strings.Contains(o.name, "/") && !o.hasCommand && o.verb != "remove" && o.verb != "status":
@@ -178,7 +178,7 @@ func (c *command) setDirectory(a *app.App, isNew bool) error {
 		}
 		st, err := os.Stat(a.WorkingDirectory)
 		if err != nil || !st.IsDir() {
-			return inputf("mkdir "+o.workingDirectory, "--working-directory= must be a directory that exists, got %q", o.workingDirectory)
+			return inputf("mkdir "+app.ShellWord(o.workingDirectory), "--working-directory= must be a directory that exists, got %q", o.workingDirectory)
 		}
 		return nil
 	}
@@ -214,7 +214,7 @@ func (c *command) envFile(text string) (string, error) {
 	}
 	if !c.site.packaging {
 		if st, err := os.Stat(file); err != nil || st.IsDir() {
-			return "", inputf("--env-file=-"+text, "--env-file= must name a file that exists, got %q", text)
+			return "", inputf(app.ShellWord("--env-file=-"+text), "--env-file= must name a file that exists, got %q", text)
 		}
 	}
 	return file, nil

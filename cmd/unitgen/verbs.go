@@ -178,6 +178,9 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	if err := errors.Join(countErr, err); err != nil {
 		return nil, nil, err
 	}
+	if err := c.checkAccounts(ctx, a, instancesAfter(d.instances, n)); err != nil {
+		return nil, nil, err
+	}
 	if d.app != nil && a.UserUnits != d.app.UserUnits {
 		return nil, nil, inputf("", "%s is an app of the other kind: --user-units cannot be changed", name)
 	}
@@ -192,6 +195,9 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 		a.SystemdVersion = l.version
 	}
 	p, err := c.compare(a, d, n)
+	if err == nil && !c.site.packaging {
+		err = c.checkSocketPaths(p)
+	}
 	if err == nil && l != nil && c.options.verb != "diff" {
 		err = checkPorts(p)
 	}

@@ -63,7 +63,8 @@ type App struct {
 	Environment      []Assignment
 	EnvironmentFiles []string // absolute and literal, an optional leading "-" as in EnvironmentFile=
 	WorkingDirectory string   // absolute; empty means /
-	User             string   // empty means DynamicUser=
+	User             string   // empty means DynamicUser=: see InstanceUser
+	UserPerInstance  bool     // each instance has a dynamic user of its own, not one of the app's
 	Properties       []Property
 	DrainTimeout     time.Duration // zero means DefaultDrainTimeout
 	Shutdown         Shutdown      // empty: see ShutdownOrDefault

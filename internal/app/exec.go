@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Limits of execve(2) that PID 1 would only meet when it starts the instance.
@@ -161,14 +163,14 @@ func checkCommand(argv []string) error {
 // quotes and backslashes are "special characters" (string_is_safe() in src/basic/string-util.c), and 257, which hands
 // the path to systemd-executor as a line of text, loses a blank at its end.
 func checkProgram(p string) error {
-	link := "ln -s " + shellQuote(p) + " /usr/local/bin/"
+	link := "ln -s " + ShellWord(p) + " /usr/local/bin/"
 	switch {
 	case !strings.HasPrefix(p, "/"):
 		return inputErrorf("", "the program must be an absolute path, got %q", p)
 	case len(p) > maxPath:
 		return inputErrorf("", "the program's path must have at most %d bytes, got %d", maxPath, len(p))
 	case path.Clean(p) != p:
-		return inputErrorf(path.Clean(p), "the program's path must be written without \"//\", \".\", \"..\" and final \"/\", got %q", p)
+		return inputErrorf(ShellWord(path.Clean(p)), "the program's path must be written without \"//\", \".\", \"..\" and final \"/\", got %q", p)
 	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f || strings.ContainsRune("\"'\\", r) }):
 		return inputErrorf(link, "the program's path must not contain quotes, backslashes or control characters, which systemd refuses: %q", p)
 	case strings.HasSuffix(p, " "):
@@ -177,5 +179,31 @@ func checkProgram(p string) error {
 	return nil
 }
 
-// shellQuote is for hints only.
-func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+// ShellWords writes argv as a shell's command line.
+func ShellWords(argv []string) string {
+	words := make([]string, len(argv))
+	for i, word := range argv {
+		words[i] = ShellWord(word)
+	}
+	return strings.Join(words, " ")
+}
+
+// ShellWord writes s as one word of a shell's command line, for hints: as it is if it can stand so, else in quotes, and with
+// escapes ($'…') if it has what a terminal would act on.
+func ShellWord(s string) string {
+	switch {
+	case s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !nameRune(r) && !strings.ContainsRune("/=+,@%", r) }):
+		return s
+	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }):
+		var b strings.Builder
+		for i := 0; i < len(s); i++ {
+			if c := s[i]; c < ' ' || c >= 0x7f || c == '\'' || c == '\\' {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			} else {
+				b.WriteByte(c)
+			}
+		}
+		return "$'" + b.String() + "'"
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -10,7 +10,7 @@ import (
 // Every key is one that section [X-Unitgen] has, and the other way round.
 func TestKeys(t *testing.T) {
 	user := full()
-	user.UserUnits, user.Messages, user.ShutdownMessage, user.MaxConnections, user.ProgramPort = true, true, true, 9, 3000
+	user.UserPerInstance, user.UserUnits, user.Messages, user.ShutdownMessage, user.MaxConnections, user.ProgramPort = true, true, true, true, 9, 3000
 	var want []string
 	for line := range strings.Lines(Settings(user)) {
 		if key, _, ok := strings.Cut(line, "="); ok && !slices.Contains(want, key) {

@@ -37,6 +37,7 @@ func Keys() []Key {
 		{Name: "EnvironmentFile", Option: "env-file", List: true},
 		{Name: "WorkingDirectory", Option: "working-directory"},
 		{Name: "User", Option: "user"},
+		{Name: "UserPerInstance", Option: "user-per-instance"},
 		{Name: "Property", Option: "property", List: true},
 		{Name: "DrainTimeoutSec", Option: "drain-timeout", form: formTime},
 		{Name: "Shutdown", Option: "shutdown"},

@@ -106,12 +106,15 @@ func (p Property) check(a App) error {
 		if p.Value == "" {
 			return inputErrorf("", "--property=ExecStop= without a value would take away the command that drains an instance")
 		}
+	case "PIDFile":
+		// PID 1 deletes that file when an instance ends, whatever Type= is (service_enter_dead() in src/core/service.c).
+		return inputErrorf("", "--property=PIDFile= is for programs that go to the background, which an instance must not")
 	case "Type":
 		return p.checkType(a)
 	case "User":
-		return inputErrorf("--user="+p.Value, "--property=User= has an option of its own, --user=")
+		return inputErrorf(ShellWord("--user="+p.Value), "--property=User= has an option of its own, --user=")
 	case "WorkingDirectory":
-		return inputErrorf("--working-directory="+p.Value, "--property=WorkingDirectory= has an option of its own, --working-directory=")
+		return inputErrorf(ShellWord("--working-directory="+p.Value), "--property=WorkingDirectory= has an option of its own, --working-directory=")
 	}
 	return nil
 }

@@ -43,6 +43,9 @@ func Settings(a App) string {
 	}
 	t.optional("WorkingDirectory", a.WorkingDirectory)
 	t.optional("User", a.User)
+	if a.UserPerInstance {
+		t.line("UserPerInstance", "yes")
+	}
 	for _, p := range a.Properties {
 		t.line("Property", p.Key+"="+p.Value)
 	}
@@ -259,6 +262,8 @@ func (a *App) parseWord(key, word string) (err error) {
 		a.WorkingDirectory, err = notEmpty(word)
 	case "User":
 		a.User, err = notEmpty(word)
+	case "UserPerInstance":
+		a.UserPerInstance, err = parseTruth(word)
 	case "Property":
 		var p Property
 		p, err = ParseProperty(word)

@@ -132,21 +132,7 @@ func (a App) checkProcess(found *inputErrors) {
 			found.addf("", "--env-file= %s, got %q", problem, file)
 		}
 	}
-	switch {
-	case a.User == "":
-	case a.UserUnits:
-		found.addf("", "--user= is not possible with --user-units, whose processes all run as that user")
-	case !userName(a.User):
-		found.addf("", "--user= must be the name or number of a user, got %q", a.User)
-	}
-}
-
-// userName is narrower than systemd's "relaxed" names (systemd.io/USER_NAMES), so that nothing in it is expanded.
-func userName(s string) bool {
-	if s == "" || len(s) > 31 || s[0] == '-' || s[0] == '.' {
-		return false
-	}
-	return !strings.ContainsFunc(s, func(r rune) bool { return r == ':' || !nameRune(r) })
+	a.checkUser(found)
 }
 
 // DrainTimeoutOrDefault is how long a stopping instance may finish its connections.

@@ -23,6 +23,9 @@ func Refuse(listener int) error {
 		if !strings.HasPrefix(path.Name, "/") {
 			return nil
 		}
+		if st, err := os.Lstat(path.Name); err == nil && st.Mode().Type() != fs.ModeSocket {
+			return nil // somebody has put something else there meanwhile
+		}
 		if err := os.Remove(path.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

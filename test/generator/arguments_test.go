@@ -241,6 +241,7 @@ ExecStartPost=
 ExecStop=
 ExecStopPost=
 DynamicUser=no
+User=root
 PrivateTmp=no
 PrivateDevices=no
 ProtectSystem=no

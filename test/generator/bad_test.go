@@ -97,6 +97,8 @@ func badOptions(free string, used int) []badInput {
 		{"file missing", app("--env-file=/srv/missing"), []string{`--env-file= must name a file that exists`}},
 		{"property", app("-p", "Wants=x"), []string{`--property=Wants= is not a setting of section \[Service\]`}},
 		{"property line", app("-p", "Nice=1\nUser=root"), []string{`--property=Nice= must not contain a line break`}},
+		{"user missing", app("--user=nosuchuser"), []string{`--user= must be a user who exists, got "nosuchuser"`}},
+		{"file in the way", []string{"bad", "--listen=/srv/plain", "--", server}, []string{`--listen=/srv/plain exists and is no socket: systemd would delete it`}},
 		{"option", app("--bogus"), []string{`unknown flag: --bogus`}},
 		{"all at once", []string{"bad", "--instances=0", listenOption(used), "--env=1=2", "--kind=none", "--", "/srv/dir"},
 			[]string{`--instances= `, `the command "/srv/dir"`, `--env= `, `--kind=`}},

@@ -37,6 +37,9 @@ func TestUnitgen(t *testing.T) {
 		run  func(*testing.T, *system)
 	}{
 		{"LiveArguments", testLiveArguments},
+		{"Accounts", testAccounts},
+		{"Siblings", testSiblings},
+		{"SocketPath", testSocketPath},
 		{"Scale", testScale},
 		{"Update", testUpdate},
 		{"Listen", testListen},

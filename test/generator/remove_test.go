@@ -23,7 +23,7 @@ func testNowFails(t *testing.T, s *system) {
 	}{
 		{"failing", []string{"--", "/bin/ls", "/no/such/config"}, `ls: cannot access '/no/such/config'`},
 		{"unready", []string{"--start-timeout=2s", "--", "/bin/sleep", "infinity"}, ""},
-		{"userless", []string{"--user=nosuchuser", "--", server}, ""},
+		{"groupless", []string{"-p", "SupplementaryGroups=nosuchgroup", "--", server}, ""},
 	}
 	reason := regexp.MustCompile(`^unitgen: start \w+\.service: .*failed.*"0/2 instances up`)
 	// Folders that come with the first app or transient unit of a system.
@@ -48,7 +48,7 @@ func testNowFails(t *testing.T, s *system) {
 				t.Errorf("the hint shows %.2000s", journal)
 			}
 			// PID 1 may have begun to start the old program, and will wait for that to get ready for as long as the new units say.
-			s.unitgen(t, tt.name, "--user=", "--start-timeout=15s", "--now", "--", server)
+			s.unitgen(t, tt.name, "--property=", "--start-timeout=15s", "--now", "--", server)
 			s.awaitUp(t, tt.name, 2)
 			if text := s.get(t, port); !strings.HasPrefix(text, "instance=") {
 				t.Errorf("the mended app answers %q", text)
