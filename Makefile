@@ -12,7 +12,7 @@ ZSHDIR      ?= site-functions
 # Further flags of go test, such as -v or -json.
 TESTFLAGS ?=
 
-.PHONY: all build check unit integration test demo bench install install-files packages clean
+.PHONY: all build check unit integration test demo bench scale install install-files packages clean
 
 all: build
 
@@ -46,6 +46,11 @@ demo: build
 # Beside the peers that are installed (haproxy, nginx with its stream module, node, pm2); about 12 minutes. BENCH=quick shows in two that all works.
 bench:
 	$(GO) run ./test/bench $(if $(BENCH),-$(BENCH))
+
+# How time, CPU and memory grow with instances, apps, connections and reloads, in a container.
+scale: build
+	test/prepare
+	$(GO) run ./test/scale
 
 install: build install-files
 
