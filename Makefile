@@ -12,7 +12,7 @@ ZSHDIR      ?= site-functions
 # Further flags of go test, such as -v or -json.
 TESTFLAGS ?=
 
-.PHONY: all build check unit integration test demo bench scale install install-files packages clean
+.PHONY: all build check unit race integration test test-all demo bench scale install install-files packages clean
 
 all: build
 
@@ -20,24 +20,40 @@ all: build
 build:
 	CGO_ENABLED=$(CGO_ENABLED) $(GO) build -trimpath -ldflags "-X main.version=$(VERSION) $(GO_LDFLAGS)" -o bin/ ./cmd/unitgen ./cmd/lbshim
 
+# With the tag, vet reads all files: none is for builds without it.
 check:
-	$(GO) vet ./...
 	$(GO) vet -tags integration ./...
 	@files=$$(find . -name '*.go' ! -path './build/*' ! -path './debian/*' | xargs gofmt -l); [ -z "$$files" ] || { echo "gofmt: not formatted:" $$files >&2; exit 1; }
 
 unit:
 	$(GO) test $(TESTFLAGS) ./...
 
-# Under a real systemd, see test/rig; one package at a time, as each puts load on the machine. What this machine cannot run is skipped, or fails if UNITGEN_CI=1.
-integration: build
-	$(GO) test $(TESTFLAGS) -tags integration -count=1 -p 1 -timeout 30m ./test/...
+# As unit, with the race detector for what has goroutines. The others are pure, or run as processes of their own.
+race:
+	$(GO) test $(TESTFLAGS) -vet=off -race ./activation ./internal/...
+	$(GO) test $(TESTFLAGS) -vet=off ./cmd/... ./templates/... ./examples/... ./test/...
 
-# One after the other, with -j too: prepare installs the compiler that the race detector needs.
+# Under a real systemd, see test/rig. Two packages at a time: each waits for PID 1 and timers half of the time. Those that
+# take longest come first. What this machine cannot run is skipped, or fails if UNITGEN_CI=1.
+integration: build
+	$(GO) test $(TESTFLAGS) -vet=off -tags integration -count=1 -p 2 -timeout 60m \
+		./test/rollout ./test/packages ./test/node ./test/handoff ./test/...
+
+# Every behaviour once, on the newest systemd, and what differs on the oldest. One after the other, with -j too: prepare
+# installs the compiler that the race detector needs.
 test:
 	test/prepare
 	$(MAKE) check
-	$(GO) test $(TESTFLAGS) -race ./...
+	$(MAKE) race
 	$(MAKE) integration
+
+# Every test on every systemd, at full length; see rig.All.
+test-all: export UNITGEN_ALL = 1
+test-all:
+	test/prepare
+	$(MAKE) check
+	$(GO) test $(TESTFLAGS) -vet=off -race ./...
+	$(MAKE) integration TESTFLAGS='$(TESTFLAGS) -race'
 
 demo: build
 	test/prepare

@@ -25,9 +25,9 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m, 4) }
 
-// TestHandoff runs everything on each systemd.
+// TestHandoff runs everything with the example in Go.
 func TestHandoff(t *testing.T) {
-	runAll(t, []test{
+	runAll(t, both, []test{
 		{"Spread", testSpread},
 		{"LeastConnections", testLeastConnections},
 		{"SourceHash", testSourceHash},
@@ -54,18 +54,18 @@ type test struct {
 	run  func(*testing.T, *apps.System)
 }
 
-// runAll runs tests on each systemd; program is what their apps run, if not the example in Go.
-func runAll(t *testing.T, tests []test, program ...string) {
-	rig.EachSuite(t, func(t *testing.T, suite string) {
+// both are the tests that run on systemd 252 too, a smoke set.
+var both = []string{"KillShim"}
+
+// runAll runs tests, those that also names on systemd 252 too; program is what their apps run, if not the example in Go.
+func runAll(t *testing.T, also []string, tests []test, program ...string) {
+	rig.Table(t, also, func(t *testing.T, suite string, run rig.Runner) {
 		s := apps.Boot(t, suite)
 		if len(program) > 0 {
 			s.Program = program
 		}
 		for _, tt := range tests {
-			t.Run(tt.name, func(t *testing.T) {
-				t.Parallel()
-				tt.run(t, s)
-			})
+			run(tt.name, (*testing.T).Parallel, func(t *testing.T) { tt.run(t, s) })
 		}
 	})
 }

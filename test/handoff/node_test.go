@@ -11,24 +11,34 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// TestNode runs with a Node.js program, which gets its connections by Node's own cluster protocol, what does not depend on
-// the kind of program, and what is special about it: the balancer accepts, whatever the strategy.
+// node is what TestNode and TestNodeLikeGo run: a program that gets its connections by Node's own cluster protocol. The
+// balancer accepts, whatever the strategy.
+var node = []string{"/usr/bin/node", apps.Node + "/server.js"}
+
+// TestNode runs what depends on how a program is given its connections.
 func TestNode(t *testing.T) {
-	runAll(t, []test{
+	runAll(t, nil, []test{
 		{"Spread", testSpread},
-		{"LeastConnections", testLeastConnections},
-		{"SourceHash", testSourceHash},
 		{"NodeUnix", testNodeUnix},
 		{"KillShimSourceHash", testKillShimSourceHash},
 		{"KillInstance", testKillInstance},
+		{"Reload", testReload},
+		{"Stop", testStop},
+	}, node...)
+}
+
+// TestNodeLikeGo runs what the balancer decides, whatever the program is.
+func TestNodeLikeGo(t *testing.T) {
+	rig.Long(t, "TestHandoff proves it with the example in Go")
+	runAll(t, nil, []test{
+		{"LeastConnections", testLeastConnections},
+		{"SourceHash", testSourceHash},
 		{"Stuck", testStuck},
 		{"AllDown", testAllDown},
-		{"Reload", testReload},
 		{"PrivateNetwork", testPrivateNetwork},
-		{"Stop", testStop},
 		{"IdleExit", testIdleExit},
 		{"ChangePath", testChangePath},
-	}, "/usr/bin/node", apps.Node+"/server.js")
+	}, node...)
 }
 
 // testNodeUnix serves a port and a unix socket at a time, each with an exact spread, and rolls under load.

@@ -14,6 +14,10 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
+// both are the tests that run on systemd 252 too: the path of a connection from start to stop, and LeastConnections, where a
+// start waits for RestartSec= on 252.
+var both = []string{"StartWaits", "KillShim", "Stop", "LeastConnections"}
+
 // TestApps runs the tests that share a booted system, each with apps of its own.
 func TestApps(t *testing.T) {
 	tests := []struct {
@@ -54,10 +58,10 @@ func TestApps(t *testing.T) {
 		{"ControlStrangers", testControlStrangers},
 		{"ControlGarbage", testControlGarbage},
 	}
-	rig.EachSuite(t, func(t *testing.T, suite string) {
+	rig.Table(t, both, func(t *testing.T, suite string, run rig.Runner) {
 		s := apps.Boot(t, suite)
 		for _, tt := range tests {
-			t.Run(tt.name, func(t *testing.T) { tt.run(t, s) })
+			run(tt.name, nil, func(t *testing.T) { tt.run(t, s) })
 		}
 	})
 }

@@ -15,7 +15,7 @@ import (
 
 // TestReboot reboots a system with an app that is enabled and one that was, and runs still.
 func TestReboot(t *testing.T) {
-	rig.EachSuite(t, func(t *testing.T, suite string) {
+	rig.NewestSuite(t, func(t *testing.T, suite string) {
 		s := apps.Boot(t, suite)
 		on, off := startApp(t, s, "on"), startApp(t, s, "off")
 		off.MustSystemctl("disable", off.Name)

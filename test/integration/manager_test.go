@@ -13,7 +13,7 @@ import (
 // TestManager reloads and re-executes PID 1 and restarts the bus under load. Nobody notices, and the shim follows the
 // instances still.
 func TestManager(t *testing.T) {
-	rig.EachSuite(t, func(t *testing.T, suite string) {
+	rig.NewestSuite(t, func(t *testing.T, suite string) {
 		s := apps.Boot(t, suite)
 		a := startApp(t, s, "managed")
 		for _, command := range [][]string{

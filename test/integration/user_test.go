@@ -69,7 +69,7 @@ func (a *userApp) PID(unit string) string {
 }
 
 func TestUserUnits(t *testing.T) {
-	rig.EachSuite(t, func(t *testing.T, suite string) {
+	rig.NewestSuite(t, func(t *testing.T, suite string) {
 		a := newUserApp(t, suite)
 		a.run("systemctl", "--user", "start", "web.socket")
 		load := a.load(rig.LoadOptions{})

@@ -53,6 +53,9 @@ type app struct {
 	port int
 }
 
+// both are the tests that run on systemd 252 too, a smoke set. Node.js of that release is the oldest.
+var both = []string{"Matrix", "Spread", "Reload"}
+
 func TestNode(t *testing.T) {
 	tests := []struct {
 		name string
@@ -88,24 +91,27 @@ func TestNode(t *testing.T) {
 		{"UserUnits", testUserUnits},
 		{"Page", testPage},
 	}
-	rig.EachSuite(t, func(t *testing.T, suite string) {
+	rig.Table(t, both, func(t *testing.T, suite string, run rig.Runner) {
 		s := boot(t, suite)
 		const node = "/usr/bin/node"
 		version := strings.TrimSpace(s.MustExec(t, node, "--version"))
-		for _, version := range versions[suite] {
-			t.Run("v"+version+"/Matrix", func(t *testing.T) { testMatrix(t, s, version) })
+		for _, version := range versions(suite) {
+			run("v"+version+"/Matrix", nil, func(t *testing.T) { testMatrix(t, s, version) })
 		}
 		for _, tt := range tests {
-			t.Run(version+"/"+tt.name, func(t *testing.T) {
-				t.Parallel() // most of their time is waiting
-				tt.run(t, s, node)
-			})
+			run(version+"/"+tt.name, (*testing.T).Parallel, func(t *testing.T) { tt.run(t, s, node) })
 		}
 	})
 }
 
-// versions are those of Node that the matrix runs with: each once, under one systemd or the other.
-var versions = map[string][]string{"bookworm": {"18", "22"}, "trixie": {"20", "24"}}
+// versions are those of Node that the matrix runs with: each once, under one systemd or the other. In make test these are the
+// oldest and the newest.
+func versions(suite string) []string {
+	if !rig.All() {
+		return map[string][]string{"bookworm": {"18"}, "trixie": {"24"}}[suite]
+	}
+	return map[string][]string{"bookworm": {"18", "22"}, "trixie": {"20", "24"}}[suite]
+}
 
 // boot installs unitgen and the programs. The versions of Node and the frameworks that test/prepare has got are in
 // /opt/programs, beside Node of the distribution.

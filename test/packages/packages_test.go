@@ -30,7 +30,7 @@ const pool = "/srv/packages"
 // TestPackages installs, upgrades and purges packages. The tests of one container build on each other: each leaves an app
 // running and under no load.
 func TestPackages(t *testing.T) {
-	rig.EachSuite(t, func(t *testing.T, suite string) {
+	rig.NewestSuite(t, func(t *testing.T, suite string) {
 		s := boot(t, suite)
 		a := s.buildHello(t)
 		for _, tt := range []struct {

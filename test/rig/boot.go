@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -102,7 +103,8 @@ func mount(source, target, fstype string, flags uintptr, data string) error {
 
 // nspawnCommand returns the command of one boot.
 func (c *Container) nspawnCommand() (*exec.Cmd, error) {
-	args := joinCgroups(c.cgroups, "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit",
+	// nspawn looks its children up in /proc, by their numbers in its own PID namespace.
+	args := joinCgroups(c.cgroups, "/bin/sh", "-c", `mount -t proc proc /proc && exec "$@"`, "sh", "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit",
 		"--machine="+c.Name, "--directory="+filepath.Join(c.dir, "fs/root"), "--notify-ready=yes", "--console=pipe",
 		"--private-network", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
 		// Without bpf(2), IPAddressDeny= silently does nothing and there is no steering.
@@ -117,8 +119,13 @@ func (c *Container) nspawnCommand() (*exec.Cmd, error) {
 		"NOTIFY_SOCKET="+c.notifyPath(),
 		// A host with cgroup v1 would pass that on; systemd 258 no longer boots with it, and the tests want one layout.
 		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
-	// A session of its own: a terminal's ^C is for the program that uses the rig, not for nspawn.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setsid:    true, // a terminal's ^C is for the program that uses the rig, not for nspawn
+		Pdeathsig: syscall.SIGKILL,
+		// nspawn is the init of a PID namespace: with it the kernel ends all that runs inside (pid_namespaces(7)), however
+		// this process ends. The container's own init outlives an nspawn that is killed.
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
+	}
 	return cmd, nil
 }
 
@@ -200,8 +207,9 @@ func (c *Container) listen(b *boot, notify *net.UnixConn, done chan<- struct{}) 
 			key, value, _ := strings.Cut(strings.TrimSpace(string(line)), "=")
 			switch {
 			case key == "X_NSPAWN_LEADER_PID" && b.leader == 0:
-				if b.leader, err = strconv.Atoi(value); err != nil {
-					continue
+				if b.leader, err = c.hostPID(value); err != nil {
+					c.giveUp(err)
+					return
 				}
 				b.sockets = newSocketThread(b.leader)
 				c.publish(b)
@@ -211,6 +219,50 @@ func (c *Container) listen(b *boot, notify *net.UnixConn, done chan<- struct{}) 
 			}
 		}
 	}
+}
+
+// giveUp ends a boot that cannot go on, with the reason at the end of the console log.
+func (c *Container) giveUp(reason error) {
+	if f, err := os.OpenFile(c.consolePath(), os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		fmt.Fprintln(f, reason)
+		f.Close()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nspawn != nil {
+		c.nspawn.Kill()
+	}
+}
+
+// hostPID returns the process ID here of the process that is number inner in nspawn's PID namespace.
+func (c *Container) hostPID(inner string) (int, error) {
+	var found int
+	err := filepath.WalkDir(c.cgroups[0], func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.Name() != "cgroup.procs" {
+			return nil // a cgroup that has just been removed
+		}
+		pids, _ := os.ReadFile(path)
+		for _, pid := range strings.Fields(string(pids)) {
+			status, _ := os.ReadFile("/proc/" + pid + "/status") // it may have ended
+			_, line, _ := strings.Cut(string(status), "\nNSpid:")
+			line, _, _ = strings.Cut(line, "\n")
+			// One number for each PID namespace it is in: this one, nspawn's, the container's.
+			if numbers := strings.Fields(line); len(numbers) == 3 && numbers[1] == inner {
+				if found, err = strconv.Atoi(numbers[0]); err == nil {
+					err = fs.SkipAll
+				}
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && found == 0 {
+		err = errors.New("no such process in its cgroups")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find process %s of systemd-nspawn: %w", inner, err)
+	}
+	return found, nil
 }
 
 func (c *Container) publish(b *boot) {

@@ -6,15 +6,19 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// bootAndHang, in the environment, makes TestMain boot a container of that suite, print its name and wait to be killed.
+// bootAndHang, in the environment, makes TestMain boot a container of that suite, print its name, and panic at the end of its
+// standard input: as package testing does at its time limit.
 const bootAndHang = "RIG_TEST_BOOT_AND_HANG"
 
 func TestMain(m *testing.M) {
@@ -28,41 +32,79 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	fmt.Println(c.Name)
-	select {}
+	io.Copy(io.Discard, os.Stdin)
+	panic("test timed out")
 }
 
-// TestKilledOwner kills a process that has a container: the container dies with it, and the next Start removes what is
-// left. A container whose owner lives stays.
-func TestKilledOwner(t *testing.T) {
-	suite := Suites[0]
-	neighbour := Boot(t, suite, Options{})
+// owner is a process that has a container.
+type owner struct {
+	*exec.Cmd
+	container string
+	stdin     io.Closer
+}
+
+func startOwner(t *testing.T, suite string) owner {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner := exec.Command(exe)
-	owner.Env = append(os.Environ(), bootAndHang+"="+suite)
-	owner.Stderr = os.Stderr
-	out, err := owner.StdoutPipe()
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), bootAndHang+"="+suite)
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := owner.Start(); err != nil {
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	name, err := bufio.NewReader(out).ReadString('\n')
-	if err := owner.Process.Kill(); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	owner.Wait() // "signal: killed"
-	if name = strings.TrimSpace(name); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("right after the kill: %q", hostTraces(t, name))
+	return owner{cmd, strings.TrimSpace(name), in}
+}
 
-	Boot(t, suite, Options{})
-	if traces := hostTraces(t, name); len(traces) > 0 {
-		t.Errorf("left of a killed process's container after the next Start: %q", traces)
+// TestKilledOwner ends processes that have a container in each way that leaves them no time to close it: all that runs
+// inside ends with them, and the next Start removes what is left. A container whose owner lives stays.
+func TestKilledOwner(t *testing.T) {
+	neighbour := Boot(t, Newest, Options{})
+	roots, err := cgroupRoots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		end  func(owner) error
+	}{
+		{"SIGKILL", func(o owner) error { return o.Process.Kill() }},
+		{"SIGTERM", func(o owner) error { return o.Process.Signal(unix.SIGTERM) }},
+		{"panic", func(o owner) error { return o.stdin.Close() }},
+	} {
+		o := startOwner(t, Newest)
+		events, err := os.Open(filepath.Join(roots[0], cgroupPrefix+o.container, "cgroup.events"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer events.Close()
+		if err := tt.end(o); err != nil {
+			t.Fatal(err)
+		}
+		o.Wait() // "signal: killed", "exit status 2"
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		if err := waitEmpty(ctx, events); err != nil {
+			t.Errorf("%s: the container runs on: %v\n%q", tt.name, err, hostTraces(t, o.container))
+		}
+		cancel()
+
+		Boot(t, Newest, Options{})
+		if traces := hostTraces(t, o.container); len(traces) > 0 {
+			t.Errorf("%s: left of its container after the next Start: %q", tt.name, traces)
+		}
 	}
 	neighbour.MustExec(t, "true")
 }

@@ -3,8 +3,8 @@
 // write files into it, reboot it, connect to its loopback from outside and put HTTP load on it.
 //
 // The root file systems come from test/prepare. Root is needed. Nothing outlives a container: its mounts belong to a
-// mount namespace of its own, its processes die with the process that booted it, and what a killed process left in the
-// cgroup tree and in /run is removed by the next Start.
+// mount namespace of its own, its processes are in a PID namespace that the kernel ends with the process that booted it,
+// and what a killed process left in the cgroup tree and in /run is removed by the next Start.
 //
 // The package is not a sandbox: what runs inside is trusted, and is root in the host's user namespace.
 package rig
@@ -160,7 +160,7 @@ func (c *Container) unplug() error {
 	c.mu.Lock()
 	c.closing = true
 	if c.nspawn != nil {
-		c.nspawn.Kill() // its child, the container's init, has asked for SIGKILL at its parent's death
+		c.nspawn.Kill() // with it all that runs inside, see nspawnCommand
 	}
 	c.mu.Unlock()
 	select {
@@ -175,6 +175,7 @@ func (c *Container) unplug() error {
 func (c *Container) release() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	cpu.remove(c)
 	var err error
 	for _, dir := range c.cgroups {
 		err = errors.Join(err, removeCgroup(ctx, dir))

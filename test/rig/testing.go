@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// Suites are the releases that integration tests run on, oldest systemd first.
-var Suites = []string{"bookworm", "trixie"}
-
 // journalLines is how much of the journal a failed test shows.
 const journalLines = "150"
 
@@ -26,10 +23,12 @@ func Boot(t testing.TB, suite string, opts Options) *Container {
 		}
 		t.Skip(err)
 	}
+	charge(t) // before Close is registered, so that it is charged for
 	c, err := Start(t.Context(), suite, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
+	cpu.add(c, t.Name())
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("journal of %s:\n%s", c.Name, c.journalTail())
@@ -148,15 +147,4 @@ func Main(m *testing.M, n int) {
 		panic(err)
 	}
 	os.Exit(m.Run())
-}
-
-// EachSuite runs f as a subtest on each of Suites, side by side: tests mostly wait for the systemd in their container. It
-// returns before they have ended.
-func EachSuite(t *testing.T, f func(t *testing.T, suite string)) {
-	for _, suite := range Suites {
-		t.Run(suite, func(t *testing.T) {
-			t.Parallel()
-			f(t, suite)
-		})
-	}
 }

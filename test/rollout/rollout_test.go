@@ -48,7 +48,9 @@ type test struct {
 	loaded bool // it takes a good part of a CPU all the time
 }
 
-// TestRollout runs everything on each systemd.
+// both are the tests that run on systemd 252 too: a reload, and PID 1 that reads its units anew meanwhile.
+var both = []string{"DaemonReload", "Surge"}
+
 func TestRollout(t *testing.T) {
 	tests := []test{
 		{name: "Broken", run: testBroken},
@@ -70,21 +72,18 @@ func TestRollout(t *testing.T) {
 		{name: "BusyHolds", run: testBusyHolds},
 		{name: "Frozen", run: testFrozen},
 	}
-	rig.EachSuite(t, func(t *testing.T, suite string) {
+	rig.Table(t, both, func(t *testing.T, suite string, run rig.Runner) {
 		s := apps.Boot(t, suite)
 		// By itself: while PID 1 executes itself anew, commands of other tests would fail.
-		t.Run("DaemonReload", func(t *testing.T) { testDaemonReload(t, s) })
+		run("DaemonReload", nil, func(t *testing.T) { testDaemonReload(t, s) })
 		// One under load at a time: side by side each would take longer, and so put more load on the machine in all.
 		loaded, others := newQueue(1), newQueue(2)
 		for _, tt := range append(programTests(suite), tests...) {
-			t.Run(tt.name, func(t *testing.T) {
-				if tt.loaded {
-					loaded.parallel(t)
-				} else {
-					others.parallel(t)
-				}
-				tt.run(t, s)
-			})
+			q := others
+			if tt.loaded {
+				q = loaded
+			}
+			run(tt.name, q.parallel, func(t *testing.T) { tt.run(t, s) })
 		}
 	})
 }

@@ -1,23 +1,34 @@
 // Command tally reads the output of "go test -json", mixed with other text, from standard input and prints what a
-// person wants to see of it: one line per package, the output of failed tests, the reasons of skipped ones, and at the
-// end "N passed, N failed, N skipped". Its exit status is 1 if a test has failed, if none has run, or if one was
-// skipped in a package whose path contains the argument of --no-skips=.
+// person wants to see of it: one line per package, the output of failed tests, the reasons of skipped ones, the tests that
+// took most CPU time, and at the end "N passed, N failed, N skipped".
+//
+// Its exit status is 1 if a test has failed, if none has run, if one was skipped in a package whose path contains the
+// argument of --no-skips=, or if tests took more CPU time than --cpu-budget= allows. Tests that are left to `make test-all`
+// are counted apart: they are not skipped.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/test/rig"
 )
 
 func main() {
-	noSkips := flag.String("no-skips", "", "`text` in the paths of packages that must not skip a test")
+	var opts options
+	flag.StringVar(&opts.noSkips, "no-skips", "", "`text` in the paths of packages that must not skip a test")
+	flag.DurationVar(&opts.budget, "cpu-budget", 0, "CPU `time` that all tests which say theirs may take; 0: any")
 	flag.Parse()
-	ok, err := tally(os.Stdin, os.Stdout, *noSkips)
+	ok, err := tally(os.Stdin, os.Stdout, opts)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "tally: %v\n", err)
 	}
@@ -26,24 +37,40 @@ func main() {
 	}
 }
 
+type options struct {
+	noSkips string
+	budget  time.Duration
+}
+
+// dearest is how many tests are listed with their CPU time.
+const dearest = 15
+
 // event is one line of "go test -json" (go doc test2json). Build output has ImportPath in place of Package.
 type event struct {
 	Action, Package, Test, Output, ImportPath string
+	Key, Value                                string // of an attribute
 	Elapsed                                   float64
 }
 
 // counter sums up events. Output is kept per test, and per package under the empty test name, until its end is known.
 type counter struct {
-	w                       io.Writer
-	noSkips                 string
-	passed, failed, skipped int
-	forbidden               []string        // skipped tests that must not be
-	failing                 map[string]bool // packages with a failed test
-	output                  map[string]map[string]*strings.Builder
+	w                             io.Writer
+	noSkips                       string
+	passed, failed, skipped, left int
+	forbidden                     []string        // skipped tests that must not be
+	failing                       map[string]bool // packages with a failed test
+	output                        map[string]map[string]*strings.Builder
+	costs                         []cost
 }
 
-func tally(r io.Reader, w io.Writer, noSkips string) (ok bool, err error) {
-	c := counter{w: w, noSkips: noSkips, failing: make(map[string]bool), output: make(map[string]map[string]*strings.Builder)}
+// cost is the CPU time of one test, without its subtests'.
+type cost struct {
+	pkg, test string
+	cpu       time.Duration
+}
+
+func tally(r io.Reader, w io.Writer, opts options) (ok bool, err error) {
+	c := counter{w: w, noSkips: opts.noSkips, failing: make(map[string]bool), output: make(map[string]map[string]*strings.Builder)}
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadString('\n')
@@ -60,11 +87,15 @@ func tally(r io.Reader, w io.Writer, noSkips string) (ok bool, err error) {
 			return false, err
 		}
 	}
+	cheap := c.reportCosts(opts.budget)
 	for _, name := range c.forbidden {
 		fmt.Fprintf(w, "skipped, and must not be: %s\n", name)
 	}
+	if c.left > 0 {
+		fmt.Fprintf(w, "%d left to make test-all\n", c.left)
+	}
 	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", c.passed, c.failed, c.skipped)
-	return c.failed == 0 && c.passed > 0 && len(c.forbidden) == 0, nil
+	return c.failed == 0 && c.passed > 0 && len(c.forbidden) == 0 && cheap, nil
 }
 
 func (c *counter) add(e event) {
@@ -75,6 +106,10 @@ func (c *counter) add(e event) {
 		c.outputOf(e).WriteString(e.Output)
 	case "build-output":
 		fmt.Fprint(c.w, e.Output)
+	case "attr":
+		if seconds, err := strconv.ParseFloat(e.Value, 64); err == nil && e.Key == "cpu" {
+			c.costs = append(c.costs, cost{e.Package, e.Test, time.Duration(seconds * float64(time.Second))})
+		}
 	case "pass", "fail", "skip":
 		if e.Test == "" {
 			c.endPackage(e)
@@ -107,6 +142,10 @@ func (c *counter) endTest(e event) {
 		c.failing[e.Package] = true
 		fmt.Fprint(c.w, out)
 	case "skip":
+		if strings.Contains(out, rig.LeftToAll) {
+			c.left++
+			return
+		}
 		c.skipped++
 		fmt.Fprint(c.w, out)
 		if c.noSkips != "" && strings.Contains(e.Package, c.noSkips) {
@@ -132,5 +171,40 @@ func (c *counter) endPackage(e event) {
 		}
 	}
 	delete(c.output, e.Package)
-	fmt.Fprintf(c.w, "%s %s %.1fs\n", words[e.Action], e.Package, e.Elapsed)
+	cpu := ""
+	if used := c.used(e.Package); used > 0 {
+		cpu = fmt.Sprintf(", %.0fs of CPU", used.Seconds())
+	}
+	fmt.Fprintf(c.w, "%s %s %.1fs%s\n", words[e.Action], e.Package, e.Elapsed, cpu)
+}
+
+// used is the CPU time of a package's tests, or of all.
+func (c *counter) used(pkg string) (sum time.Duration) {
+	for _, t := range c.costs {
+		if pkg == "" || t.pkg == pkg {
+			sum += t.cpu
+		}
+	}
+	return sum
+}
+
+// reportCosts lists the dearest tests, and says whether all are within the budget.
+func (c *counter) reportCosts(budget time.Duration) (ok bool) {
+	if len(c.costs) == 0 {
+		return true
+	}
+	sum := c.used("")
+	slices.SortStableFunc(c.costs, func(a, b cost) int { return cmp.Compare(b.cpu, a.cpu) })
+	fmt.Fprintf(c.w, "%.0fs of CPU under systemd, most of it by\n", sum.Seconds())
+	for _, t := range c.costs[:min(dearest, len(c.costs))] {
+		fmt.Fprintf(c.w, "%8.1fs %s %s\n", t.cpu.Seconds(), t.pkg, t.test)
+	}
+	if budget == 0 || sum <= budget {
+		return true
+	}
+	fmt.Fprintf(c.w, "tests took %.0fs of CPU, %.0fs more than the budget of %s\n"+
+		"hint: make the tests above cheaper (two instances, a lower rate, one exact count in place of repetition), run them on the\n"+
+		"newest systemd alone, or leave a proof by repetition to make test-all: rig.Long, rig.All. The budget is set in .ci/run.\n",
+		sum.Seconds(), (sum - budget).Seconds(), budget)
+	return false
 }
