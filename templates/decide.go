@@ -234,9 +234,7 @@ func (v *values) decideProcess(a app.App) {
 	if a.WorkingDirectory != "" {
 		v.WorkingDirectory = app.RawPath(a.WorkingDirectory)
 	}
-	used := append([]string{a.WorkingDirectory}, a.Command...)
-	v.PrivateTmp = !anyBelow(used, "/tmp/", "/var/tmp/")
-	v.ProtectHome = !anyBelow(used, "/home/", "/root/", "/run/user/")
+	v.PrivateTmp, v.ProtectHome = a.PrivateTmp(), a.ProtectHome()
 	v.AddressFamilies = "AF_UNIX AF_INET AF_INET6 AF_NETLINK"
 	if network, ok := a.Property("PrivateNetwork"); ok && app.Truth(network) {
 		v.PrivateNetwork = true
@@ -257,17 +255,6 @@ func probeAddresses(listen []app.Listen) string {
 		}
 	}
 	return addresses
-}
-
-func anyBelow(words []string, dirs ...string) bool {
-	for _, word := range words {
-		for _, dir := range dirs {
-			if strings.HasPrefix(word+"/", dir) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // serveOptions are the settings of the shim that differ from its defaults.

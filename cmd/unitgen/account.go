@@ -55,6 +55,7 @@ func (c *command) takenUser(ctx context.Context, a app.App, instances []int) str
 type account struct {
 	name  string
 	id    int
+	group int  // of a user
 	local bool // it stands in /etc
 }
 
@@ -89,7 +90,11 @@ func parseAccount(line string) (account, bool) {
 		return account{}, false
 	}
 	id, err := strconv.Atoi(fields[2])
-	return account{name: fields[0], id: id}, err == nil
+	a := account{name: fields[0], id: id}
+	if len(fields) > 3 {
+		a.group, _ = strconv.Atoi(fields[3]) // of group(5) it is a list of names
+	}
+	return a, err == nil
 }
 
 // getent runs getent(1). That nothing was found is no error.

@@ -12,6 +12,7 @@
 //	command.go   the program: where it is and whether it can be executed
 //	send.go      messages to the programs of an app
 //	account.go   whose processes the instances may be
+//	directory.go where the program starts, and whether its user may be there
 //	node.go      programs for Node.js, and what stands between them and node
 //	file.go      the same, from a .unitgen file
 //	disk.go      what is on disk

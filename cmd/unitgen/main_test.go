@@ -51,6 +51,9 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("ROOT", e.WorkDir+"/root")
+			if err := os.Chmod(filepath.Dir(e.WorkDir), 0o755); err != nil { // apps start here, as users of their own
+				return err
+			}
 			e.Setenv("LINES", "no\nunitgen: hint: rm -rf x")
 			e.Setenv("HOME", e.WorkDir+"/home")
 			// What the host has in PATH is no business of the tests; a program of theirs stands in bin.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -160,45 +159,6 @@ func (c *command) setCommand(ctx context.Context, a *app.App, isNew bool) error 
 		return err
 	}
 	a.Command = append([]string{program}, argv[1:]...)
-	return nil
-}
-
-// setDirectory takes over --working-directory=. A new app whose command names a file of the current directory, as in
-// "node server.js", runs in that directory: in / it could not find it.
-func (c *command) setDirectory(a *app.App, isNew bool) error {
-	o := c.options
-	if o.given["working-directory"] {
-		a.WorkingDirectory = o.workingDirectory
-		if o.workingDirectory == "" {
-			return nil
-		}
-		a.WorkingDirectory = c.absolute(o.workingDirectory)
-		if c.site.packaging {
-			return nil
-		}
-		st, err := os.Stat(a.WorkingDirectory)
-		if err != nil || !st.IsDir() {
-			return inputf("mkdir "+app.ShellWord(o.workingDirectory), "--working-directory= must be a directory that exists, got %q", o.workingDirectory)
-		}
-		return nil
-	}
-	dir := c.commandDir()
-	if !isNew || c.site.packaging || len(a.Command) == 0 || dir == "" {
-		return nil
-	}
-	if a.Kind == app.KindNode && slices.ContainsFunc(a.Command[1:], func(word string) bool { return word != "" && word[0] != '-' && word[0] != '/' }) {
-		a.WorkingDirectory = dir // of a module too: "node dist", "node ."
-		return nil
-	}
-	for _, arg := range a.Command[1:] {
-		if arg == "" || strings.HasPrefix(arg, "-") || filepath.IsAbs(arg) {
-			continue
-		}
-		if st, err := os.Stat(join(dir, arg)); err == nil && st.Mode().IsRegular() {
-			a.WorkingDirectory = dir
-			return nil
-		}
-	}
 	return nil
 }
 

@@ -181,6 +181,11 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	if err := c.checkAccounts(ctx, a, instancesAfter(d.instances, n)); err != nil {
 		return nil, nil, err
 	}
+	if c.placeChanges(a, d) {
+		if err := c.checkPlace(ctx, a); err != nil {
+			return nil, nil, err
+		}
+	}
 	if d.app != nil && a.UserUnits != d.app.UserUnits {
 		return nil, nil, inputf("", "%s is an app of the other kind: --user-units cannot be changed", name)
 	}

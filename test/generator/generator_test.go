@@ -44,6 +44,8 @@ func TestUnitgen(t *testing.T) {
 		{"Accounts", testAccounts},
 		{"Siblings", testSiblings},
 		{"SocketPath", testSocketPath},
+		{"Place", testPlace},
+		{"BindV6Only", testBindV6Only},
 		{"Scale", testScale},
 		{"Update", testUpdate},
 		{"Listen", testListen},

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// setDirectory takes over --working-directory=. A new app starts where the user stands, as it would from a shell: "gunicorn
+// app:app" finds its module there, "caddy run" its Caddyfile. A package's app, and one of a file, start in / unless they say
+// otherwise, as nobody stands anywhere when they are installed; but a file's, where an argument names a file beside it.
+func (c *command) setDirectory(a *app.App, isNew bool) error {
+	o := c.options
+	if o.given["working-directory"] {
+		a.WorkingDirectory = o.workingDirectory
+		if o.workingDirectory == "" {
+			return nil
+		}
+		a.WorkingDirectory = c.absolute(o.workingDirectory)
+		if c.site.packaging {
+			return nil
+		}
+		st, err := os.Stat(a.WorkingDirectory)
+		if err != nil || !st.IsDir() {
+			return inputf("mkdir "+app.ShellWord(o.workingDirectory), "--working-directory= must be a directory that exists, got %q", o.workingDirectory)
+		}
+		return nil
+	}
+	dir := c.commandDir()
+	if !isNew || c.site.packaging || len(a.Command) == 0 || dir == "" || dir == "/" {
+		return nil
+	}
+	about := strings.HasPrefix(a.Command[0], dir+"/") || slices.ContainsFunc(a.Command[1:], relative)
+	switch {
+	case c.file != nil && !c.namesFile(a, dir), isHome(dir) && !about:
+	default:
+		a.WorkingDirectory = dir
+	}
+	return nil
+}
+
+// isHome knows the directories in which people stand without a reason. Apps that start there could see all home directories.
+func isHome(dir string) bool {
+	return filepath.Dir(dir) == "/home" || dir == "/root" || dir == "/tmp" || dir == "/var/tmp"
+}
+
+// namesFile reports whether an argument of the command is a file in dir.
+func (c *command) namesFile(a *app.App, dir string) bool {
+	return slices.ContainsFunc(a.Command[1:], func(arg string) bool {
+		if !relative(arg) {
+			return false
+		}
+		if a.Kind == app.KindNode {
+			return true // of a module too: "node dist", "node ."
+		}
+		st, err := os.Stat(join(dir, arg))
+		return err == nil && st.Mode().IsRegular()
+	})
+}
+
+// relative reports whether an argument may name something in the directory in which the program starts.
+func relative(arg string) bool {
+	return arg != "" && arg[0] != '-' && !filepath.IsAbs(arg)
+}
+
+// checkPlace makes sure that the app's user may enter the directory in which the program starts, and that of the program: PID 1
+// starts both as that user.
+func (c *command) checkPlace(ctx context.Context, a app.App) error {
+	if c.site.packaging || a.UserUnits || changesView(a) {
+		return nil
+	}
+	who := c.visitor(ctx, a)
+	if who == nil {
+		return nil
+	}
+	var found []error
+	if wall, closed := who.wall(a.WorkingDirectory + "/"); closed {
+		other := "cp -a " + app.ShellWord(a.WorkingDirectory) + " /srv/"
+		if isHome(a.WorkingDirectory) {
+			other = "--working-directory=/"
+		}
+		found = append(found, inputf(who.hint(wall, other),
+			"--working-directory= must be a directory that the app's user may enter, and %s may not enter %s", who, wall))
+	}
+	for _, program := range executed(a.Command[0]) {
+		if wall, closed := who.wall(program); closed {
+			found = append(found, inputf(who.hint(wall, "install "+app.ShellWord(program)+" /usr/local/bin/"),
+				"the command %q cannot be executed: %s may not enter %s", a.Command[0], who, wall))
+		}
+		for _, path := range []string{program, resolved(program)} {
+			if property := a.Hidden(path); property.Key != "" {
+				found = append(found, inputf("-p "+property.Key+"="+property.Value,
+					"the command %q needs %s, which the sandbox hides", a.Command[0], path))
+			}
+		}
+	}
+	return errors.Join(found...)
+}
+
+// executed are the files that are executed for a command: its own, and the interpreter of a script, which a virtual environment
+// may have in another place.
+func executed(command string) []string {
+	files := []string{command}
+	if words := shebang(command); len(words) > 0 {
+		files = append(files, words[0])
+	}
+	return files
+}
+
+// placeChanges reports whether an app is new, or starts as another user, elsewhere or by another program.
+func (c *command) placeChanges(a app.App, d *disk) bool {
+	return d.app == nil || a.User != d.app.User || a.WorkingDirectory != d.app.WorkingDirectory || a.Command[0] != d.app.Command[0]
+}
+
+// changesView reports whether a setting gives the instances other files, or other rights to them, than this machine shows.
+func changesView(a app.App) bool {
+	for _, key := range []string{"RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "TemporaryFileSystem", "MountImages",
+		"ExtensionImages", "ExtensionDirectories", "AmbientCapabilities", "DynamicUser"} {
+		if _, ok := a.Property(key); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// visitor is the user of an app's instances, who may enter some directories.
+type visitor struct {
+	user   string // empty: a dynamic one, who owns nothing
+	uid    int
+	groups []int
+	joins  bool // groups come from a property too, and any may be among them
+}
+
+func (v *visitor) String() string {
+	if v.user == "" {
+		return "a user of its own"
+	}
+	return strconv.Quote(v.user)
+}
+
+// hint names the owner of a directory, whose program it is likely to be; for root's own it is other.
+func (v *visitor) hint(wall, other string) string {
+	st, err := os.Stat(wall)
+	if err == nil && v.user == "" {
+		if stat := st.Sys().(*syscall.Stat_t); stat.Uid != 0 {
+			return fmt.Sprintf("--user=%s", ownerName(int(stat.Uid)))
+		}
+	}
+	return other
+}
+
+// ownerName is the name of a local user, else the number, which --user= takes as well.
+func ownerName(uid int) string {
+	text, _ := os.ReadFile("/etc/passwd")
+	for line := range strings.Lines(string(text)) {
+		if a, ok := parseAccount(line); ok && a.id == uid {
+			return a.name
+		}
+	}
+	return strconv.Itoa(uid)
+}
+
+// visitor is nil where that cannot be known, and for root.
+func (c *command) visitor(ctx context.Context, a app.App) *visitor {
+	_, group := a.Property("Group")
+	_, groups := a.Property("SupplementaryGroups")
+	v := &visitor{user: a.User, uid: -1, joins: group || groups}
+	if a.User == "" {
+		return v
+	}
+	found, _ := c.accounts(ctx, "passwd", a.User)
+	if len(found) == 0 || found[0].id == 0 {
+		return nil
+	}
+	v.uid, v.groups = found[0].id, []int{found[0].group}
+	text, err := os.ReadFile(c.env.root + "/etc/group")
+	if err != nil || !found[0].local {
+		v.joins = true // those of a directory service are not looked up
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Split(strings.TrimSpace(line), ":")
+		if g, ok := parseAccount(line); ok && len(fields) > 3 && slices.Contains(strings.Split(fields[3], ","), found[0].name) {
+			v.groups = append(v.groups, g.id)
+		}
+	}
+	return v
+}
+
+// wall is the first directory above a file, in path and behind symbolic links, that the visitor may not enter.
+func (v *visitor) wall(file string) (dir string, closed bool) {
+	for _, path := range []string{file, resolved(file)} {
+		for i, c := range path {
+			if c != '/' {
+				continue
+			}
+			dir = path[:max(i, 1)]
+			st, err := os.Stat(dir)
+			if err == nil && !v.mayEnter(dir, st) {
+				return dir, true
+			}
+		}
+	}
+	return "", false
+}
+
+// resolved is where symbolic links lead to; empty if nowhere.
+func resolved(file string) string {
+	path, err := filepath.EvalSymlinks(file)
+	if err == nil && strings.HasSuffix(file, "/") {
+		path += "/"
+	}
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// mayEnter asks the mode as the kernel does (acl_permission_check() in fs/namei.c). Where there is an ACL beside it, it is taken
+// for yes.
+func (v *visitor) mayEnter(dir string, st fs.FileInfo) bool {
+	stat, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || !st.IsDir() {
+		return true
+	}
+	mode := st.Mode().Perm()
+	member := slices.Contains(v.groups, int(stat.Gid))
+	switch {
+	case int(stat.Uid) == v.uid:
+		return mode&0o100 != 0
+	case member || v.joins && mode&0o010 != 0:
+		return mode&0o010 != 0
+	case mode&0o001 != 0:
+		return true
+	}
+	n, err := unix.Getxattr(dir, "system.posix_acl_access", nil)
+	return err == nil && n > 0
+}
