@@ -3,7 +3,8 @@
 //
 // It is not a general client: it has the calls that unitgen and lbshim need, on godbus directly. What it does for them:
 // the context of a call is the life of that call and never that of the connection; signals arrive in order; jobs
-// may be waited for in parallel; and a Watcher outlives daemon-reload, daemon-reexec and a restart of the bus.
+// may be waited for in parallel; a Watcher outlives daemon-reload, daemon-reexec and a restart of the bus; and nobody is
+// believed but the manager and the bus. A stranger's message costs a look at its header, whatever its size.
 package systemd
 
 import (
@@ -163,26 +164,68 @@ func wake(ctx context.Context, conn *dbus.Conn) error {
 	}
 }
 
-// dialBus connects to a bus and says Hello. godbus resolves the address (it may hold alternatives and escapes) but
-// takes no deadline, so closing the connection from outside ends a handshake that takes too long.
+// dialBus connects to a bus and says Hello. The connection hears the bus and the manager alone (see gate), and takes no
+// descriptors: those in a message that nobody wanted would stay open. The dial is our own, as godbus's takes no deadline.
 func dialBus(ctx context.Context, address string) (*dbus.Conn, error) {
-	conn, err := dbus.Dial(address, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	sockets, err := busSockets(address)
 	if err != nil {
-		return nil, fmt.Errorf("connect to bus %q: %w", address, err)
+		return nil, err
+	}
+	var failed []error
+	for _, path := range sockets {
+		conn, err := dialBusSocket(ctx, path)
+		if err == nil {
+			return conn, nil
+		}
+		failed = append(failed, err)
+	}
+	return nil, errors.Join(failed...)
+}
+
+func dialBusSocket(ctx context.Context, path string) (*dbus.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	g := newGate(nc)
+	conn, err := dbus.NewConn(g, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()), dbus.WithIncomingInterceptor(g.hear))
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("speak D-Bus on %s: %w", path, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err = conn.Auth(nil)
-	if err == nil {
-		err = conn.Hello()
-	}
+	err = greetBus(ctx, conn, g)
 	if !stop() {
-		err = ctx.Err() // it was closed under us, or is about to be
+		err = ctx.Err() // the connection was closed under us, or is about to be
 	}
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("greet bus %q: %w", address, err)
+		return nil, fmt.Errorf("greet bus on %s: %w", path, err)
 	}
 	return conn, nil
+}
+
+// greetBus authenticates, gets a name and finds out who the manager is.
+func greetBus(ctx context.Context, conn *dbus.Conn, g *gate) error {
+	if err := conn.Auth(nil); err != nil {
+		return err
+	}
+	if err := conn.Hello(); err != nil {
+		return err
+	}
+	err := conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(daemonName), dbus.WithMatchInterface(daemonName),
+		dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName))
+	if err != nil {
+		return err
+	}
+	var owner string
+	err = conn.BusObject().CallWithContext(ctx, daemonName+".GetNameOwner", 0, busName).Store(&owner)
+	if err != nil && !isDBusError(err, daemonName+".Error.NameHasNoOwner") {
+		return err
+	}
+	g.begin(owner)
+	return nil
 }
 
 // errConnectionLost: the connection ended while something was waited for.

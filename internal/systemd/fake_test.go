@@ -85,6 +85,10 @@ type fakeManager struct {
 	jobs      uint32
 	results   map[string]string // by unit: how its jobs end
 	beforeRun bool              // JobRemoved is sent before the answer that names the job
+	beforeEnd func()            // called before a job ends, if set
+
+	subscriber string // who has subscribed last
+	gets       int    // questions for properties
 }
 
 func newFakeManager(t *testing.T, b *testBus) *fakeManager {
@@ -115,10 +119,11 @@ func (m *fakeManager) connect(b *testBus) {
 	}
 }
 
-func (m *fakeManager) doSubscribe() *dbus.Error {
+func (m *fakeManager) doSubscribe(sender dbus.Sender) *dbus.Error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.subscribe++
+	m.subscriber = string(sender)
 	return nil
 }
 
@@ -138,7 +143,13 @@ func (m *fakeManager) startUnit(unit, mode string) (dbus.ObjectPath, *dbus.Error
 	if m.beforeRun {
 		removed()
 	} else {
-		time.AfterFunc(5*time.Millisecond, removed)
+		beforeEnd := m.beforeEnd
+		time.AfterFunc(5*time.Millisecond, func() {
+			if beforeEnd != nil {
+				beforeEnd()
+			}
+			removed()
+		})
 	}
 	return path, nil
 }
@@ -159,6 +170,7 @@ func (m *fakeManager) emit(path dbus.ObjectPath, name string, values ...any) {
 func (m *fakeManager) get(msg dbus.Message, iface, name string) (dbus.Variant, *dbus.Error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.gets++
 	path := msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
 	if path == managerPath && name == "Version" {
 		return dbus.MakeVariant("257.13-1"), nil

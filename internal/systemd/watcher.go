@@ -158,7 +158,6 @@ func (l *watchLoop) connect(ctx context.Context) error {
 	}
 	l.conn, l.signals = conn, conn.signals()
 	rules := [][]dbus.MatchOption{
-		{dbus.WithMatchSender("org.freedesktop.DBus"), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName)},
 		{dbus.WithMatchSender(busName), dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("Reloading")},
 	}
 	for _, rule := range rules {

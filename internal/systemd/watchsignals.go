@@ -104,8 +104,9 @@ func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 		if active, ok := body[bool](sig, 0); ok && !active {
 			return l.resync(ctx)
 		}
-	case "org.freedesktop.DBus.NameOwnerChanged":
-		// The manager connects to the bus anew when it executes itself; what it did in between nobody heard.
+	case daemonName + ".NameOwnerChanged":
+		// The manager connects to the bus anew when it executes itself; what it did in between nobody heard. Every
+		// connection to a bus is told (see greetBus).
 		name, _ := body[string](sig, 0)
 		if owner, ok := body[string](sig, 2); ok && name == busName && owner != "" {
 			return l.resync(ctx)

@@ -55,6 +55,7 @@ func TestApps(t *testing.T) {
 		{"Exposure", testExposure},
 		{"PrivateNetwork", testPrivateNetwork},
 		{"LbshimAlone", testLbshimAlone},
+		{"ForgedSignals", testForgedSignals},
 		{"ControlStrangers", testControlStrangers},
 		{"ControlGarbage", testControlGarbage},
 	}

@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -122,4 +123,48 @@ func testControlGarbage(t *testing.T, s *apps.System) {
 		t.Error("the shim was restarted")
 	}
 	a.evenly(a.Addr(), pids)
+}
+
+// testForgedSignals has a user of the host tell the balancer what only PID 1 can know: that instances have failed, and that
+// one which was stopped is up. Whoever is on the system bus may send signals to anybody there.
+func testForgedSignals(t *testing.T, s *apps.System) {
+	a := startApp(t, s, "forged")
+	before := a.pids(4)
+	forge := func(instance int, active, sub string) {
+		t.Helper()
+		a.MustExec(t, "runuser", "-u", "nobody", "--", "busctl", "--system", "emit", "--destination="+a.busName(a.Shim()),
+			fmt.Sprintf("/org/freedesktop/systemd1/unit/forged_40%d_2eservice", instance),
+			"org.freedesktop.DBus.Properties", "PropertiesChanged", "sa{sv}as", "org.freedesktop.systemd1.Unit",
+			"2", "ActiveState", "s", active, "SubState", "s", sub, "0")
+	}
+	for i := range 4 {
+		forge(i+1, "failed", "failed")
+	}
+	// The bus keeps the order: the balancer has what was forged when it has what PID 1 says of this restart.
+	a.MustSystemctl("restart", a.Instance(4))
+	a.AwaitUp(4)
+	before[4] = a.PID(a.Instance(4))
+	a.evenly(a.Addr(), before)
+
+	a.MustSystemctl("stop", a.Instance(2))
+	a.AwaitStatus("3/4 instances up")
+	forge(2, "active", "running")
+	a.MustSystemctl("stop", a.Instance(4))
+	a.AwaitStatus("2/4 instances up")
+	delete(before, 2)
+	delete(before, 4)
+	a.evenly(a.Addr(), before)
+}
+
+// busName is the unique name of a service's main process on the system bus.
+func (a *testApp) busName(unit string) string {
+	a.T.Helper()
+	pid := a.PID(unit)
+	for line := range strings.Lines(a.MustExec(a.T, "busctl", "--system", "list", "--unique", "--no-legend", "--no-pager")) {
+		if words := strings.Fields(line); len(words) > 1 && words[1] == pid {
+			return words[0]
+		}
+	}
+	a.T.Fatalf("process %s of %s is not on the bus", pid, unit)
+	return ""
 }
