@@ -12,12 +12,9 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// How long the small commands wait for a shim. It answers within milliseconds; a shim that is just restarting, within the
-// second that takes.
-const (
-	joinTimeout   = 15 * time.Second
-	answerTimeout = 5 * time.Second
-)
+// joinTimeout is how long the small commands wait for a shim. It answers within milliseconds; a shim that is just restarting,
+// within the second that takes.
+const joinTimeout = 15 * time.Second
 
 // join gives the shim copies of the listeners that PID 1 passed.
 func join(ctx context.Context, e *env, o options) error {

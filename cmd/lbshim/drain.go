@@ -24,6 +24,9 @@ import (
 // have not asked yet: two round trips of a handshake to a far client.
 const settleTime = time.Second
 
+// hangLimit is WatchdogSec= of the shim: PID 1 has replaced one that hangs by then.
+const hangLimit = 30 * time.Second
+
 // drain waits until the shim says that the instance may be told to stop, or that time is up. Where no shim will answer,
 // there is nothing to wait for. PID 1 bounds it: TimeoutStopSec= of the instance.
 func drain(ctx context.Context, e *env, o options) error {
@@ -34,11 +37,16 @@ func drain(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return err
 	}
+	began := time.Now()
 	err = control.Retry(ctx, func() error {
 		if there, err := shimAnswers(ctx, e, o); err != nil || !there {
 			return err
 		}
-		return drainOnce(ctx, e, o, p)
+		err := drainOnce(ctx, e, o, p)
+		if errors.Is(err, control.ErrNoAnswer) && time.Since(began) > hangLimit {
+			return errors.New("the balancer hangs") // the end of retries
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("drain instance %d: %w", o.instance, err)
@@ -76,16 +84,12 @@ func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) e
 	defer client.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silent := time.AfterFunc(answerTimeout, func() { cancel(errors.New("shim does not answer")) })
+	silent := time.AfterFunc(control.AnswerTimeout, func() { cancel(control.ErrNoAnswer) })
 	defer silent.Stop()
-	err = client.Stream(ctx, "Drain", p, func(json.RawMessage) error {
+	return client.Stream(ctx, "Drain", p, func(json.RawMessage) error {
 		silent.Stop()
 		return nil
 	})
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
-	}
-	return err
 }
 
 // runsServe says whether the instance is a program in Go that gets its stop signal as activation.StopSignal wants it and

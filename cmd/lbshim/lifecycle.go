@@ -29,7 +29,7 @@ func cleanup(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer conn.Close()
-	idle := e.getenv("EXIT_CODE") == "exited" && e.getenv("EXIT_STATUS") == strconv.Itoa(exitNotRunning)
+	idle := e.getenv("EXIT_CODE") == "exited" && e.getenv("EXIT_STATUS") == strconv.Itoa(lifecycle.ExitIdle)
 	return lifecycle.Cleanup(ctx, conn, o.app, idle)
 }
 

@@ -45,7 +45,6 @@ const (
 	exitFailure         = 1
 	exitInvalidArgument = 2
 	exitNotConfigured   = 6
-	exitNotRunning      = 7 // idle: RestartPreventExitStatus= of the shim's unit
 )
 
 // env is the outside world, so that tests run the commands in-process.

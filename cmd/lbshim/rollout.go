@@ -37,23 +37,28 @@ func roll(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer notify.Close()
+	// alive ends with the shim alone, ctx also when the rollout is told to end. PID 1 starts the next shim only when the
+	// reload is over: whoever waited for it here would wait in vain.
+	alive, died := context.WithCancelCause(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(alive, func() { cancel(context.Cause(alive)) })
+	extended, guarded := make(chan struct{}), make(chan struct{})
+	go extend(ctx, e, notify, extended)
+	go guard(ctx, died, o, o.endpoint(e), guarded)
+	defer func() { stop(); cancel(nil); <-extended; <-guarded; died(nil) }()
 	if err := reconfigure(ctx, e, o); err != nil {
+		if errors.Is(context.Cause(alive), rollout.ErrNoBalancer) {
+			return rollout.ErrNoBalancer
+		}
 		err = fmt.Errorf("take over settings: %w", err)
-		return errors.Join(err, tell(ctx, e, o, "reload refused: "+err.Error()))
+		return errors.Join(err, tell(alive, e, o, "reload refused: "+err.Error()))
 	}
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e)})
 	defer units.Close()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	extended, guarded := make(chan struct{}), make(chan struct{})
-	go extend(ctx, e, notify, extended)
-	go guard(ctx, cancel, o, o.endpoint(e), guarded)
-	defer func() { cancel(nil); <-extended; <-guarded }()
 	note := func(text string) {
-		if errors.Is(context.Cause(ctx), rollout.ErrNoBalancer) {
-			return // its status line has gone with it
-		}
-		if err := tell(ctx, e, o, text); err != nil {
+		err := tell(alive, e, o, text)
+		// The status line of a shim that has ended has gone with it.
+		if err != nil && !errors.Is(context.Cause(alive), rollout.ErrNoBalancer) {
 			e.log.Warn("tell shim of the rollout, ignoring", "error", err)
 		}
 	}
@@ -65,8 +70,8 @@ func roll(ctx context.Context, e *env, o options) error {
 	}, o.endpoint(e), units, note, e.log).Run(ctx)
 }
 
-// guard cancels the rollout when the shim ends.
-func guard(ctx context.Context, cancel context.CancelCauseFunc, o options, manager systemd.Endpoint, done chan<- struct{}) {
+// guard tells when the shim ends, until ctx does.
+func guard(ctx context.Context, died context.CancelCauseFunc, o options, manager systemd.Endpoint, done chan<- struct{}) {
 	defer close(done)
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: manager})
 	defer units.Close()
@@ -75,7 +80,7 @@ func guard(ctx context.Context, cancel context.CancelCauseFunc, o options, manag
 		select {
 		case u, ok := <-units.Events():
 			if !ok || u.MainPID == 0 {
-				cancel(rollout.ErrNoBalancer)
+				died(rollout.ErrNoBalancer)
 				return
 			}
 		case <-ctx.Done():
@@ -84,14 +89,18 @@ func guard(ctx context.Context, cancel context.CancelCauseFunc, o options, manag
 	}
 }
 
-// steered returns when the shim gives connections to an instance.
+// steered returns when the shim gives connections to an instance. One that goes away is waited for: ctx ends with it.
 func steered(ctx context.Context, e *env, o options, number int) error {
+	return control.Retry(ctx, func() error { return steeredOnce(ctx, e, o, number) })
+}
+
+func steeredOnce(ctx context.Context, e *env, o options, number int) error {
 	client, err := control.Dial(ctx, o.controlPath(e))
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	return client.Call(ctx, "Steered", map[string]int{"instance": number}, nil)
+	return client.Wait(ctx, "Steered", map[string]int{"instance": number}, nil)
 }
 
 // extend keeps PID 1 from cutting the reload off while it makes progress; every step has its own limit.
@@ -152,8 +161,6 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 
 // tell gives the shim a line for systemctl status.
 func tell(ctx context.Context, e *env, o options, text string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
-	defer cancel()
 	client, err := control.Dial(ctx, o.controlPath(e))
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -82,7 +83,7 @@ func serveUntil(ctx context.Context, s *shim.Shim, ln *net.UnixListener, server 
 		err = serveErr
 	}
 	if errors.Is(err, shim.ErrIdle) {
-		return &statusError{exitNotRunning, errSilent{}}
+		return &statusError{lifecycle.ExitIdle, errSilent{}}
 	}
 	return err
 }

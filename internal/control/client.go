@@ -3,13 +3,25 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"time"
 )
 
+// AnswerTimeout bounds a call whose answer waits for nothing. A shim answers within milliseconds; one that asks PID 1 first,
+// which is busy for seconds in a daemon-reload, takes longer. One that was killed in a reload answers nobody until the reload
+// has ended.
+const AnswerTimeout = 10 * time.Second
+
+// ErrNoAnswer says that a shim did not answer within AnswerTimeout.
+var ErrNoAnswer = errors.New("the shim does not answer")
+
 // Client is one connection to a shim. It is not safe for concurrent use.
-type Client struct{ wire wire }
+type Client struct {
+	wire   wire
+	answer time.Duration // AnswerTimeout
+}
 
 // Dial connects to the control socket at path. PID 1 listens there and starts the shim if it does not run.
 func Dial(ctx context.Context, path string) (*Client, error) {
@@ -18,7 +30,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to shim: %w", err)
 	}
-	return &Client{wire{conn: conn.(*net.UnixConn)}}, nil
+	return &Client{wire: wire{conn: conn.(*net.UnixConn)}, answer: AnswerTimeout}, nil
 }
 
 // Close ends the connection.
@@ -28,9 +40,16 @@ func (c *Client) Close() error {
 }
 
 // Call sends one call with copies of fds, which stay the caller's, and decodes the parameters of its reply into result
-// unless that is nil. A refusal is an *Error. ctx bounds the whole call; a Client whose Call failed otherwise is of no
-// further use.
+// unless that is nil. A refusal is an *Error. It fails with ErrNoAnswer after AnswerTimeout, or with ctx; a Client whose Call
+// failed otherwise than by a refusal is of no further use.
 func (c *Client) Call(ctx context.Context, method string, parameters, result any, fds ...int) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.answer, ErrNoAnswer)
+	defer cancel()
+	return c.Wait(ctx, method, parameters, result, fds...)
+}
+
+// Wait is Call for a method that answers when something has come about: ctx alone bounds it.
+func (c *Client) Wait(ctx context.Context, method string, parameters, result any, fds ...int) error {
 	if err := c.send(ctx, Call{Method: Interface + "." + method}, parameters, fds...); err != nil {
 		return err
 	}
@@ -40,6 +59,8 @@ func (c *Client) Call(ctx context.Context, method string, parameters, result any
 
 // Take is Call for a reply with descriptors, which the caller closes.
 func (c *Client) Take(ctx context.Context, method string, parameters any) ([]int, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.answer, ErrNoAnswer)
+	defer cancel()
 	if err := c.send(ctx, Call{Method: Interface + "." + method}, parameters); err != nil {
 		return nil, err
 	}
@@ -48,6 +69,7 @@ func (c *Client) Take(ctx context.Context, method string, parameters any) ([]int
 }
 
 // Stream sends one call with "more" and gives each reply's parameters to each, until the last one or an error.
+// ctx alone bounds it.
 func (c *Client) Stream(ctx context.Context, method string, parameters any, each func(json.RawMessage) error) error {
 	if err := c.send(ctx, Call{Method: Interface + "." + method, More: true}, parameters); err != nil {
 		return err
@@ -64,7 +86,8 @@ func (c *Client) Stream(ctx context.Context, method string, parameters any, each
 	}
 }
 
-// First sends one call with "more" and returns with its first reply; the call goes on until Close.
+// First sends one call with "more" and returns with its first reply; the call goes on until Close. ctx alone
+// bounds it.
 func (c *Client) First(ctx context.Context, method string, parameters any) error {
 	if err := c.send(ctx, Call{Method: Interface + "." + method, More: true}, parameters); err != nil {
 		return err
@@ -80,7 +103,11 @@ func (c *Client) send(ctx context.Context, call Call, parameters any, fds ...int
 	}
 	call.Parameters = raw
 	defer c.bound(ctx)()
-	return c.wire.write(call, fds...)
+	err = c.wire.write(call, fds...)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
 }
 
 func (c *Client) receive(ctx context.Context, result any) (continues bool, err error) {
@@ -101,7 +128,7 @@ func (c *Client) receiveFDs(ctx context.Context, result any) (continues bool, fd
 	message, fds, err := c.wire.read()
 	if err != nil {
 		if ctx.Err() != nil {
-			err = ctx.Err()
+			err = context.Cause(ctx)
 		}
 		return false, fds, fmt.Errorf("read reply of shim: %w", err)
 	}

@@ -59,12 +59,14 @@ func (e *Error) Error() string {
 
 // Errors of the interface.
 const (
-	ErrNoSuchInstance  = Interface + ".NoSuchInstance"
-	ErrInvalid         = "org.varlink.service.InvalidParameter"
-	ErrMethodNotFound  = "org.varlink.service.MethodNotFound"
-	ErrUnsupported     = Interface + ".Unsupported"
-	ErrEnding          = Interface + ".Ending" // the shim is about to end: ask the next one
-	ErrListenerRefused = Interface + ".ListenerRefused"
+	ErrNoSuchInstance = Interface + ".NoSuchInstance"
+	ErrInvalid        = "org.varlink.service.InvalidParameter"
+	ErrMethodNotFound = "org.varlink.service.MethodNotFound"
+	// ErrUnknownParameter is an ErrInvalid of a caller that is newer than the shim.
+	ErrUnknownParameter = Interface + ".UnknownParameter"
+	ErrUnsupported      = Interface + ".Unsupported"
+	ErrEnding           = Interface + ".Ending" // the shim is about to end: ask the next one
+	ErrListenerRefused  = Interface + ".ListenerRefused"
 )
 
 // wire frames messages on one connection. It owns neither the connection nor descriptors it has handed out.

@@ -243,3 +243,52 @@ func pair(t *testing.T) (a, b *net.UnixConn) {
 	}
 	return open(fds[0]), open(fds[1])
 }
+
+// A shim that was killed in a reload leaves its socket with PID 1, where nobody accepts.
+func TestCallEndsWhenNobodyAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for name, call := range map[string]func(*Client) error{
+		"Call": func(c *Client) error { return c.Call(context.Background(), "Status", struct{}{}, nil) },
+		"Take": func(c *Client) error { _, err := c.Take(context.Background(), "Close", struct{}{}); return err },
+	} {
+		c := dial(t, path)
+		c.answer = 10 * time.Millisecond
+		if err := call(c); !errors.Is(err, ErrNoAnswer) || !isDown(err) {
+			t.Errorf("%s: %v, want %v, which is tried again", name, err, ErrNoAnswer)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := dial(t, path).Call(ctx, "Status", struct{}{}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that of the caller's context", err)
+	}
+}
+
+// A tool that is newer than the shim learns it from the refusal.
+func TestUnknownParametersAreRefused(t *testing.T) {
+	path := serve(t, func(_ context.Context, r *Request) (any, error) {
+		var p struct {
+			Instance int `json:"instance"`
+		}
+		return p, r.Decode(&p)
+	})
+	c := dial(t, path)
+	if err := c.Call(t.Context(), "Drain", map[string]any{"instance": 1}, nil); err != nil {
+		t.Errorf("known parameters: %v", err)
+	}
+	err := c.Call(t.Context(), "Drain", map[string]any{"instance": 1, "gently": true}, nil)
+	var refused *Error
+	if !errors.As(err, &refused) || refused.Name != ErrUnknownParameter || isDown(err) {
+		t.Fatalf("error %#v, want %s", err, ErrUnknownParameter)
+	}
+	for _, want := range []string{"older", "Drain", `"gently"`, "systemctl restart"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q does not say %q", err, want)
+		}
+	}
+}

@@ -17,7 +17,7 @@ const (
 	retryMax   = 500 * time.Millisecond
 )
 
-// Retry runs f until it does not fail because the shim went away or is not there, or until ctx ends. A shim that crashes
+// Retry runs f until it does not fail because the shim went away, is not there or does not answer, or until ctx ends. A shim that crashes
 // must cost its callers time, and nothing else: an instance whose drain was cut off would be stopped undrained.
 func Retry(ctx context.Context, f func() error) error {
 	for pause := retryFirst; ; pause = min(2*pause, retryMax) {
@@ -35,14 +35,15 @@ func Retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// isDown says whether err means that no shim was there or that it went away; any other refusal is an answer.
+// isDown says whether err means that no shim was there, that it went away or that it hangs; any other refusal is an answer.
 func isDown(err error) bool {
 	var refused *Error
 	if errors.As(err, &refused) {
 		return refused.Name == ErrEnding
 	}
 	for _, gone := range []error{
-		io.EOF, io.ErrUnexpectedEOF, os.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE,
+		io.EOF, io.ErrUnexpectedEOF, os.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, ErrNoAnswer,
+		unix.EAGAIN, // the backlog of a shim that does not accept is full
 	} {
 		if errors.Is(err, gone) {
 			return true

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -28,12 +29,19 @@ type Request struct {
 	Send func(result any) error
 }
 
-// Decode reads the parameters into v; unknown ones are refused.
+// Decode reads the parameters into v. Unknown ones are refused: they are of a newer tool, whose request would be carried out
+// by half.
 func (r *Request) Decode(v any) error {
 	if len(r.Parameters) == 0 {
 		return nil
 	}
-	if err := json.Unmarshal(r.Parameters, v); err != nil {
+	d := json.NewDecoder(bytes.NewReader(r.Parameters)) // one value: it was parsed as part of the call
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+			return &Error{Name: ErrUnknownParameter, Reason: fmt.Sprintf("the running balancer is older than the program that calls it: "+
+				"its %s knows no parameter %s (systemctl restart has the new one run)", r.Method, field)}
+		}
 		return &Error{Name: ErrInvalid, Reason: fmt.Sprintf("parse parameters of %s: %v", r.Method, err)}
 	}
 	return nil

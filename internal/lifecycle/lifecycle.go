@@ -193,10 +193,20 @@ func answers(shim systemd.UnitState) bool {
 		// Between two processes, which a restart by PID 1 is too (see gone).
 		return strings.Contains(shim.JobType, "start") || strings.HasSuffix(shim.SubState, "-before-auto-restart")
 	case "deactivating":
-		// In SubState=stop ExecStop= runs and the shim still works; after that only a restart brings it back.
-		return shim.SubState == "stop" || strings.Contains(shim.JobType, "restart")
+		// While ExecStop= runs (SubState=stop) the shim works. After that one that was told to stop, or that sleeps, does
+		// not come back. PID 1 starts one that has crashed again, and with it one that is restarted.
+		return shim.SubState == "stop" || shim.JobType != "stop" && !asleep(shim)
 	}
 	return true
+}
+
+// ExitIdle is the exit status of a shim that ends as its app is idle: RestartPreventExitStatus= of its unit. In systemd's
+// words it is NOTRUNNING.
+const ExitIdle = 7
+
+// asleep says that the shim has ended as the app is idle.
+func asleep(shim systemd.UnitState) bool {
+	return shim.MainPID == 0 && shim.Result == "success" && shim.ExecMainStatus == ExitIdle
 }
 
 // loaded lists the units of one role that PID 1 has in memory, by number.

@@ -159,7 +159,7 @@ func (c Check) accepted(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	return client.Call(ctx, "Accepted", map[string]int{"instance": c.Instance}, nil)
+	return client.Wait(ctx, "Accepted", map[string]int{"instance": c.Instance}, nil)
 }
 
 // How often a request is repeated that was not answered as wanted: a program that warms up answers 503 for a while.

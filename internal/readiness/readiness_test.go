@@ -33,7 +33,11 @@ func fakeShim(t *testing.T, address string, accepted func(ctx context.Context) e
 		case "Status":
 			return map[string]any{"addresses": []map[string]string{{"address": address}}}, nil
 		case "Probe":
-			var p struct{ Port uint16 }
+			var p struct {
+				Instance int
+				Address  string
+				Port     uint16
+			}
 			if err := r.Decode(&p); err != nil {
 				return nil, err
 			}

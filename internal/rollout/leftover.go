@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -67,16 +66,17 @@ func (r *Rollout) remember(extra []int) error {
 	return nil
 }
 
-// leftover returns the extra instances of a rollout that was killed.
-func (r *Rollout) leftover() []int {
-	text, err := os.ReadFile(filepath.Join(r.options.RuntimeDir, extraFile))
+// leftover returns the extra instances of a rollout that was cut off.
+func (r *Rollout) leftover() []int { return leftover(r.options.RuntimeDir) }
+
+func leftover(runtimeDir string) []int {
+	text, err := os.ReadFile(filepath.Join(runtimeDir, extraFile))
 	if err != nil {
 		return nil
 	}
 	var extra []int
 	for _, word := range strings.Fields(string(text)) {
 		if number, ok := app.ParseInstance(word); ok {
-			r.log.Info("extra instance of a rollout that was cut off is removed", "instance", strconv.Itoa(number))
 			extra = append(extra, number)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
@@ -31,8 +32,8 @@ const SurgeAll = -1
 const DefaultSoak = 3 * time.Second
 
 // ErrNoBalancer is the cause to cancel Run's context with when the balancer has ended. PID 1 starts the next one only when
-// the reload is over, and without one no instance can join or drain: so also the extra ones are left as they are, for the
-// next rollout to remove.
+// the reload is over, and without one no instance can join or drain: so also the extra ones are left as they are, for Resume
+// to remove.
 var ErrNoBalancer = errors.New("the balancer has ended in the middle of the rollout; reload again to go on")
 
 // Options are the settings of a rollout.
@@ -46,6 +47,9 @@ type Options struct {
 
 	// Steered returns when the balancer gives connections to an instance, which is a moment after PID 1 calls it active.
 	Steered func(ctx context.Context, number int) error
+
+	// Enabled says whether an instance is the admin's. Nil asks PID 1.
+	Enabled func(ctx context.Context, number int) (bool, error)
 }
 
 // Rollout is one run. Make one per reload.
@@ -71,10 +75,14 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 	if o.Surge > 0 {
 		o.Surge = max(o.Surge, o.Parallel) // or as many as are down at a time would be missing
 	}
-	return &Rollout{
+	r := &Rollout{
 		options: o, manager: manager, units: units, note: note, log: log,
 		fresh: make(map[int]string),
 	}
+	if o.Enabled == nil {
+		r.options.Enabled = r.enabled
+	}
+	return r
 }
 
 // Run rolls the app. It returns nil when every instance that ran is up on the new code. On an error the instances that
@@ -85,7 +93,11 @@ func (r *Rollout) Run(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
-	if err := r.removeExtra(ctx, r.leftover()); err != nil {
+	leftover := r.leftover()
+	for _, number := range leftover {
+		r.log.Info("extra instance of a rollout that was cut off is removed", "instance", number)
+	}
+	if err := r.removeExtra(ctx, leftover); err != nil {
 		return err
 	}
 	numbers, err := r.running(ctx)
@@ -103,21 +115,11 @@ func (r *Rollout) Run(ctx context.Context) error {
 }
 
 func (r *Rollout) roll(ctx context.Context, numbers []int) (err error) {
-	extra := r.extra(numbers)
-	defer func() {
-		// Also when ctx has ended: an extra instance must not stay.
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Limit)
-		defer cancel()
-		switch {
-		case errors.Is(context.Cause(ctx), ErrNoBalancer):
-			err = ErrNoBalancer
-			return
-		case ctx.Err() != nil:
-			err = errors.Join(err, r.abandonExtra(clean, extra))
-			return
-		}
-		err = errors.Join(err, r.removeExtra(clean, extra))
-	}()
+	extra, err := r.extra(ctx, numbers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = r.clean(ctx, extra, err) }()
 	if err := r.prove(ctx, extra); err != nil {
 		return err
 	}
@@ -131,6 +133,32 @@ func (r *Rollout) roll(ctx context.Context, numbers []int) (err error) {
 	}
 	return r.freshUp(ctx)
 }
+
+// clean removes the extra instances, also when ctx has ended. Without a balancer it leaves them: what drains would wait for
+// the next one, and that for the end of the rollout.
+func (r *Rollout) clean(ctx context.Context, extra []int, err error) error {
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Limit)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		if noBalancer(ctx) {
+			cancel()
+		}
+	})
+	defer stop()
+	switch {
+	case noBalancer(ctx):
+	case ctx.Err() != nil:
+		err = errors.Join(err, r.abandonExtra(clean, extra))
+	default:
+		err = errors.Join(err, r.removeExtra(clean, extra))
+	}
+	if noBalancer(ctx) {
+		return ErrNoBalancer
+	}
+	return err
+}
+
+func noBalancer(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrNoBalancer) }
 
 // prove starts the extra instances and waits until they have stayed up for the soak time.
 func (r *Rollout) prove(ctx context.Context, extra []int) error {
@@ -189,10 +217,11 @@ func (r *Rollout) running(ctx context.Context) ([]int, error) {
 	return numbers, nil
 }
 
-// extra picks the numbers of the extra instances: those after the highest, as many as there is room for.
-func (r *Rollout) extra(numbers []int) []int {
+// extra picks the numbers of the extra instances: those after the highest, as many as there is room for. Numbers that are
+// enabled are left out: their instances are the admin's, who has stopped them.
+func (r *Rollout) extra(ctx context.Context, numbers []int) ([]int, error) {
 	if len(numbers) == 0 {
-		return nil
+		return nil, nil
 	}
 	want := r.options.Surge
 	if want == SurgeAll {
@@ -200,10 +229,31 @@ func (r *Rollout) extra(numbers []int) []int {
 	}
 	var extra []int
 	for next := numbers[len(numbers)-1] + 1; len(extra) < want && next <= app.MaxInstances; next++ {
-		extra = append(extra, next)
+		enabled, err := r.options.Enabled(ctx, next)
+		if err != nil {
+			return nil, err
+		}
+		if !enabled {
+			extra = append(extra, next)
+		}
 	}
 	if len(extra) < want {
 		r.log.Info("no number is left for an extra instance", "wanted", want, "got", len(extra))
 	}
-	return extra
+	return extra, nil
+}
+
+// enabled asks PID 1 whether an instance is one of the app's for good.
+func (r *Rollout) enabled(ctx context.Context, number int) (is bool, err error) {
+	err = r.ask(ctx, func(c *systemd.Conn) error {
+		is, err = Enabled(ctx, c, r.options.App, number)
+		return err
+	})
+	return is, err
+}
+
+// Enabled says whether an instance is enabled, for good or until the next boot.
+func Enabled(ctx context.Context, c *systemd.Conn, name app.Name, number int) (bool, error) {
+	state, err := c.UnitFileState(ctx, name.Instance(number))
+	return strings.HasPrefix(state, "enabled"), err
 }

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,7 +14,8 @@ import (
 
 func newTest(t *testing.T, surge int) *Rollout {
 	t.Helper()
-	return New(Options{App: "app", Surge: surge, RuntimeDir: t.TempDir()}, systemd.Endpoint{}, nil,
+	enabled := func(_ context.Context, number int) (bool, error) { return number == 3 || number == 9, nil }
+	return New(Options{App: "app", Surge: surge, RuntimeDir: t.TempDir(), Enabled: enabled}, systemd.Endpoint{}, nil,
 		func(string) {}, slog.New(slog.DiscardHandler))
 }
 
@@ -25,14 +27,16 @@ func TestExtraInstancesTakeTheNextNumbers(t *testing.T) {
 	}{
 		{1, []int{1, 2, 3}, []int{4}},
 		{1, []int{2, 7}, []int{8}},
-		{SurgeAll, []int{1, 2}, []int{3, 4}},
+		{SurgeAll, []int{4, 5}, []int{6, 7}},
+		{SurgeAll, []int{1, 2}, []int{4, 5}}, // 3 is enabled and was stopped: it stays so
+		{2, []int{8}, []int{10, 11}},
 		{0, []int{1, 2}, nil},
 		{1, nil, nil},
 		{2, []int{511}, []int{512}}, // 512 is the last number there is
 		{1, []int{512}, nil},
 	} {
-		if got := newTest(t, c.surge).extra(c.have); !slices.Equal(got, c.want) {
-			t.Errorf("surge %d beside %v: %v, want %v", c.surge, c.have, got, c.want)
+		if got, err := newTest(t, c.surge).extra(t.Context(), c.have); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("surge %d beside %v: %v, %v; want %v", c.surge, c.have, got, err, c.want)
 		}
 	}
 }
@@ -101,5 +105,13 @@ func TestFailedTellsEndsFromSteps(t *testing.T) {
 		if got := failed(state); got != want {
 			t.Errorf("%s (%s): %v, want %v", state.ActiveState, state.SubState, got, want)
 		}
+	}
+}
+
+// Whoever enables the number of an extra instance is told that it runs: it is not the rollout's to stop any more.
+func TestExtraInstancesThatAreEnabledByNowStay(t *testing.T) {
+	got, err := newTest(t, 1).disposable(t.Context(), []int{8, 9, 10})
+	if err != nil || !slices.Equal(got, []int{8, 10}) {
+		t.Errorf("to be stopped: %v, %v; want 8 and 10", got, err)
 	}
 }

@@ -249,36 +249,72 @@ func (r *Rollout) askOnce(ctx context.Context, f func(*systemd.Conn) error) erro
 	return f(c)
 }
 
-// removeExtra drains and stops extra instances and their sockets, and forgets them.
+// disposable leaves out the extra instances that are enabled by now: whoever did that was told that they run, and they are
+// the app's from then on.
+func (r *Rollout) disposable(ctx context.Context, extra []int) ([]int, error) {
+	var left []int
+	for _, number := range extra {
+		enabled, err := r.options.Enabled(ctx, number)
+		if err != nil {
+			return nil, err
+		}
+		if enabled {
+			r.log.Info("extra instance is enabled by now and stays", "instance", number)
+			continue
+		}
+		left = append(left, number)
+	}
+	return left, nil
+}
+
+// removeExtra drains and stops extra instances and their sockets, and forgets them. One that was enabled while it was being
+// stopped is started again.
 func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 	if len(extra) == 0 {
 		return nil
 	}
-	var services, sockets []systemd.Job
-	for _, number := range extra {
-		delete(r.fresh, number)
-		r.units.Forget(r.options.App.Instance(number))
-		services = append(services, systemd.Job{Verb: systemd.Stop, Unit: r.options.App.Instance(number)})
-		sockets = append(sockets, systemd.Job{Verb: systemd.Stop, Unit: r.options.App.InstanceSocket(number)})
+	gone, err := r.disposable(ctx, extra)
+	if err != nil {
+		return fmt.Errorf("remove extra instances: %w", err)
 	}
-	for _, jobs := range [][]systemd.Job{services, sockets} {
+	for _, jobs := range r.stopJobs(gone) {
 		if err := r.ask(ctx, func(c *systemd.Conn) error { return c.Run(ctx, jobs...) }); err != nil {
 			return fmt.Errorf("remove extra instances: %w", err)
 		}
 	}
-	// Many programs end with a status other than 0 on SIGTERM: what is gone must not stay in sight as failed.
-	for _, number := range extra {
+	for _, number := range gone {
+		delete(r.fresh, number)
+		// Many programs end with a status other than 0 on SIGTERM: what is gone must not stay in sight as failed.
 		if err := r.forgive(ctx, number); err != nil {
 			return fmt.Errorf("remove extra instances: %w", err)
+		}
+		if enabled, err := r.options.Enabled(ctx, number); err != nil || enabled {
+			start := systemd.Job{Verb: systemd.Start, Unit: r.options.App.Instance(number)}
+			err = errors.Join(err, r.ask(ctx, func(c *systemd.Conn) error { return c.Enqueue(ctx, start) }))
+			if err != nil {
+				return fmt.Errorf("keep instance that was enabled meanwhile: %w", err)
+			}
 		}
 	}
 	return r.remember(nil)
 }
 
+// stopJobs are the jobs that end instances, in two steps, and nobody follows them any more.
+func (r *Rollout) stopJobs(numbers []int) [2][]systemd.Job {
+	var steps [2][]systemd.Job
+	for _, number := range numbers {
+		r.units.Forget(r.options.App.Instance(number))
+		steps[0] = append(steps[0], systemd.Job{Verb: systemd.Stop, Unit: r.options.App.Instance(number)})
+		steps[1] = append(steps[1], systemd.Job{Verb: systemd.Stop, Unit: r.options.App.InstanceSocket(number)})
+	}
+	return steps
+}
+
 // abandonExtra queues the stop of extra instances without waiting: whoever cancelled the rollout waits for it to end.
 func (r *Rollout) abandonExtra(ctx context.Context, extra []int) error {
-	var errs []error
-	for _, number := range slices.Backward(extra) {
+	gone, err := r.disposable(ctx, extra)
+	errs := []error{err}
+	for _, number := range slices.Backward(gone) {
 		for _, unit := range []string{r.options.App.Instance(number), r.options.App.InstanceSocket(number)} {
 			errs = append(errs, r.ask(ctx, func(c *systemd.Conn) error {
 				return c.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})

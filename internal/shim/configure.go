@@ -13,19 +13,20 @@ import (
 )
 
 // Settings are what a running shim can be told anew: the options of its ExecStart= that it does not need a restart for.
-// All of them count, also those that are zero.
+// All of them count, also those that are zero, which are left out of the message: a shim refuses parameters that it does
+// not know, and one that is older than the caller need not know what is not used.
 type Settings struct {
-	Strategy     app.Strategy  `json:"strategy"`
-	DrainTimeout time.Duration `json:"drainTimeoutNSec"`
-	StartTimeout time.Duration `json:"startTimeoutNSec"`
-	IdleExit     time.Duration `json:"idleExitNSec"`
-	SlowStart    time.Duration `json:"slowStartNSec"`
-	Weights      []int         `json:"weights"`
+	Strategy     app.Strategy  `json:"strategy,omitempty"`
+	DrainTimeout time.Duration `json:"drainTimeoutNSec,omitempty"`
+	StartTimeout time.Duration `json:"startTimeoutNSec,omitempty"`
+	IdleExit     time.Duration `json:"idleExitNSec,omitempty"`
+	SlowStart    time.Duration `json:"slowStartNSec,omitempty"`
+	Weights      []int         `json:"weights,omitempty"`
 	// MaxConnections counts on the handoff path only.
-	MaxConnections  int  `json:"maxConnections"`
-	ShutdownMessage bool `json:"shutdownMessage"`
+	MaxConnections  int  `json:"maxConnections,omitempty"`
+	ShutdownMessage bool `json:"shutdownMessage,omitempty"`
 	// ProgramPort is for Node processes that come.
-	ProgramPort int `json:"programPort"`
+	ProgramPort int `json:"programPort,omitempty"`
 }
 
 // configure answers method Configure with Settings.

@@ -46,6 +46,12 @@ type InstanceStatus struct {
 // handle answers control clients; it runs on their goroutines.
 func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 	switch r.Method {
+	case "Join", "Connect", "Deliver":
+	default:
+		closeAll(r.FDs) // of nobody, who need not have sent them
+		r.FDs = nil
+	}
+	switch r.Method {
 	case "Join":
 		return s.handleJoin(ctx, r)
 	case "Connect":
@@ -55,6 +61,9 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 	case "Drain":
 		return s.drain(ctx, r)
 	case "Close":
+		if err := r.Decode(&struct{}{}); err != nil {
+			return nil, err
+		}
 		return s.refusal(), s.run1(ctx, func() error { s.refuse(); return nil })
 	case "Probe":
 		return s.probe(ctx, r)
@@ -71,11 +80,13 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 	case "Note":
 		return struct{}{}, s.takeNote(ctx, r)
 	case "Status":
+		if err := r.Decode(&struct{}{}); err != nil {
+			return nil, err
+		}
 		var status Status
 		err := s.run1(ctx, func() error { status = s.snapshot(); return nil })
 		return status, err
 	}
-	closeAll(r.FDs)
 	return nil, &control.Error{Name: control.ErrMethodNotFound, Reason: "no such method: " + r.Method}
 }
 

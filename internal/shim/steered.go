@@ -8,7 +8,8 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// steeredTo answers method Steered when an instance takes connections: whoever is to stop another one next waits for it.
+// steeredTo answers method Steered when an instance takes connections: whoever is to stop another one next waits for it. It
+// does so too while no instance of the app takes any, as of programs without connections: no other one has any to lose.
 func (s *Shim) steeredTo(ctx context.Context, r *control.Request) error {
 	var p struct {
 		Instance int `json:"instance"`
@@ -25,7 +26,7 @@ func (s *Shim) steeredTo(ctx context.Context, r *control.Request) error {
 			if !ok {
 				return &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", p.Instance)}
 			}
-			up = b.InRing()
+			up = b.InRing() || len(s.ring) == 0
 			return nil
 		})
 		if up || err != nil {

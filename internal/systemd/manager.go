@@ -64,6 +64,20 @@ func (c *Conn) EnableUnitFiles(ctx context.Context, units ...string) (changed bo
 	return len(changes) > 0, nil
 }
 
+// UnitFileState returns enabled, disabled, static, ... as the files are now; property UnitFileState of a loaded unit is what
+// they were when it was first asked for since the last Reload. It is empty for a unit that has no file.
+func (c *Conn) UnitFileState(ctx context.Context, unit string) (string, error) {
+	var state string
+	err := c.call(ctx, "GetUnitFileState", []any{unit}, &state)
+	if isDBusError(err, "org.freedesktop.DBus.Error.FileNotFound") || IsNoSuchUnit(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read whether %s is enabled: %w", unit, err)
+	}
+	return state, nil
+}
+
 // fileChange is one element of the changes that Manager reports: what was done to which file.
 type fileChange struct{ Type, File, Source string }
 

@@ -1,0 +1,37 @@
+package lifecycle
+
+import (
+	"testing"
+
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// A drain, a readiness check and a channel go on when the shim is killed: PID 1 starts the next one. They end with a shim
+// that does not come back.
+func TestAnswersAfterTheDeathOfTheShim(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		shim systemd.UnitState
+		want bool
+	}{
+		{"runs", systemd.UnitState{ActiveState: "active", SubState: "running", MainPID: 7}, true},
+		{"starts", systemd.UnitState{ActiveState: "activating", SubState: "start", JobType: "start"}, true},
+		{"reloads", systemd.UnitState{ActiveState: "reloading", SubState: "reload", JobType: "reload"}, true},
+		{"runs ExecStop=", systemd.UnitState{ActiveState: "deactivating", SubState: "stop", JobType: "stop", MainPID: 7}, true},
+		{"was killed", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-post", Result: "signal", ExecMainStatus: 9}, true},
+		{"is killed by its watchdog", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-watchdog", Result: "watchdog", MainPID: 7}, true},
+		{"has ended by SIGTERM", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-post", Result: "success"}, true},
+		{"waits for its restart", systemd.UnitState{ActiveState: "activating", SubState: "auto-restart", Result: "signal"}, true},
+		{"is about to wait", systemd.UnitState{ActiveState: "failed", SubState: "failed-before-auto-restart"}, true},
+		{"is restarted", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "restart", MainPID: 7}, true},
+		{"between the halves of a restart", systemd.UnitState{ActiveState: "inactive", SubState: "dead", JobType: "start"}, true},
+		{"was told to stop", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "stop", MainPID: 7}, false},
+		{"was killed and told to stop", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-post", JobType: "stop", Result: "signal"}, false},
+		{"sleeps", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-post", Result: "success", ExecMainStatus: ExitIdle}, false},
+		{"has stopped", systemd.UnitState{ActiveState: "inactive", SubState: "dead"}, false},
+	} {
+		if got := answers(test.shim); got != test.want {
+			t.Errorf("a shim that %s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
