@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -16,17 +17,20 @@ import (
 // backOff is ExecStopPost= of an instance. The instance is "deactivating (stop-post)" meanwhile, and nobody's connection
 // waits for it.
 func backOff(ctx context.Context, e *env, o options) error {
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := tellEnd(ctx, conn, e, o); err != nil {
+		e.log.Warn("tell the balancer that the program has ended, ignoring", "instance", o.instance, "error", err)
+	}
 	if e.getenv("EXIT_CODE") == "exited" {
 		status, err := strconv.Atoi(e.getenv("EXIT_STATUS"))
 		if err == nil && slices.Contains(o.exitCodes, status) {
 			return nil // no restart follows
 		}
 	}
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	unit := o.app.Instance(o.instance)
 	state, err := conn.Unit(ctx, unit)
 	if err != nil {
@@ -47,6 +51,26 @@ func backOff(ctx context.Context, e *env, o options) error {
 		return nil // time is up, or what can keep an admin waiting ends: SIGTERM, or a manager that cannot be followed
 	}
 	return err
+}
+
+// tellEndLimit bounds the wait for a shim that hangs.
+const tellEndLimit = 5 * time.Second
+
+// tellEnd has the shim put back what the program did to its listener, before PID 1 polls that: PID 1 gives up a listener
+// that does not listen.
+func tellEnd(ctx context.Context, conn *systemd.Conn, e *env, o options) error {
+	ctx, cancel := context.WithTimeout(ctx, tellEndLimit)
+	defer cancel()
+	answers, err := lifecycle.ShimAnswers(ctx, conn, o.app)
+	if err != nil || !answers {
+		return err
+	}
+	client, err := control.Dial(ctx, o.controlPath(e))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return client.Call(ctx, "Ended", map[string]int{"instance": o.instance}, nil)
 }
 
 // readNumber is 0 for a file that is not there or holds none.

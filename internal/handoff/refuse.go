@@ -10,10 +10,10 @@ import (
 )
 
 // Refuse closes a public listener to who comes, while what waits there stays: the app stops, and a connection that came
-// now would make PID 1 start it again. For TCP the kernel drops connection requests; by the time a client repeats its own
-// the port is closed. Of a unix socket the path is removed; an abstract one cannot be closed.
-//
-// It needs CAP_NET_ADMIN on kernels that keep socket filters to it, and the right to remove the path, so root does it.
+// now would make PID 1 start it again. For TCP the kernel drops connection requests, as they have come over a network or
+// loopback and not from as near as the listener wants from then on (IP_MINTTL, ip(7)); by the time a client repeats its
+// own the port is closed. A socket filter would do too, but the listener's filters are locked (see package steer). Of a unix
+// socket the path is removed, which root may do; an abstract one cannot be closed.
 func Refuse(listener int) error {
 	name, err := unix.Getsockname(listener)
 	if err != nil {
@@ -23,24 +23,30 @@ func Refuse(listener int) error {
 		if !strings.HasPrefix(path.Name, "/") {
 			return nil
 		}
-		if st, err := os.Lstat(path.Name); err == nil && st.Mode().Type() != fs.ModeSocket {
-			return nil // somebody has put something else there meanwhile
-		}
 		if err := os.Remove(path.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
 	}
-	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	err = unix.SetsockoptSockFprog(listener, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]})
-	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
+	return nearest(listener, 255)
 }
 
 // Admit undoes Refuse for TCP.
 func Admit(listener int) error {
-	err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
-	if errors.Is(err, unix.ENOENT) {
-		err = nil // there was none
+	if domain, err := unix.GetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain == unix.AF_UNIX {
+		return os.NewSyscallError("getsockopt SO_DOMAIN", err)
 	}
-	return os.NewSyscallError("setsockopt SO_DETACH_FILTER", err)
+	return nearest(listener, 0)
+}
+
+// nearest makes a TCP listener drop packets whose time to live is below ttl. A dual-stack one has both options.
+func nearest(listener, ttl int) error {
+	if err := unix.SetsockoptInt(listener, unix.IPPROTO_IP, unix.IP_MINTTL, ttl); err != nil {
+		return os.NewSyscallError("setsockopt IP_MINTTL", err)
+	}
+	err := unix.SetsockoptInt(listener, unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, ttl)
+	if err == unix.ENOPROTOOPT {
+		err = nil // IPv4
+	}
+	return os.NewSyscallError("setsockopt IPV6_MINHOPCOUNT", err)
 }

@@ -65,20 +65,30 @@ func (c Check) wait(ctx context.Context) error {
 		return c.handed(ctx)
 	}
 	for _, a := range addresses {
-		conn, err := c.probe(ctx, a)
-		if err != nil {
+		if err := c.accepts(ctx, a); err != nil {
 			return err
-		}
-		err = c.accepted(ctx)
-		conn.Close()
-		if err != nil {
-			return fmt.Errorf("wait for %s: %w", a, c.explain(ctx, err))
 		}
 	}
 	if c.HTTPPath == "" {
 		return nil
 	}
 	return c.answered(ctx, func() (net.Conn, error) { return c.probe(ctx, addresses[0]) })
+}
+
+// accepts returns when the instance has accepted a probe at address.
+func (c Check) accepts(ctx context.Context, address string) error {
+	for again := true; again; {
+		conn, err := c.probe(ctx, address)
+		if err != nil {
+			return err
+		}
+		again, err = c.accepted(ctx)
+		conn.Close()
+		if err != nil {
+			return fmt.Errorf("wait for %s: %w", address, c.explain(ctx, err))
+		}
+	}
+	return nil
 }
 
 // ErrUnsupported says that no single instance can be tried, as the shim steers by classic BPF.
@@ -153,13 +163,21 @@ func (c Check) probeFrom(ctx context.Context, address string, to netip.AddrPort)
 	return s.connect()
 }
 
-func (c Check) accepted(ctx context.Context) error {
+// accepted returns when the instance has accepted its probe, or with again when that proves nothing: the program changed
+// its listener while it was probed, which it does a few times at most.
+func (c Check) accepted(ctx context.Context) (again bool, err error) {
 	client, err := control.Dial(ctx, c.Control)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer client.Close()
-	return client.Wait(ctx, "Accepted", map[string]int{"instance": c.Instance}, nil)
+	var answer struct {
+		Again bool `json:"again"`
+	}
+	if err := client.Wait(ctx, "Accepted", map[string]int{"instance": c.Instance}, &answer); err != nil {
+		return false, err
+	}
+	return answer.Again, nil
 }
 
 // How often a request is repeated that was not answered as wanted: a program that warms up answers 503 for a while.

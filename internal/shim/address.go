@@ -35,6 +35,7 @@ type group interface {
 	Rescue(slot, listener int) (moved int, err error)
 	Probe(slot int, port uint16) error
 	EndProbe() error
+	Guard() (wrong string, err error)
 	Refuse() error
 	Admit() error
 	Steered(slot int) uint64
@@ -153,7 +154,7 @@ func (s *Shim) adopt(a *address, stored map[string][]int) (*steer.Group, error) 
 		closeAll(append(slots, state...))
 		return nil, nil
 	}
-	group, err := steer.Adopt(a.parking, steer.Maps{Slots: slots[0], State: state[0]})
+	group, err := steer.Adopt(a.parking, steer.Maps{Slots: slots[0], State: state[0]}, steer.RoundRobin)
 	if err == nil {
 		if err := errors.Join(group.Admit(), s.adoptCount(a, group, stored)); err != nil {
 			return nil, errors.Join(err, group.Close())
@@ -246,6 +247,9 @@ func (a *address) rescue(slot, fd int, log *slog.Logger) int {
 
 func (a *address) queue(fd int) (int, error) {
 	queued, _, err := steer.Queue(fd)
+	if errors.Is(err, steer.ErrNotListening) {
+		return 0, nil // nobody waits; the next look puts the listener back
+	}
 	return queued, err
 }
 

@@ -91,7 +91,7 @@ func (s *Shim) changeStrategy(to app.Strategy) error {
 	}
 	if s.strategy == app.LeastConnections {
 		for _, a := range s.addresses {
-			if err := a.ebpf.Pick(steer.RoundRobin, a.parking); err != nil {
+			if err := a.ebpf.Pick(steer.RoundRobin); err != nil {
 				return err
 			}
 		}

@@ -26,8 +26,9 @@ const storedHanded = "handoff@"
 // handed is the group of an address on the handoff path: all addresses share one dispatcher, and an instance has no
 // listener of its own that anybody could steer to.
 type handed struct {
-	s  *Shim
-	fd int // the public listener
+	s   *Shim
+	fd  int            // the public listener
+	was steer.Snapshot // how it was; zero for a unix socket
 }
 
 func (h *handed) Put(int, int) error           { return nil }
@@ -37,6 +38,38 @@ func (h *handed) Probe(int, uint16) error      { return errors.ErrUnsupported }
 func (h *handed) EndProbe() error              { return nil }
 func (h *handed) Totals() steer.Totals         { return steer.Totals{} }
 func (h *handed) Close() error                 { return nil }
+
+// Guard puts the public listener back, which every instance has too: one of them may have shut it down or changed its
+// options. A unix socket that was shut down stays so: the kernel has no way back (unix_listen in net/unix/af_unix.c).
+func (h *handed) Guard() (wrong string, err error) {
+	if h.was.Zero() {
+		return "", h.stillOpen()
+	}
+	wrong, err = h.was.Resume(h.fd)
+	if err != nil {
+		return "", err
+	}
+	differed, err := h.was.Restore(h.fd)
+	if wrong == "" && differed != "" {
+		wrong = differed + " changed"
+	}
+	if wrong != "" {
+		wrong = "the public listener was tampered with: " + wrong
+	}
+	return wrong, err
+}
+
+// stillOpen fails for a unix socket that was shut down.
+func (h *handed) stillOpen() error {
+	poll := []unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLRDHUP}}
+	if _, err := unix.Poll(poll, 0); err != nil && err != unix.EINTR {
+		return fmt.Errorf("look at public listener: %w", os.NewSyscallError("poll", err))
+	}
+	if poll[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0 {
+		return fmt.Errorf("it was shut down and refuses everybody until systemctl restart %s", h.s.options.App.Socket())
+	}
+	return nil
+}
 
 // SetRing gives the dispatcher the ring, with the strategy that is in force.
 func (h *handed) SetRing(ring []uint16) error {
@@ -74,7 +107,8 @@ func (s *Shim) handsOff() bool { return s.options.Path == app.PathHandoff }
 
 // openHanded takes a public listener for the handoff path.
 func (s *Shim) openHanded(fd int) (*address, error) {
-	a := &address{parking: fd, group: &handed{s, fd}}
+	group := &handed{s: s, fd: fd}
+	a := &address{parking: fd, group: group}
 	name, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil, fmt.Errorf("take public listener: %w", os.NewSyscallError("getsockname", err))
@@ -101,6 +135,15 @@ func (s *Shim) openHanded(fd int) (*address, error) {
 	if err := a.group.Admit(); err != nil {
 		// A shim before was killed while the app stopped, and this one has not the right that closing the port took.
 		s.log.Error("the port stays closed until its socket unit is restarted", "address", a.String(), "error", err)
+	}
+	if a.unix != "" {
+		return a, nil
+	}
+	if group.was, err = steer.TakeSnapshot(fd); err == nil {
+		err = steer.Lock(fd)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take public listener: %w", err)
 	}
 	return a, nil
 }
@@ -149,7 +192,11 @@ func (s *Shim) queueOf(a *address) (n int, exact bool, err error) {
 		}
 		s.log.Debug("read queue of unix socket, ignoring", "address", a.String(), "error", err)
 	}
-	n, err = unix.Poll([]unix.PollFd{{Fd: int32(a.parking), Events: unix.POLLIN}}, 0)
+	poll := []unix.PollFd{{Fd: int32(a.parking), Events: unix.POLLIN | unix.POLLRDHUP}}
+	n, err = unix.Poll(poll, 0)
+	if poll[0].Revents&unix.POLLRDHUP != 0 {
+		n = 0 // it was shut down: see Guard
+	}
 	return n, false, err
 }
 

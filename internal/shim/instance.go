@@ -10,6 +10,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -46,6 +47,9 @@ type listener struct {
 	cookie  uint64 // SO_COOKIE: which socket it is, over all dups
 	cgroup  uint64 // of the socket unit; zero until connections are counted
 	backlog int    // of the socket unit; zero until a Node process got the listener
+
+	was      steer.Snapshot // when it joined; after a crash of the shim, when it was adopted
+	deferred int            // TCP_DEFER_ACCEPT in seconds, while that is off for a probe
 }
 
 // unwatched says that PID 1 does not poll the instance's listeners, so that shutdown(2) on them passes unseen: PID 1
@@ -160,6 +164,10 @@ func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 	in.stall = stall{}
 	in.held = time.Time{}
 	s.forgetNode(in)
+	s.acceptLater(in)
+	if now == balance.Down && !in.starting() {
+		s.renew(in, in.since)
+	}
 	s.move(in)
 	if known || now != balance.Down {
 		s.log.Info("instance is "+now.String(), "instance", in.number, "was", before.String())
@@ -287,6 +295,12 @@ func (s *Shim) join(number int, fds []int) error {
 func (s *Shim) take(in *instance, found map[*address]*listener) error {
 	for a, l := range found {
 		in.listeners[a] = l
+		if !s.handsOff() {
+			var err error
+			if l.was, err = steer.TakeSnapshot(l.fd); err != nil {
+				return fmt.Errorf("take listener of instance %d for %s: %w", in.number, a, err)
+			}
+		}
 		if err := a.group.Put(in.number, l.fd); err != nil {
 			return fmt.Errorf("put listener of instance %d for %s: %w", in.number, a, err)
 		}

@@ -66,7 +66,7 @@ func (s *Shim) count1(number int) error {
 		if err != nil {
 			return err
 		}
-		if err := a.ebpf.Pick(steer.LeastConnections, a.parking); err != nil {
+		if err := a.ebpf.Pick(steer.LeastConnections); err != nil {
 			return err
 		}
 	}
@@ -95,5 +95,5 @@ func (s *Shim) adoptCount(a *address, g *steer.Group, stored map[string][]int) e
 		return err
 	}
 	s.strategy = app.LeastConnections
-	return g.Pick(steer.LeastConnections, a.parking)
+	return g.Pick(steer.LeastConnections)
 }

@@ -9,6 +9,10 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
+// A probe is over when it is accepted: it waits in the queue of the instance's listener until then. With TCP_DEFER_ACCEPT
+// it would wait elsewhere, so that option is off while the instance is probed. A program that sets it meanwhile, or shuts
+// the listener down and listens again, has its probe made anew.
+
 // probeLimit bounds one probe: binding is done and the connection is to this host, so a millisecond is usual.
 const probeLimit = 2 * time.Second
 
@@ -75,6 +79,10 @@ func (s *Shim) beginProbe(p probeParameters) (*address, error) {
 			continue
 		}
 		in.probed = time.Now()
+		s.mend(in, in.probed)
+		if _, err := s.acceptAtOnce(in); err != nil {
+			return nil, err
+		}
 		err := a.group.Probe(p.Instance, p.Port)
 		if errors.Is(err, errors.ErrUnsupported) {
 			err = &control.Error{Name: control.ErrUnsupported, Reason: err.Error()}
@@ -82,6 +90,13 @@ func (s *Shim) beginProbe(p probeParameters) (*address, error) {
 		return a, err
 	}
 	return nil, &control.Error{Name: control.ErrInvalid, Reason: "the app has no address " + p.Address}
+}
+
+// acceptance is the answer of method Accepted.
+type acceptance struct {
+	// Again says that the probes may have gone elsewhere or wait in the kernel, as the program has changed its listener
+	// meanwhile: they prove nothing, and are to be made anew.
+	Again bool `json:"again,omitempty"`
 }
 
 // accepted answers method Accepted when nothing waits at the instance's listeners: it has accepted its probes.
@@ -95,12 +110,14 @@ func (s *Shim) accepted(ctx context.Context, r *control.Request) (any, error) {
 	look := time.NewTicker(acceptLook)
 	defer look.Stop()
 	for {
+		var answer acceptance
 		queued := 0
-		if err := s.run1(ctx, func() (err error) { queued, err = s.queuedAt(p.Instance); return err }); err != nil {
+		err := s.run1(ctx, func() (err error) { queued, answer.Again, err = s.unaccepted(p.Instance); return err })
+		if err != nil {
 			return nil, err
 		}
-		if queued == 0 {
-			return struct{}{}, nil
+		if queued == 0 || answer.Again {
+			return answer, nil
 		}
 		select {
 		case <-look.C:
@@ -110,6 +127,26 @@ func (s *Shim) accepted(ctx context.Context, r *control.Request) (any, error) {
 	}
 }
 
+// unaccepted is how many connections wait at the listeners of an instance that is probed; again is as in acceptance. Where
+// it is neither, the probes are over.
+func (s *Shim) unaccepted(number int) (queued int, again bool, err error) {
+	queued, err = s.queuedAt(number)
+	if err != nil {
+		return 0, false, err
+	}
+	in := s.instances[number]
+	again = s.mend(in, time.Now())
+	deferred, err := s.acceptAtOnce(in)
+	if err != nil || deferred || again {
+		return 0, true, err
+	}
+	if queued == 0 {
+		s.acceptLater(in)
+	}
+	return queued, false, nil
+}
+
+// queuedAt is how many connections wait at an instance's listeners.
 func (s *Shim) queuedAt(number int) (int, error) {
 	in := s.instances[number]
 	if in == nil {

@@ -83,6 +83,7 @@ func (s *Shim) look(now time.Time) error {
 	} else {
 		s.askNodes()
 	}
+	s.guard(now)
 	s.endHolds(now)
 	if !s.activity.look(now, s.steered()) && !s.anyStall() {
 		return s.lookIdle(now)

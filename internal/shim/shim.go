@@ -82,6 +82,7 @@ type Shim struct {
 
 	prober        *prober
 	note          string // what a rollout says of itself
+	alarms        alarms // what instances did to what they share
 	nodes         nodes
 	handoff       *handoff.Dispatcher // nil on the steer path
 	handedChanged chan struct{}       // an instance has said something

@@ -73,6 +73,8 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		return s.listening(ctx, r)
 	case "Send":
 		return s.send(ctx, r)
+	case "Ended":
+		return struct{}{}, s.programEnded(ctx, r)
 	case "Steered":
 		return struct{}{}, s.steeredTo(ctx, r)
 	case "Configure":
@@ -137,7 +139,7 @@ func (s *Shim) refuse() {
 
 // report tells PID 1 what systemctl status shall show, and that the app is ready once an instance may take connections.
 func (s *Shim) report(now time.Time) {
-	line := s.line()
+	line := s.line(now)
 	if !s.ready && len(s.ring) > 0 {
 		s.ready = true
 		s.told(s.notify.Ready())
@@ -150,7 +152,7 @@ func (s *Shim) report(now time.Time) {
 }
 
 // line says it in one line: "4/4 instances up, 123 connections".
-func (s *Shim) line() string {
+func (s *Shim) line(now time.Time) string {
 	up := 0
 	var not []string
 	for _, b := range s.pool.Backends() {
@@ -178,6 +180,9 @@ func (s *Shim) line() string {
 	if len(not) > 0 {
 		line += "; " + strings.Join(not, ", ")
 	}
+	if alarm := s.alarm(now); alarm != "" {
+		line += "; " + alarm
+	}
 	return line
 }
 
@@ -195,7 +200,7 @@ func (s *Shim) snapshot() Status {
 		s.log.Warn("count connections, ignoring", "error", err)
 	}
 	status := Status{
-		App: string(s.options.App), Path: string(s.path()), Reason: s.pathReason(), Strategy: string(s.strategy), Line: s.line(),
+		App: string(s.options.App), Path: string(s.path()), Reason: s.pathReason(), Strategy: string(s.strategy), Line: s.line(time.Now()),
 	}
 	for _, a := range s.addresses {
 		totals := a.group.Totals()

@@ -58,7 +58,7 @@ func TestAdoptKeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	g, err := Adopt(s.listeners[0], v.maps)
+	g, err := Adopt(s.listeners[0], v.maps, RoundRobin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestAdoptKeepsEverything(t *testing.T) {
 		t.Errorf("Refuse did not outlive the group: %v", err)
 	}
 
-	g, err = Adopt(s.listeners[0], kept.maps)
+	g, err = Adopt(s.listeners[0], kept.maps, RoundRobin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestAdoptUnderLoad(t *testing.T) {
 		}
 		closeGroup(t, g)
 		var err error
-		if g, err = Adopt(s.listeners[0], maps); err != nil {
+		if g, err = Adopt(s.listeners[0], maps, RoundRobin); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,12 +249,12 @@ func TestAdoptRefusesOtherLayouts(t *testing.T) {
 	g := s.stored(&v)
 	g.state.word(offVersion).Add(1)
 	closeGroup(t, g)
-	if _, err := Adopt(s.listeners[0], v.maps); !errors.Is(err, ErrLayout) {
+	if _, err := Adopt(s.listeners[0], v.maps, RoundRobin); !errors.Is(err, ErrLayout) {
 		t.Errorf("another version: got %v, want %v", err, ErrLayout)
 	}
 	g = s.stored(&v)
 	closeGroup(t, g)
-	if _, err := Adopt(s.listeners[0], Maps{Slots: v.maps.State, State: v.maps.Slots}); !errors.Is(err, ErrLayout) {
+	if _, err := Adopt(s.listeners[0], Maps{Slots: v.maps.State, State: v.maps.Slots}, RoundRobin); !errors.Is(err, ErrLayout) {
 		t.Errorf("maps swapped: got %v, want %v", err, ErrLayout)
 	}
 	null, err := os.Open(os.DevNull)
@@ -265,7 +265,7 @@ func TestAdoptRefusesOtherLayouts(t *testing.T) {
 	if err := v.store(Maps{Slots: int(null.Fd()), State: int(null.Fd())}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Adopt(s.listeners[0], v.maps); err == nil {
+	if _, err := Adopt(s.listeners[0], v.maps, RoundRobin); err == nil {
 		t.Error("not maps: no error")
 	}
 }

@@ -82,15 +82,12 @@ func except(from netip.AddrPort, index uint32, otherwise []unix.SockFilter) []un
 	return append(program, otherwise...)
 }
 
-// attachClassic attaches a classic program to the reuseport group of any of the listeners, which it borrows; it replaces
-// what program the group had.
-func attachClassic(listeners map[int]int, program []unix.SockFilter) error {
-	for _, fd := range listeners {
-		code := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &code); err != nil {
-			return fmt.Errorf("attach classic program: setsockopt SO_ATTACH_REUSEPORT_CBPF: %w", err)
-		}
-		return nil
+// attachClassic attaches a classic program to the reuseport group of the parking listener, which it borrows; it replaces
+// what program the group had. On another member attaching fails (see Lock).
+func attachClassic(parking int, program []unix.SockFilter) error {
+	code := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	if err := unix.SetsockoptSockFprog(parking, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &code); err != nil {
+		return fmt.Errorf("attach classic program: setsockopt SO_ATTACH_REUSEPORT_CBPF: %w", err)
 	}
 	return nil
 }

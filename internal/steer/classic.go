@@ -69,6 +69,11 @@ func (c *Classic) Put(slot, listener int) error {
 		return fmt.Errorf("put listener in slot %d: it is bound to %v, the group to %v (both must agree on IPV6_V6ONLY)",
 			slot, l.Address, c.address.Address)
 	}
+	if slot != Parking {
+		if err := Lock(listener); err != nil {
+			return fmt.Errorf("put listener in slot %d: %w", slot, err)
+		}
+	}
 	c.members[slot] = listener
 	c.stale = true
 	return nil
@@ -172,9 +177,17 @@ func (c *Classic) Totals() Totals { return Totals{} }
 
 // attach makes program the one of the group and remembers it.
 func (c *Classic) attach(program []unix.SockFilter) error {
-	if err := attachClassic(c.members, program); err != nil {
+	if err := attachClassic(c.members[Parking], program); err != nil {
 		return err
 	}
 	c.program = program
 	return nil
+}
+
+// Guard attaches the program anew, as nobody tells whether an instance has taken it off; so it never says that somebody did.
+func (c *Classic) Guard() (wrong string, err error) {
+	if c.program == nil {
+		return "", nil
+	}
+	return "", c.attach(c.program)
 }

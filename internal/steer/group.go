@@ -11,15 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Group steers the connections of one public address; a dual-stack [::]:port is one group. It owns its maps and its
-// program, and borrows all listeners. It is not safe for concurrent use: one goroutine owns it.
+// Group steers the connections of one public address; a dual-stack [::]:port is one group. It owns its maps, and borrows
+// all listeners. It is not safe for concurrent use: one goroutine owns it.
 type Group struct {
+	parking  int      // borrowed; the program is attached by it
 	address  Listener // of the parking listener: what every member must equal but for the cookie
 	slots    *ebpf.Map
 	shared   *ebpf.Map
 	state    *state
 	strategy Strategy
-	program  *ebpf.Program
+	tether   *tether   // says whether the program is attached
+	trial    *ebpf.Map // what tethers are tried with
 	marks    *ebpf.Map // nil unless connections are counted
 	counter  link.Link // likewise
 }
@@ -40,27 +42,32 @@ func New(parking int, store func(Maps) error) (*Group, error) {
 	if err := store(Maps{Slots: slots.FD(), State: shared.FD()}); err != nil {
 		return nil, errors.Join(fmt.Errorf("store maps: %w", err), slots.Close(), shared.Close())
 	}
-	return start(parking, slots, shared)
+	return start(parking, slots, shared, RoundRobin)
 }
 
 // Adopt takes over the maps of a group that an earlier process made, and loads and attaches the program of this release
 // over them: ring, slots and counters stay as they are, and no connection notices. The parking listener is borrowed and
 // put in its slot if it is not there.
 //
+// strategy is the one to go on with at once. One that needs Count begins as RoundRobin, until Pick.
+//
 // Adopt owns the descriptors of m from the call on, also when it fails. An error that wraps ErrLayout says that these
 // maps are of no use to this release: take them out of the store, or they hold on to the listeners, and build anew with
 // New. On any error the group steers on as before.
-func Adopt(parking int, m Maps) (*Group, error) {
+func Adopt(parking int, m Maps, strategy Strategy) (*Group, error) {
 	slots, shared, err := takeMaps(m)
 	if err != nil {
 		return nil, err
 	}
-	return start(parking, slots, shared)
+	return start(parking, slots, shared, strategy)
 }
 
 // start builds the group over its maps, which it owns from here on.
-func start(parking int, slots, shared *ebpf.Map) (g *Group, err error) {
-	g = &Group{slots: slots, shared: shared}
+func start(parking int, slots, shared *ebpf.Map, strategy Strategy) (g *Group, err error) {
+	if strategy.counts() {
+		strategy = RoundRobin
+	}
+	g = &Group{parking: parking, slots: slots, shared: shared, strategy: strategy}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Close())
@@ -76,7 +83,10 @@ func start(parking int, slots, shared *ebpf.Map) (g *Group, err error) {
 	if version := g.state.word(offVersion).Load(); version != layoutVersion {
 		return g, fmt.Errorf("read state map: version %#x, not %#x: %w", version, uint64(layoutVersion), ErrLayout)
 	}
-	if g.program, err = loadProgram(g.strategy, slots, shared); err != nil {
+	if g.trial, err = socketMap("unitgen_trial"); err != nil {
+		return g, err
+	}
+	if err := g.attach(); err != nil {
 		return g, err
 	}
 	return g, g.Put(Parking, parking)
@@ -92,8 +102,11 @@ func (g *Group) Close() error {
 	if g.state != nil {
 		err = g.state.close()
 	}
-	if g.program != nil {
-		err = errors.Join(err, g.program.Close())
+	if g.trial != nil {
+		err = errors.Join(err, g.trial.Close())
+	}
+	if g.tether != nil {
+		err = errors.Join(err, g.tether.close())
 	}
 	if g.marks != nil {
 		err = errors.Join(err, g.counter.Close(), g.marks.Close())
@@ -108,9 +121,9 @@ const (
 	busyPause = 2 * time.Millisecond
 )
 
-// Put makes a listener the member of a slot, in place of what was there, and attaches the program to its group, which
-// matters when the group had died and came back. It borrows the listener; the kernel empties the slot by itself when
-// the socket's last descriptor is closed. Putting a listener where it already is does no harm.
+// Put makes a listener the member of a slot, in place of what was there, and locks its filters unless it is the parking
+// listener (see Lock). It borrows the listener; the kernel empties the slot by itself when the socket's last descriptor is
+// closed or it stops listening. Putting a listener where it already is does no harm.
 //
 // It fails for a listener of another address, and for one that is in another slot or in the map of another shim
 // (unix.EBUSY): a socket is in one map once.
@@ -126,17 +139,19 @@ func (g *Group) Put(slot, listener int) error {
 		return fmt.Errorf("put listener in slot %d: it is bound to %v, the group to %v (both must agree on IPV6_V6ONLY)",
 			slot, l.Address, g.address.Address)
 	}
+	if slot != Parking {
+		if err := Lock(listener); err != nil {
+			return fmt.Errorf("put listener in slot %d: %w", slot, err)
+		}
+	}
 	err = g.place(slot, listener, l.Cookie)
 	if !errors.Is(err, unix.EBUSY) {
-		return errors.Join(err, attach(listener, g.program.FD()))
+		return err
 	}
 	if at, ok := g.find(l.Cookie); ok {
 		return fmt.Errorf("put listener in slot %d: it is in slot %d: %w", slot, at, err)
 	}
-	// The map of an earlier program holds it. Ours in its place makes the kernel free that map.
-	if err := attach(listener, g.program.FD()); err != nil {
-		return err
-	}
+	// The map of an earlier program holds it. Ours in its place, since start, makes the kernel free that map.
 	for waited := time.Duration(0); errors.Is(err, unix.EBUSY) && waited < busyLimit; waited += busyPause {
 		time.Sleep(busyPause)
 		err = g.place(slot, listener, l.Cookie)

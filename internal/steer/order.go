@@ -91,7 +91,7 @@ func (c *Classic) probe(index uint32) ([]int, error) {
 	if otherwise == nil {
 		otherwise = []unix.SockFilter{give(byHash)}
 	}
-	if err := attachClassic(c.members, except(from, index, otherwise)); err != nil {
+	if err := attachClassic(c.members[Parking], except(from, index, otherwise)); err != nil {
 		return nil, err
 	}
 	before, err := c.drops()

@@ -36,7 +36,7 @@ func runAs(t *testing.T, tests, env string, capabilities ...uintptr) {
 func TestUnprivilegedClassic(t *testing.T) { runAs(t, "^TestClassic", "classic") }
 
 func TestCapBPFIsEnough(t *testing.T) {
-	runAs(t, "^(TestSpread|TestDual|TestWeights|TestParking|TestRescue|TestClosing|TestRefuse|TestAdopt|TestRecovery|TestSelfTest)",
+	runAs(t, "^(TestSpread|TestDual|TestWeights|TestParking|TestRescue|TestClosing|TestRefuse|TestAdopt|TestRecovery|TestSelfTest|TestGuard|TestInstance|TestResume)",
 		"bpf", unix.CAP_BPF)
 }
 

@@ -1,10 +1,14 @@
 package steer
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrNotListening says that a socket does not listen, as one of its holders has shut it down.
+var ErrNotListening = errors.New("socket does not listen")
 
 // Queue returns how many connections wait in a listener's accept queue and how many fit in it. It borrows fd and costs
 // one system call; any duplicate of the listener will do.
@@ -17,7 +21,7 @@ func Queue(fd int) (queued, backlog int, err error) {
 		return 0, 0, fmt.Errorf("read accept queue: getsockopt TCP_INFO: %w", err)
 	}
 	if info.State != tcpListen {
-		return 0, 0, fmt.Errorf("read accept queue: socket does not listen (TCP state %d)", info.State)
+		return 0, 0, fmt.Errorf("read accept queue: %w (TCP state %d)", ErrNotListening, info.State)
 	}
 	return int(info.Unacked), int(info.Sacked), nil
 }

@@ -27,25 +27,22 @@ const (
 	stackBest   = -40 // u64: position of the best so far
 )
 
-// Pick makes the group pick by strategy s from now on; the ring stays. It borrows listener, any of the group's.
-// LeastConnections without Count, or AdoptCount, is refused: all counts would be zero.
-func (g *Group) Pick(s Strategy, listener int) error {
-	if s == LeastConnections && g.marks == nil {
-		return fmt.Errorf("pick by least connections: connections are not counted")
+// counts says whether a strategy needs Count.
+func (s Strategy) counts() bool { return s == LeastConnections }
+
+// Pick makes the group pick by strategy s from now on; the ring stays. A strategy that needs Count, or AdoptCount, is
+// refused without: all counts would be zero.
+func (g *Group) Pick(s Strategy) error {
+	if s.counts() && g.marks == nil {
+		return fmt.Errorf("pick by open connections: connections are not counted")
 	}
-	program, err := loadProgram(s, g.slots, g.shared)
-	if err != nil {
-		return err
-	}
-	if err := attach(listener, program.FD()); err != nil {
-		program.Close()
-		return err
-	}
-	g.program.Close()
-	g.program = program
-	ring := g.Ring()
+	before := g.strategy
 	g.strategy = s
-	return g.SetRing(ring)
+	if err := g.attach(); err != nil {
+		g.strategy = before
+		return err
+	}
+	return g.SetRing(g.Ring())
 }
 
 // entries puts a ring in the form that the program of strategy s reads: for RoundRobin each slot as often as it is in

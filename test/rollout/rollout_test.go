@@ -69,6 +69,8 @@ func TestRollout(t *testing.T) {
 		{name: "ReadyNotify", run: testReadyNotify},
 		{name: "ReadyFenced", run: testReadyFenced},
 		{name: "NeverReady", run: testNeverReady},
+		{name: "Hostile", run: testHostile},
+		{name: "DeferAccept", run: testDeferAccept},
 		{name: "Config", run: testConfig},
 		{name: "Crude", run: testCrude},
 		{name: "IdleKeepAlive", run: testIdleKeepAlive},
