@@ -29,11 +29,11 @@ func verify(t *testing.T, user string, files []templates.File) (output string, e
 	t.Helper()
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "bin")
-	programs := strings.NewReplacer(lbshim, filepath.Join(bin, "lbshim"), "/opt/app/", bin+"/")
+	programs := strings.NewReplacer(lbshim, filepath.Join(bin, "lbshim"), "/opt/app/", bin+"/", "/usr/sbin/", bin+"/")
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"lbshim", "server", "node"} {
+	for _, name := range []string{"lbshim", "server", "node", "nginx"} {
 		if err := os.WriteFile(filepath.Join(bin, name), nil, 0o755); err != nil {
 			t.Fatal(err)
 		}

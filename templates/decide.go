@@ -48,6 +48,7 @@ type values struct {
 
 	// The instances.
 	ExecStart        string
+	Identifier       string // of what the program prints, where PID 1 starts another one before it
 	Environment      []string
 	EnvironmentFiles []string
 	WorkingDirectory string
@@ -189,6 +190,7 @@ func (v *values) decideChannel(a app.App) {
 	}
 	v.NodeChannel = true
 	v.ExecStart = v.Lbshim + " exec " + string(a.Name) + " %i" + v.UserOption + " -- " + app.ExecWords(a.Command)
+	v.Identifier = app.RawWord(path.Base(a.Command[0]))
 	port := strconv.Itoa(int(a.Listen[0].Port))
 	if a.Listen[0].IsUnix() {
 		port = a.Listen[0].Unix // listen(process.env.PORT) takes a path too

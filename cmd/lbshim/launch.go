@@ -51,7 +51,7 @@ func launch(ctx context.Context, e *env, o options) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	err = unix.Exec(o.command[0], o.command, nodeEnvironment(e.environ(), o.instance, fd, script))
+	err = unix.Exec(o.command[0], o.command, nodeEnvironment(e.environ(), o.command, o.instance, fd, script))
 	return fmt.Errorf("execute %q: %w", o.command[0], missing(o, err))
 }
 
@@ -82,7 +82,7 @@ func firstLine(path string) (string, error) {
 
 // nodeEnvironment is what the program starts with: what PID 1 gave, where the channel is, and what programs made for PM2
 // expect. What is set already stays.
-func nodeEnvironment(environ []string, instance, channel int, script string) []string {
+func nodeEnvironment(environ, command []string, instance, channel int, script string) []string {
 	var options string
 	environ = slices.DeleteFunc(slices.Clone(environ), func(assignment string) bool {
 		value, ok := strings.CutPrefix(assignment, "NODE_OPTIONS=")
@@ -92,8 +92,12 @@ func nodeEnvironment(environ []string, instance, channel int, script string) []s
 		return ok || strings.HasPrefix(assignment, "NODE_CHANNEL_") || strings.HasPrefix(assignment, "NODE_UNIQUE_ID=")
 	})
 	if script != "" {
-		// First, so that the script can take itself out again: the program's children need it not.
-		options = strings.TrimRight(nodeOption(script)+" "+options, " ")
+		ours := nodeOption("--require=" + script)
+		if restricted(append(strings.Fields(options), command[1:]...)) {
+			ours += " " + nodeOption("--allow-fs-read="+script)
+		}
+		// The script takes itself out again: the program's children need it not.
+		options = strings.TrimRight(ours+" "+options, " ")
 	}
 	if options != "" {
 		environ = append(environ, "NODE_OPTIONS="+options)
@@ -108,12 +112,25 @@ func nodeEnvironment(environ []string, instance, channel int, script string) []s
 	return environ
 }
 
-// nodeOption writes --require for NODE_OPTIONS, where blanks separate and double quotes hold together.
-func nodeOption(script string) string {
-	if !strings.ContainsAny(script, ` "\`) {
-		return "--require=" + script
+// restricted reports whether options turn Node's permission model on, under which a program reads only what it is told it may.
+func restricted(options []string) bool {
+	for _, option := range options {
+		switch {
+		case option == "--permission", option == "--experimental-permission":
+			return true
+		case !strings.HasPrefix(option, "-"):
+			return false
+		}
 	}
-	return `"--require=` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(script) + `"`
+	return false
+}
+
+// nodeOption writes an option for NODE_OPTIONS, where blanks separate and double quotes hold together.
+func nodeOption(option string) string {
+	if !strings.ContainsAny(option, ` "\`) {
+		return option
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(option) + `"`
 }
 
 // channelTimeout is longer than joinTimeout, as the shim asks PID 1 who has connected, which is deaf for many seconds where

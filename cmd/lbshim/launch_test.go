@@ -34,9 +34,24 @@ func TestNodeEnvironment(t *testing.T) {
 			"NODE_UNIQUE_ID=3", "NODE_APP_INSTANCE=2",
 		}},
 	} {
-		if got := nodeEnvironment(c.given, 3, 5, c.script); !slices.Equal(got, c.want) {
+		if got := nodeEnvironment(c.given, []string{"/usr/bin/node", "x.js", "--permission"}, 3, 5, c.script); !slices.Equal(got, c.want) {
 			t.Errorf("of %q and %q came\n%q, want\n%q", c.given, c.script, got, c.want)
 		}
+	}
+}
+
+// Under Node's permission model the preload may be read, however that was turned on.
+func TestNodeEnvironmentRestricted(t *testing.T) {
+	const script = "/usr/lib/unitgen/node/drain.cjs"
+	want := "NODE_OPTIONS=--require=" + script + " --allow-fs-read=" + script
+	for _, environ := range nodeEnvironment(nil, []string{"/usr/bin/node", "--no-warnings", "--permission", "x.js"}, 3, 5, script) {
+		if strings.HasPrefix(environ, "NODE_OPTIONS=") && environ != want {
+			t.Errorf("by the command: %q, want %q", environ, want)
+		}
+	}
+	got := nodeEnvironment([]string{"NODE_OPTIONS=--experimental-permission"}, []string{"/usr/bin/node", "x.js"}, 3, 5, script)
+	if want += " --experimental-permission"; !slices.Contains(got, want) {
+		t.Errorf("by NODE_OPTIONS: %q, want %q", got, want)
 	}
 }
 

@@ -135,8 +135,12 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 	if err != nil {
 		return nil, err
 	}
+	var path app.Path
+	if a != nil {
+		path = a.DataPath()
+	}
 	for _, dir := range append([]string{c.site.dir}, c.site.others(c.env.root)...) {
-		found = append(found, c.examineDropIns(dir, name)...)
+		found = append(found, c.examineDropIns(dir, name, path)...)
 	}
 	if a != nil && !a.UserUnits {
 		dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)

@@ -11,7 +11,7 @@ import (
 
 // broken is what no longer works when a drop-in sets a key of a unit that unitgen writes; empty for the many that are the
 // admin's to set.
-func broken(role app.Role, key string) string {
+func broken(path app.Path, role app.Role, key string) string {
 	switch role {
 	case app.RoleShim:
 		switch key {
@@ -53,7 +53,12 @@ func broken(role app.Role, key string) string {
 		}
 	case app.RoleSocket, app.RoleInstanceSocket:
 		switch key {
-		case "ListenStream", "ReusePort", "Accept", "FileDescriptorName", "Service":
+		case "FileDescriptorName":
+			if role == app.RoleInstanceSocket && path != app.PathHandoff {
+				return "" // the program's to know, and the balancer goes by the socket
+			}
+			return "what gets the socket does not know it"
+		case "ListenStream", "ReusePort", "Accept", "Service":
 			return "the listeners are not one group, to which connections can be steered"
 		}
 	case app.RoleControl, app.RoleJoin:
@@ -66,7 +71,7 @@ func broken(role app.Role, key string) string {
 }
 
 // examineDropIns reads the drop-ins below dir that are an app's, and not ours, and finds those that defeat what it does.
-func (c *command) examineDropIns(dir string, name app.Name) []finding {
+func (c *command) examineDropIns(dir string, name app.Name, path app.Path) []finding {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil // there is none
@@ -85,7 +90,7 @@ func (c *command) examineDropIns(dir string, name app.Name) []finding {
 				continue
 			}
 			for _, key := range keysIn(string(text)) {
-				if why := broken(u.Role, key); why != "" {
+				if why := broken(path, u.Role, key); why != "" {
 					found = append(found, finding{string(name), file + " sets " + key + "=: " + why, "${EDITOR:-vi} " + file})
 				}
 			}

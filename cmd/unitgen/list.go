@@ -79,7 +79,7 @@ func stateColour(state string) string {
 // the manager has it: /etc before /run before /usr.
 func (c *command) findApps() ([]*listed, error) {
 	dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)
-	var apps []*listed
+	apps := []*listed{} // "[]" as JSON
 	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
 		if errors.Is(err, fs.ErrNotExist) {

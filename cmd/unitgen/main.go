@@ -6,6 +6,7 @@
 //
 //	main.go      the outside world
 //	options.go   the command line
+//	nearest.go   what a word that is unknown may have meant
 //	verbs.go     what each verb does with it
 //	settings.go  options and the existing app -> the app that is wanted
 //	rollout.go   the same, of rollouts and restarts

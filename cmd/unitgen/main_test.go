@@ -104,6 +104,9 @@ func fresh(ts *testscript.TestScript, neg bool, args []string) {
 func TestHelpNamesAllOptions(t *testing.T) {
 	var want, got []string
 	new(options).flags().VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
 		want = append(want, "--"+f.Name)
 		if f.Shorthand != "" {
 			want = append(want, "-"+f.Shorthand)

@@ -183,14 +183,27 @@ func (c *command) plainNode(name, script, file string) ([]string, error) {
 	case plain && len(env) == 0 && len(words) > 1 && isNode(words[0]):
 		return words, nil
 	case plain && len(words) > 1 && isNode(words[0]):
-		return nil, inputf("unitgen "+c.options.name+" "+strings.Join(env, " ")+" -- "+strings.Join(words, " "),
+		return nil, inputf(c.sameApp(env)+" -- "+strings.Join(words, " "),
 			"script %q of %s sets its environment: %q", name, file, script)
 	case plain && len(words) > 0 && isExecutable(filepath.Join(filepath.Dir(file), "node_modules/.bin", words[0])):
-		words[0] = "./node_modules/.bin/" + words[0]
-		return nil, inputf("unitgen "+c.options.name+" "+strings.Join(append(env, "--"), " ")+" "+strings.Join(words, " "),
+		// Where the command stands counts from here, whatever --working-directory= says.
+		words[0] = app.ShellWord("./" + filepath.Join(c.options.workingDirectory, "node_modules/.bin", words[0]))
+		if filepath.IsAbs(c.options.workingDirectory) {
+			words[0] = words[0][len("./"):]
+		}
+		return nil, inputf(c.sameApp(env)+" -- "+strings.Join(words, " "),
 			"script %q of %s is no plain node command: %q", name, file, script)
 	}
 	return nil, inputf("", "script %q of %s is no plain node command: %q; give the node command itself: -- node SCRIPT", name, file, script)
+}
+
+// sameApp is the command line so far without its command, with options added.
+func (c *command) sameApp(options []string) string {
+	words := []string{"unitgen", app.ShellWord(c.options.name)}
+	if c.options.workingDirectory != "" {
+		words = append(words, app.ShellWord("--working-directory="+c.options.workingDirectory))
+	}
+	return strings.Join(append(words, options...), " ")
 }
 
 // realNode returns the node that path stands for. Version managers (nodenv, asdf, volta, mise) put a script or a link to a

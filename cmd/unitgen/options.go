@@ -92,6 +92,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("unitgen", pflag.ContinueOnError)
 	f.Usage = func() {}
 	f.StringVarP(&o.instances, "instances", "n", "", "")
+	f.StringVarP(&o.instances, "i", "i", "", "") // PM2's word for it
+	f.Lookup("i").Hidden = true
 	f.StringArrayVar(&o.listen, "listen", nil, "")
 	f.StringVar(&o.kind, "kind", "", "")
 	f.StringVar(&o.path, "path", "", "")
@@ -140,9 +142,13 @@ func parseOptions(args []string) (*options, error) {
 	f := o.flags()
 	o.set = f
 	if err := f.Parse(protectNumbers(args)); err != nil {
-		return nil, inputf("unitgen --help", "%s", strings.TrimPrefix(err.Error(), "pflag: "))
+		return nil, inputf(optionHint(err, f), "%s", strings.TrimPrefix(err.Error(), "pflag: "))
 	}
 	f.Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
+	if o.given["i"] {
+		delete(o.given, "i")
+		o.given["instances"] = true
+	}
 	words := f.Args()
 	if dash := f.ArgsLenAtDash(); dash >= 0 {
 		o.hasCommand, o.command, words = true, slices.Clone(words[dash:]), words[:dash]
@@ -194,7 +200,12 @@ func (o *options) judge() []error {
 	switch o.verb {
 	case "", "diff":
 		if len(o.args) > 0 {
-			found = append(found, inputf("unitgen "+app.ShellWord(o.name)+" -- "+app.ShellWords(o.args), "the command must stand after \"--\", got %q", o.args[0]))
+			hint := "unitgen " + app.ShellWord(o.name) + " -- " + app.ShellWords(o.args)
+			if verb := verbHint(o.name); verb != "" && len(o.args) == 1 {
+				found = append(found, inputf(verb+" "+app.ShellWord(o.args[0]), "%q is no verb of unitgen", o.name))
+				break
+			}
+			found = append(found, inputf(hint, "the command must stand after \"--\", got %q", o.args[0]))
 		}
 	case "scale":
 		if len(o.args) != 1 {

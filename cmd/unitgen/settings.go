@@ -154,7 +154,11 @@ func (c *command) setCommand(ctx context.Context, a *app.App, isNew bool) error 
 	}
 	if err != nil {
 		if !o.hasCommand && !strings.Contains(o.name, "/") {
-			return inputf("unitgen "+string(a.Name)+" --listen=3000 -- COMMAND", "there is no app %q, and no program of that name in $PATH to make one of", o.name)
+			hint := "unitgen " + string(a.Name) + " --listen=3000 -- COMMAND"
+			if verb := verbHint(o.name); verb != "" && len(o.given) == 0 {
+				hint = verb
+			}
+			return inputf(hint, "there is no app %q, and no program of that name in $PATH to make one of", o.name)
 		}
 		return err
 	}

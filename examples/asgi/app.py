@@ -1,7 +1,10 @@
 r"""An ASGI program; uvicorn serves on the socket that systemd passes, which is descriptor 3:
 
     unitgen web --instances 3 --listen 3000 --working-directory /path/to/asgi --now -- \
-        /usr/bin/uvicorn --fd 3 app:app
+        /usr/bin/uvicorn --fd 3 --timeout-graceful-shutdown 20 app:app
+
+    uvicorn waits for streams that do not end (server-sent events, WebSockets) for as long as it is let; with that option a
+    reload waits 20 seconds at most.
 
 It needs no other option: SIGTERM is its orderly end.
 """

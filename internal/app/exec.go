@@ -106,6 +106,16 @@ func RawPath(p string) string {
 	return specifiersOnly(p)
 }
 
+// RawWord writes a name for the settings that take the rest of the line as it stands; PID 1 cuts blanks off its ends.
+func RawWord(s string) string {
+	return specifiersOnly(strings.Map(func(r rune) rune {
+		if r == '\\' || !unicode.IsPrint(r) {
+			return '-'
+		}
+		return r
+	}, s))
+}
+
 // RawPattern is RawPath for EnvironmentFile=, where a path is a pattern of glob(3): it matches just the path.
 func RawPattern(p string) string {
 	return RawPath(strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(p))

@@ -70,6 +70,13 @@ func (a App) checkPaths(found *inputErrors) {
 			found.addf("", "--listen=%s has no path, which Node.js programs need", a.Listen[i])
 		}
 	}
+	if name := server(a.Command); a.DataPath() == PathHandoff && a.Kind != KindHandoff && a.Kind != KindNode && takesListeners(name) {
+		what := a.steerCannot()
+		if what == "" {
+			what = "--path=handoff"
+		}
+		found.addf("--listen=127.0.0.1:3000", "%s takes the handoff path, on which %s would never get a connection: it takes listeners", what, name)
+	}
 	a.checkStrategy(found)
 	a.checkProgramPort(found)
 	switch {
@@ -78,6 +85,16 @@ func (a App) checkPaths(found *inputErrors) {
 	case a.MaxConnections > 0 && a.DataPath() == PathSteer:
 		found.addf("--path=handoff", "--max-connections= is not possible on the steer path")
 	}
+}
+
+// takesListeners knows servers that accept for themselves, by name. They can be given a listener, but not connections.
+func takesListeners(server string) bool {
+	switch server {
+	case "gunicorn", "uvicorn", "hypercorn", "daphne", "granian", "waitress-serve", "uwsgi", "puma", "pumactl", "rackup", "unicorn", "falcon",
+		"thin", "starman", "plackup", "nginx", "caddy", "apache2", "httpd", "haproxy", "lighttpd", "java", "php-fpm", "redis-server", "deno", "bun":
+		return true
+	}
+	return false
 }
 
 func (a App) checkProgramPort(found *inputErrors) {

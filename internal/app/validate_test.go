@@ -59,9 +59,15 @@ func TestValidateRefuses(t *testing.T) {
 		"--program-port= goes with one --listen=, got 2": func(a *App) {
 			a.Kind, a.ProgramPort, a.Listen = KindNode, 3000, []Listen{{Port: 80}, {Port: 81}}
 		},
-		"--kind=handoff does not go with --path=steer":                                         func(a *App) { a.Path, a.Kind = PathSteer, KindHandoff },
-		"--listen=@x has no path, which Node.js programs need":                                 func(a *App) { a.Kind, a.Listen = KindNode, []Listen{{Unix: "@x"}} },
-		"--strategy=source-hash does not go with --listen=/run/x":                              func(a *App) { a.Strategy, a.Listen = SourceHash, []Listen{{Unix: "/run/x"}} },
+		"--kind=handoff does not go with --path=steer":            func(a *App) { a.Path, a.Kind = PathSteer, KindHandoff },
+		"--listen=@x has no path, which Node.js programs need":    func(a *App) { a.Kind, a.Listen = KindNode, []Listen{{Unix: "@x"}} },
+		"--strategy=source-hash does not go with --listen=/run/x": func(a *App) { a.Strategy, a.Listen = SourceHash, []Listen{{Unix: "/run/x"}} },
+		"--listen=/run/x takes the handoff path, on which gunicorn would never get a connection": func(a *App) {
+			a.Command, a.Listen = []string{"/venv/bin/gunicorn", "app:app"}, []Listen{{Unix: "/run/x"}}
+		},
+		"--path=handoff takes the handoff path, on which puma would never": func(a *App) {
+			a.Command, a.Path = []string{"/usr/bin/puma"}, PathHandoff
+		},
 		"--listen=0 has no port":                                                               func(a *App) { a.Listen = []Listen{{}} },
 		"--listen=443 is a port below 1024":                                                    func(a *App) { a.UserUnits, a.Listen = true, []Listen{{Port: 443}} },
 		"--listen= names 3000 twice":                                                           func(a *App) { a.Listen = append(a.Listen, a.Listen...) },

@@ -7,11 +7,10 @@
 'use strict';
 
 // The children of the program have no balancer.
-const [first, ...rest] = (process.env.NODE_OPTIONS || '').split(' ');
-if (first.includes(__filename)) {
-  if (rest.length > 0) process.env.NODE_OPTIONS = rest.join(' ');
-  else delete process.env.NODE_OPTIONS;
-}
+const ours = [`--require=${__filename}`, `--allow-fs-read=${__filename}`];
+const rest = (process.env.NODE_OPTIONS || '').split(' ').filter((word) => word && !ours.includes(word));
+if (rest.length > 0) process.env.NODE_OPTIONS = rest.join(' ');
+else delete process.env.NODE_OPTIONS;
 
 // How long nothing may have moved on a connection of another protocol than HTTP/1 for it to be idle, in milliseconds.
 const QUIET = 1000;

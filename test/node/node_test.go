@@ -87,6 +87,7 @@ func TestNode(t *testing.T) {
 		{"Memory", testMemory},
 		{"Flood", testFlood},
 		{"MissingNode", testMissingNode},
+		{"Permission", testPermission},
 		{"LowPort", testLowPort},
 		{"UserUnits", testUserUnits},
 		{"Page", testPage},
