@@ -77,7 +77,7 @@ func checkExecutable(given, path string) error {
 // checkInterpreter follows the first line of a script, "#!interpreter [argument]" (execve(2)), and env(1) behind it. A
 // file that cannot be read is let pass: the kernel may execute it all the same.
 func checkInterpreter(given, path string) error {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return nil
 	}
@@ -87,6 +87,9 @@ func checkInterpreter(given, path string) error {
 	words := strings.Fields(line)
 	if !script || len(words) == 0 {
 		return nil
+	}
+	if strings.HasSuffix(line, "\r\n") {
+		return inputf("sed -i 's/\\r$//' "+app.ShellWord(given), "the command %q is a script with the line ends of Windows (CR LF), for which the kernel finds no interpreter", given)
 	}
 	if !isExecutable(words[0]) {
 		return inputf("", "the command %q is a script for %q, which does not exist", given, words[0])

@@ -85,11 +85,11 @@ func (c *command) examineDropIns(dir string, name app.Name, path app.Path) []fin
 		}
 		files, _ := filepath.Glob(filepath.Join(dir, entry.Name(), "*.conf"))
 		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil || strings.HasPrefix(string(text), header) {
+			text, err := readText(file)
+			if err != nil || strings.HasPrefix(text, header) {
 				continue
 			}
-			for _, key := range keysIn(string(text)) {
+			for _, key := range keysIn(text) {
 				if why := broken(path, u.Role, key); why != "" {
 					found = append(found, finding{string(name), file + " sets " + key + "=: " + why, "${EDITOR:-vi} " + file})
 				}

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/templates"
@@ -66,13 +69,34 @@ func (c *command) readFile() error {
 
 // readText reads a file, and no more of it than a settings file may have.
 func readText(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, app.MaxFile+1))
 	return string(text), err
+}
+
+// openRegular opens a file to read. Of a pipe that nobody writes to, open(2) would wait for ever; those that this process has
+// open already somebody writes to.
+func openRegular(path string) (*os.File, error) {
+	if path == "/dev/stdin" || strings.HasPrefix(path, "/dev/fd/") {
+		return os.Open(path)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // take sets the option of one setting.

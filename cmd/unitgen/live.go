@@ -192,6 +192,9 @@ func (c *command) apply(ctx context.Context, l *live, p *plan) error {
 		l.serving, l.open, moved = unit == name.Service(), true, true
 	}
 	if moved {
+		if err := try(p.changes); err != nil {
+			return err
+		}
 		c.say("Stopping %s, as its listeners change.", name)
 		if err := c.noteStopped(l, name); err != nil {
 			return err

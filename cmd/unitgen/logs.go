@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -14,6 +16,13 @@ func (c *command) logs() error {
 	name, err := app.ParseName(word)
 	if err != nil {
 		return err
+	}
+	if !c.exists(name) {
+		hint := "journalctl -u " + name.Service()
+		if c.site.userUnits {
+			hint = "journalctl --user -u " + name.Service()
+		}
+		return inputf(hint, "there is no app %q; what it said while it was there may be in the journal", name)
 	}
 	units := []string{name.Service(), string(name) + ".socket", string(name) + "@*", string(name) + "-join@*"}
 	if one {
@@ -31,4 +40,14 @@ func (c *command) logs() error {
 		argv = append(argv, "--unit="+unit)
 	}
 	return c.env.exec(append(argv, c.options.command...))
+}
+
+// exists reports whether an app's units are on this machine, by whomever they were installed.
+func (c *command) exists(name app.Name) bool {
+	for _, dir := range append([]string{c.site.dir}, c.site.others(c.env.root)...) {
+		if _, err := os.Lstat(filepath.Join(dir, name.Service())); err == nil {
+			return true
+		}
+	}
+	return false
 }

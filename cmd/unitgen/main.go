@@ -17,6 +17,7 @@
 //	node.go      programs for Node.js, and what stands between them and node
 //	file.go      the same, from a .unitgen file
 //	disk.go      what is on disk
+//	verify.go    properties, as systemd reads them
 //	plan.go      wanted app and disk -> changes
 //	write.go     changes -> disk, all or nothing
 //	live.go      changes -> the service manager
@@ -76,6 +77,7 @@ type env struct {
 	exec       func(argv []string) error                                                 // becomes that program; returns if it cannot
 	kernel     func() string                                                             // its release, such as 6.12.9
 	selfTest   func() steer.SelfTestResult                                               // what it does with a port of our own; nil in tests
+	verify     func(ctx context.Context, userUnits bool, name, text string) string       // what systemd says of a unit file; nil in tests
 	isCalendar func(text string) bool                                                    // calendar expressions of systemd.time(7)
 	cpuNumbers func() []int                                                              // of the processors that the instances may use
 }
@@ -95,6 +97,7 @@ func main() {
 
 		shimStatus: askShim,
 		getent:     getent,
+		verify:     verifyUnit,
 		exec:       execute,
 		kernel:     kernelRelease,
 		selfTest:   steer.SelfTest,

@@ -60,7 +60,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PATH", e.WorkDir+"/bin"+string(filepath.ListSeparator)+e.Getenv("PATH"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "age": age, "fresh": fresh},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "age": age, "fresh": fresh, "crlf": crlf, "fifo": fifo},
 	})
 }
 
@@ -88,6 +88,17 @@ func age(ts *testscript.TestScript, neg bool, args []string) {
 	for _, file := range args {
 		ts.Check(os.Chtimes(ts.MkAbs(file), time.Unix(1, 0), time.Unix(1, 0)))
 	}
+}
+
+// crlf FILE gives a file the line ends of Windows.
+func crlf(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile(args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, "\n", "\r\n")), 0o644))
+}
+
+// fifo FILE makes a named pipe.
+func fifo(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(unix.Mkfifo(ts.MkAbs(args[0]), 0o755))
 }
 
 func fresh(ts *testscript.TestScript, neg bool, args []string) {

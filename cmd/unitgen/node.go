@@ -58,7 +58,7 @@ func isNode(program string) bool {
 
 // shebang returns the words of a script's first line after "#!"; none for other files and those that cannot be read.
 func shebang(path string) []string {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return nil
 	}
@@ -127,12 +127,12 @@ func (c *command) packageScript(manager string, words []string) ([]string, error
 		dir = c.absolute(c.options.workingDirectory)
 	}
 	file := filepath.Join(dir, "package.json")
-	text, err := os.ReadFile(file)
+	text, err := readText(file)
 	if err != nil {
 		return nil, inputf("", "%s %s needs %s, which cannot be read; give the node command itself: -- node SCRIPT", manager, name, file)
 	}
 	var pkg struct{ Scripts map[string]string }
-	if err := json.Unmarshal(text, &pkg); err != nil {
+	if err := json.Unmarshal([]byte(text), &pkg); err != nil {
 		return nil, inputf("", "%s cannot be read: %v", file, err)
 	}
 	script, ok := pkg.Scripts[name]

@@ -201,7 +201,7 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	}
 	p, err := c.compare(a, d, n)
 	if err == nil && !c.site.packaging {
-		err = c.checkSocketPaths(p)
+		err = errors.Join(c.checkSocketPaths(p), c.checkProperties(ctx, p))
 	}
 	if err == nil && l != nil && c.options.verb != "diff" {
 		err = checkPorts(p)
@@ -352,6 +352,9 @@ func (c *command) remove(ctx context.Context) error {
 			return err
 		}
 		defer l.conn.Close()
+		if err := try(changes); err != nil {
+			return err
+		}
 		if err := l.stopApp(ctx, name); err != nil {
 			return c.explain(ctx, l, name, err)
 		}

@@ -44,6 +44,14 @@ func commit(changes []change) error {
 	return t.finish()
 }
 
+// try finds out whether commit can make all changes, and leaves everything as it was. What must be stopped before its files change
+// is not stopped for nothing.
+func try(changes []change) error {
+	t := &transaction{}
+	err := t.stage(changes)
+	return errors.Join(writeFault(err), t.rollback())
+}
+
 // stage does what can fail.
 func (t *transaction) stage(changes []change) error {
 	for n, c := range changes {

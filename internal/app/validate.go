@@ -2,6 +2,7 @@ package app
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -164,6 +165,10 @@ func (a App) Warnings() []string {
 	var warnings []string
 	if warning, ok := a.handoffWarning(); ok {
 		warnings = append(warnings, warning)
+	}
+	if server(a.Command) == "uvicorn" && !slices.ContainsFunc(a.Command, func(arg string) bool { return strings.HasPrefix(arg, "--timeout-graceful-shutdown") }) {
+		warnings = append(warnings, "the command lets streams that do not end, such as server-sent events, hold a reload for "+
+			FormatTimeSpan(a.DrainTimeoutOrDefault())+" of each instance: uvicorn --timeout-graceful-shutdown 10 ends them")
 	}
 	for _, l := range a.Listen {
 		if l.Addr.Zone() != "" {

@@ -214,4 +214,13 @@ func TestWarnings(t *testing.T) {
 	if w := valid().Warnings(); w != nil {
 		t.Errorf("got %q", w)
 	}
+	a = valid()
+	a.Command = []string{"/usr/bin/python3", "-m", "uvicorn", "app:app"}
+	if w := a.Warnings(); len(w) != 1 || !strings.Contains(w[0], "hold a reload for 30s of each instance: uvicorn --timeout-graceful-shutdown 10") {
+		t.Errorf("of uvicorn, got %q", w)
+	}
+	a.Command = append(a.Command, "--timeout-graceful-shutdown=5")
+	if w := a.Warnings(); w != nil {
+		t.Errorf("of uvicorn with its option, got %q", w)
+	}
 }

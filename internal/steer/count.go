@@ -38,7 +38,7 @@ func (g *Group) Count(cgroup int, store func(Counter) error) error {
 	if g.marks != nil {
 		return errors.New("count connections: they are counted already")
 	}
-	marks, err := ebpf.NewMap(&ebpf.MapSpec{
+	marks, err := newMap(&ebpf.MapSpec{
 		Name: "unitgen_marks", Type: ebpf.SkStorage, KeySize: 4, ValueSize: 8,
 		Flags: unix.BPF_F_NO_PREALLOC | unix.BPF_F_CLONE,
 		Key:   &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed},
@@ -100,7 +100,7 @@ func (g *Group) mark(slot, listener int) error {
 
 // attachCounter loads the counting program and links it to a cgroup, beside those that others attached there.
 func attachCounter(cgroup int, marks, state *ebpf.Map) (*link.RawLink, error) {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+	program, err := newProgram(&ebpf.ProgramSpec{
 		Name:         "unitgen_count",
 		Type:         ebpf.SockOps,
 		AttachType:   ebpf.AttachCGroupSockOps,

@@ -22,7 +22,7 @@ type Maps struct {
 // newMaps creates empty maps; the caller closes them.
 func newMaps() (slots, state *ebpf.Map, err error) {
 	// Values of 8 bytes are descriptors on update and socket cookies on look-up (kernel/bpf/reuseport_array.c).
-	slots, err = ebpf.NewMap(&ebpf.MapSpec{
+	slots, err = newMap(&ebpf.MapSpec{
 		Name: "unitgen_slots", Type: ebpf.ReusePortSockArray, KeySize: 4, ValueSize: 8, MaxEntries: Slots,
 	})
 	if err != nil {
@@ -30,7 +30,7 @@ func newMaps() (slots, state *ebpf.Map, err error) {
 	}
 	version := make([]byte, stateSize)
 	binary.NativeEndian.PutUint64(version, layoutVersion)
-	state, err = ebpf.NewMap(&ebpf.MapSpec{
+	state, err = newMap(&ebpf.MapSpec{
 		Name: "unitgen_state", Type: ebpf.Array, KeySize: 4, ValueSize: stateSize, MaxEntries: 1,
 		Flags: unix.BPF_F_MMAPABLE, Contents: []ebpf.MapKV{{Key: uint32(0), Value: version}},
 	})

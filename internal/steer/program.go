@@ -58,7 +58,7 @@ func loadProgram(s Strategy, slots, state *ebpf.Map) (*ebpf.Program, error) {
 	for _, part := range parts {
 		program = append(program, part...)
 	}
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+	p, err := newProgram(&ebpf.ProgramSpec{
 		Name:         "unitgen_steer",
 		Type:         ebpf.SkReuseport,
 		AttachType:   ebpf.AttachSkReuseportSelectOrMigrate,

@@ -75,7 +75,7 @@ func (t *tether) close() error {
 
 // socketMap creates a map for one socket; the caller closes it.
 func socketMap(name string) (*ebpf.Map, error) {
-	m, err := ebpf.NewMap(&ebpf.MapSpec{
+	m, err := newMap(&ebpf.MapSpec{
 		Name: name, Type: ebpf.ReusePortSockArray, KeySize: 4, ValueSize: 8, MaxEntries: 1,
 	})
 	if err != nil {

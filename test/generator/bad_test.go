@@ -96,6 +96,8 @@ func badOptions(free string, used int) []badInput {
 		{"directory missing", app("--working-directory=/srv/missing"), []string{`--working-directory= must be a directory that exists`}},
 		{"file missing", app("--env-file=/srv/missing"), []string{`--env-file= must name a file that exists`}},
 		{"property", app("-p", "Wants=x"), []string{`--property=Wants= is not a setting of section \[Service\]`}},
+		{"property value", app("-p", "Nice=999", "-p", "MemroyMax=1G"), []string{`--property=Nice=999 is not understood by systemd: Nice priority out of range`,
+			`--property=MemroyMax=1G is not understood by systemd: Unknown key`}},
 		{"property line", app("-p", "Nice=1\nUser=root"), []string{`--property=Nice= must not contain a line break`}},
 		{"user missing", app("--user=nosuchuser"), []string{`--user= must be a user who exists, got "nosuchuser"`}},
 		{"file in the way", []string{"bad", "--listen=/srv/plain", "--", server}, []string{`--listen=/srv/plain exists and is no socket: systemd would delete it`}},
@@ -174,6 +176,18 @@ func testBadDisk(t *testing.T, s *system) {
 		prefix := append(inNamespace("mount -t tmpfs -o mode=700 tmpfs /etc/systemd/system"), nobody...)
 		for _, args := range [][]string{{"disk", port, "--dry-run", "--", server}, {"disk", port, "--", server}, {"list"}, {"status", "disk"}, {"diff", "disk", port, "--", server}} {
 			s.refusedBy(t, prefix, 1, []string{`.*permission denied`}, args...)
+		}
+	})
+	t.Run("running", func(t *testing.T) {
+		s.removeLater(t, "stays")
+		s.unitgen(t, "stays", "--now", "--instances=2", listenOption(s.newPort()), "--", server)
+		s.awaitUp(t, "stays", 2)
+		before := s.invocations(t, append(appUnits("stays"), unitsOf("stays", 1, 2)...)...)
+		for _, args := range [][]string{{"remove", "stays"}, {"stays", listenOption(s.newPort())}} {
+			s.refusedBy(t, tests[1].prefix, 1, []string{`.*read-only file system`}, args...)
+		}
+		if after := s.invocations(t, append(appUnits("stays"), unitsOf("stays", 1, 2)...)...); after != before {
+			t.Errorf("what could not be written was stopped:\n%s\nbefore\n%s", after, before)
 		}
 	})
 	t.Run("full", func(t *testing.T) { s.checkFullDisk(t, port) })

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// checkProperties has systemd itself read the properties that are new: PID 1 would ignore what it does not understand, with a
+// line in the journal. It takes some 80 ms.
+func (c *command) checkProperties(ctx context.Context, p *plan) error {
+	if c.env.verify == nil || c.site.packaging || p.was != nil && slices.Equal(p.was.Properties, p.app.Properties) || len(p.app.Properties) == 0 {
+		return nil
+	}
+	for _, f := range p.files {
+		if f.Name == p.app.Name.InstanceTemplate() {
+			return propertyErrors(p.app, f.Text, c.env.verify(ctx, c.site.userUnits, f.Name, f.Text))
+		}
+	}
+	return nil
+}
+
+// verifyLine is a message of systemd-analyze verify about a line of a file.
+var verifyLine = regexp.MustCompile(`(?m)^\S*@\.service:(\d+): (.*)$`)
+
+// propertyErrors turns messages about the lines of properties into errors. Messages about settings that work and are going
+// out of use are none.
+func propertyErrors(a app.App, text, messages string) error {
+	lines := strings.Split(text, "\n")
+	var found []error
+	for _, m := range verifyLine.FindAllStringSubmatch(messages, -1) {
+		n, err := strconv.Atoi(m[1])
+		if err != nil || n < 1 || n > len(lines) {
+			continue
+		}
+		i := slices.IndexFunc(a.Properties, func(p app.Property) bool { return p.Key+"="+p.Value == lines[n-1] })
+		if i < 0 || strings.Contains(m[2], "please use") || strings.Contains(m[2], "deprecated") {
+			continue
+		}
+		why, _, _ := strings.Cut(m[2], ", ignoring")
+		found = append(found, inputf("man systemd.directives", "--property=%s is not understood by systemd: %s", lines[n-1], why))
+	}
+	return errors.Join(found...)
+}
+
+// verifyUnit is what systemd-analyze says of a unit file; nothing if it cannot be asked.
+func verifyUnit(ctx context.Context, userUnits bool, name, text string) string {
+	dir, err := os.MkdirTemp("", "unitgen-")
+	if err != nil {
+		return ""
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, name)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	manager := "--system"
+	if userUnits {
+		manager = "--user"
+	}
+	cmd := exec.CommandContext(ctx, "systemd-analyze", manager, "verify", "--man=no", "--recursive-errors=no", file)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "SYSTEMD_COLORS=0", fmt.Sprintf("SYSTEMD_UNIT_PATH=%s:", dir))
+	out, _ := cmd.CombinedOutput() // its status is 1 for whatever it does not find
+	return string(out)
+}
