@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/readiness"
 )
 
@@ -36,28 +39,64 @@ func ready(ctx context.Context, e *env, o options) error {
 			return err
 		}
 	}
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, o.startTimeout)
 	defer cancel()
-	if pid, err := strconv.Atoi(e.getenv("MAINPID")); err == nil {
+	pid, err := strconv.Atoi(e.getenv("MAINPID"))
+	if err == nil {
 		var stop context.CancelFunc
 		ctx, stop = readiness.WithProcess(ctx, pid)
 		defer stop()
 	}
-	err := control.Retry(ctx, func() error {
+	err = control.Retry(ctx, func() error {
 		// Connecting to the socket of a shim that is being stopped would make PID 1 start it again.
-		if there, err := shimAnswers(ctx, e, o); err != nil || !there {
-			return errors.Join(err, errors.New("the app stops"))
+		there, err := shimAnswers(ctx, e, o)
+		switch {
+		case errors.Is(context.Cause(ctx), readiness.ErrEnded):
+			return readiness.ErrEnded
+		case err != nil:
+			return err
+		case !there:
+			return errAppStops
 		}
 		return check.Wait(ctx)
 	})
-	if errors.Is(err, readiness.ErrUnsupported) {
+	switch {
+	case errors.Is(err, readiness.ErrUnsupported):
 		e.log.Info("readiness is not checked: a single instance cannot be tried with classic BPF", "instance", o.instance)
 		return nil
+	case errors.Is(err, errAppStops):
+		// That is no reason why the instance is not ready, and must not hide the one that an earlier run had.
+		return &statusError{exitFailure, errSilent{}}
+	case err == nil:
+		return explain.Forget(filepath.Dir(o.controlPath(e)), o.instance)
 	}
-	if err != nil {
-		return fmt.Errorf("instance %d is not ready: %w", o.instance, err)
+	seen := explain.Seen{Invocation: e.getenv("INVOCATION_ID"), Waited: time.Since(began)}
+	if err := look(context.WithoutCancel(ctx), &seen, check, pid, err).Write(filepath.Dir(o.controlPath(e)), o.instance); err != nil {
+		e.log.Warn("note why the instance is not ready, ignoring", "instance", o.instance, "error", err)
 	}
-	return nil
+	return fmt.Errorf("instance %d is not ready: %s", o.instance, seen)
+}
+
+// errAppStops says that nobody waits for the instance any more.
+var errAppStops = errors.New("the app stops")
+
+// look notes how the wait ended with err, and what the program does meanwhile if it still runs: PID 1 ends it next.
+func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid int, err error) *explain.Seen {
+	switch {
+	case errors.Is(err, readiness.ErrEnded):
+		seen.Outcome = explain.Ended
+		return seen
+	case errors.Is(err, readiness.ErrNotAccepted):
+		seen.Outcome = explain.NotAccepted
+	default:
+		seen.Outcome, seen.Text = explain.Other, err.Error()
+	}
+	ctx, cancel := context.WithTimeout(ctx, control.AnswerTimeout)
+	defer cancel()
+	seen.Addresses, _ = check.Addresses(ctx) // a balancer that has just gone cannot tell, and the rest is worth saying
+	seen.Sockets = explain.Look(pid, seen.Addresses)
+	return seen
 }
 
 // joinNetwork puts the calling thread into a network namespace.

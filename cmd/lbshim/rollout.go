@@ -65,6 +65,7 @@ func roll(ctx context.Context, e *env, o options) error {
 	return rollout.New(rollout.Options{
 		App: o.app, Surge: surge, Parallel: o.parallel, Soak: o.soak,
 		Limit:      o.drainTimeout + o.startTimeout + rolloutMargin,
+		UserUnits:  o.userUnits,
 		RuntimeDir: filepath.Dir(o.controlPath(e)),
 		Steered:    func(ctx context.Context, number int) error { return steered(ctx, e, o, number) },
 	}, o.endpoint(e), units, note, e.log).Run(ctx)

@@ -155,6 +155,11 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 	if err := l.look(ctx, name); err != nil {
 		return nil, err
 	}
+	failed, err := c.examineInstances(ctx, l, name)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, failed...)
 	if l.serving {
 		return append(found, c.examineShim(ctx, name)...), nil
 	}
@@ -163,8 +168,30 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 			found = append(found, finding{string(name), err.Error(), "ls -l " + listen.Unix})
 		}
 		if !l.open && errors.Is(checkPort(listen), unix.EADDRINUSE) {
-			found = append(found, finding{string(name), fmt.Sprintf("another program holds port %d, so the app cannot start", listen.Port),
+			found = append(found, finding{string(name), fmt.Sprintf("%s holds port %d, so the app cannot start", firstOf(c.question(l, name).Holder(ctx, int(listen.Port)), "another program"), listen.Port),
 				fmt.Sprintf("ss -ltnp 'sport = :%d'", listen.Port)})
+		}
+	}
+	return found, nil
+}
+
+// examineInstances finds the instances that fail, and why.
+func (c *command) examineInstances(ctx context.Context, l *live, name app.Name) ([]finding, error) {
+	var found []finding
+	for _, i := range instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), name) {
+		u, err := l.conn.Unit(ctx, name.Instance(i))
+		if err != nil {
+			return nil, err
+		}
+		if !failing(u) || len(found) == maxReasons {
+			continue
+		}
+		r, err := c.question(l, name).Instance(ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		if r.What != "" {
+			found = append(found, finding{strings.TrimSuffix(u.Name, ".service"), "it is not up: " + r.String(), r.Hint})
 		}
 	}
 	return found, nil

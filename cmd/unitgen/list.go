@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -187,6 +188,8 @@ type shownInstance struct {
 	Since    *time.Time `json:"since"`
 	Restarts int        `json:"restarts"`
 	Result   string     `json:"result,omitempty"`
+	Reason   string     `json:"reason,omitempty"` // why it is not up, as far as the caller may know
+	Hint     string     `json:"hint,omitempty"`   // what to type about that
 
 	number int
 }
@@ -260,6 +263,7 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 	if l.open && !l.serving {
 		s.State = "idle"
 	}
+	explained := 0
 	for _, i := range instances {
 		u, err := l.conn.Unit(ctx, a.Name.Instance(i))
 		if err != nil {
@@ -267,6 +271,14 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 		}
 		instance := instanceOf(u)
 		instance.number = i
+		if failing(u) && explained < maxReasons {
+			r, err := c.question(l, a.Name).Instance(ctx, i)
+			if err != nil {
+				return nil, err
+			}
+			instance.Reason, instance.Hint = r.String(), r.Hint
+			explained++
+		}
 		s.Instances = append(s.Instances, instance)
 	}
 	if c.env.shimStatus != nil && l.serving {
@@ -276,6 +288,11 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 		}
 	}
 	return s, nil
+}
+
+// failing says whether an instance is not up as its latest runs have failed.
+func failing(u systemd.UnitState) bool {
+	return hasEnded(u) || u.ActiveState == "activating" && u.NRestarts > 0
 }
 
 func sinceOf(u systemd.UnitState) *time.Time {
@@ -338,6 +355,24 @@ func (c *command) printStatus(s *shown) {
 		fmt.Fprintln(w)
 	}
 	t.print(w, choose(!c.options.noLegend), c.coloured())
+	if !c.options.noLegend {
+		printReasons(w, s.Instances)
+	}
+}
+
+// printReasons prints why instances are not up, below the table.
+func printReasons(w io.Writer, instances []shownInstance) {
+	said := make(map[string]bool)
+	for _, i := range instances {
+		if i.Reason == "" || said[i.Reason] {
+			continue
+		}
+		said[i.Reason] = true
+		fmt.Fprintf(w, "\n%s: %s\n", i.Instance, i.Reason)
+		if i.Hint != "" {
+			fmt.Fprintf(w, "Hint: %s\n", i.Hint)
+		}
+	}
 }
 
 func (c *command) ago(t *time.Time) string {

@@ -14,16 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
-	"github.com/unitgen/unitgen/internal/rollout"
+	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
 // live is the running side of an app: the manager, and what the app was doing when it was looked at.
 type live struct {
-	conn    *systemd.Conn
-	version int
-	serving bool // the shim runs, or is being started
-	open    bool // the port is open; alone, the app is idle and the next connection starts it
+	conn     *systemd.Conn
+	endpoint systemd.Endpoint // of conn, for connections of their own
+	version  int
+	serving  bool // the shim runs, or is being started
+	open     bool // the port is open; alone, the app is idle and the next connection starts it
 }
 
 // dial connects to the manager that the site's units are for, and refuses one that is too old.
@@ -49,7 +50,7 @@ func (c *command) dial(ctx context.Context) (*live, error) {
 		conn.Close()
 		return nil, err
 	}
-	return &live{conn: conn, version: v}, nil
+	return &live{conn: conn, endpoint: endpoint, version: v}, nil
 }
 
 // look reads whether the app runs.
@@ -77,7 +78,11 @@ func checkPorts(p *plan) error {
 		err := checkPort(l)
 		switch {
 		case errors.Is(err, unix.EADDRINUSE):
-			found = append(found, inputf(fmt.Sprintf("ss -ltnp 'sport = :%d'", l.Port), "--listen=%s is in use by another program", l))
+			who := ""
+			if h, ok := explain.FindHolder(int(l.Port)); ok && h.PID != 1 {
+				who = ": " + h.String()
+			}
+			found = append(found, inputf(fmt.Sprintf("ss -ltnp 'sport = :%d'", l.Port), "--listen=%s is in use by another program%s", l, who))
 		case err != nil:
 			found = append(found, err)
 		}
@@ -217,7 +222,7 @@ func (c *command) apply(ctx context.Context, l *live, p *plan) error {
 			err = errors.Join(err, l.conn.Run(ctx, jobs(systemd.Start, p.disarm)...))
 		}
 		if moved {
-			err = errors.Join(err, c.startAgain(ctx, l, name))
+			err = errors.Join(err, l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: l.toStart(name)}))
 		}
 		return err
 	}
@@ -234,8 +239,8 @@ func (c *command) apply(ctx context.Context, l *live, p *plan) error {
 		}
 	}
 	if moved {
-		if err := c.startAgain(ctx, l, name); err != nil {
-			return c.explain(ctx, l, name, err)
+		if err := c.startAgain(ctx, l, p.app); err != nil {
+			return err
 		}
 	} else if err := c.scale(ctx, l, p); err != nil {
 		return c.explain(ctx, l, name, err)
@@ -256,9 +261,15 @@ func (c *command) reload(ctx context.Context, l *live) error {
 }
 
 // startAgain starts what stopApp stopped; an app that was idle gets its port back and no more.
-func (c *command) startAgain(ctx context.Context, l *live, name app.Name) error {
-	c.say("Starting %s.", name)
-	return l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: l.toStart(name)})
+func (c *command) startAgain(ctx context.Context, l *live, a app.App) error {
+	c.say("Starting %s.", a.Name)
+	if l.serving {
+		return c.start(ctx, l, a)
+	}
+	if err := l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: a.Name.Socket()}); err != nil {
+		return c.explain(ctx, l, a.Name, err)
+	}
+	return nil
 }
 
 // toStart is the unit that brings an app back to what it was doing.
@@ -334,12 +345,10 @@ func (c *command) finish(ctx context.Context, l *live, p *plan, moved bool) erro
 		systemctl += "--user "
 	}
 	switch {
-	case c.options.now:
-		if err := l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: name.Service()}); err != nil {
-			return c.explain(ctx, l, name, err)
-		}
-		if !l.serving {
-			c.say("Started %s.", name)
+	case c.options.now && !(moved && l.serving):
+		c.release() // a slow start must not keep other apps waiting
+		if err := c.start(ctx, l, p.app); err != nil {
+			return err
 		}
 	case p.was == nil:
 		c.say("It is not started yet: %senable --now %s", systemctl, name)
@@ -357,50 +366,6 @@ func (c *command) finish(ctx context.Context, l *live, p *plan, moved bool) erro
 func (c *command) lingers() bool {
 	_, err := os.Lstat(c.env.root + "/var/lib/systemd/linger/" + c.env.userName)
 	return err == nil
-}
-
-// explain adds to a failed job what PID 1 knows of the app: its result and its own words.
-func (c *command) explain(ctx context.Context, l *live, name app.Name, err error) error {
-	if ctx.Err() != nil {
-		return err
-	}
-	var job *systemd.JobError
-	if !errors.As(err, &job) {
-		return err
-	}
-	why := err
-	if state, e := l.conn.Unit(ctx, job.Job.Unit); e == nil {
-		if state.Result != "" && state.Result != "success" {
-			why = fmt.Errorf("%w; result of %s: %s", why, job.Job.Unit, state.Result)
-		}
-		if state.StatusText != "" {
-			why = fmt.Errorf("%w, %q", why, state.StatusText)
-		}
-	}
-	if cause := l.cause(ctx, name); cause != "" {
-		why = fmt.Errorf("%w; %s", why, cause)
-	}
-	user := ""
-	if c.site.userUnits {
-		user = "--user "
-	}
-	return &fault{why, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", user, name, name)}
-}
-
-// cause says how the first instance ended of those that have; empty if none has, or runs again just now.
-func (l *live) cause(ctx context.Context, name app.Name) string {
-	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(name)+"@*.service")
-	if err != nil {
-		return ""
-	}
-	slices.SortFunc(loaded, func(a, b systemd.UnitStatus) int { return strings.Compare(a.Name, b.Name) })
-	for _, unit := range loaded {
-		u, err := l.conn.Unit(ctx, unit.Name)
-		if err == nil && u.Result != "" && u.Result != "success" {
-			return u.Name + ": " + rollout.Describe(ctx, u)
-		}
-	}
-	return ""
 }
 
 func unitNames(instances []int, unit func(int) string) []string {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/rollout"
 	"github.com/unitgen/unitgen/internal/systemd"
 	"github.com/unitgen/unitgen/templates"
@@ -24,6 +25,7 @@ type command struct {
 	options *options
 	site    site
 	file    *settingsFile // of --file=; nil for none
+	release func()        // lets other runs into the site's directory; may be called more than once
 }
 
 // run is unitgen; it returns the exit status.
@@ -134,6 +136,7 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		if err != nil {
 			return 0, err
 		}
+		c.release = release
 		defer release()
 	}
 	p, l, err := c.prepare(ctx)
@@ -376,7 +379,7 @@ func (c *command) remove(ctx context.Context) error {
 func (c *command) removeRuntime(name app.Name) error {
 	os.Remove(c.stoppedNote(name))
 	dir := c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir()))
-	if err := rollout.Forget(dir); err != nil {
+	if err := errors.Join(rollout.Forget(dir), explain.Forget(dir, 0)); err != nil {
 		return err
 	}
 	err := os.Remove(dir)

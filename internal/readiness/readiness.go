@@ -85,7 +85,10 @@ func (c Check) accepts(ctx context.Context, address string) error {
 		again, err = c.accepted(ctx)
 		conn.Close()
 		if err != nil {
-			return fmt.Errorf("wait for %s: %w", address, c.explain(ctx, err))
+			if ctx.Err() != nil {
+				err = ErrNotAccepted
+			}
+			return fmt.Errorf("wait for %s: %w", address, err)
 		}
 	}
 	return nil
@@ -94,13 +97,13 @@ func (c Check) accepts(ctx context.Context, address string) error {
 // ErrUnsupported says that no single instance can be tried, as the shim steers by classic BPF.
 var ErrUnsupported = errors.New("a single instance cannot be tried here")
 
-// explain puts words to a time-out.
-func (c Check) explain(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
-		return err
-	}
-	return errors.New("the program has not accepted a connection: it runs, but did not take its socket " +
-		"(descriptor 3, sd_listen_fds(3)); if it listens by itself, try --kind=port")
+// ErrNotAccepted says that the program runs, and that time was up before it accepted a connection.
+var ErrNotAccepted = errors.New("the program has not accepted a connection")
+
+// Addresses returns those of the app.
+func (c Check) Addresses(ctx context.Context) ([]string, error) {
+	all, _, err := c.addresses(ctx)
+	return all, err
 }
 
 // addresses returns those of the app, and whether its connections are handed off.

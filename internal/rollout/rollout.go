@@ -43,6 +43,7 @@ type Options struct {
 	Parallel   int           // instances restarted at a time; zero means 1
 	Soak       time.Duration // how long the extra instances must stay up; zero means DefaultSoak
 	Limit      time.Duration // for one instance, from the start of its drain until it is ready
+	UserUnits  bool          // the manager is a user's own
 	RuntimeDir string        // of the app, below which the numbers of extra instances are noted
 
 	// Steered returns when the balancer gives connections to an instance, which is a moment after PID 1 calls it active.
@@ -59,6 +60,7 @@ type Rollout struct {
 	units   *systemd.Watcher
 	note    func(text string) // shown by systemctl status; "" takes it back
 	log     *slog.Logger
+	began   time.Time
 
 	fresh map[int]string // instances on the new code, with the invocation that proved itself
 }
@@ -88,6 +90,7 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 // Run rolls the app. It returns nil when every instance that ran is up on the new code. On an error the instances that
 // were not reached still run the old code, and no extra one is left, unless it is ErrNoBalancer; ctx ending is such an error.
 func (r *Rollout) Run(ctx context.Context) error {
+	r.began = time.Now()
 	lock, err := r.lock()
 	if err != nil {
 		return err
@@ -106,12 +109,21 @@ func (r *Rollout) Run(ctx context.Context) error {
 	}
 	err = r.roll(ctx, numbers)
 	if err != nil {
-		r.note("rollout failed: " + err.Error())
+		r.note("rollout failed: " + status(err))
 		return err
 	}
 	r.note("")
 	r.log.Info("rollout is complete", "instances", len(numbers))
 	return nil
+}
+
+// status is an error in words that every user may read.
+func status(err error) string {
+	var f *failure
+	if errors.As(err, &f) {
+		return f.status() + "; the reason is in the journal"
+	}
+	return err.Error()
 }
 
 func (r *Rollout) roll(ctx context.Context, numbers []int) (err error) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -167,25 +168,44 @@ func (r *Rollout) freshUp(ctx context.Context) error {
 	return nil
 }
 
-// failure says what became of an instance, with what the journal has last of it.
-func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string) error {
-	return fmt.Errorf("%s %s: %s", u.Name, what, Describe(ctx, u))
+// failure is an instance that did not do what the rollout needs.
+type failure struct {
+	what   string // app@2.service did not get ready
+	public string // how it ended, in words that every user may read
+	reason explain.Reason
 }
 
-// Describe says how a service is: its state, how its program ended, and what the journal has last of it, as far as that
-// can be told.
-func Describe(ctx context.Context, u systemd.UnitState) string {
-	details := []string{"it is " + u.ActiveState + " (" + u.SubState + ")"}
-	if u.Result != "" && u.Result != "success" {
-		details = append(details, "result "+u.Result)
+// Error is for the journal and for whoever asked for the rollout.
+func (f *failure) Error() string {
+	if f.reason.What == "" {
+		return f.what + ": " + f.public
 	}
-	if u.ExecMainStatus != 0 {
-		details = append(details, fmt.Sprintf("exit status %d", u.ExecMainStatus))
+	text := f.what + ": " + f.reason.String()
+	if f.reason.Hint != "" {
+		text += "; hint: " + f.reason.Hint
 	}
-	if line := lastLine(ctx, u); line != "" {
-		details = append(details, fmt.Sprintf("last line %q", line))
+	return text
+}
+
+// status is for the status line, which every user may read: without what the program said.
+func (f *failure) status() string { return f.what + ": " + f.public }
+
+// failure says what became of an instance and why, as far as that can be told.
+func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string) error {
+	f := &failure{what: u.Name + " " + what, public: explain.State(u)}
+	if f.public == "" {
+		f.public = "it is " + u.ActiveState + " (" + u.SubState + ")"
 	}
-	return strings.Join(details, ", ")
+	unit, _ := r.options.App.ParseUnit(u.Name)
+	err := r.ask(ctx, func(c *systemd.Conn) (err error) {
+		f.reason, err = explain.Question{Conn: c, App: r.options.App, UserUnits: r.options.UserUnits, RuntimeDir: r.options.RuntimeDir,
+			Since: r.began}.Instance(ctx, unit.Instance)
+		return err
+	})
+	if err != nil {
+		r.log.Warn("find out why an instance is not ready, ignoring", "instance", unit.Instance, "error", err)
+	}
+	return f
 }
 
 // next waits for one event of a watched unit.

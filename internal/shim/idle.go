@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/explain"
 )
 
 // activity is what the shim knows of the app's use. All of it is read from memory shared with the kernel.
@@ -59,7 +60,8 @@ func (s *Shim) lookStart(now time.Time) error {
 	return fmt.Errorf("start %s: every instance fails: %s", s.options.App, s.reasons())
 }
 
-// reasons says why the instances are not up, each different reason once.
+// reasons says why the instances are not up in PID 1's words, which is all that the shim may know, each different reason
+// once. What each program said is in its own journal, see package explain.
 func (s *Shim) reasons() string {
 	if len(s.instances) == 0 {
 		return "no instance is enabled (systemctl enable " + s.options.App.Instance(1) + ")"
@@ -67,17 +69,13 @@ func (s *Shim) reasons() string {
 	seen := make(map[string]bool)
 	var reasons []string
 	for _, b := range s.pool.Backends() {
-		u := s.instances[b.ID].service
-		reason := u.ActiveState + " (" + u.SubState + ")"
-		if u.Result != "" && u.Result != "success" {
-			reason += ", result " + u.Result
-		}
-		if u.ExecMainStatus != 0 {
-			reason += fmt.Sprintf(", last exit status %d", u.ExecMainStatus)
+		reason := explain.State(s.instances[b.ID].service)
+		if reason == "" {
+			reason = s.word(b)
 		}
 		if !seen[reason] {
 			seen[reason] = true
-			reasons = append(reasons, s.options.App.Instance(b.ID)+" "+reason)
+			reasons = append(reasons, fmt.Sprintf("%s@%d: %s", s.options.App, b.ID, reason))
 		}
 	}
 	return strings.Join(reasons, "; ")

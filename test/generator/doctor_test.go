@@ -34,7 +34,7 @@ func testDoctor(t *testing.T, s *system) {
 	s.healthy(t)
 	s.later(t, "systemctl", "stop", "thief.socket")
 	s.MustExec(t, "systemd-run", "--unit=thief", fmt.Sprintf("--socket-property=ListenStream=%d", port), "--", "/bin/sleep", "infinity")
-	s.found(t, fmt.Sprintf("patient: another program holds port %d, so the app cannot start: ss -ltnp 'sport = :%[1]d'", port))
+	s.found(t, fmt.Sprintf("patient: thief.socket holds port %d, so the app cannot start: ss -ltnp 'sport = :%[1]d'", port))
 	s.MustExec(t, "systemctl", "stop", "thief.socket")
 	s.healthy(t)
 

@@ -62,7 +62,7 @@ func testReadyNotify(t *testing.T, s *apps.System) {
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	healthyReload(a)
 	a.Unitgen("--start-timeout", "2s", "--", apps.CServer)
-	refuseReload(a, "did not get ready", "timeout")
+	refuseReload(a, "did not get ready: time-out", "did not send READY=1", "--ready=listen")
 	checkNoExtra(a)
 	a.Lossless(load.Stop())
 }
@@ -80,7 +80,7 @@ func testNeverReady(t *testing.T, s *apps.System) {
 	if err != nil || out.Status == 0 {
 		t.Errorf("start = %+v, %v; want an exit status other than 0", out, err)
 	}
-	for _, words := range []string{"did not take its socket", "--kind=port"} {
+	for _, words := range []string{"did not take its socket", "it listens nowhere"} {
 		if log := a.Log(a.Name + "*"); !strings.Contains(log, words) {
 			t.Errorf("no %q in the journal:\n%s", words, log)
 		}

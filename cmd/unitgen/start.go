@@ -1,0 +1,274 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// failuresToTell is how often an instance has to end before it was ready until nobody waits for it any more: one failure
+// may be a race with something else that starts. PID 1 goes on trying.
+const failuresToTell = 2
+
+// startMargin is what the instances have beyond the start time-out, as PID 1 starts sockets and commands before them.
+const startMargin = 10 * time.Second
+
+// starting is one instance that is waited for.
+type starting struct {
+	up    bool
+	gone  bool            // it has ended, and PID 1 does not start it again
+	ended map[string]bool // runs that ended before they were ready
+	old   string          // the run that had ended before the wait began
+}
+
+// told takes in PID 1's word on the instance.
+func (s *starting) told(u systemd.UnitState) {
+	s.up = u.ActiveState == "active" || u.ActiveState == "reloading"
+	s.gone = u.ActiveState == "failed"
+	if hasEnded(u) && u.InvocationID != s.old {
+		s.ended[u.InvocationID] = true
+	}
+}
+
+// hasEnded says whether the latest run of a unit is over and was not asked to end.
+func hasEnded(u systemd.UnitState) bool {
+	return u.ActiveState == "failed" || strings.HasPrefix(u.SubState, "auto-restart") ||
+		u.SubState == "stop-post" && u.Result != "success"
+}
+
+// start starts the app and waits until all of its instances are up, have failed failuresToTell times, or the start time-out
+// has passed. It says how many are up and, in its error, why the others are not.
+func (c *command) start(ctx context.Context, l *live, a app.App) error {
+	began := c.env.now()
+	numbers := instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), a.Name)
+	waiting, err := l.retry(ctx, a.Name, numbers)
+	if err != nil {
+		return err
+	}
+	err = l.await(ctx, a, waiting)
+	up := 0
+	for _, s := range waiting {
+		if s.up {
+			up++
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case len(numbers) == 0:
+		return &fault{fmt.Errorf("no instance of %s is enabled", a.Name), "unitgen scale " + string(a.Name) + " 1"}
+	case up == 0 && err != nil:
+		return c.explain(ctx, l, a.Name, err)
+	case up == 0:
+		if why := c.reasons(ctx, l, a.Name, began); len(why) > 0 {
+			return errors.Join(why...)
+		}
+	}
+	line := fmt.Sprintf("%s: %d/%d instances up at %s (%s)", a.Name, up, len(numbers), listenWords(a.Listen), a.DataPath())
+	if up == len(numbers) {
+		c.say("%s", line)
+		return nil
+	}
+	return errors.Join(append([]error{&fault{errors.New(line), ""}}, c.reasons(ctx, l, a.Name, began)...)...)
+}
+
+// retry prepares the wait. An instance that has failed and waits for its next try, perhaps by the settings before, is
+// started anew at once.
+func (l *live) retry(ctx context.Context, name app.Name, numbers []int) (map[string]*starting, error) {
+	waiting := make(map[string]*starting)
+	for _, i := range numbers {
+		unit := name.Instance(i)
+		u, err := l.conn.Unit(ctx, unit)
+		if err != nil {
+			return nil, err
+		}
+		s := &starting{ended: make(map[string]bool)}
+		waiting[unit] = s
+		if !hasEnded(u) {
+			continue
+		}
+		s.old = u.InvocationID
+		for _, failed := range []string{unit, name.InstanceSocket(i)} {
+			if err := l.conn.ResetFailed(ctx, failed); err != nil {
+				return nil, err
+			}
+		}
+		if err := l.conn.Enqueue(ctx, systemd.Job{Verb: systemd.Restart, Unit: unit}); err != nil {
+			return nil, err
+		}
+	}
+	return waiting, nil
+}
+
+// await starts the app and follows its instances. The error is that of the app's own job, which may still run when all
+// instances have failed.
+func (l *live) await(ctx context.Context, a app.App, waiting map[string]*starting) error {
+	ctx, cancel := context.WithCancel(ctx)
+	job := make(chan error, 1)
+	go func() { job <- l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: a.Name.Service()}) }()
+	running := job
+	defer func() {
+		cancel()
+		if running != nil {
+			<-running
+		}
+	}()
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: l.endpoint})
+	defer units.Close()
+	for unit := range waiting {
+		units.Watch(unit)
+	}
+	limit := time.NewTimer(a.StartTimeoutOrDefault())
+	defer limit.Stop()
+	over := time.NewTimer(a.StartTimeoutOrDefault() + startMargin)
+	defer over.Stop()
+	enough := failuresToTell // failures of an instance
+	var failed error
+	for !settled(waiting, enough, running == nil) {
+		select {
+		case u := <-units.Events():
+			if s := waiting[u.Name]; s != nil {
+				s.told(u)
+			}
+		case err := <-running:
+			running, failed = nil, err
+			if err := l.findStopped(ctx, waiting); err != nil {
+				return err
+			}
+			if err != nil && enough > 1 && !anyEnded(waiting) {
+				return err // it is not the instances: the sockets, or the balancer itself
+			}
+		case <-limit.C:
+			enough = 1 // a run that has failed had all the time that there is
+		case <-over.C:
+			return failed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return failed
+}
+
+// findStopped finds instances that nobody starts, though the app's own job, which wants them, is done.
+func (l *live) findStopped(ctx context.Context, waiting map[string]*starting) error {
+	for unit, s := range waiting {
+		u, err := l.conn.Unit(ctx, unit)
+		if err != nil {
+			return err
+		}
+		if u.ActiveState == "inactive" && u.JobType == "" {
+			s.gone = true
+		}
+	}
+	return nil
+}
+
+func anyEnded(waiting map[string]*starting) bool {
+	for _, s := range waiting {
+		if len(s.ended) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// settled says whether nothing is left to wait for: started says that the app's own job is done.
+func settled(waiting map[string]*starting, enough int, started bool) bool {
+	up := 0
+	for _, s := range waiting {
+		switch {
+		case s.up:
+			up++
+		case !s.gone && len(s.ended) < enough:
+			return false
+		}
+	}
+	return up == 0 || started
+}
+
+// reasons says why instances are not up, each different reason once with all the instances that have it.
+func (c *command) reasons(ctx context.Context, l *live, name app.Name, since time.Time) []error {
+	q := c.question(l, name)
+	q.Since = since
+	var all []explain.Reason
+	instances := make(map[string][]string) // by the reason's words
+	for _, i := range instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), name) {
+		u, err := l.conn.Unit(ctx, name.Instance(i))
+		if err != nil || u.ActiveState == "active" || u.ActiveState == "reloading" {
+			continue
+		}
+		r, err := q.Instance(ctx, i)
+		if err != nil || r.What == "" {
+			continue
+		}
+		if len(instances[r.String()]) == 0 {
+			if len(all) == maxReasons {
+				break
+			}
+			all = append(all, r)
+		}
+		instances[r.String()] = append(instances[r.String()], strings.TrimSuffix(name.Instance(i), ".service"))
+	}
+	var why []error
+	for _, r := range all {
+		why = append(why, &fault{fmt.Errorf("%s did not get ready: %s", strings.Join(instances[r.String()], ", "), r), r.Hint})
+	}
+	return why
+}
+
+// maxReasons bounds what a terminal shows of an app with many instances, and what the journal is asked.
+const maxReasons = 4
+
+// question is what package explain is asked about an app.
+func (c *command) question(l *live, name app.Name) explain.Question {
+	return explain.Question{Conn: l.conn, App: name, UserUnits: c.site.userUnits,
+		RuntimeDir: c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir()))}
+}
+
+// explain adds to a failed job why it failed.
+func (c *command) explain(ctx context.Context, l *live, name app.Name, err error) error {
+	var job *systemd.JobError
+	if ctx.Err() != nil || !errors.As(err, &job) {
+		return err
+	}
+	if r, e := c.question(l, name).Socket(ctx); e == nil && r.What != "" {
+		return &fault{fmt.Errorf("%s did not get ready: %s", name, r), r.Hint}
+	}
+	if why := c.reasons(ctx, l, name, time.Time{}); len(why) > 0 {
+		return errors.Join(why...)
+	}
+	if state, e := l.conn.Unit(ctx, job.Job.Unit); e == nil {
+		if state.Result != "" && state.Result != "success" {
+			err = fmt.Errorf("%w; result of %s: %s", err, job.Job.Unit, state.Result)
+		}
+		if state.StatusText != "" {
+			err = fmt.Errorf("%w, %q", err, state.StatusText)
+		}
+	}
+	user := ""
+	if c.site.userUnits {
+		user = "--user "
+	}
+	return &fault{err, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", user, name, name)}
+}
+
+// listenWords says where an app listens: "port 3000", "127.0.0.1:3000".
+func listenWords(listen []app.Listen) string {
+	var words []string
+	for _, l := range listen {
+		word := l.String()
+		if !l.IsUnix() && !l.Addr.IsValid() {
+			word = "port " + word
+		}
+		words = append(words, word)
+	}
+	return strings.Join(slices.Compact(words), ", ")
+}

@@ -1,0 +1,202 @@
+// Package explain says why an instance did not get ready, in the program's terms, and what to type about that. It puts
+// together what PID 1 tells (states, and its lines in the journal), what the program said, what the command that waited
+// for the instance saw of its sockets (Seen), and what the host's files and the kernel's socket tables show.
+//
+// It looks only after a failure: each Instance costs one run of journalctl(1) over at most journalLines entries, some
+// properties of the unit and, where an address is in use, one walk through /proc. Nothing of that is on a path that
+// connections take.
+//
+// It is not for the shim, which may read neither the journal nor other processes; State is all that the shim can say.
+// What a program said may be secret. So Reason.String is for the journal and for the terminal of somebody who could read
+// the journal too, and State for what every user may read, such as a status line.
+package explain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// Reason is why an instance is not up. The zero Reason knows nothing.
+type Reason struct {
+	What string // a clause that continues "app@1 did not get ready: "
+	Said string // the program's most telling line; empty where it adds nothing to What
+	Hint string // one line to paste; empty if there is nothing to type
+}
+
+// String is What and Said in one line.
+func (r Reason) String() string {
+	if r.Said == "" {
+		return r.What
+	}
+	return fmt.Sprintf("%s; it said %q", r.What, r.Said)
+}
+
+// Question is about one app.
+type Question struct {
+	Conn       *systemd.Conn
+	App        app.Name
+	UserUnits  bool
+	RuntimeDir string    // the app's, where the notes of Seen are
+	Since      time.Time // what happened before it is not looked at; zero means the last hour
+}
+
+// recent is how far back a question without Since looks.
+const recent = time.Hour
+
+// Instance says why the latest run of instance number that has failed did so, as far as that can be told; the zero Reason
+// for none.
+//
+// PID 1 may have restarted the instance meanwhile, so the latest invocation that has ended with a reason counts, not the
+// present one. An invocation that ended because the app stopped has none.
+func (q Question) Instance(ctx context.Context, number int) (Reason, error) {
+	unit := q.App.Instance(number)
+	state, err := q.Conn.Unit(ctx, unit)
+	if err != nil {
+		return Reason{}, err
+	}
+	set, err := q.readSettings(ctx, unit)
+	if err != nil {
+		return Reason{}, err
+	}
+	c := &caseFile{Question: q, number: number, state: state, set: set}
+	since := q.Since
+	if since.IsZero() {
+		since = time.Now().Add(-recent)
+	}
+	// The journal is a help, not a need: who may not read it gets what PID 1 tells everybody.
+	c.past, _ = readJournal(ctx, unit, q.UserUnits, since)
+	if seen, at, err := ReadSeen(q.RuntimeDir, number); err == nil && at.After(since) {
+		c.addSeen(seen)
+	}
+	return c.decide(ctx), nil
+}
+
+// caseFile is all that is known of one instance.
+type caseFile struct {
+	Question
+	number int
+	state  systemd.UnitState
+	set    settings
+	past   []*invocation // newest first
+}
+
+// addSeen puts what the waiting command saw to its invocation.
+func (c *caseFile) addSeen(seen Seen) {
+	for _, in := range c.past {
+		if in.id == seen.Invocation {
+			in.seen = &seen
+			return
+		}
+	}
+	c.past = append([]*invocation{{id: seen.Invocation, seen: &seen}}, c.past...)
+}
+
+// decide goes from the latest invocation to earlier ones until one has a reason.
+func (c *caseFile) decide(ctx context.Context) Reason {
+	for _, in := range c.past {
+		if !in.ended() {
+			continue
+		}
+		if r := c.judge(ctx, in); r.What != "" {
+			if r.Hint == "" {
+				r.Hint = c.logs()
+			}
+			return r
+		}
+	}
+	if what := State(c.state); what != "" {
+		return Reason{What: what, Hint: c.logs()}
+	}
+	return Reason{}
+}
+
+// logs is what to type to see all that the instance said.
+func (c *caseFile) logs() string {
+	option := ""
+	if c.UserUnits {
+		option = " --user-units"
+	}
+	return fmt.Sprintf("unitgen logs %s@%d%s", c.App, c.number, option)
+}
+
+// options is the command that changes the app by options.
+func (c *caseFile) options(format string, args ...any) string {
+	if c.UserUnits {
+		format += " --user-units"
+	}
+	return "unitgen " + string(c.App) + " " + fmt.Sprintf(format, args...)
+}
+
+// ReadApp reads the settings of an app from the file of its service, wherever PID 1 found that.
+func ReadApp(ctx context.Context, conn *systemd.Conn, name app.Name) (app.App, error) {
+	values, err := conn.Properties(ctx, name.Service(), "FragmentPath")
+	if err != nil {
+		return app.App{}, err
+	}
+	path, _ := values["FragmentPath"].(string)
+	if path == "" {
+		return app.App{}, fmt.Errorf("read settings of %s: %w", name, fs.ErrNotExist)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return app.App{}, fmt.Errorf("read settings of %s: %w", name, err)
+	}
+	return app.ParseSettings(name, string(text))
+}
+
+// settings are those of an instance's unit that decide what its program may do, drop-ins included, and the app's.
+type settings struct {
+	app app.App
+
+	user             string // User=; empty for none
+	dynamic          bool   // DynamicUser=
+	workingDirectory string // "/" for none
+	protectHome      bool   // home directories are hidden
+	privateTmp       bool
+	privateDevices   bool
+	noExec           bool // MemoryDenyWriteExecute=
+	environmentFiles []string
+	memoryMax        uint64 // 0 for none
+	privateNetwork   bool
+}
+
+func (q Question) readSettings(ctx context.Context, unit string) (settings, error) {
+	values, err := q.Conn.Properties(ctx, unit, "User", "DynamicUser", "WorkingDirectory", "ProtectHome", "PrivateTmp",
+		"PrivateDevices", "MemoryDenyWriteExecute", "EnvironmentFiles", "MemoryMax", "PrivateNetwork")
+	if err != nil {
+		return settings{}, fmt.Errorf("read settings of %s: %w", unit, err)
+	}
+	s := settings{workingDirectory: "/"}
+	s.user, _ = values["User"].(string)
+	s.dynamic, _ = values["DynamicUser"].(bool)
+	if dir, _ := values["WorkingDirectory"].(string); dir != "" {
+		s.workingDirectory = dir
+	}
+	home, _ := values["ProtectHome"].(string)
+	s.protectHome = home == "yes" || home == "tmpfs"
+	s.privateTmp, _ = values["PrivateTmp"].(bool)
+	s.privateDevices, _ = values["PrivateDevices"].(bool)
+	s.noExec, _ = values["MemoryDenyWriteExecute"].(bool)
+	s.privateNetwork, _ = values["PrivateNetwork"].(bool)
+	if limit, _ := values["MemoryMax"].(uint64); limit != ^uint64(0) {
+		s.memoryMax = limit
+	}
+	files, _ := values["EnvironmentFiles"].([][]any)
+	for _, f := range files {
+		if path, ok := f[0].(string); ok {
+			s.environmentFiles = append(s.environmentFiles, path)
+		}
+	}
+	s.app, err = ReadApp(ctx, q.Conn, q.App)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, app.ErrNoSettings) {
+		return settings{}, err
+	}
+	return s, nil
+}

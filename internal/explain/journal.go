@@ -1,0 +1,175 @@
+package explain
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// journalLines is how many entries of an instance are read, latest first: some ten tracebacks. A crash loop that says
+// more than that has said the same before.
+const journalLines = 300
+
+// shown is how long a program's line may be in a reason.
+const shown = 300
+
+// invocation is what the journal has of one run of an instance.
+type invocation struct {
+	id string
+
+	said   []string // by the program, oldest first
+	pid1   []string // PID 1's own lines of failure, without the unit's name
+	result string   // UNIT_RESULT=: exit-code, signal, oom-kill, timeout, start-limit-hit, ...
+
+	exitCode   string // of the main process: exited, killed, dumped; empty if PID 1 logged none, as for status 0
+	exitStatus string // a number, or the name of a signal without SIG
+
+	// A process that PID 1 could not make the program.
+	spawnFailed bool
+	executable  string
+	errno       int
+
+	seen *Seen
+}
+
+// ended says whether the run is over, so that it has a reason.
+func (in *invocation) ended() bool {
+	return in.result != "" || in.exitCode != "" || in.spawnFailed || in.seen != nil
+}
+
+// Identities of PID 1's messages (src/systemd/sd-messages.h).
+const (
+	messageSpawnFailed = "641257651c1b4ec9a8624d7a40a9e1e7"
+	messageExit        = "98e322203f7a4ed290d09fe03c09fe15"
+	messageFailed      = "d9b373ed55a64feb8242e02dbe79a49c"
+	messageStartFailed = "be02cf6855d2428ba40df7e9d022f03d"
+)
+
+// entry is what is read of a journal entry. Fields with bytes that are no text come as numbers, so all are any.
+type entry map[string]any
+
+func (e entry) text(field string) string {
+	switch v := e[field].(type) {
+	case string:
+		return v
+	case []any: // bytes; or several fields of one name, of which the first counts
+		if len(v) > 0 {
+			if s, ok := v[0].(string); ok {
+				return s
+			}
+		}
+		b := make([]byte, 0, len(v))
+		for _, n := range v {
+			f, _ := n.(float64)
+			b = append(b, byte(f))
+		}
+		return string(b)
+	}
+	return ""
+}
+
+// readJournal returns the runs of an instance since a moment, newest first. It asks for the unit, not for an invocation:
+// PID 1 may have begun the next one. Fields with "_" are journald's own word.
+func readJournal(ctx context.Context, unit string, userUnits bool, since time.Time) ([]*invocation, error) {
+	// journald is a step behind the program; where it cannot be waited for, what it has must do.
+	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run()
+	match := []string{"_SYSTEMD_UNIT=" + unit, "+", "_UID=0", "UNIT=" + unit}
+	if userUnits {
+		uid := "_UID=" + strconv.Itoa(os.Getuid())
+		match = []string{uid, "_SYSTEMD_USER_UNIT=" + unit, "+", uid, "USER_UNIT=" + unit}
+	}
+	args := append([]string{"--quiet", "--no-pager", "--all", "--reverse", "--lines=" + strconv.Itoa(journalLines), "--output=json",
+		fmt.Sprintf("--since=@%d.%06d", since.Unix(), since.Nanosecond()/1000)}, match...)
+	out, err := exec.CommandContext(ctx, "journalctl", args...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("read journal of %s: %w", unit, err)
+	}
+	var entries []entry
+	for line := range bytes.Lines(out) {
+		var e entry
+		if json.Unmarshal(line, &e) == nil {
+			entries = append(entries, e)
+		}
+	}
+	slices.Reverse(entries)
+	return group(entries, unit), nil
+}
+
+// group takes entries, oldest first, apart by invocation.
+func group(entries []entry, unit string) []*invocation {
+	var past []*invocation
+	byID := make(map[string]*invocation)
+	id := ""
+	for _, e := range entries {
+		for _, field := range []string{"INVOCATION_ID", "USER_INVOCATION_ID", "_SYSTEMD_INVOCATION_ID"} {
+			// That of the sender is the unit's own where the program speaks, and PID 1's where PID 1 does.
+			if own := e.text(field); own != "" && (field[0] != '_' || e.text("_PID") != "1") {
+				id = own
+				break
+			}
+		} // an entry without any came from a process that had gone already: it is of the run before it
+		in := byID[id]
+		if in == nil {
+			in = &invocation{id: id}
+			byID[id] = in
+			past = append([]*invocation{in}, past...)
+		}
+		in.add(e, unit)
+	}
+	return past
+}
+
+// add takes in one entry.
+func (in *invocation) add(e entry, unit string) {
+	message := strings.TrimPrefix(e.text("MESSAGE"), unit+": ")
+	switch id := e.text("MESSAGE_ID"); {
+	case id == messageSpawnFailed:
+		in.spawnFailed = true
+		in.executable = e.text("EXECUTABLE")
+		in.errno, _ = strconv.Atoi(e.text("ERRNO"))
+		in.pid1 = append(in.pid1, printable(message))
+	case id == messageExit && strings.HasPrefix(message, "Main process"):
+		in.exitCode, in.exitStatus = e.text("EXIT_CODE"), e.text("EXIT_STATUS")
+	case id == messageExit:
+		// Of a command around the program, whose reason is in its own words.
+	case id == messageFailed:
+		in.result = e.text("UNIT_RESULT")
+	case id == messageStartFailed:
+	case e.text("UNIT")+e.text("USER_UNIT") == unit:
+		if p, err := strconv.Atoi(e.text("PRIORITY")); err == nil && p <= 4 {
+			in.pid1 = append(in.pid1, printable(message))
+		}
+	case e.text("SYSLOG_IDENTIFIER") == "lbshim" && (e.text("_UID") == "0" || e.text("_COMM") == "lbshim"):
+		// The commands around the program: what they found is in the note, see Seen.
+	default:
+		in.said = append(in.said, printable(message))
+	}
+}
+
+// printable is text without what a terminal would obey. A program that wrote colours still says the same.
+func printable(text string) string {
+	text = escapes.ReplaceAllString(text, "")
+	text = strings.Map(func(r rune) rune {
+		if r == '\t' || r == '\n' {
+			return ' '
+		}
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text)
+	text = strings.TrimRight(text, " ")
+	if len(text) > shown {
+		text = strings.ToValidUTF8(text[:shown], "") + "…"
+	}
+	return text
+}

@@ -1,0 +1,137 @@
+package explain
+
+import (
+	"errors"
+	"io/fs"
+	"testing"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// shop is an app as its failures have it.
+func shop() *caseFile {
+	return &caseFile{
+		Question: Question{App: "shop"}, number: 2,
+		set: settings{dynamic: true, workingDirectory: "/", noExec: true, memoryMax: 200 << 20, app: app.App{
+			Name: "shop", Command: []string{"/bin/true"}, Listen: []app.Listen{{Port: 3000}}, StartTimeout: 5 * time.Second,
+		}},
+	}
+}
+
+// What cannot be made to happen in every guest.
+func TestJudge(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		run  invocation
+		want Reason
+	}{
+		{"out of memory", invocation{result: "oom-kill", exitCode: "killed", exitStatus: "9"},
+			Reason{What: "the kernel killed the program, as it needs more memory than MemoryMax=200M", Hint: "unitgen shop --max-memory=400M"}},
+		{"watchdog", invocation{result: "watchdog", exitCode: "dumped", exitStatus: "6"},
+			Reason{What: "the program did not send WATCHDOG=1 in time", Hint: "unitgen shop --watchdog="}},
+		{"system call", invocation{result: "core-dump", exitCode: "dumped", exitStatus: "31"},
+			Reason{What: "the sandbox killed the program at a system call that it refuses (SystemCallFilter=)", Hint: "unitgen shop -p SystemCallErrorNumber=EPERM"}},
+		{"time-out of PID 1", invocation{result: "timeout", exitCode: "killed", exitStatus: "15"},
+			Reason{What: "the program was not started within 5s", Hint: "unitgen shop --start-timeout=15s"}},
+		{"waits for a database", invocation{result: "exit-code", seen: &Seen{Outcome: NotAccepted, Waited: 5 * time.Second,
+			Sockets: []Socket{{Net: "tcp", Address: "192.0.2.1:5432", Waits: true}}}},
+			Reason{What: "the program ran for 5s and accepted no connection: it waits for an answer of 192.0.2.1:5432", Hint: "unitgen shop --start-timeout=15s"}},
+		{"Java's port", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{
+			"Exception in thread \"main\" java.lang.RuntimeException: start", "Caused by: java.net.BindException: Address already in use"}},
+			Reason{What: "the program opens port 3000 by itself, which systemd holds for it: it must take the socket that it is given (descriptor 3, sd_listen_fds(3))",
+				Said: "java.net.BindException: Address already in use"}},
+		{"start limit alone", invocation{result: "start-limit-hit"}, Reason{}},
+	} {
+		if got := shop().judge(t.Context(), &tt.run); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// PID 1 has begun the next run, or the app stops: the reason is that of the run before.
+func TestReasonIsFoundInAnEarlierRun(t *testing.T) {
+	c := shop()
+	c.past = []*invocation{
+		{id: "3", said: []string{"starting"}},
+		{id: "2", result: "start-limit-hit"},
+		{id: "1", result: "exit-code", exitCode: "exited", exitStatus: "3", said: []string{"no table"}},
+	}
+	want := Reason{What: "the program ended with exit status 3", Said: "no table", Hint: "unitgen logs shop@2"}
+	if got := c.decide(t.Context()); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// Who may not read the journal gets PID 1's words.
+func TestReasonWithoutAJournal(t *testing.T) {
+	for _, tt := range []struct {
+		state systemd.UnitState
+		want  string
+	}{
+		{systemd.UnitState{Result: "exit-code", ExecMainStatus: 1}, "exit status 1"},
+		{systemd.UnitState{Result: "exit-code", ExecMainStatus: 203}, "exit status 203/EXEC"},
+		{systemd.UnitState{Result: "core-dump", ExecMainStatus: 11}, "signal SEGV"},
+		{systemd.UnitState{Result: "oom-kill"}, "out of memory"},
+		{systemd.UnitState{Result: "success"}, ""},
+	} {
+		c := shop()
+		c.state = tt.state
+		if got := c.decide(t.Context()); got.What != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.state, got.What, tt.want)
+		}
+	}
+}
+
+func TestNoteIsReadBackAndForgotten(t *testing.T) {
+	dir := t.TempDir()
+	s := Seen{Invocation: "1", Outcome: NotAccepted, Waited: time.Second, Addresses: []string{"[::]:80"}, Sockets: []Socket{{Net: "udp", Address: "0.0.0.0:53"}}}
+	if err := s.Write(dir, 7); err != nil {
+		t.Fatal(err)
+	}
+	got, at, err := ReadSeen(dir, 7)
+	if err != nil || got.String() != s.String() || time.Since(at) > time.Minute {
+		t.Errorf("%+v of %s, %v; want %+v", got, at, err, s)
+	}
+	if err := Forget(dir, 0); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := ReadSeen(dir, 7); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a forgotten note: %v", err)
+	}
+	if err := Forget(dir, 7); err != nil {
+		t.Error(err)
+	}
+}
+
+// Lines are of the run that journald names, PID 1's too; a line of a process that has gone is of the run before it.
+func TestGroup(t *testing.T) {
+	const unit = "shop@2.service"
+	pid1 := func(id, invocation, message string, more ...string) entry {
+		e := entry{"_PID": "1", "_UID": "0", "UNIT": unit, "MESSAGE_ID": id, "INVOCATION_ID": invocation, "_SYSTEMD_INVOCATION_ID": "of init.scope", "MESSAGE": unit + ": " + message}
+		for i := 0; i < len(more); i += 2 {
+			e[more[i]] = more[i+1]
+		}
+		return e
+	}
+	past := group([]entry{
+		{"_SYSTEMD_INVOCATION_ID": "a", "MESSAGE": "hello", "_UID": "61234"},
+		{"MESSAGE": []any{98.0, 121.0, 101.0, 255.0}, "_UID": "61234"},
+		{"_SYSTEMD_INVOCATION_ID": "a", "MESSAGE": "instance 2 is not ready", "_UID": "0", "SYSLOG_IDENTIFIER": "lbshim"},
+		{"_SYSTEMD_INVOCATION_ID": "a", "MESSAGE": "instance 2 lies", "_UID": "61234", "SYSLOG_IDENTIFIER": "lbshim", "_COMM": "liar"},
+		pid1(messageExit, "a", "Main process exited, code=exited, status=1/FAILURE", "EXIT_CODE", "exited", "EXIT_STATUS", "1"),
+		pid1(messageExit, "a", "Control process exited, code=exited, status=1/FAILURE", "EXIT_CODE", "exited", "EXIT_STATUS", "9"),
+		pid1(messageFailed, "a", "Failed with result 'exit-code'.", "UNIT_RESULT", "exit-code"),
+		{"_SYSTEMD_INVOCATION_ID": "b", "MESSAGE": "again", "_UID": "61234"},
+	}, unit)
+	if len(past) != 2 || past[0].id != "b" || past[1].id != "a" {
+		t.Fatalf("runs %+v, want b and a", past)
+	}
+	if a := past[1]; len(a.said) != 3 || a.said[1] != "bye" || a.said[2] != "instance 2 lies" || a.exitCode != "exited" || a.exitStatus != "1" || a.result != "exit-code" {
+		t.Errorf("run a is %+v", a)
+	}
+	if past[0].ended() {
+		t.Error("run b has not ended")
+	}
+}

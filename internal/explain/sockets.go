@@ -1,0 +1,235 @@
+package explain
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Socket is one that processes hold: what they listen on, or whom they wait for.
+type Socket struct {
+	Net     string `json:"net"`               // tcp, udp, unix
+	Address string `json:"address"`           // 0.0.0.0:80, [::]:80, /run/x.sock, @name
+	Waits   bool   `json:"waits,omitempty"`   // Address is a peer that has not answered yet
+	Refused bool   `json:"refused,omitempty"` // the program asked for it and did not get it
+
+	inode uint64
+}
+
+// port is that of a TCP or UDP socket; 0 for others.
+func (s Socket) port() int {
+	a, err := netip.ParseAddrPort(s.Address)
+	if err != nil {
+		return 0
+	}
+	return int(a.Port())
+}
+
+func (s Socket) String() string {
+	if s.Net == "unix" {
+		return "the unix socket " + s.Address
+	}
+	if a, err := netip.ParseAddrPort(s.Address); err == nil && a.Addr().IsUnspecified() {
+		return portWords(s.Net, int(a.Port()))
+	}
+	if s.Net == "udp" {
+		return "UDP " + s.Address
+	}
+	return s.Address
+}
+
+func portWords(network string, port int) string {
+	if network == "udp" {
+		return "UDP port " + strconv.Itoa(port)
+	}
+	return "port " + strconv.Itoa(port)
+}
+
+// States of TCP sockets (include/net/tcp_states.h).
+const (
+	tcpSynSent = "02"
+	tcpClose   = "07" // of UDP: not connected
+	tcpListen  = "0A"
+)
+
+// socketTable reads the sockets of the network that process pid is in: those that listen, and those that connect.
+func socketTable(proc, pid string) []Socket {
+	var all []Socket
+	for _, file := range []string{"tcp", "tcp6", "udp", "udp6", "unix"} {
+		f, err := os.Open(filepath.Join(proc, pid, "net", file))
+		if err != nil {
+			continue // no IPv6, or the process has ended
+		}
+		lines := bufio.NewScanner(f)
+		lines.Scan() // the heading
+		for lines.Scan() {
+			parse := parseInet
+			if file == "unix" {
+				parse = parseUnix
+			}
+			if s, ok := parse(strings.TrimSuffix(file, "6"), lines.Text()); ok {
+				all = append(all, s)
+			}
+		}
+		f.Close()
+	}
+	return all
+}
+
+// parseInet reads a line of /proc/net/tcp and its kin (net/ipv4/tcp_ipv4.c, get_tcp4_sock).
+func parseInet(network, line string) (Socket, bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 10 {
+		return Socket{}, false
+	}
+	s := Socket{Net: network}
+	s.inode, _ = strconv.ParseUint(fields[9], 10, 64)
+	address := fields[1]
+	switch state := fields[3]; {
+	case network == "tcp" && state == tcpListen, network == "udp" && state == tcpClose:
+	case network == "tcp" && state == tcpSynSent:
+		address, s.Waits = fields[2], true
+	default:
+		return Socket{}, false
+	}
+	a, ok := parseHexAddress(address)
+	s.Address = a.String()
+	return s, ok
+}
+
+// parseHexAddress reads an address as the kernel prints it: words of four bytes, each a number of the machine's byte order.
+func parseHexAddress(text string) (netip.AddrPort, bool) {
+	host, portText, _ := strings.Cut(text, ":")
+	b, err := hex.DecodeString(host)
+	port, portErr := strconv.ParseUint(portText, 16, 16)
+	if err != nil || portErr != nil || len(b)%4 != 0 {
+		return netip.AddrPort{}, false
+	}
+	for word := range slices.Chunk(b, 4) {
+		binary.NativeEndian.PutUint32(word, binary.BigEndian.Uint32(word))
+	}
+	addr, ok := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), ok
+}
+
+// acceptsConnections is __SO_ACCEPTCON in the flags of /proc/net/unix.
+const acceptsConnections = 1 << 16
+
+func parseUnix(_, line string) (Socket, bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 8 {
+		return Socket{}, false
+	}
+	flags, err := strconv.ParseUint(fields[3], 16, 32)
+	if err != nil || flags&acceptsConnections == 0 {
+		return Socket{}, false
+	}
+	inode, err := strconv.ParseUint(fields[6], 10, 64)
+	return Socket{Net: "unix", Address: strings.Join(fields[7:], " "), inode: inode}, err == nil
+}
+
+// socketsOf lists the inodes of the sockets that a process has open.
+func socketsOf(proc, pid string) map[uint64]bool {
+	dir := filepath.Join(proc, pid, "fd")
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	found := make(map[uint64]bool)
+	for _, name := range names {
+		target, err := os.Readlink(filepath.Join(dir, name.Name()))
+		if err != nil {
+			continue
+		}
+		if number, ok := strings.CutPrefix(target, "socket:["); ok {
+			if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64); err == nil {
+				found[inode] = true
+			}
+		}
+	}
+	return found
+}
+
+// processes lists the numbers of all processes in sight.
+func processes(proc string) []string {
+	dir, err := os.Open(proc)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, err := strconv.Atoi(name)
+		return err != nil
+	})
+}
+
+// cgroupLines is the control group of a process in every hierarchy.
+func cgroupLines(proc, pid string) string {
+	text, _ := os.ReadFile(filepath.Join(proc, pid, "cgroup"))
+	return string(text)
+}
+
+// unitOf is the unit in whose control group a process is; empty for none.
+func unitOf(proc, pid string) string {
+	for line := range strings.Lines(cgroupLines(proc, pid)) {
+		parts := strings.Split(strings.TrimSpace(line), "/")
+		for _, part := range slices.Backward(parts) {
+			if strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") && part != "init.scope" {
+				return part
+			}
+		}
+	}
+	return ""
+}
+
+// Holder is who listens on a TCP port.
+type Holder struct {
+	PID     int
+	Program string // comm
+	Unit    string // by control group; empty for none
+}
+
+func (h Holder) String() string {
+	text := fmt.Sprintf("%s (process %d)", h.Program, h.PID)
+	if h.Unit != "" {
+		text += " of " + h.Unit
+	}
+	return text
+}
+
+// FindHolder finds a process that listens on a TCP port in the host's network. A process is better than PID 1, which
+// holds the sockets of all socket units. ok is false if nobody does or nobody can be seen.
+func FindHolder(port int) (h Holder, ok bool) { return findHolder("/proc", port) }
+
+func findHolder(proc string, port int) (h Holder, ok bool) {
+	var inodes []uint64
+	for _, s := range socketTable(proc, "self") {
+		if s.Net == "tcp" && !s.Waits && s.port() == port {
+			inodes = append(inodes, s.inode)
+		}
+	}
+	if len(inodes) == 0 {
+		return Holder{}, false
+	}
+	for _, pid := range processes(proc) {
+		open := socketsOf(proc, pid)
+		if !slices.ContainsFunc(inodes, func(inode uint64) bool { return open[inode] }) {
+			continue
+		}
+		number, _ := strconv.Atoi(pid)
+		comm, _ := os.ReadFile(filepath.Join(proc, pid, "comm"))
+		h, ok = Holder{PID: number, Program: printable(string(comm)), Unit: unitOf(proc, pid)}, true
+		if number != 1 {
+			return h, true
+		}
+	}
+	return h, ok
+}

@@ -1,0 +1,66 @@
+package explain
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestLookAndHolderSeeRealSockets(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	own, err := net.Listen("tcp", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	path := filepath.Join(t.TempDir(), "a b")
+	unix, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close()
+	seen := make(map[Socket]bool)
+	for _, s := range Look(os.Getpid(), []string{own.Addr().String()}) {
+		s.inode = 0
+		seen[s] = true
+	}
+	for _, want := range []Socket{{Net: "tcp", Address: tcp.Addr().String()}, {Net: "udp", Address: udp.LocalAddr().String()}, {Net: "unix", Address: path}} {
+		if !seen[want] {
+			t.Errorf("%+v is missing in %v", want, seen)
+		}
+	}
+	if seen[Socket{Net: "tcp", Address: own.Addr().String()}] {
+		t.Error("the app's own listener is named")
+	}
+	port := tcp.Addr().(*net.TCPAddr).Port
+	if h, ok := FindHolder(port); !ok || h.PID != os.Getpid() {
+		t.Errorf("holder of port %d is %v, %v; want this process", port, h, ok)
+	}
+	tcp.Close()
+	if h, ok := FindHolder(port); ok {
+		t.Errorf("holder of a port that is free: %v", h)
+	}
+}
+
+func FuzzParseSockets(f *testing.F) {
+	f.Add("   0: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1 0000000000000000 100 0 0 10 0")
+	f.Add("0000000000000000: 00000002 00000000 00010000 0001 01 4242 /run/x y.sock")
+	f.Fuzz(func(t *testing.T, line string) {
+		for _, network := range []string{"tcp", "udp"} {
+			if s, ok := parseInet(network, line); ok && s.port() < 0 {
+				t.Errorf("%q: port %d", line, s.port())
+			}
+		}
+		parseUnix("unix", line)
+	})
+}

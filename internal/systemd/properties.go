@@ -1,0 +1,33 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Properties reads properties of a unit by name, of the interface Unit or of the unit's type. Values are as godbus has
+// them: a string, bool, integer or slice. A name that this manager does not know is left out.
+func (c *Conn) Properties(ctx context.Context, unit string, names ...string) (map[string]any, error) {
+	found := make(map[string]any)
+	for _, iface := range []string{unitIf, typeInterface(unit)} {
+		if iface == "" {
+			continue
+		}
+		var all map[string]dbus.Variant
+		call := c.bus.Object(busName, UnitPath(unit)).CallWithContext(ctx, propertyIf+".GetAll", dbus.FlagNoAutoStart, iface)
+		if call.Err != nil {
+			return nil, fmt.Errorf("read properties of %s: %w", unit, call.Err)
+		}
+		if err := call.Store(&all); err != nil {
+			return nil, fmt.Errorf("read properties of %s: %w", unit, err)
+		}
+		for _, name := range names {
+			if v, ok := all[name]; ok {
+				found[name] = v.Value()
+			}
+		}
+	}
+	return found, nil
+}
