@@ -115,6 +115,9 @@ func (c *Container) Systemctl(ctx context.Context, args ...string) error {
 // Show returns one property of unit as "systemctl show --value" prints it. A unit that does not exist has properties
 // too: LoadState is "not-found".
 func (c *Container) Show(ctx context.Context, unit, property string) (string, error) {
+	if value, simple := c.property(ctx, unit, property); simple {
+		return value, nil
+	}
 	out, err := c.output(ctx, "systemctl", "show", "--value", "--property="+property, "--", unit)
 	return strings.TrimSuffix(out, "\n"), err
 }

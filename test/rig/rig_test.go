@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -205,6 +206,31 @@ func TestCloseLeavesNothing(t *testing.T) {
 		}
 		if _, err := c.Exec(t.Context(), "true"); err == nil {
 			t.Error("Exec after Close succeeds")
+		}
+	})
+}
+
+// TestShow compares what Show and WaitFor ask for themselves with what systemctl says.
+func TestShow(t *testing.T) {
+	bootEach(t, func(t *testing.T, c *Container) {
+		for _, unit := range []string{"dbus.service", "dbus.socket", "none.service"} {
+			waited := c.MustWait(t, 30*time.Second, unit, func(Properties) bool { return true })
+			all, err := c.Properties(t.Context(), unit)
+			if err != nil || len(waited) < 50 {
+				t.Fatalf("%s: %d properties by systemctl, %v; %d by the bus", unit, len(all), err, len(waited))
+			}
+			changing := regexp.MustCompile("^(CPUUsage|Memory|IO|IP|Tasks|NextElapse|Effective|LogRateLimit)")
+			for name, value := range waited {
+				if want, found := all[name]; found && value != want && !changing.MatchString(name) {
+					t.Errorf("%s: %s=%q, want %q", unit, name, value, want)
+				}
+			}
+			for _, name := range []string{"ActiveState", "SubState", "LoadState", "InvocationID", "TimeoutUSec", "ExecStart", "MainPID"} {
+				value, err := c.Show(t.Context(), unit, name)
+				if want := c.MustExec(t, "systemctl", "show", "--value", "--property="+name, unit); err != nil || value != strings.TrimSuffix(want, "\n") {
+					t.Errorf("%s: Show(%s) = %q, %v; want %q", unit, name, value, err, want)
+				}
+			}
 		}
 	})
 }
