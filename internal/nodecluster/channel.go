@@ -54,7 +54,7 @@ func NewChannel(fd int, firstSeq uint64) (*Channel, error) {
 	}
 	c := &Channel{
 		socket: socket{fd: fd}, out: make(chan Reply, queued), orders: make(chan Reply, maxOrders), ended: make(chan struct{}),
-		letters: letters{queue: make(chan Letter, maxLetters)},
+		letters: letters{queue: make(chan Letter, maxLetters), sent: make(chan struct{}, 1)},
 	}
 	c.open, c.cancel = context.WithCancel(context.Background())
 	c.seq.Store(firstSeq)

@@ -145,7 +145,8 @@ func TestReplies(t *testing.T) {
 		{LetGo(), `{"cmd":"NODE_UNITGEN","seq":11,"act":"drain"}`},
 		{HoldOn(), `{"cmd":"NODE_UNITGEN","seq":12,"act":"serve"}`},
 		{CloseWithin(1500 * time.Millisecond), `{"cmd":"NODE_UNITGEN","seq":13,"act":"close","milliseconds":1500}`},
-		{AskReport(9), `{"cmd":"NODE_UNITGEN","seq":14,"act":"report","token":9}`},
+		{CutWithin(time.Second), `{"cmd":"NODE_UNITGEN","seq":14,"act":"close","milliseconds":1000,"busy":true}`},
+		{AskReport(9), `{"cmd":"NODE_UNITGEN","seq":15,"act":"report","token":9}`},
 		{Shutdown(), `"shutdown"`},
 	} {
 		if !c.Send(s.reply) {

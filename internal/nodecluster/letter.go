@@ -41,7 +41,8 @@ const (
 // letters is the queue of a Channel.
 type letters struct {
 	queue chan Letter
-	bytes atomic.Int64 // in queue
+	bytes atomic.Int64  // in queue
+	sent  chan struct{} // has one if a letter was sent since the last look
 }
 
 // Post queues a letter for Carry and never waits; false if the worker has not read what was sent before.
@@ -56,6 +57,20 @@ func (c *Channel) Post(l Letter) bool {
 	}
 	c.letters.bytes.Add(-size)
 	return false
+}
+
+// PostWithin is Post that waits for room; false if the channel or ctx ends before there is some. It is for others beside it.
+func (c *Channel) PostWithin(ctx context.Context, l Letter) bool {
+	for !c.Post(l) {
+		select {
+		case <-c.letters.sent: // another who waits may be faster, and then the queue is not empty, and there will be a next one
+		case <-c.Closed():
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // Carry sends what Post queues until ctx ends or sending fails; whoever runs it, beside Write, waits for its end. A letter
@@ -76,6 +91,10 @@ func (c *Channel) Carry(ctx context.Context) error {
 				return ended(ctx, err)
 			}
 			c.letters.bytes.Add(-int64(len(l.line)))
+			select {
+			case c.letters.sent <- struct{}{}:
+			default:
+			}
 		case <-ctx.Done():
 			return nil
 		}

@@ -19,6 +19,7 @@
 package nodecluster
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -65,7 +66,7 @@ type Message struct {
 	Token, Open, Busy int
 
 	To   int             // of Mail: the instance; 0 for all but the sender's
-	Text json.RawMessage // of Mail: the whole line, valid until the next Read
+	Text json.RawMessage // of Mail: the whole line
 }
 
 // Asked is a call of listen() as the cluster module describes it.
@@ -93,7 +94,8 @@ const (
 	maxData = 4096 // of Data
 )
 
-// Parse takes a line from a worker apart; line has no newline. It fails for what Node never sends: no JSON, or a message
+// Parse takes a line from a worker apart; line has no newline. The Message shares no memory with line, which is most often of
+// a buffer that the next read overwrites. Parse fails for what Node never sends: no JSON, or a message
 // of the cluster's that is wrong in itself.
 func Parse(line []byte) (Message, error) {
 	if m, ok := parseConnection(line); ok {
@@ -194,7 +196,7 @@ func (o *object) mail(line []byte) (Message, error) {
 	if string(o.fields["type"]) != `"process:msg"` {
 		return Message{}, nil
 	}
-	m := Message{Kind: Mail, To: o.number("to", 0, 1, math.MaxInt32), Text: line}
+	m := Message{Kind: Mail, To: o.number("to", 0, 1, math.MaxInt32), Text: bytes.Clone(line)}
 	if o.err != nil {
 		return Message{}, fmt.Errorf("parse process:msg of program: %w", o.err)
 	}

@@ -172,3 +172,25 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What is read next overwrites the line: nothing of a message may be in it.
+func TestParseSharesNoMemory(t *testing.T) {
+	for _, text := range []string{
+		online, ask, askTLS, leaving,
+		`{"cmd":"NODE_CLUSTER","act":"close","key":"a:1:4:-1:0","seq":4}`,
+		`{"type":"process:msg","topic":"first","data":{"x":1},"to":3}`,
+	} {
+		want, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := []byte(text)
+		got, err := Parse(line)
+		for i := range line {
+			line[i] = 'x'
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: the message becomes %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+}

@@ -84,7 +84,8 @@ func Disconnect() Reply {
 	}}
 }
 
-// LetGo makes a worker that has loaded drain.cjs say "Connection: close" in every answer. To others it means nothing:
+// LetGo makes a worker that has loaded drain.cjs say "Connection: close" in every answer of HTTP/1, and GOAWAY to every session
+// of HTTP/2. To others it means nothing:
 // Node ignores messages whose cmd begins with NODE_ and that it does not know.
 func LetGo() Reply {
 	return Reply{fd: -1, build: func(seq uint64) any {
@@ -92,7 +93,7 @@ func LetGo() Reply {
 	}}
 }
 
-// HoldOn takes LetGo back.
+// HoldOn takes LetGo back; sessions that were told GOAWAY close all the same.
 func HoldOn() Reply {
 	return Reply{fd: -1, build: func(seq uint64) any {
 		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "serve"}
@@ -100,13 +101,19 @@ func HoldOn() Reply {
 }
 
 // CloseWithin makes a worker that has loaded drain.cjs, drains, and does not handle SIGTERM, close the connections of its HTTP
-// servers on which no request is under way, one after another over that time. Others ignore it.
-func CloseWithin(d time.Duration) Reply {
+// servers on which no request is under way and nothing comes in meanwhile, one after another over that time. Others ignore it.
+func CloseWithin(d time.Duration) Reply { return closeWithin(d, false) }
+
+// CutWithin is CloseWithin for connections too on which something comes in, such as WebSockets.
+func CutWithin(d time.Duration) Reply { return closeWithin(d, true) }
+
+func closeWithin(d time.Duration, busy bool) Reply {
 	return Reply{fd: -1, build: func(seq uint64) any {
 		return struct {
 			envelope
 			Milliseconds int64 `json:"milliseconds"`
-		}{envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "close"}, d.Milliseconds()}
+			Busy         bool  `json:"busy,omitempty"`
+		}{envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "close"}, d.Milliseconds(), busy}
 	}}
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/nodecluster"
@@ -31,7 +33,13 @@ func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
 		return nil, err
 	}
 	var sent Sent
-	if err := s.run1(ctx, func() error { sent = s.post(letter, p.Instance, 0); return nil }); err != nil {
+	if err := s.run1(ctx, func() error {
+		sent = s.post(letter, p.Instance, 0)
+		for _, number := range sent.Dropped {
+			s.tooSlow(s.instances[number].node)
+		}
+		return nil
+	}); err != nil {
 		return nil, err
 	}
 	if len(sent.Instances)+len(sent.Dropped) == 0 {
@@ -44,21 +52,16 @@ func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
 	return sent, nil
 }
 
-// post gives a letter to instance to, or to all but instance from if to is 0.
+// post gives a letter to instance to, or to all but instance from if to is 0, where there is room.
 func (s *Shim) post(l nodecluster.Letter, to, from int) (sent Sent) {
 	for number, in := range s.instances {
 		if !in.reachable() || to != 0 && number != to || to == 0 && number == from {
 			continue
 		}
 		if in.node.channel.Post(l) {
-			in.node.deaf = false
 			sent.Instances = append(sent.Instances, number)
-			continue
-		}
-		sent.Dropped = append(sent.Dropped, number)
-		if !in.node.deaf { // once, until it reads again
-			in.node.deaf = true
-			s.log.Warn("program does not read its messages, those that follow are dropped", "instance", number)
+		} else {
+			sent.Dropped = append(sent.Dropped, number)
 		}
 	}
 	slices.Sort(sent.Instances)
@@ -66,14 +69,57 @@ func (s *Shim) post(l nodecluster.Letter, to, from int) (sent Sent) {
 	return sent
 }
 
-// passOn sends on what a program sent for others.
-func (s *Shim) passOn(from *instance, m nodecluster.Message) {
+// How long a program that sends messages faster than another one reads them is held up, and for how long nobody is held up
+// again by one that did not read for that long: a program that hangs, or means harm, costs its siblings little.
+const (
+	readWithin = time.Second
+	slowFor    = 10 * time.Second
+)
+
+// passOn sends on what a program sent for others. It returns when all of them have it in their queues, or have been waited for
+// in vain; the sender is heard no further meanwhile.
+func (s *Shim) passOn(ctx context.Context, from *nodeChannel, m nodecluster.Message) {
 	letter, err := nodecluster.NewLetter(m.Text)
 	if err != nil {
-		s.log.Warn("pass message on, ignoring", "instance", from.number, "error", err)
+		from.log.Warn("pass message on, ignoring", "error", err)
 		return
 	}
-	if sent := s.post(letter, m.To, from.number); m.To != 0 && len(sent.Instances)+len(sent.Dropped) == 0 {
-		s.log.Debug("program sent a message to an instance that is not there, ignoring", "instance", from.number, "to", m.To)
+	var waiting []*node
+	s.do(ctx, func() {
+		if in := s.instances[from.instance]; in == nil || in.node == nil || in.node.channel != from {
+			return // another process has the number now, and this one ends
+		}
+		sent := s.post(letter, m.To, from.instance)
+		if m.To != 0 && len(sent.Instances)+len(sent.Dropped) == 0 {
+			from.log.Debug("program sent a message to an instance that is not there, ignoring", "to", m.To)
+		}
+		for _, number := range sent.Dropped {
+			if n := s.instances[number].node; time.Now().After(n.slow) {
+				waiting = append(waiting, n)
+			}
+		}
+	})
+	if len(waiting) == 0 {
+		return
 	}
+	limited, cancel := context.WithTimeout(ctx, readWithin)
+	defer cancel()
+	var posts sync.WaitGroup
+	for _, n := range waiting {
+		posts.Go(func() {
+			if !n.channel.PostWithin(limited, letter) {
+				s.do(ctx, func() { s.tooSlow(n) })
+			}
+		})
+	}
+	posts.Wait()
+}
+
+// tooSlow notes that a program has lost a message.
+func (s *Shim) tooSlow(n *node) {
+	now := time.Now()
+	if now.After(n.slow) && !n.gone {
+		n.channel.log.Warn("program does not read its messages, those that have no room are dropped")
+	}
+	n.slow = now.Add(slowFor)
 }

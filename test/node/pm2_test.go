@@ -84,6 +84,11 @@ func testMessages(t *testing.T, s *system, node string) {
 	a.heard("from three", 1, 2, 4)
 	send(0, "@3", `{"tell":{"type":"process:msg","topic":"three to one","to":1}}`)
 	a.heard("three to one", 1)
+	// Faster than anybody can read them: all come, and in order.
+	send(0, "", `{"burst":500}`)
+	for i, from := range []string{`"1":500,"2":500,"3":500`, `"0":500,"2":500,"3":500`, `"0":500,"1":500,"3":500`, `"0":500,"1":500,"2":500`} {
+		a.answers(i+1, "bursts={"+from+"}")
+	}
 	send(1, "@9", `1`)
 	send(2, "", `{"cmd":"NODE_CLUSTER","act":"disconnect"}`)
 
