@@ -185,7 +185,7 @@ func (s *Shim) readopt(number int, fds []int) {
 		closeAll(fds)
 		return
 	}
-	in := newInstance(number)
+	in := s.newInstance(number)
 	in.adopted = true
 	s.instances[number] = in
 	if err := s.take(in, found); err != nil {

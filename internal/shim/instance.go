@@ -3,6 +3,7 @@ package shim
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/sdlog"
 	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -33,12 +35,16 @@ type instance struct {
 	since    time.Time // of its present state
 	gaveAway bool      // its queue was moved: others hold connections that carry its cgroup
 	stall    stall
-	node     *node  // its Node.js process; nil for other programs
-	refused  string // why the last listen() of such a process got nothing, also when it has ended of that
+	node     *node        // its Node.js process; nil for other programs
+	refused  string       // why the last listen() of such a process got nothing, also when it has ended of that
+	said     *slog.Logger // for what the instance itself causes
 }
 
-func newInstance(number int) *instance {
-	return &instance{number: number, listeners: make(map[*address]*listener), since: time.Now()}
+func (s *Shim) newInstance(number int) *instance {
+	return &instance{
+		number: number, listeners: make(map[*address]*listener), since: time.Now(),
+		said: sdlog.Limited(s.log).With("instance", number),
+	}
 }
 
 // listener is one descriptor of an instance: a dup of what PID 1 and the instance hold, owned here.
@@ -266,7 +272,7 @@ func (s *Shim) join(number int, fds []int) error {
 	}
 	in := s.instances[number]
 	if in == nil {
-		in = newInstance(number)
+		in = s.newInstance(number)
 		if err := s.pool.Add(number, s.options.weight(number)); err != nil {
 			closeAll(fds)
 			return err

@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/internal/pace"
+	"github.com/unitgen/unitgen/internal/sdlog"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -22,10 +26,16 @@ const maxStrangers = 64
 
 // nodes is what the shim keeps of Node.js instances as a whole.
 type nodes struct {
-	listener *net.UnixListener // of app-channel.socket; nil where the app is of another kind
-	tickets  nodecluster.Tickets
-	changed  chan struct{} // closed and replaced when a process attaches, listens, closes or ends
-	saved    int           // how often the state was saved
+	listener  *net.UnixListener // of app-channel.socket; nil where the app is of another kind
+	strangers *slog.Logger
+	tickets   nodecluster.Tickets
+	changed   chan struct{} // closed and replaced when a process attaches, listens, closes or ends
+	saved     int           // how often the state was saved
+	savedLast []byte        // the state that was saved last
+}
+
+func newNodes(listener *net.UnixListener, log *slog.Logger) nodes {
+	return nodes{listener: listener, strangers: sdlog.Limited(log), tickets: make(nodecluster.Tickets), changed: make(chan struct{})}
 }
 
 // node is the process of an instance that has a channel, until the end of that: one of Node.js, unless it is for messages
@@ -36,7 +46,8 @@ type node struct {
 	unknown bool // adopted without what the shim before knew of it: PID 1's word on its state is all there is
 	mail    bool // the channel is for messages alone
 	gone    bool // the channel has ended, and a Node.js process ends too
-	deaf    bool // it does not read its messages, and that was said
+	// slow is until when nobody waits for it to read its messages; a time that is past if it reads them.
+	slow time.Time
 	// requests is how many HTTP requests it has under way by its own word, which is asked for while it drains. On the
 	// handoff path it tells that of each connection.
 	requests int
@@ -102,6 +113,7 @@ func (s *Shim) serveNodes(ctx context.Context, adopted []*nodeChannel) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	strangers := make(chan struct{}, maxStrangers)
+	admission := newAdmission()
 	for {
 		strangers <- struct{}{}
 		conn, err := ln.AcceptUnix()
@@ -111,12 +123,18 @@ func (s *Shim) serveNodes(ctx context.Context, adopted []*nodeChannel) error {
 			}
 			return fmt.Errorf("accept channel: %w", err)
 		}
+		if err := admission.admit(conn, time.Now()); err != nil {
+			s.nodes.strangers.Warn("channel refused", "error", err)
+			conn.Close() // one that is not greeted tries again
+			<-strangers
+			continue
+		}
 		sessions.Go(func() {
 			channel, err := s.admit(ctx, conn)
 			conn.Close()
 			<-strangers
 			if err != nil {
-				s.log.Warn("channel refused", "error", err)
+				s.nodes.strangers.Warn("channel refused", "error", err)
 				return
 			}
 			s.converse(ctx, channel)
@@ -223,29 +241,65 @@ func (s *Shim) converse(ctx context.Context, channel *nodeChannel) {
 		writer.Wait()
 		channel.Discard()
 	}()
+	s.hearNode(ctx, channel)
+	s.do(ctx, func() { s.nodeGone(channel) })
+}
+
+// What follows from a message of an instance costs PID 1 and the journal: this is how often it may change what it serves. A
+// program does so a few times as it starts. One that does it more often is heard more slowly.
+const (
+	changesBurst = 200
+	changesEvery = 100 * time.Millisecond
+)
+
+// hearNode takes in what a process says until its channel or ctx ends.
+func (s *Shim) hearNode(ctx context.Context, channel *nodeChannel) {
+	changes := pace.Bucket{Burst: changesBurst, Every: changesEvery}
 	bad := false
 	for {
 		m, err := channel.next()
 		var badLine *nodecluster.BadLineError
 		if errors.As(err, &badLine) {
 			if !bad { // once: it may be half a line that a shim before has read the beginning of
-				s.log.Warn("message of instance not understood, ignoring", "instance", number, "error", err)
+				s.log.Warn("message of instance not understood, ignoring", "instance", channel.instance, "error", err)
 			}
 			bad = true
 			continue
 		}
 		if err != nil {
-			break
+			return
+		}
+		switch m.Kind {
+		case nodecluster.Mail:
+			s.passOn(ctx, channel, m)
+			continue
+		case nodecluster.Ask, nodecluster.Listening, nodecluster.Closed, nodecluster.Leaving, nodecluster.HandleLost:
+			if !channel.wait(ctx, &changes) {
+				return
+			}
 		}
 		var reply *nodecluster.Reply
 		if !s.do(ctx, func() { reply = s.nodeSaid(channel, m) }) {
 			return
 		}
 		if reply != nil && !channel.Send(*reply) {
-			break
+			return
 		}
 	}
-	s.do(ctx, func() { s.nodeGone(channel) })
+}
+
+// wait returns when it may happen once more; false if the channel or ctx ends before.
+func (c *nodeChannel) wait(ctx context.Context, b *pace.Bucket) bool {
+	for !b.Take(time.Now()) {
+		select {
+		case <-time.After(b.Wait(time.Now())):
+		case <-c.Closed():
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // nodeSaid takes in a message and returns the reply, nil for none.
@@ -256,7 +310,7 @@ func (s *Shim) nodeSaid(channel *nodeChannel, m nodecluster.Message) *nodecluste
 		return nil // another process has the number now, and this one ends
 	}
 	n := in.node
-	if n.mail && m.Kind != nodecluster.Mail && m.Kind != nodecluster.HandleSent {
+	if n.mail && m.Kind != nodecluster.HandleSent {
 		return nil // it has nothing to ask for
 	}
 	switch m.Kind {
@@ -273,7 +327,7 @@ func (s *Shim) nodeSaid(channel *nodeChannel, m nodecluster.Message) *nodecluste
 		}
 	case nodecluster.Closed:
 		if address, ok := n.worker.Close(m.Key); ok && in.draining == 0 {
-			s.log.Info("program has closed its server", "instance", number, "address", address.String())
+			in.said.Info("program has closed its server", "address", address.String())
 		}
 	case nodecluster.Leaving:
 		n.worker.Left = true
@@ -288,11 +342,8 @@ func (s *Shim) nodeSaid(channel *nodeChannel, m nodecluster.Message) *nodecluste
 	case nodecluster.Report:
 		n.requests = m.Busy
 		return nil
-	case nodecluster.Mail:
-		s.passOn(in, m)
-		return nil
 	case nodecluster.HandleLost:
-		s.log.Error("program could not receive its listener, has it too many open files?", "instance", number)
+		in.said.Error("program could not receive its listener, has it too many open files?")
 	default:
 		return nil
 	}
@@ -307,7 +358,7 @@ func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
 	var refusal *nodecluster.Refusal
 	if errors.As(err, &refusal) {
 		in.refused = refusal.Reason
-		s.log.Warn("program may not listen: "+refusal.Reason, "instance", in.number)
+		in.said.Warn("program may not listen: " + refusal.Reason)
 		return nodecluster.Refuse(m, refusal.Errno, m.Data)
 	}
 	data := s.nodes.tickets.Share(address, m.Data)
@@ -318,7 +369,7 @@ func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
 	fd, err := duplicate(l.fd)
 	if err != nil {
 		n.worker.Withdraw(key)
-		s.log.Error("give listener, ignoring", "instance", in.number, "error", err)
+		in.said.Error("give listener, ignoring", "error", err)
 		return nodecluster.Refuse(m, unix.EMFILE, m.Data)
 	}
 	if _, backlog, err := steer.Queue(l.fd); err == nil {
@@ -336,7 +387,7 @@ func (s *Shim) listens(in *instance, address nodecluster.Address) {
 		return
 	}
 	if err := unix.Listen(l.fd, l.backlog); err != nil {
-		s.log.Warn("restore backlog, ignoring", "instance", in.number, "error", os.NewSyscallError("listen", err))
+		in.said.Warn("restore backlog, ignoring", "error", os.NewSyscallError("listen", err))
 	}
 }
 

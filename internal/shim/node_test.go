@@ -372,3 +372,19 @@ func TestAppIsNotIdleWhileInstancesStart(t *testing.T) {
 		t.Error("an instance that waits for its restart keeps the app awake")
 	}
 }
+
+// Each save costs PID 1 two messages: what an instance asks for in vain is not worth one.
+func TestStateThatHasNotChangedIsNotSaved(t *testing.T) {
+	b := newBench(t, Options{})
+	w, _, _ := b.nodeUp(1)
+	before := b.nodes.saved
+	for range 20 {
+		b.callListenOn(w, 1)
+		if m := w.hear(); m["errno"] != -float64(unix.ENOTSUP) {
+			t.Fatalf("listen() on a port that is not the app's is answered with %v", m)
+		}
+	}
+	if b.nodes.saved != before {
+		t.Errorf("%d saves for 20 refused calls of listen()", b.nodes.saved-before)
+	}
+}

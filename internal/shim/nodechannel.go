@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"net"
@@ -48,6 +47,9 @@ type givenToken struct {
 
 func (s *Shim) newNodeChannel(instance int, channel *nodecluster.Channel) *nodeChannel {
 	c := &nodeChannel{Channel: channel, instance: instance, log: s.log}
+	if in := s.instances[instance]; in != nil {
+		c.log = in.said
+	}
 	if s.receives() {
 		c.dispatcher, c.others = s.handoff, make(chan heard, maxHeard)
 	}
@@ -77,7 +79,7 @@ func (c *nodeChannel) Give(listener, fd int) (number uint64, ok bool) {
 	number, err := c.Hand(c.keys[listener], fd)
 	if err != nil {
 		if !errors.Is(err, unix.EAGAIN) {
-			c.log.Debug("give connection to program, ignoring", "instance", c.instance, "error", err) // its channel ends
+			c.log.Debug("give connection to program, ignoring", "error", err) // its channel ends
 		}
 		return 0, false
 	}
@@ -88,7 +90,7 @@ func (c *nodeChannel) Give(listener, fd int) (number uint64, ok bool) {
 // Ask is of handoff.Receiver.
 func (c *nodeChannel) Ask(token int) {
 	if !c.Order(nodecluster.AskReport(token)) {
-		c.log.Debug("ask program what it has, ignoring", "instance", c.instance)
+		c.log.Debug("ask program what it has, ignoring")
 	}
 }
 
@@ -131,7 +133,6 @@ func (c *nodeChannel) Hear(said []handoff.Said) ([]handoff.Said, bool) {
 		case nodecluster.Report:
 			said = append(said, handoff.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
 		default:
-			m.Text = bytes.Clone(m.Text) // which is of the channel's buffer
 			select {
 			case c.others <- heard{m, err}:
 			default:
@@ -156,7 +157,7 @@ func (c *nodeChannel) lost() (number uint64, ok bool) {
 		return 0, false
 	}
 	if !c.lossy {
-		c.log.Error("program could not receive a connection, another gets it; has it too many open files?", "instance", c.instance)
+		c.log.Error("program could not receive a connection, another gets it; has it too many open files?")
 		c.lossy = true
 	}
 	return c.given[i].number, true

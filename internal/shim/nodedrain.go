@@ -39,7 +39,7 @@ type traffic struct {
 // take.
 func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 	if last := s.lastPart(); !d.cutting && !s.options.ShutdownMessage && now.After(d.deadline.Add(-last)) {
-		d.cutting = in.node.channel.Order(nodecluster.CloseWithin(last))
+		d.cutting = in.node.channel.Order(nodecluster.CutWithin(last))
 	}
 	switch {
 	case in.node.requests > 0: // the kernel does not know that an answer has begun and pauses

@@ -96,6 +96,27 @@ func peer(conn *net.UnixConn) (pid, pidfd int, err error) {
 	return int(cred.Pid), pidfd, nil
 }
 
+// peerUser returns the user who has made a connection.
+func peerUser(conn *net.UnixConn) (uid uint32, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		var cred *unix.Ucred
+		if cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			uid = cred.Uid
+		}
+	})
+	if err == nil {
+		err = controlErr
+	}
+	if err != nil {
+		return 0, fmt.Errorf("identify peer: %w", err)
+	}
+	return uid, nil
+}
+
 // ended says whether the process of a pidfd has ended.
 func ended(pidfd int) bool {
 	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,18 +33,28 @@ const maxNodesState = 4 << 20
 
 // saveNodes puts the state into the FD store, in a memfd of its own each time, as a shim may be killed while it writes:
 // the new one is stored before the old one is removed, under two names in turn. It happens when a process starts to
-// listen, closes or ends.
+// listen, closes or ends, and not where nothing has changed: each time costs PID 1 two messages.
 func (s *Shim) saveNodes() {
-	s.nodes.saved++
-	state := nodesState{Saved: s.nodes.saved, Tickets: s.nodes.tickets, Workers: make(map[int]nodecluster.Worker)}
+	state := nodesState{Tickets: s.nodes.tickets, Workers: make(map[int]nodecluster.Worker)}
 	for number, in := range s.instances {
 		if in.attached() && !in.node.unknown {
 			state.Workers[number] = in.node.worker
 		}
 	}
-	if err := s.storeNodes(state); err != nil {
-		s.log.Warn("save state of Node processes, ignoring", "error", err)
+	text, err := json.Marshal(state)
+	if err == nil && bytes.Equal(text, s.nodes.savedLast) {
+		return
 	}
+	s.nodes.saved++
+	state.Saved = s.nodes.saved
+	if err == nil {
+		err = s.storeNodes(state)
+	}
+	if err != nil {
+		s.log.Warn("save state of Node processes, ignoring", "error", err)
+		return
+	}
+	s.nodes.savedLast = text
 }
 
 func (s *Shim) storeNodes(state nodesState) error {

@@ -21,7 +21,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff"
-	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/internal/pace"
 	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -79,6 +79,7 @@ type Shim struct {
 	drains         map[*drainWait]bool
 	activity       activity
 	status         string
+	statusPace     pace.Bucket // instances can cause changes
 
 	prober        *prober
 	note          string // what a rollout says of itself
@@ -108,9 +109,10 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		requests:       make(chan func()),
 		ended:          make(chan struct{}),
 		prober:         newProber(),
-		nodes:          nodes{listener: inherited.Channels, tickets: make(nodecluster.Tickets), changed: make(chan struct{})},
+		nodes:          newNodes(inherited.Channels, log),
 		handedChanged:  make(chan struct{}, 1),
 		strategy:       o.Strategy,
+		statusPace:     pace.Bucket{Burst: 20, Every: 100 * time.Millisecond},
 	}
 	if !s.handsOff() {
 		s.kernel = steer.SelfTest()

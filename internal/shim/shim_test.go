@@ -487,7 +487,7 @@ func TestStatesFollowPID1(t *testing.T) {
 		{"failed", "failed", balance.Down},
 		{"maintenance", "cleaning", balance.Down},
 	} {
-		in := newInstance(1)
+		in := &instance{}
 		in.service, in.serviceKnown = systemd.UnitState{ActiveState: c.active, SubState: c.sub}, true
 		if got := in.state(); got != c.want {
 			t.Errorf("%s/%s is %v, want %v", c.active, c.sub, got, c.want)

@@ -145,7 +145,7 @@ func (s *Shim) report(now time.Time) {
 		s.told(s.notify.Ready())
 		s.log.Info("app is ready", "after", now.Sub(s.started).Round(time.Millisecond).String())
 	}
-	if line != s.status {
+	if line != s.status && s.statusPace.Take(now) { // else the next tick tells
 		s.status = line
 		s.told(s.notify.Status(line))
 	}

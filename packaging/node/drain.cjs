@@ -1,9 +1,13 @@
 // Loaded into the Node.js programs of an app by "lbshim exec" (NODE_OPTIONS=--require). The program needs no code of its own.
 //
-// While its instance drains every HTTP/1 answer says "Connection: close", so that clients that are never idle come back on
-// another connection, to another instance; at the end the connections that are left close one after another, so that their
-// clients do not all come back at once. And the balancer hears what only the process can know: how many of the
-// connections that it was given are open, and how many are in the middle of something.
+// While its instance drains every HTTP/1 answer says "Connection: close" and every HTTP/2 session is told GOAWAY, so that
+// clients that are never idle come back on another connection, to another instance. At the end the connections that are left
+// close one after another, so that their clients do not all come back at once. And the balancer hears what only the process can
+// know: how many requests of HTTP/1 and streams of HTTP/2 are under way, and of the connections that it was given, how many
+// are open and how many are in the middle of something.
+//
+// It costs one look at a field for each request of HTTP/1, two calls for each stream of HTTP/2, and where connections are given
+// one call for each write to a socket.
 'use strict';
 
 // The children of the program have no balancer.
@@ -12,48 +16,101 @@ const rest = (process.env.NODE_OPTIONS || '').split(' ').filter((word) => word &
 if (rest.length > 0) process.env.NODE_OPTIONS = rest.join(' ');
 else delete process.env.NODE_OPTIONS;
 
-// How long nothing may have moved on a connection of another protocol than HTTP/1 for it to be idle, in milliseconds.
+// For how long nothing may have moved on a connection that is idle, unless it is one of HTTP, in milliseconds.
 const QUIET = 1000;
+
+// How long a client of HTTP/2 may take to answer the ping that follows the first GOAWAY, in milliseconds.
+const AWAY = 1000;
+
+// The last stream of the first GOAWAY: requests that are on their way are still answered (RFC 9113 section 6.8).
+const ALL_STREAMS = 2 ** 31 - 1;
+
+// Of a socket, and of the one below TLS: the socket that has asked by HTTP/1, or what is known of its session of HTTP/2.
+const known = Symbol('unitgen');
 
 if (process.channel) attend(require('diagnostics_channel'), require('net'));
 
-function attend({ channel }, { Socket }) {
+function attend({ channel }, { Server, Socket }) {
   const given = new Map(); // the connections that the balancer has given, by their handles
   const sockets = new Set(); // those of HTTP/1 that have asked once
+  const sessions = new Set(); // of HTTP/2
   let draining = false;
   let token = 0; // of the balancer's latest question
   let due = false; // a report is
 
   // At each request there is time for a look at one field. Whether it is answered the socket itself knows (answering).
-  const known = Symbol('unitgen'); // of a socket, and of the one below TLS: the socket that has asked
   const started = channel('http.server.request.start'); // kept, or it would be collected with its subscriber
   started.subscribe(({ response, socket }) => {
     if (draining) response.shouldKeepAlive = false;
     if (socket[known]) return;
-    socket[known] = (socket._parent || socket)[known] = socket;
+    mark(socket, socket);
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
     const connection = find(given, socket);
     if (connection) connection.socket = socket;
   });
 
+  // Every server listens, of whichever protocol; the module of HTTP/2 need not be loaded for that.
+  const { listen } = Server.prototype;
+  Server.prototype.listen = function (...args) {
+    if (!this[known]) {
+      this[known] = true;
+      this.on('session', begin);
+      this.on('secureConnection', (socket) => {
+        const connection = find(given, socket);
+        if (connection) connection.top = socket._handle;
+      });
+    }
+    return listen.apply(this, args);
+  };
+
   // Before the cluster module, which closes a connection that it refuses.
   process.prependListener('internalMessage', (message, handle) => {
     if (!message) return;
     if (message.cmd === 'NODE_CLUSTER' && message.act === 'newconn' && handle) watch(handle);
     if (message.cmd !== 'NODE_UNITGEN') return;
-    if (message.act === 'drain') draining = true;
+    if (message.act === 'drain') letGo();
     if (message.act === 'serve') draining = false;
-    if (message.act === 'close') closeWithin(message.milliseconds);
+    if (message.act === 'close') closeWithin(message.milliseconds, message.busy);
     if (message.act === 'report') {
       token = message.token;
       report();
     }
   });
 
+  function letGo() {
+    draining = true;
+    for (const { _httpMessage: response } of sockets) {
+      if (response && !response.headersSent) response.shouldKeepAlive = false;
+    }
+    for (const { session } of sessions) sendAway(session);
+  }
+
+  // begin counts the streams of a session.
+  function begin(session) {
+    const of = { session, streams: 0 };
+    sessions.add(of);
+    session.once('close', () => sessions.delete(of));
+    session.on('stream', (stream) => {
+      of.streams++;
+      stream.once('close', () => of.streams--);
+    });
+    mark(session.socket, of);
+    const connection = find(given, session.socket);
+    if (connection) connection.session = of;
+    if (!draining) return;
+    const away = () => {
+      clearTimeout(limit);
+      if (draining) sendAway(session);
+    };
+    const limit = setTimeout(away, AWAY).unref();
+    session.once('stream', away); // its first request, which clients may not have sent yet, is answered
+  }
+
   // A handle is closed once, by whoever wraps it: net, TLS, the cluster module that refuses it.
   function watch(handle) {
-    const connection = { socket: null, moved: Date.now(), read: 0, written: 0 };
+    if (given.size === 0) hearWrites();
+    const connection = { socket: null, session: null, top: handle, answered: 0, moved: Date.now(), read: 0, written: 0 };
     const close = handle.close;
     given.set(handle, connection);
     handle.close = function (...args) {
@@ -67,16 +124,36 @@ function attend({ channel }, { Socket }) {
     };
   }
 
-  // Closes the connections of HTTP servers on which no request waits for its answer, such as WebSockets, one after another. A
-  // program that handles SIGTERM, which comes next, does that by itself.
-  function closeWithin(milliseconds) {
+  // hearWrites has each connection remember how much was read when the program wrote last. The kernel tells the balancer which
+  // side has spoken last on connections that the program accepts, but not on those that it is given.
+  let hearing = false;
+  function hearWrites() {
+    if (hearing) return;
+    hearing = true;
+    for (const name of ['_write', '_writev']) {
+      const write = Socket.prototype[name];
+      Socket.prototype[name] = function (data, encoding, done) {
+        const connection = find(given, this);
+        if (connection) connection.answered = this._handle.bytesRead;
+        return write.call(this, data, encoding, done);
+      };
+    }
+  }
+
+  // Closes the connections of HTTP servers on which no request waits for its answer, such as WebSockets, one after another;
+  // those of other protocols on which something moves meanwhile only if busy is set. A program that handles SIGTERM, which
+  // comes next, does that by itself.
+  function closeWithin(milliseconds, busy) {
     if (process.listenerCount('SIGTERM') > 0) return;
     const open = process._getActiveHandles().filter(
       (handle) => handle instanceof Socket && handle.server && 'headersTimeout' in handle.server);
     for (const [i, handle] of open.entries()) {
+      const read = handle.bytesRead;
       setTimeout(() => {
-        const socket = handle[known] || handle;
-        if (draining && !answering(socket)) socket.end();
+        const of = handle[known];
+        if (!draining || of && of.session) return; // which was told GOAWAY
+        const socket = of || handle;
+        if (!answering(socket) && (busy || handle.bytesRead === read)) socket.end();
       }, milliseconds * i / open.length).unref();
     }
   }
@@ -90,9 +167,15 @@ function attend({ channel }, { Socket }) {
       for (const [handle, connection] of given) if (isBusy(handle, connection)) busy++;
     } else {
       for (const socket of sockets) if (answering(socket)) busy++;
+      for (const { streams } of sessions) busy += streams;
     }
     process.send({ cmd: 'NODE_UNITGEN', act: 'report', token, open: given.size, busy });
   }
+}
+
+function mark(socket, of) {
+  socket[known] = of;
+  if (socket._parent) socket._parent[known] = of;
 }
 
 // find returns the connection of a socket, which for TLS is another that stands on it.
@@ -105,13 +188,29 @@ function answering(socket) {
   return Boolean(socket._httpMessage);
 }
 
-// isBusy knows requests of HTTP/1. What moves on a connection of another protocol keeps it busy.
+// sendAway tells a client of HTTP/2 to send its next requests elsewhere. When it has heard that, which its answer to a ping
+// shows, no request is on its way any more: then the session closes as soon as its streams have ended.
+function sendAway(session) {
+  if (session.closed || session.destroyed) return;
+  const close = () => {
+    clearTimeout(limit);
+    if (!session.destroyed) session.close();
+  };
+  const limit = setTimeout(close, AWAY).unref();
+  session.goaway(0, ALL_STREAMS);
+  session.ping(close);
+}
+
+// isBusy knows requests of HTTP. A connection of another protocol is busy while something moves, and while the program has not
+// answered: the client has spoken last.
 function isBusy(handle, connection) {
-  if (connection.socket) return answering(connection.socket);
+  if (connection.session) return connection.session.streams > 0;
+  const unanswered = connection.top.bytesRead > connection.answered;
+  if (connection.socket && connection.socket.parser) return unanswered || answering(connection.socket);
   if (handle.bytesRead !== connection.read || handle.bytesWritten !== connection.written) {
     connection.read = handle.bytesRead;
     connection.written = handle.bytesWritten;
     connection.moved = Date.now();
   }
-  return Date.now() - connection.moved < QUIET;
+  return unanswered || Date.now() - connection.moved < QUIET;
 }

@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -340,7 +341,69 @@ func testStranger(t *testing.T, s *system, node string) {
 	if !strings.Contains(out, "only an instance's main process may connect") {
 		t.Errorf("a stranger was told %q", out)
 	}
+	// As often as it likes: that costs the journal a few lines, and instances are still let in.
+	s.MustWriteFile(t, "/srv/knock.js", `
+const knock = (left) => {
+  if (left > 0) require('net').connect(process.argv[2]).resume().on('error', () => {}).on('close', () => knock(left - 1));
+};
+for (let i = 0; i < 20; i++) knock(250);
+`, 0o644)
+	s.MustExec(t, "setpriv", "--reuid=65534", "--clear-groups", node, "/srv/knock.js", path)
+	s.MustExec(t, "systemctl", "restart", a.instance(1))
+	if n := a.logged("channel refused"); n == 0 || n > mostLines {
+		t.Errorf("5000 connections of a stranger make %d lines", n)
+	}
 	a.evenly()
+}
+
+// mostLines is what somebody may cause within a test that takes less than a minute or so: ten at once, and one each ten
+// seconds.
+const mostLines = 20
+
+// logged counts the lines of the app's journal that have the words.
+func (a *app) logged(words string) int {
+	a.t.Helper()
+	text, err := a.Journal(a.t.Context(), a.name+"*")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return strings.Count(text, words)
+}
+
+// A program that calls listen() without end, for what it may not have, is answered more and more slowly: PID 1 and the journal
+// do not notice.
+func testInsists(t *testing.T, s *system, node string) {
+	s.MustWriteFile(t, "/srv/insists.js", `
+const server = require('http').createServer((request, response) => response.end('refused=' + refused + ' pid=' + process.pid + '\n'));
+let refused = 0;
+const insist = () => require('net').createServer().on('error', () => { refused++; insist(); }).listen(1);
+server.listen(process.env.PORT, insist);
+`, 0o644)
+	a := newApp(t, s, node, "insists")
+	s.MustExec(t, "unitgen", a.name, "--instances=1", fmt.Sprintf("--listen=%d", a.port), "--path=handoff",
+		"--working-directory=/srv", "--now", "--", node, "insists.js")
+	a.awaitUp(1)
+	const burst = 200
+	refused := regexp.MustCompile(`refused=(\d+)`)
+	count := func() (n int, at time.Time) {
+		at = time.Now()
+		fmt.Sscan(refused.FindStringSubmatch(a.get(t.Context()))[1], &n)
+		return n, at
+	}
+	first, began := count()
+	for first < burst-10 {
+		first, began = count()
+	}
+	last, ended := first, began
+	for ended.Sub(began) < 2*time.Second {
+		last, ended = count()
+	}
+	if most := burst + 1 + int(10*ended.Sub(began).Seconds()); last-first > most {
+		t.Errorf("%d calls of listen() were answered within %s, want at most %d", last-first, ended.Sub(began), most)
+	}
+	if n := a.logged("program may not listen"); n == 0 || n > mostLines {
+		t.Errorf("%d calls of listen() make %d lines", last, n)
+	}
 }
 
 // stopTimeout is less than what PID 1 gives a stop that hangs (TimeoutStopSec= with the default drain time-out).

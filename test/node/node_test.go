@@ -54,7 +54,7 @@ type app struct {
 }
 
 // both are the tests that run on systemd 252 too, a smoke set. Node.js of that release is the oldest.
-var both = []string{"Matrix", "Spread", "Reload"}
+var both = []string{"Matrix", "Late", "Spread", "Reload"}
 
 func TestNode(t *testing.T) {
 	tests := []struct {
@@ -73,6 +73,7 @@ func TestNode(t *testing.T) {
 		{"Secure", testSecure},
 		{"KillInstance", testKillInstance},
 		{"Stranger", testStranger},
+		{"Insists", testInsists},
 		{"RestartApp", testRestartApp},
 		{"IdleExit", testIdleExit},
 		{"PrivateNetwork", testPrivateNetwork},
@@ -98,6 +99,7 @@ func TestNode(t *testing.T) {
 		version := strings.TrimSpace(s.MustExec(t, node, "--version"))
 		for _, version := range versions(suite) {
 			run("v"+version+"/Matrix", nil, func(t *testing.T) { testMatrix(t, s, version) })
+			run("v"+version+"/Late", nil, func(t *testing.T) { testLate(t, s, version) })
 		}
 		for _, tt := range tests {
 			run(version+"/"+tt.name, (*testing.T).Parallel, func(t *testing.T) { tt.run(t, s, node) })
