@@ -79,7 +79,9 @@ func build(t *testing.T, dir string, argv ...string) {
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	rig.Spend(cmd.ProcessState)
+	if err != nil {
 		t.Fatalf("%q: %v\n%s", argv, err, out)
 	}
 }

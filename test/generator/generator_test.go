@@ -95,7 +95,9 @@ func build(t *testing.T) string {
 		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", filepath.Join(dir, filepath.Base(name)), source)
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
+		out, err := cmd.CombinedOutput()
+		rig.Spend(cmd.ProcessState)
+		if err != nil {
 			t.Fatalf("%q: %v\n%s", cmd.Args, err, out)
 		}
 	}

@@ -50,6 +50,7 @@ func TestPackages(t *testing.T) {
 			{"Purge", testPurge},
 		} {
 			ok := t.Run(tt.name, func(t *testing.T) {
+				rig.Charge(t)
 				a.T, a.handed.T = t, t
 				tt.run(t, a)
 			})
@@ -73,12 +74,13 @@ func build(t *testing.T, format string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rig.Charge(t)
 	built.Lock()
 	defer built.Unlock()
 	for _, step := range []string{"dist", format} {
 		err, done := built.err[step]
 		if !done {
-			err = run(t, root, filepath.Join(root, "packaging/build"), step)
+			err = run(t, root, nil, filepath.Join(root, "packaging/build"), step)
 			if built.err == nil {
 				built.err = make(map[string]error)
 			}
@@ -91,15 +93,16 @@ func build(t *testing.T, format string) string {
 	return filepath.Join(root, "build", format)
 }
 
-// run runs a command of the host, whose output is shown if it fails.
-func run(t *testing.T, dir string, argv ...string) error {
+// run runs a command of the host, whose output is shown if it fails. env is added to the environment.
+func run(t *testing.T, dir string, env []string, argv ...string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), buildLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "DEB_BUILD_OPTIONS=nocheck noautodbgsym")
+	cmd.Env = append(append(os.Environ(), "DEB_BUILD_OPTIONS=nocheck noautodbgsym"), env...)
 	out, err := cmd.CombinedOutput()
+	rig.Spend(cmd.ProcessState)
 	if err != nil {
 		lines := strings.SplitAfter(string(out), "\n")
 		t.Logf("%q:\n%s", argv, strings.Join(lines[max(0, len(lines)-60):], ""))
@@ -112,6 +115,7 @@ func output(t *testing.T, argv ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	out, err := cmd.Output()
+	rig.Spend(cmd.ProcessState)
 	if err != nil {
 		t.Fatalf("%q: %v\n%s", argv, err, out)
 	}

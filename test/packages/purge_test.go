@@ -6,10 +6,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/unitgen/unitgen/test/rig"
 )
 
 // testAutopkgtests runs the tests of debian/tests on the installed packages.
 func testAutopkgtests(t *testing.T, a *hello) {
+	rig.Long(t, "autopkgtest builds a package and starts an app, as the tests before it have")
 	a.copyTests()
 	// Null: this very system is the testbed, as it is a container of its own.
 	out, err := a.Exec(t.Context(), "autopkgtest", "--no-built-binaries", "--ignore-restrictions=isolation-container",

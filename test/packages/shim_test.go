@@ -5,6 +5,8 @@ package packages
 import (
 	"strings"
 	"testing"
+
+	"github.com/unitgen/unitgen/test/rig"
 )
 
 // testUpgradeLbshim: the balancer goes on as the new program, the instances as they are.
@@ -71,6 +73,7 @@ func (a *hello) runInstalledShim() {
 
 // testUpgradeSystemd has apt put systemd's own package in place anew, whose scripts re-execute PID 1.
 func testUpgradeSystemd(t *testing.T, a *hello) {
+	rig.Long(t, "what it does to apps is the re-execution of PID 1, which package integration proves")
 	instances, shims := a.instances(), a.shims()
 	program := a.MustExec(t, "stat", "--dereference", "--format=%i", "/proc/1/exe")
 	a.underLoad(func() {

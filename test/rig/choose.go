@@ -15,6 +15,10 @@ var Suites = []string{"bookworm", "trixie"}
 // Newest is the release on which `make test` runs every test.
 const Newest = "trixie"
 
+// Servers is a root file system for Boot that is Newest with servers of many kinds, and with programs of npm in /opt/npm. Only
+// "test/prepare servers" and `make test-all` build it: see Long.
+const Servers = "servers"
+
 // LeftToAll begins the reason with which a test that only `make test-all` runs is skipped. Command tally counts these apart.
 const LeftToAll = "make test-all runs this: "
 
@@ -85,7 +89,7 @@ func Table(t *testing.T, both []string, f func(t *testing.T, suite string, run R
 				if wait != nil {
 					wait(t)
 				}
-				charge(t)
+				Charge(t)
 				f(t)
 			})
 		})

@@ -35,9 +35,9 @@ type guest struct {
 // cpu is the one of this process, as getrusage(2) is.
 var cpu = meter{running: make(map[string]time.Duration), guests: make(map[*Container]*guest)}
 
-// charge charges t for CPU time from now on until its cleanups that are registered later have run, and has it say so at its
-// end. A test that is charged already stays so.
-func charge(t testing.TB) {
+// Charge charges t for CPU time from now on until its cleanups that are registered later have run, and has it say so at its
+// end. Boot and Table do so for their tests. A test that is charged already stays so.
+func Charge(t testing.TB) {
 	name := t.Name()
 	if !cpu.begin(name) {
 		return

@@ -234,3 +234,25 @@ func TestShow(t *testing.T) {
 		}
 	})
 }
+
+// TestServers looks at the root file system of many servers: they are there, and none runs by itself.
+func TestServers(t *testing.T) {
+	Long(t, "its root file system takes two minutes to build")
+	c := Boot(t, Servers, Options{})
+	if failed := c.MustExec(t, "systemctl", "--failed", "--no-legend"); failed != "" {
+		t.Errorf("units failed at boot: %s", failed)
+	}
+	if listening := c.MustExec(t, "ss", "-tlnH"); listening != "" {
+		t.Errorf("listeners after the boot: %s", listening)
+	}
+	for _, argv := range [][]string{
+		{"redis-server", "--version"}, {"nginx", "-V"}, {"apache2ctl", "-v"}, {"caddy", "version"}, {"haproxy", "-v"}, {"sshd", "-V"},
+		{"podman", "--version"}, {"java", "-version"}, {"puma", "--version"}, {"php", "--version"}, {"socat", "-V"},
+		{"perl", "-MHTTP::Daemon", "-e", "1"}, {"python3", "-c", "import flask, django"}, {"gunicorn", "--version"}, {"uvicorn", "--version"},
+		{"test", "-x", "/usr/share/tomcat10/bin/catalina.sh"},
+		{"node", "-e", "for (const m of ['express', 'next', 'tsx']) require.resolve(m, {paths: ['/opt/npm']})"},
+		{"/opt/npm/node_modules/@oven/bun-linux-x64-baseline/bin/bun", "--version"},
+	} {
+		c.MustExec(t, argv...)
+	}
+}

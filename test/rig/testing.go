@@ -23,7 +23,7 @@ func Boot(t testing.TB, suite string, opts Options) *Container {
 		}
 		t.Skip(err)
 	}
-	charge(t) // before Close is registered, so that it is charged for
+	Charge(t) // before Close is registered, so that it is charged for
 	c, err := Start(t.Context(), suite, opts)
 	if err != nil {
 		t.Fatal(err)
