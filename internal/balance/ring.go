@@ -18,12 +18,7 @@ type Member struct {
 // none below 1, and then the ratios are rounded. Members without a positive weight are left out; no member gives an
 // empty ring. At most MaxRing members are allowed, and IDs must fit in 16 bits.
 func Ring(members []Member) []uint16 {
-	kept := make([]Member, 0, len(members))
-	for _, m := range members {
-		if m.Weight > 0 {
-			kept = append(kept, m)
-		}
-	}
+	kept := positive(members)
 	reduce(kept)
 	total := 0
 	for _, m := range kept {

@@ -36,12 +36,12 @@ func runAs(t *testing.T, tests, env string, capabilities ...uintptr) {
 func TestUnprivilegedClassic(t *testing.T) { runAs(t, "^TestClassic", "classic") }
 
 func TestCapBPFIsEnough(t *testing.T) {
-	runAs(t, "^(TestSpread|TestDual|TestWeights|TestParking|TestRescue|TestClosing|TestRefuse|TestAdopt|TestRecovery|TestSelfTest|TestGuard|TestInstance|TestResume)",
+	runAs(t, "^(TestSpread|TestDual|TestWeights|TestParking|TestRescue|TestClosing|TestRefuse|TestAdopt|TestRecovery|TestSelfTest|TestGuard|TestInstance|TestResume|TestSourceHash)",
 		"bpf", unix.CAP_BPF)
 }
 
 func TestCapNetAdminIsEnoughToCount(t *testing.T) {
-	runAs(t, "^(TestLeast|TestCount)", "bpf", unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW) // RAW for the test's own SYNs
+	runAs(t, "^(TestLeast|TestCount|TestRandomTwo)", "bpf", unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW) // RAW for the test's own SYNs
 }
 
 // Without privilege the error must name the load, so that the shim can say why it falls back.

@@ -11,6 +11,7 @@ import (
 const (
 	ctxData      = 0
 	ctxDataEnd   = 8
+	ctxProtocol  = 20
 	ctxHash      = 32
 	ctxMigrating = 48
 )
@@ -48,14 +49,15 @@ const (
 // It is attached as SELECT_OR_MIGRATE: the kernel asks it also where the queue of a listener that goes away shall move
 // (net/core/sock_reuseport.c, reuseport_migrate_sock).
 func loadProgram(s Strategy, slots, state *ebpf.Map) (*ebpf.Program, error) {
-	parts := []asm.Instructions{enter(state), chooseNext(), deliver(slots), park(slots), count(), leave(), probe(slots)}
-	if s == LeastConnections {
-		parts = []asm.Instructions{
-			enter(state), chooseLeast(), deliver(slots), park(slots), count(), reserve(), leave(), probe(slots),
-		}
+	choose := map[Strategy]func() asm.Instructions{
+		RoundRobin: chooseNext, LeastConnections: chooseLeast, RandomTwo: chooseTwo, SourceHash: chooseByHash,
+	}[s]
+	parts := []asm.Instructions{enter(state), choose(), deliver(slots), park(slots), count()}
+	if s.counts() {
+		parts = append(parts, reserve())
 	}
 	var program asm.Instructions
-	for _, part := range parts {
+	for _, part := range append(parts, leave(), probe(slots)) {
 		program = append(program, part...)
 	}
 	p, err := newProgram(&ebpf.ProgramSpec{

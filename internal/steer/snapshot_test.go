@@ -164,7 +164,7 @@ func describeOptions(t *testing.T, fd int) string {
 }
 
 func BenchmarkResume(b *testing.B) {
-	g := benchGroup(b, RoundRobin)
+	g := benchGroup(b)
 	was, err := TakeSnapshot(g.parking)
 	if err != nil {
 		b.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // Strategy is how the program picks from the ring. The zero value is RoundRobin.
@@ -12,6 +14,8 @@ type Strategy uint8
 const (
 	RoundRobin       Strategy = iota // in the order of the ring
 	LeastConnections                 // fewest open connections for its weight, in turn among equals; needs Count
+	RandomTwo                        // of two that are drawn by weight the one with fewer for its weight; needs Count
+	SourceHash                       // by the client's address, see hash.go
 )
 
 const (
@@ -28,7 +32,7 @@ const (
 )
 
 // counts says whether a strategy needs Count.
-func (s Strategy) counts() bool { return s == LeastConnections }
+func (s Strategy) counts() bool { return s == LeastConnections || s == RandomTwo }
 
 // Pick makes the group pick by strategy s from now on; the ring stays. A strategy that needs Count, or AdoptCount, is
 // refused without: all counts would be zero.
@@ -46,34 +50,81 @@ func (g *Group) Pick(s Strategy) error {
 }
 
 // entries puts a ring in the form that the program of strategy s reads: for RoundRobin each slot as often as it is in
-// the ring, for LeastConnections once, with that number as its weight.
+// the ring; for LeastConnections once, with that number as its weight; for RandomTwo as often and with its weight; for
+// SourceHash as the table of balance.Table.
 func entries(s Strategy, ring []uint16) []uint32 {
 	all := make([]uint32, 0, len(ring))
-	at := make(map[uint16]int)
+	weights := make(map[uint16]uint32)
 	for _, slot := range ring {
-		i, seen := at[slot]
-		switch {
-		case s == RoundRobin:
+		weights[slot]++
+	}
+	switch s {
+	case LeastConnections:
+		for _, slot := range ring {
+			if weight := weights[slot]; weight > 0 {
+				all = append(all, uint32(slot)|weight<<weightShift)
+				weights[slot] = 0 // it is in
+			}
+		}
+	case RandomTwo:
+		for _, slot := range ring {
+			all = append(all, uint32(slot)|weights[slot]<<weightShift)
+		}
+	case SourceHash:
+		members := make([]balance.Member, 0, len(weights))
+		for slot, weight := range weights {
+			members = append(members, balance.Member{ID: int(slot), Weight: int(weight)})
+		}
+		for _, slot := range balance.Table(members, MaxRing) {
 			all = append(all, uint32(slot))
-		case seen:
-			all[i] += 1 << weightShift
-		default:
-			at[slot] = len(all)
-			all = append(all, uint32(slot)|1<<weightShift)
+		}
+	default:
+		for _, slot := range ring {
+			all = append(all, uint32(slot))
 		}
 	}
 	return all
 }
 
-// unfold is the inverse of entries, but for the order of a ring for LeastConnections, where it means nothing.
+// unfold returns the slots of entries, each as often as it counts. It is the inverse of entries, but for the order of a ring
+// for LeastConnections, where it means nothing, and for SourceHash, where it is the table.
 func unfold(entries []uint32) []uint16 {
+	times := make(map[uint16]int)
+	repeated := false // each entry counts once, then
+	for _, e := range entries {
+		times[uint16(e)]++
+		repeated = repeated || times[uint16(e)] > 1
+	}
 	ring := make([]uint16, 0, len(entries))
 	for _, e := range entries {
-		for range max(e>>weightShift, 1) {
+		count := max(e>>weightShift, 1)
+		if repeated {
+			count = 1
+		}
+		for range count {
 			ring = append(ring, uint16(e))
 		}
 	}
 	return ring
+}
+
+// noteWindow leaves the current window of reservations at stackWindow. It clobbers what a call does.
+func noteWindow() asm.Instructions {
+	return asm.Instructions{
+		asm.FnKtimeGetNs.Call().WithSymbol("choose"),
+		asm.RSh.Imm(asm.R0, windowShift),
+		asm.LSh.Imm(asm.R0, 32),
+		asm.StoreMem(asm.RFP, stackWindow, asm.R0, asm.DWord),
+	}
+}
+
+// chooseTwo replaces the number of the pick in regPos by the position of the better of two random entries.
+func chooseTwo() asm.Instructions {
+	ins := append(noteWindow(),
+		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "park"),
+	)
+	return append(ins, bestOfTwo()...)
 }
 
 // chooseLeast replaces the number of the pick in regPos by the position of the member with the fewest connections, open
@@ -82,16 +133,12 @@ func unfold(entries []uint32) []uint16 {
 // Open connections alone would not do: the count of a member rises only when a handshake is complete, and all requests
 // of one round trip would go to the same member. So each pick is a reservation, which the counting program ends.
 func chooseLeast() asm.Instructions {
-	ins := asm.Instructions{
-		asm.FnKtimeGetNs.Call().WithSymbol("choose"),
-		asm.RSh.Imm(asm.R0, windowShift),
-		asm.LSh.Imm(asm.R0, 32),
-		asm.StoreMem(asm.RFP, stackWindow, asm.R0, asm.DWord),
+	ins := append(noteWindow(),
 		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
 		asm.JEq.Imm(asm.R1, 0, "park"),
 		asm.Mod.Reg(regPos, asm.R1),
 		asm.JGT.Imm(asm.R1, maxScan, "random"),
-	}
+	)
 	ins = append(ins, scanAll()...)
 	return append(ins, bestOfTwo()...)
 }
