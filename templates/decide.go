@@ -115,7 +115,7 @@ func decide(a app.App, p Paths) (values, error) {
 	if shutdown := a.ShutdownOrDefault(); shutdown != "" {
 		v.DrainOptions = " --shutdown=" + string(shutdown)
 	}
-	if a.StrategyOrDefault() == app.LeastConnections && a.DataPath() == app.PathSteer {
+	if a.StrategyOrDefault().CountsConnections() && a.DataPath() == app.PathSteer {
 		v.Capabilities += " CAP_NET_ADMIN"
 	}
 	for _, l := range a.Listen {

@@ -59,7 +59,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.SortFlags = false
 	f.Usage = func() {}
 	f.StringVar(&o.path, "path", o.path, "how connections reach the instances, steer or handoff")
-	f.StringVar(&o.strategy, "strategy", o.strategy, "round-robin, least-connections or first; random-two or source-hash on the handoff path")
+	f.StringVar(&o.strategy, "strategy", o.strategy, "round-robin, least-connections, random-two, source-hash or first")
 	f.Var((*timeSpan)(&o.drainTimeout), "drain-timeout", "how long open connections of an instance may hold its stop")
 	f.StringVar(&o.shutdown, "shutdown", o.shutdown, "what the program does on its stop signal: graceful or quick")
 	f.Var((*timeSpan)(&o.startTimeout), "start-timeout", "how long the first instance may take to become ready")

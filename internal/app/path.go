@@ -26,9 +26,25 @@ func (a App) steerCannot() string {
 	if a.ProgramPort != 0 {
 		return "--program-port=" + strconv.Itoa(a.ProgramPort)
 	}
-	switch a.Strategy {
-	case SourceHash, RandomTwo:
+	if a.Kind == KindNode && a.strategyNeeds() != "" {
 		return "--strategy=" + string(a.Strategy)
+	}
+	return ""
+}
+
+// CountsConnections says whether a strategy needs to know how many connections are open. On the steer path the kernel counts
+// them, which takes CAP_NET_ADMIN.
+func (s Strategy) CountsConnections() bool { return s == LeastConnections || s == RandomTwo }
+
+// strategyNeeds says what the strategy takes on the steer path that the app's units cannot have; empty if nothing.
+func (a App) strategyNeeds() string {
+	switch {
+	case !a.UserUnits:
+		return ""
+	case a.Strategy.CountsConnections():
+		return "CAP_NET_ADMIN to count connections"
+	case a.Strategy == SourceHash:
+		return "CAP_BPF to read client addresses"
 	}
 	return ""
 }
@@ -114,17 +130,16 @@ const maxMaxConnections = 524288
 
 func (a App) checkStrategy(found *inputErrors) {
 	switch a.Strategy {
-	case "", RoundRobin, First, RandomTwo:
-	case LeastConnections:
-		if a.UserUnits && a.DataPath() == PathSteer {
-			found.addf("--strategy=round-robin", "--strategy=least-connections needs CAP_NET_ADMIN to count connections, which a user's units cannot have")
-		}
+	case "", RoundRobin, First, RandomTwo, LeastConnections:
 	case SourceHash:
 		if i := slices.IndexFunc(a.Listen, Listen.IsUnix); i >= 0 {
 			found.addf("--strategy=least-connections", "--strategy=source-hash does not go with --listen=%s: clients of a unix socket have no address", a.Listen[i])
 		}
 	default:
 		found.addf("--strategy=round-robin", "--strategy= must be round-robin, least-connections, random-two, source-hash or first, got %q", a.Strategy)
+	}
+	if needs := a.strategyNeeds(); needs != "" && a.DataPath() == PathSteer && a.Kind != KindNode {
+		found.addf("--strategy=round-robin", "--strategy=%s needs %s, which a user's units cannot have", a.Strategy, needs)
 	}
 }
 

@@ -19,7 +19,11 @@ func TestDataPath(t *testing.T) {
 		{App{Path: PathHandoff, Strategy: RoundRobin}, PathHandoff, RoundRobin, ""},
 		{App{Kind: KindHandoff}, PathHandoff, LeastConnections, ""},
 		{App{Listen: unix}, PathHandoff, LeastConnections, "--listen=/run/x takes the handoff path"},
-		{App{Strategy: SourceHash}, PathHandoff, SourceHash, "--strategy=source-hash takes the handoff path"},
+		{App{Strategy: SourceHash}, PathSteer, SourceHash, ""},
+		{App{Strategy: RandomTwo, Kind: KindNode}, PathSteer, RandomTwo, ""},
+		{App{Strategy: SourceHash, Kind: KindNode, UserUnits: true}, PathHandoff, SourceHash, ""},
+		{App{Strategy: LeastConnections, Kind: KindNode, UserUnits: true}, PathHandoff, LeastConnections, ""},
+		{App{Strategy: First, Kind: KindNode, UserUnits: true}, PathSteer, First, ""},
 		{App{Kind: KindHandoff, Strategy: RandomTwo}, PathHandoff, RandomTwo, ""},
 	} {
 		if path, strategy := c.app.DataPath(), c.app.StrategyOrDefault(); path != c.path || strategy != c.strategy {

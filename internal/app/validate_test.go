@@ -68,15 +68,18 @@ func TestValidateRefuses(t *testing.T) {
 		"--path=handoff takes the handoff path, on which puma would never": func(a *App) {
 			a.Command, a.Path = []string{"/usr/bin/puma"}, PathHandoff
 		},
-		"--listen=0 has no port":                                                               func(a *App) { a.Listen = []Listen{{}} },
-		"--listen=443 is a port below 1024":                                                    func(a *App) { a.UserUnits, a.Listen = true, []Listen{{Port: 443}} },
-		"--listen= names 3000 twice":                                                           func(a *App) { a.Listen = append(a.Listen, a.Listen...) },
-		"--kind=port is not available in this version":                                         func(a *App) { a.Kind = KindPort },
-		`--kind= must be listen, node or handoff, got "x"`:                                     func(a *App) { a.Kind = "x" },
-		"--path=proxy is not available in this version":                                        func(a *App) { a.Path = PathProxy },
-		`--path= must be auto, steer or handoff, got "x"`:                                      func(a *App) { a.Path = "x" },
-		"--strategy=source-hash is not possible on the steer path":                             func(a *App) { a.Path, a.Strategy = PathSteer, SourceHash },
-		"--strategy=random-two is not possible on the steer path":                              func(a *App) { a.Path, a.Strategy = PathSteer, RandomTwo },
+		"--listen=0 has no port":                           func(a *App) { a.Listen = []Listen{{}} },
+		"--listen=443 is a port below 1024":                func(a *App) { a.UserUnits, a.Listen = true, []Listen{{Port: 443}} },
+		"--listen= names 3000 twice":                       func(a *App) { a.Listen = append(a.Listen, a.Listen...) },
+		"--kind=port is not available in this version":     func(a *App) { a.Kind = KindPort },
+		`--kind= must be listen, node or handoff, got "x"`: func(a *App) { a.Kind = "x" },
+		"--path=proxy is not available in this version":    func(a *App) { a.Path = PathProxy },
+		`--path= must be auto, steer or handoff, got "x"`:  func(a *App) { a.Path = "x" },
+		"--strategy=source-hash is not possible on the steer path": func(a *App) {
+			a.Kind, a.Path, a.Strategy, a.UserUnits = KindNode, PathSteer, SourceHash, true
+		},
+		"--strategy=source-hash needs CAP_BPF":                                                 func(a *App) { a.Strategy, a.UserUnits = SourceHash, true },
+		"--strategy=random-two needs CAP_NET_ADMIN":                                            func(a *App) { a.Strategy, a.UserUnits = RandomTwo, true },
 		"--strategy=least-connections needs CAP_NET_ADMIN":                                     func(a *App) { a.Strategy, a.UserUnits = LeastConnections, true },
 		`--strategy= must be round-robin, least-connections, random-two, source-hash or first`: func(a *App) { a.Strategy = "x" },
 		`--env= must have a name of letters`:                                                   func(a *App) { a.Environment = []Assignment{{"1A", ""}} },

@@ -137,6 +137,9 @@ func (s *Shim) openAddress(parking int, stored map[string][]int) (*address, erro
 				s.notify.StoreFilesUnpolled(a.storeName(storedSlots), m.Slots),
 				s.notify.StoreFilesUnpolled(a.storeName(storedState), m.State))
 		})
+		if err == nil && s.strategy == app.SourceHash {
+			err = a.ebpf.Pick(steerStrategies[s.strategy])
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("steer %s: %w", a, err)
@@ -154,7 +157,7 @@ func (s *Shim) adopt(a *address, stored map[string][]int) (*steer.Group, error) 
 		closeAll(append(slots, state...))
 		return nil, nil
 	}
-	group, err := steer.Adopt(a.parking, steer.Maps{Slots: slots[0], State: state[0]}, steer.RoundRobin)
+	group, err := steer.Adopt(a.parking, steer.Maps{Slots: slots[0], State: state[0]}, steerStrategies[s.strategy])
 	if err == nil {
 		if err := errors.Join(group.Admit(), s.adoptCount(a, group, stored)); err != nil {
 			return nil, errors.Join(err, group.Close())

@@ -9,7 +9,6 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
-	"github.com/unitgen/unitgen/internal/steer"
 )
 
 // Settings are what a running shim can be told anew: the options of its ExecStart= that it does not need a restart for.
@@ -82,21 +81,25 @@ func (s *Shim) changeStrategy(to app.Strategy) error {
 		s.strategy, s.ring = to, nil // settle gives the dispatcher both
 		return nil
 	}
-	if to == app.LeastConnections {
+	if to.CountsConnections() && !s.counting() {
 		return &control.Error{Name: control.ErrUnsupported, Reason: fmt.Sprintf("strategy %s needs CAP_NET_ADMIN, "+
 			"which a running process cannot get: systemctl restart %s", to, s.options.App)}
+	}
+	if to == app.SourceHash && !s.kernel.Distribution {
+		return &control.Error{Name: control.ErrUnsupported, Reason: fmt.Sprintf("strategy %s needs eBPF: %s", to, s.kernel)}
 	}
 	if err := s.pool.SetStrategy(ringStrategy(to)); err != nil {
 		return &control.Error{Name: control.ErrUnsupported, Reason: err.Error()}
 	}
-	if s.strategy == app.LeastConnections {
-		for _, a := range s.addresses {
-			if err := a.ebpf.Pick(steer.RoundRobin); err != nil {
-				return err
-			}
+	for _, a := range s.addresses {
+		if steerStrategies[s.strategy] == steerStrategies[to] {
+			break
+		}
+		if err := a.ebpf.Pick(steerStrategies[to]); err != nil {
+			return err
 		}
 	}
-	s.strategy = to
+	s.strategy, s.ring = to, nil // settle makes the ring anew
 	return nil
 }
 

@@ -403,9 +403,5 @@ func (s *Shim) handedReason() string {
 	if s.options.ProgramPort != 0 {
 		return fmt.Sprintf("the program says port %d", s.options.ProgramPort)
 	}
-	switch s.strategy {
-	case app.SourceHash, app.RandomTwo:
-		return "strategy " + string(s.strategy) + " is not one of steering"
-	}
 	return "asked for"
 }

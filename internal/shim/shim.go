@@ -116,9 +116,7 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 	}
 	if !s.handsOff() {
 		s.kernel = steer.SelfTest()
-		if s.strategy == app.LeastConnections {
-			s.strategy = app.RoundRobin // until connections are counted
-		}
+		s.strategy = s.firstStrategy()
 	}
 	if s.counter, err = newCounter(inherited.Diag); err != nil {
 		return nil, err

@@ -58,6 +58,9 @@ func (g *Group) Count(cgroup int, store func(Counter) error) error {
 	return nil
 }
 
+// Counting says whether connections are counted.
+func (g *Group) Counting() bool { return g.marks != nil }
+
 // AdoptCount takes over the counting that an earlier process began with Count; the counts stay as they are. It owns the
 // descriptors of c from the call on, also when it fails.
 func (g *Group) AdoptCount(c Counter) error {

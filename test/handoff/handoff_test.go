@@ -158,68 +158,9 @@ func testLeastConnections(t *testing.T, s *apps.System) {
 	}
 }
 
-// sticks asks from many addresses and returns who answered which.
-func sticks(a *apps.App) map[string]string {
-	a.T.Helper()
-	const script = `
-import socket, sys
-for i in range(60):
-    source = "127.1.0.%d" % (i + 1)
-    c = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60, (source, 0))
-    c.sendall(b"GET / HTTP/1.0\r\n\r\n")
-    answer = b""
-    while True:
-        part = c.recv(4096)
-        if not part: break
-        answer += part
-    print(source, answer.decode().split("instance=")[1].split()[0])
-`
-	answers := make(map[string]string)
-	for line := range strings.Lines(a.MustExec(a.T, "python3", "-c", script, fmt.Sprint(a.Port))) {
-		source, instance, _ := strings.Cut(strings.TrimSpace(line), " ")
-		answers[source] = instance
-	}
-	if len(answers) != 60 {
-		a.T.Fatalf("answers to %d of 60 clients", len(answers))
-	}
-	return answers
-}
-
 // testSourceHash: a client stays with its instance, whoever else comes or goes, and over a restart of the balancer.
 func testSourceHash(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "ho-source", "--strategy=source-hash")
-	first := sticks(a)
-	shares := make(map[string]int)
-	for _, instance := range first {
-		shares[instance]++
-	}
-	if len(shares) != 3 {
-		t.Errorf("shares of 60 clients are %v", shares)
-	}
-	killShim(a)
-	if again := sticks(a); !maps.Equal(first, again) {
-		t.Errorf("clients moved over a restart of the balancer: %v, before %v", again, first)
-	}
-	a.Unitgen("--instances=4")
-	a.N = 4
-	a.AwaitUp(4)
-	came := 0
-	for source, instance := range sticks(a) {
-		if instance == "4" {
-			came++
-		} else if instance != first[source] {
-			t.Errorf("client %s moved from %s to %s when instance 4 came", source, first[source], instance)
-		}
-	}
-	if came == 0 {
-		t.Error("instance 4 got no client")
-	}
-	a.Unitgen("--instances=3")
-	a.N = 3
-	a.AwaitUp(3)
-	if again := sticks(a); !maps.Equal(first, again) {
-		t.Errorf("clients moved when instance 4 left: %v, before %v", again, first)
-	}
+	start(t, s, "ho-source", "--strategy=source-hash").Sticky()
 }
 
 // testUnix serves a port and a unix socket at a time, each with an exact spread and counts.

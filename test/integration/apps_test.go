@@ -47,6 +47,8 @@ func TestApps(t *testing.T) {
 		{"StopWhileIdle", testStopWhileIdle},
 		{"HeldConnection", testHeldConnection},
 		{"LeastConnections", testLeastConnections},
+		{"SourceHash", testSourceHash},
+		{"RandomTwo", testRandomTwo},
 		{"ShimCost", testShimCost},
 		{"ShimStatus", testShimStatus},
 		{"Messages", testMessages},

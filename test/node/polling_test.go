@@ -24,7 +24,7 @@ func testPolling(t *testing.T, s *system, node string) {
 	if len(instances) < 2 {
 		t.Errorf("sessions of %d clients were all with %v", clients, instances)
 	}
-	if out := s.MustExec(t, "unitgen", "status", a.name); !strings.Contains(out, "Path: handoff") {
+	if out := s.MustExec(t, "unitgen", "status", a.name); !strings.Contains(out, "Path: steer") {
 		t.Errorf("unitgen status says\n%s", out)
 	}
 }
