@@ -31,11 +31,17 @@ const (
 	ejectMax   = 30 * time.Second
 )
 
+// silentAfter is how long an instance that stays on the ring, as no other keeps up, must have accepted nothing for the status line
+// to say so: longer than any burst, or the line would flicker.
+const silentAfter = 5 * time.Second
+
 // stall is what the shim knows of an instance's accept queue.
 type stall struct {
 	queued  int
 	steered uint64
-	ticks   int // in a row without progress
+	ticks   int       // in a row without progress
+	since   time.Time // it has been stalled; zero if it is not
+	silent  bool      // for longer than silentAfter
 	until   time.Time
 	back    time.Duration // the last time off the ring
 }
@@ -97,11 +103,25 @@ func (s *Shim) look(now time.Time) error {
 			s.secondChance(in, now)
 			continue
 		}
-		if s.stalled(in) && s.othersServe(in) {
+		stalled := s.stalled(in)
+		if stalled && s.othersServe(in) {
 			s.eject(in, now)
+			continue
 		}
+		in.stall.silence(stalled, now)
 	}
 	return s.lookIdle(now)
+}
+
+// silence notes how long an instance has been stalled.
+func (st *stall) silence(stalled bool, now time.Time) {
+	switch {
+	case !stalled:
+		st.since = time.Time{}
+	case st.since.IsZero():
+		st.since = now
+	}
+	st.silent = stalled && now.Sub(st.since) >= silentAfter
 }
 
 // stalled measures the instance's queues and says whether it has accepted nothing for too long.

@@ -355,6 +355,36 @@ func TestNobodyIsEjectedWhenAllAreBusy(t *testing.T) {
 	}
 }
 
+// Instances that all hang are up, as nothing can be done for what waits; but the status line says so, until they accept again.
+func TestStatusSaysThatNobodyAccepts(t *testing.T) {
+	b := newBench(t, Options{})
+	b.up(1)
+	b.up(2)
+	tick, skip := b.ticks()
+	tick()
+	for range stuckAfter + 1 {
+		b.dial(2)
+		tick()
+	}
+	if line := b.line(time.Now()); !strings.HasPrefix(line, "2/2 instances up") || strings.Contains(line, "accept") {
+		t.Errorf("after a burst: %q", line)
+	}
+	skip(silentAfter)
+	if line := b.line(time.Now()); !strings.HasPrefix(line, "2/2 instances up, none of which accepts") {
+		t.Errorf("after %s: %q", silentAfter, line)
+	}
+	acceptAll(t, b.listeners[2])
+	tick()
+	if line := b.line(time.Now()); strings.Contains(line, "none of which") {
+		t.Errorf("while one accepts: %q", line)
+	}
+	acceptAll(t, b.listeners[1])
+	tick()
+	if line := b.line(time.Now()); strings.Contains(line, "accept") {
+		t.Errorf("when all accept: %q", line)
+	}
+}
+
 func TestStartFailsWhenEveryInstanceKeepsFailing(t *testing.T) {
 	b := newBench(t, Options{StartTimeout: time.Hour})
 	b.up(1)

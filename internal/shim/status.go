@@ -154,15 +154,25 @@ func (s *Shim) report(now time.Time) {
 // line says it in one line: "4/4 instances up, 123 connections".
 func (s *Shim) line(now time.Time) string {
 	up := 0
-	var not []string
+	var not, silent []string
 	for _, b := range s.pool.Backends() {
-		if b.InRing() {
-			up++
-		} else {
+		in := s.instances[b.ID]
+		switch {
+		case !b.InRing():
 			not = append(not, fmt.Sprintf("%s@%d %s", s.options.App, b.ID, s.word(b)))
+		case in != nil && in.stall.silent:
+			silent = append(silent, fmt.Sprintf("%s@%d accepts nothing", s.options.App, b.ID))
+			fallthrough
+		default:
+			up++
 		}
 	}
 	line := fmt.Sprintf("%d/%d instances up", up, len(s.instances))
+	if len(silent) == up && up > 0 {
+		line += ", none of which accepts"
+	} else {
+		not = append(not, silent...)
+	}
 	switch {
 	case !s.activity.counted:
 	case s.activity.open == 1:

@@ -34,6 +34,7 @@ func TestApps(t *testing.T) {
 		{"CrashLoop", testCrashLoop},
 		{"AllDown", testAllDown},
 		{"Stuck", testStuck},
+		{"AllStuck", testAllStuck},
 		{"Rescue", testRescue},
 		{"RestartInstance", testRestartInstance},
 		{"RestartApp", testRestartApp},

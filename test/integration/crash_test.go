@@ -150,6 +150,21 @@ func testStuck(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), a.pids(4))
 }
 
+// testAllStuck freezes all instances: none can be taken off the ring, and the status line says what is wrong.
+func testAllStuck(t *testing.T, s *apps.System) {
+	a := startApp(t, s, "frozen")
+	for i := 1; i <= 4; i++ {
+		a.Signal(a.Instance(i), "STOP")
+	}
+	load := a.load(rig.LoadOptions{Requests: 16, Clients: 16})
+	a.AwaitStatus("4/4 instances up, none of which accepts")
+	for i := 1; i <= 4; i++ {
+		a.Signal(a.Instance(i), "CONT")
+	}
+	a.Lossless(load.Wait())
+	a.AwaitUp(4)
+}
+
 // testRescue lets two instances end and start as fast as PID 1 can, so that their queues are moved away time and again
 // while PID 1 watches the same sockets in between: it must never take that for their end.
 func testRescue(t *testing.T, s *apps.System) {
