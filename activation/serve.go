@@ -69,6 +69,9 @@ func Serve(ctx context.Context, server *http.Server, listeners []net.Listener, o
 	if options.DrainTimeout == 0 {
 		options.DrainTimeout = defaultDrainTimeout
 	}
+	if mark, err := mark(); err == nil { // without it a drain waits longer
+		defer mark.Close()
+	}
 	s := &serving{
 		server:  server,
 		options: options,

@@ -104,7 +104,7 @@ func decide(a app.App, p Paths) (values, error) {
 		User:           a.InstanceUser(),
 		DynamicUser:    a.User == "",
 		Runtime:        compilingRuntime(a.Command),
-		Properties:     a.Properties,
+		Properties:     properties(a.Properties),
 		Restart:        decideRestart(a),
 		RolloutOptions: rolloutOptions(a),
 		KillSignal:     a.KillSignal(),
@@ -140,6 +140,14 @@ func bindIPv6Only(listen []app.Listen) string {
 		return "both"
 	}
 	return ""
+}
+
+// properties are the user's, and what keeps a directory that the instances share from being removed with one of them.
+func properties(all []app.Property) []app.Property {
+	if !app.SharesRuntimeDirectory(all) {
+		return all
+	}
+	return append(slices.Clone(all), app.PreserveRuntimeDirectory)
 }
 
 // decideReady decides who finds out that an instance can serve: PID 1 by itself, or a command that tries.

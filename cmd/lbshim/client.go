@@ -69,3 +69,20 @@ func shimAnswers(ctx context.Context, e *env, o options) (bool, error) {
 	defer conn.Close()
 	return lifecycle.ShimAnswers(ctx, conn, o.app)
 }
+
+// stopsTimeout bounds the last question of a command that was told to end.
+const stopsTimeout = 2 * time.Second
+
+// stops says whether PID 1 stops a unit, for good or to start it again. A command of its start or reload that then ended
+// with a failure would leave the unit failed, and the system degraded.
+func stops(e *env, o options, unit string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), stopsTimeout)
+	defer cancel()
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	state, err := conn.Unit(ctx, unit)
+	return err == nil && (state.ActiveState == "deactivating" || state.JobType == "stop")
+}

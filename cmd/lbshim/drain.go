@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strings"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,7 +90,7 @@ func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) e
 }
 
 // runsServe says whether the instance is a program in Go that gets its stop signal as activation.StopSignal wants it and
-// has activation.Serve in it, which shuts down gracefully and gives new connections time to ask.
+// runs activation.Serve, which shuts down gracefully and gives new connections time to ask.
 func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	pid := e.getenv("MAINPID")
 	if pid == "" {
@@ -108,47 +105,22 @@ func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	if err != nil || number != int(unix.SIGTERM) && number != int(unix.SIGINT) {
 		return false, err
 	}
-	return hasServe(pid)
+	return holdsMark(pid), nil
 }
 
-// hasServe looks for activation.Serve in the program of a process. The linker leaves out functions that nothing calls, and
-// names those that are left in a section of its own, which "strip" does not touch.
-func hasServe(pid string) (bool, error) {
-	f, err := os.Open("/proc/" + pid + "/exe")
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil // it has ended
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	program, err := elf.NewFile(f)
-	if err != nil {
-		return false, err
-	}
-	for _, section := range program.Sections {
-		if strings.HasSuffix(section.Name, ".gopclntab") { // .data.rel.ro.gopclntab where the program is position-independent
-			return contains(section.Open(), "\x00github.com/unitgen/unitgen/activation.Serve\x00")
-		}
-	}
-	return false, nil
-}
+// serveMark is how /proc shows the mark of activation.Serve. Another program that makes one ends its own drains early.
+const serveMark = "/memfd:unitgen.activation.Serve (deleted)"
 
-// contains says whether f has text in it, without holding more than a piece of it.
-func contains(f io.Reader, text string) (bool, error) {
-	buf := make([]byte, 64<<10)
-	kept := 0 // bytes of the piece before, with which text may begin
-	for {
-		n, err := io.ReadFull(f, buf[kept:])
-		if bytes.Contains(buf[:kept+n], []byte(text)) {
-			return true, nil
+// mostDescriptors bounds the look. Serve makes its mark before it accepts, among the first descriptors of the process, while
+// the program may have a million.
+const mostDescriptors = 1024
+
+// holdsMark looks for the mark among the descriptors of a process, of which nothing else is read.
+func holdsMark(pid string) bool {
+	for fd := range mostDescriptors {
+		if target, err := os.Readlink("/proc/" + pid + "/fd/" + strconv.Itoa(fd)); err == nil && target == serveMark {
+			return true
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		kept = copy(buf, buf[len(buf)-len(text)+1:])
 	}
+	return false
 }

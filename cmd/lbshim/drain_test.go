@@ -1,60 +1,49 @@
 package main
 
 import (
-	"io"
+	"context"
+	"net"
+	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
-	"testing/iotest"
+
+	"github.com/unitgen/unitgen/activation"
 )
 
-func TestContains(t *testing.T) {
-	const text = "needle"
-	for at := 64<<10 - 2*len(text); at < 64<<10+2*len(text); at++ {
-		file := strings.Repeat("x", at) + text + strings.Repeat("x", 128<<10)
-		for _, f := range []io.Reader{strings.NewReader(file), iotest.OneByteReader(strings.NewReader(file[:at+len(text)]))} {
-			if found, err := contains(f, text); !found || err != nil {
-				t.Fatalf("at %d: %v, %v", at, found, err)
-			}
-		}
-		if found, err := contains(strings.NewReader(file[:at+len(text)-1]), text); found || err != nil {
-			t.Fatalf("cut off at %d: %v, %v", at, found, err)
-		}
+// A program says itself that activation.Serve runs in it, for as long as that does.
+func TestServeSaysThatItRuns(t *testing.T) {
+	self := strconv.Itoa(os.Getpid())
+	if holdsMark(self) {
+		t.Error("a process without Serve has its mark")
 	}
-	if _, err := contains(iotest.ErrReader(io.ErrClosedPipe), text); err != io.ErrClosedPipe {
-		t.Errorf("error %v", err)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-// The programs are stripped, as distributions do; one is position-independent.
-func TestHasServe(t *testing.T) {
-	dir := t.TempDir()
-	for _, tc := range []struct {
-		program, mode string
-		want          bool
-	}{{"../../examples/go-http", "exe", true}, {"../../examples/go-http", "pie", true}, {"../unitgen", "exe", false}} {
-		file := filepath.Join(dir, filepath.Base(tc.program)+"-"+tc.mode)
-		if out, err := exec.Command("go", "build", "-buildmode="+tc.mode, "-ldflags=-s -w", "-o", file, tc.program).CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		cmd := exec.Command(file)
-		cmd.Env = append(os.Environ(), "PORT=0") // go-http serves until it is killed
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		found, err := hasServe(strconv.Itoa(cmd.Process.Pid))
-		cmd.Process.Kill()
-		cmd.Wait()
-		if err != nil || found != tc.want {
-			t.Errorf("%s: %v, %v; want %v", file, found, err, tc.want)
-		}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	asked := false
+	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = holdsMark(self) })
+	go func() {
+		done <- activation.Serve(ctx, &http.Server{Handler: handler}, []net.Listener{ln}, activation.ServeOptions{Grace: -1})
+	}()
+	answer, err := http.Get("http://" + ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, pid := range []string{"4194305"} {
-		if found, err := hasServe(pid); found || err != nil {
-			t.Errorf("process %q: %v, %v", pid, found, err)
-		}
+	answer.Body.Close()
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if !asked {
+		t.Error("a process with Serve has no mark")
+	}
+	if holdsMark(self) {
+		t.Error("the mark is left after Serve")
+	}
+	if holdsMark("4194305") {
+		t.Error("a process that does not exist has a mark")
 	}
 }

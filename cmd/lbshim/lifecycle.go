@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/unitgen/unitgen/internal/lifecycle"
@@ -22,7 +24,17 @@ func stop(ctx context.Context, e *env, o options) error {
 	return lifecycle.Stop(ctx, conn, o.app, o.controlPath(e))
 }
 
-// cleanup is ExecStopPost= of the shim's unit.
+// resume is ExecStartPost= of the shim's unit.
+func resume(ctx context.Context, e *env, o options) error {
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return lifecycle.Resume(ctx, conn, o.app, filepath.Dir(o.controlPath(e)), e.log)
+}
+
+// cleanup is ExecStopPost= of the shim's unit, and of its control socket.
 func cleanup(ctx context.Context, e *env, o options) error {
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
@@ -30,7 +42,10 @@ func cleanup(ctx context.Context, e *env, o options) error {
 	}
 	defer conn.Close()
 	idle := e.getenv("EXIT_CODE") == "exited" && e.getenv("EXIT_STATUS") == strconv.Itoa(lifecycle.ExitIdle)
-	return lifecycle.Cleanup(ctx, conn, o.app, idle)
+	if e.getenv("SERVICE_RESULT") != "" { // of a service
+		err = lifecycle.NoteEnd(ctx, conn, o.app, filepath.Dir(o.controlPath(e)))
+	}
+	return errors.Join(err, lifecycle.Cleanup(ctx, conn, o.app, idle))
 }
 
 // endpoint is the service manager that runs the app.

@@ -11,7 +11,8 @@
 //	lbshim drain APP I   ExecStop= of APP@I.service: takes the instance off the ring and waits for its connections
 //	lbshim backoff APP I ExecStopPost= of APP@I.service: delays the restart of an instance that fails again
 //	lbshim rollout APP   ExecReload= of APP.service: puts new code live, one instance after another
-//	lbshim stop APP      ExecStop= of APP.service: closes the port on stop, renews the instances on restart
+//	lbshim resume APP    ExecStartPost= of APP.service: renews the instances on restart
+//	lbshim stop APP      ExecStop= of APP.service: closes the port and stops the instances on stop
 //	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle
 //	lbshim memory APP    APP-memory.service: restarts instances that have grown too large
 //	lbshim upgrade       the hook of lbshim's package: has the running balancers go on as the new program
@@ -30,6 +31,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
@@ -54,6 +56,7 @@ type env struct {
 	environ func() []string
 	stdout  io.Writer
 	stderr  io.Writer
+	journal bool // stderr is the journal's
 	log     *slog.Logger
 }
 
@@ -61,12 +64,14 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	e := &env{args: os.Args[1:], getenv: os.Getenv, environ: os.Environ, stdout: os.Stdout, stderr: os.Stderr}
+	// Where that cannot be told stderr is what the user gave, and all that is said is said there.
+	e.journal, _ = journal.StderrIsJournalStream()
 	e.log = newLog(e)
 	os.Exit(run(ctx, e))
 }
 
 func newLog(e *env) *slog.Logger {
-	if e.getenv("JOURNAL_STREAM") == "" {
+	if !e.journal { // JOURNAL_STREAM alone is inherited by programs whose output somebody has redirected
 		return slog.New(sdlog.NewStream("lbshim", e.stderr, slog.LevelInfo))
 	}
 	return slog.New(sdlog.NewJournal("lbshim", sdlog.JournalSocket, e.stderr, slog.LevelInfo))
@@ -79,18 +84,26 @@ type verb struct {
 	instance bool // takes an instance number after the app's name
 	command  bool // takes a command after "--"
 	run      func(ctx context.Context, e *env, o options) error
+
+	// unit is whose start or reload the command is a part of: told to end as PID 1 stops that unit, it has not failed.
+	unit func(o options) string
 }
+
+func theShim(o options) string     { return o.app.Service() }
+func theInstance(o options) string { return o.app.Instance(o.instance) }
+func theJoin(o options) string     { return o.app.Join(o.instance) }
 
 func verbs() []verb {
 	return []verb{
 		{name: "serve", run: serve},
-		{name: "join", instance: true, run: join},
-		{name: "connect", instance: true, run: connect},
+		{name: "join", instance: true, run: join, unit: theJoin},
+		{name: "connect", instance: true, run: connect, unit: theInstance},
 		{name: "exec", instance: true, command: true, run: launch},
-		{name: "ready", instance: true, run: ready},
+		{name: "ready", instance: true, run: ready, unit: theInstance},
 		{name: "drain", instance: true, run: drain},
 		{name: "backoff", instance: true, run: backOff},
-		{name: "rollout", run: roll},
+		{name: "rollout", run: roll, unit: theShim},
+		{name: "resume", run: resume, unit: theShim},
 		{name: "stop", run: stop},
 		{name: "cleanup", run: cleanup},
 		{name: "memory", run: relieve},
@@ -116,6 +129,10 @@ func run(ctx context.Context, e *env) int {
 	if err == nil && v != nil {
 		err = v.run(ctx, e, o)
 	}
+	if err != nil && ctx.Err() != nil && v != nil && v.unit != nil && stops(e, o, v.unit(o)) {
+		e.log.Info("ended, as the unit is stopped", "verb", v.name, "error", err)
+		err = nil
+	}
 	if err == nil {
 		return exitSuccess
 	}
@@ -134,7 +151,7 @@ func run(ctx context.Context, e *env) int {
 // then the process may be gone; of a stream it knows that from the start. The reason of a failure must be found under its
 // unit.
 func lastWords(e *env) *slog.Logger {
-	if e.getenv("JOURNAL_STREAM") == "" {
+	if !e.journal {
 		return e.log
 	}
 	return slog.New(sdlog.NewJournal("lbshim", "", e.stderr, slog.LevelInfo))
@@ -185,7 +202,8 @@ Verbs:
   drain APP INSTANCE   take an instance off and wait for its connections
   backoff APP INSTANCE delay the restart of an instance that fails again
   rollout APP          restart the instances one after another, on new code
-  stop APP             end or renew the instances, as the job of the app asks
+  resume APP           renew the instances of an app that was restarted
+  stop APP             close the port and end the instances, unless the app is restarted
   cleanup APP          stop the instances of an app that went idle
   memory APP           restart the instances that have grown above --limit=
   upgrade              have the running balancers of all apps go on as this program

@@ -44,8 +44,8 @@ func roll(ctx context.Context, e *env, o options) error {
 	stop := context.AfterFunc(alive, func() { cancel(context.Cause(alive)) })
 	extended, guarded := make(chan struct{}), make(chan struct{})
 	go extend(ctx, e, notify, extended)
-	go guard(ctx, died, o, o.endpoint(e), guarded)
-	defer func() { stop(); cancel(nil); <-extended; <-guarded; died(nil) }()
+	go guard(alive, died, o, o.endpoint(e), guarded)
+	defer func() { stop(); cancel(nil); died(nil); <-extended; <-guarded }()
 	if err := reconfigure(ctx, e, o); err != nil {
 		if errors.Is(context.Cause(alive), rollout.ErrNoBalancer) {
 			return rollout.ErrNoBalancer
@@ -71,7 +71,7 @@ func roll(ctx context.Context, e *env, o options) error {
 	}, o.endpoint(e), units, note, e.log).Run(ctx)
 }
 
-// guard tells when the shim ends, until ctx does.
+// guard tells when the shim ends. It ends with ctx.
 func guard(ctx context.Context, died context.CancelCauseFunc, o options, manager systemd.Endpoint, done chan<- struct{}) {
 	defer close(done)
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: manager})

@@ -89,6 +89,10 @@ func (c *command) examineDropIns(dir string, name app.Name, path app.Path) []fin
 			if err != nil || strings.HasPrefix(text, header) {
 				continue
 			}
+			if u.Role == app.RoleInstance && app.SharesRuntimeDirectory(directoriesIn(text)) {
+				found = append(found, finding{string(name), file + " sets RuntimeDirectory=, which PID 1 removes under all instances when one stops: " +
+					"it needs RuntimeDirectoryPreserve=yes too, or %i in the name", "${EDITOR:-vi} " + file})
+			}
 			for _, key := range keysIn(text) {
 				if why := broken(path, u.Role, key); why != "" {
 					found = append(found, finding{string(name), file + " sets " + key + "=: " + why, "${EDITOR:-vi} " + file})
@@ -97,6 +101,18 @@ func (c *command) examineDropIns(dir string, name app.Name, path app.Path) []fin
 		}
 	}
 	return found
+}
+
+// directoriesIn are the lines of a drop-in that decide on directories below /run.
+func directoriesIn(text string) []app.Property {
+	var all []app.Property
+	for line := range strings.Lines(text) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if key = strings.TrimSpace(key); ok && strings.HasPrefix(key, "RuntimeDirectory") {
+			all = append(all, app.Property{Key: key, Value: strings.TrimSpace(value)})
+		}
+	}
+	return all
 }
 
 // keysIn lists the keys of a unit file, each once, that are set to something or taken back.

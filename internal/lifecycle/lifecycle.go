@@ -1,6 +1,6 @@
-// Package lifecycle is what ExecStop= and ExecStopPost= of app.service do as root, so that the verbs of systemctl mean for
-// the whole app what they mean for one service: stop closes the port and stays stopped, restart renews every instance
-// and refuses nobody, a crash of the shim touches neither.
+// Package lifecycle is what ExecStartPost=, ExecStop= and ExecStopPost= of app.service do as root, so that the verbs of
+// systemctl mean for the whole app what they mean for one service: stop closes the port and stays stopped, restart renews
+// every instance and refuses nobody, a crash of the shim touches neither.
 //
 // Dependencies between the units cannot say this. PartOf= or StopPropagatedFrom= on instances or sockets would fire when
 // the shim crashes, as the automatic restart of Restart=always is a restart job (seen on systemd 252 and 257).
@@ -21,9 +21,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Stop runs while app.service stops. It asks PID 1 which job that is. For a restart it restarts the instances, all at
-// once, each drained by its own ExecStop=; connections wait at the parking listener meanwhile. For anything else it
-// makes the shim refuse new connections and stops the instances.
+// Stop runs while app.service stops. For a restart there is nothing to do: the next shim renews the instances (see
+// Resume). For anything else it makes the shim refuse new connections and stops the instances.
 //
 // It returns when the instances are done. Errors are those of single units; the others were handled all the same.
 func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath string) error {
@@ -32,7 +31,7 @@ func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath st
 		return err
 	}
 	if strings.Contains(shim.JobType, "restart") {
-		return renew(ctx, conn, name)
+		return nil
 	}
 	return errors.Join(stopTriggers(ctx, conn, name), refuse(ctx, controlPath), stopInstances(ctx, conn, name))
 }
@@ -51,26 +50,6 @@ func stopTriggers(ctx context.Context, conn *systemd.Conn, name app.Name) error 
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// renew restarts the instances that run, and those that have failed, whose start limit is forgiven.
-func renew(ctx context.Context, conn *systemd.Conn, name app.Name) error {
-	units, err := loaded(ctx, conn, name, app.RoleInstance)
-	if err != nil {
-		return err
-	}
-	var jobs []systemd.Job
-	var errs []error
-	for _, u := range units {
-		if u.ActiveState == "failed" {
-			unit, _ := name.ParseUnit(u.Name)
-			errs = append(errs, conn.ResetFailed(ctx, u.Name), conn.ResetFailed(ctx, name.InstanceSocket(unit.Instance)))
-		}
-		if u.ActiveState != "inactive" {
-			jobs = append(jobs, systemd.Job{Verb: systemd.Restart, Unit: u.Name})
-		}
-	}
-	return errors.Join(append(errs, conn.Run(ctx, jobs...))...)
 }
 
 // refuse closes the port at once: the kernel refuses new connections from then on, those that wait are still served.

@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -32,6 +34,21 @@ func TestAnswersAfterTheDeathOfTheShim(t *testing.T) {
 	} {
 		if got := answers(test.shim); got != test.want {
 			t.Errorf("a shim that %s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+// The note of the end of a shim counts once, and without one there was none.
+func TestRestartThatWasAskedForIsNoted(t *testing.T) {
+	note := filepath.Join(t.TempDir(), endFile)
+	for _, text := range []string{"", restarted, ""} {
+		if text != "" {
+			if err := os.WriteFile(note, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if asked, err := askedFor(t.Context(), nil, "app", note); err != nil || asked != (text == restarted) {
+			t.Errorf("note %q: %v, %v", text, asked, err)
 		}
 	}
 }

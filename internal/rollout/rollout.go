@@ -159,6 +159,7 @@ func (r *Rollout) clean(ctx context.Context, extra []int, err error) error {
 	defer stop()
 	switch {
 	case noBalancer(ctx):
+	case ctx.Err() != nil && r.stops(clean):
 	case ctx.Err() != nil:
 		err = errors.Join(err, r.abandonExtra(clean, extra))
 	default:
@@ -168,6 +169,13 @@ func (r *Rollout) clean(ctx context.Context, extra []int, err error) error {
 		return ErrNoBalancer
 	}
 	return err
+}
+
+// stops says whether the app is stopped or restarted, and the rollout with it: then the extra instances are stopped with the
+// app, or removed by the next balancer.
+func (r *Rollout) stops(ctx context.Context) bool {
+	u, err := r.state(ctx, r.options.App.Service())
+	return err == nil && u.ActiveState == "deactivating"
 }
 
 func noBalancer(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrNoBalancer) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -297,7 +296,10 @@ func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 	if err != nil {
 		return fmt.Errorf("remove extra instances: %w", err)
 	}
-	for _, jobs := range r.stopJobs(gone) {
+	for _, number := range gone {
+		r.units.Forget(r.options.App.Instance(number)) // nobody follows them any more
+	}
+	for _, jobs := range stopJobs(r.options.App, gone) {
 		if err := r.ask(ctx, func(c *systemd.Conn) error { return c.Run(ctx, jobs...) }); err != nil {
 			return fmt.Errorf("remove extra instances: %w", err)
 		}
@@ -317,29 +319,4 @@ func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 		}
 	}
 	return r.remember(nil)
-}
-
-// stopJobs are the jobs that end instances, in two steps, and nobody follows them any more.
-func (r *Rollout) stopJobs(numbers []int) [2][]systemd.Job {
-	var steps [2][]systemd.Job
-	for _, number := range numbers {
-		r.units.Forget(r.options.App.Instance(number))
-		steps[0] = append(steps[0], systemd.Job{Verb: systemd.Stop, Unit: r.options.App.Instance(number)})
-		steps[1] = append(steps[1], systemd.Job{Verb: systemd.Stop, Unit: r.options.App.InstanceSocket(number)})
-	}
-	return steps
-}
-
-// abandonExtra queues the stop of extra instances without waiting: whoever cancelled the rollout waits for it to end.
-func (r *Rollout) abandonExtra(ctx context.Context, extra []int) error {
-	gone, err := r.disposable(ctx, extra)
-	errs := []error{err}
-	for _, number := range slices.Backward(gone) {
-		for _, unit := range []string{r.options.App.Instance(number), r.options.App.InstanceSocket(number)} {
-			errs = append(errs, r.ask(ctx, func(c *systemd.Conn) error {
-				return c.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: unit})
-			}))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -130,6 +130,23 @@ func (c *Conn) ExecStart(ctx context.Context, unit string) ([]string, error) {
 	return lines[0].Argv, nil
 }
 
+// ServiceStart returns when the main process of a service was started last, and how long the manager waits before it starts a
+// service again by itself (RestartSec=), both in µs; the first by CLOCK_MONOTONIC.
+func (c *Conn) ServiceStart(ctx context.Context, unit string) (start, delay int64, err error) {
+	for name, to := range map[string]*int64{"ExecMainStartTimestampMonotonic": &start, "RestartUSec": &delay} {
+		v, err := c.property(ctx, UnitPath(unit), busName+".Service", name)
+		if err != nil {
+			return 0, 0, fmt.Errorf("read %s of %s: %w", name, unit, err)
+		}
+		number, ok := v.Value().(uint64)
+		if !ok {
+			return 0, 0, fmt.Errorf("read %s of %s: it is %s", name, unit, v)
+		}
+		*to = int64(number)
+	}
+	return start, delay, nil
+}
+
 // KillSignal returns the number of the signal by which the manager would stop a service now.
 func (c *Conn) KillSignal(ctx context.Context, unit string) (int, error) {
 	v, err := c.property(ctx, UnitPath(unit), busName+".Service", "KillSignal")

@@ -58,6 +58,7 @@ func TestApps(t *testing.T) {
 		{"Exposure", testExposure},
 		{"PrivateNetwork", testPrivateNetwork},
 		{"LbshimAlone", testLbshimAlone},
+		{"RedirectedOutput", testRedirectedOutput},
 		{"ForgedSignals", testForgedSignals},
 		{"ControlStrangers", testControlStrangers},
 		{"ControlGarbage", testControlGarbage},

@@ -55,7 +55,7 @@ func testSteerWithoutShim(t *testing.T, s *apps.System) {
 	}
 	a.MustSystemctl("restart", a.Name) // a start would wait for RestartSec= on systemd 252
 	a.AwaitUp(4)
-	a.evenly(a.Addr(), pids)
+	a.evenly(a.Addr(), a.pids(4))
 }
 
 // testKillInstance kills an instance under load. What it was working on is lost; what it had not accepted is not.

@@ -43,6 +43,14 @@ func testLbshimAlone(t *testing.T, s *apps.System) {
 	}
 }
 
+// testRedirectedOutput starts lbshim as a child of a service whose standard error is the journal, with its own elsewhere.
+func testRedirectedOutput(t *testing.T, s *apps.System) {
+	out, err := s.Exec(t.Context(), "env", "JOURNAL_STREAM=8:123456", apps.Lbshim, "dance")
+	if want := "lbshim: unknown verb \"dance\""; err != nil || !strings.HasPrefix(out.Stderr, want) {
+		t.Errorf("%+v, %v; want %q where its standard error is", out, err, want)
+	}
+}
+
 // testControlStrangers tries the control socket as a user who has no business there: with a listener of the app in hand,
 // and past the socket's mode.
 func testControlStrangers(t *testing.T, s *apps.System) {

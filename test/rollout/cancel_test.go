@@ -26,22 +26,27 @@ func startReload(a *apps.App, words string) *reloading {
 	return r
 }
 
-// testStopInRollout stops an app in the middle: everything stops, and starts again.
+// testStopInRollout stops an app in the middle: everything stops, nothing is left failed, and it starts again.
 func testStopInRollout(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "stopped", "--soak", "1s")
-	r := startReload(a, "rollout 1/3")
-	a.MustSystemctl("stop", a.Name)
-	if err := <-r.done; err == nil {
-		t.Error("the reload that was cut off has succeeded")
+	for _, words := range []string{"trying the new code", "rollout 1/3"} {
+		r := startReload(a, words)
+		a.MustSystemctl("stop", a.Name)
+		if err := <-r.done; err == nil {
+			t.Errorf("the reload that was cut off at %q has succeeded", words)
+		}
+		for _, unit := range []string{a.Shim(), a.Name + ".socket", a.Instance(1), a.Instance(4), a.Socket(1), a.Socket(4)} {
+			a.MustWait(t, apps.Limit, unit, func(p rig.Properties) bool {
+				return p["ActiveState"] == "inactive" || p["ActiveState"] == "failed"
+			})
+			if state := a.MustShow(t, unit, "ActiveState"); state != "inactive" {
+				t.Errorf("%s is %s after a stop at %q", unit, state, words)
+			}
+		}
+		a.MustSystemctl("start", a.Name)
+		a.AwaitUp(a.N)
+		healthyReload(a)
 	}
-	for _, unit := range []string{a.Name + ".socket", a.Instance(1), a.Instance(4), a.Socket(1), a.Socket(4)} {
-		a.MustWait(t, apps.Limit, unit, func(p rig.Properties) bool {
-			return p["ActiveState"] == "inactive" || p["ActiveState"] == "failed"
-		})
-	}
-	a.MustSystemctl("start", a.Name)
-	a.AwaitUp(a.N)
-	healthyReload(a)
 }
 
 // testCancel ends the rollout's process, once so that it can clean up and once so that the next one must.
@@ -81,7 +86,8 @@ func testKillShimInRollout(t *testing.T, s *apps.System) {
 			t.Errorf("no reason in the journal:\n%s", log)
 		}
 		a.AwaitNew(a.Shim(), shim)
-		healthyReload(a) // removes the extra instance too
+		checkNoExtra(a) // which the next shim had removed, without another reload
+		healthyReload(a)
 	}
 	r := load.Stop()
 	a.Lossless(r)

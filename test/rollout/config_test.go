@@ -52,3 +52,13 @@ func testConfig(t *testing.T, s *apps.System) {
 	a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 	a.Lossless(a.Load(rig.LoadOptions{Requests: 1}).Wait()) // starts it again
 }
+
+// testSharedDirectory gives the instances one directory below /run: it outlives each of them.
+func testSharedDirectory(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "sharing", "--soak", "100ms", "-p", "RuntimeDirectory=sharing-files")
+	a.MustExec(t, "touch", "/run/sharing-files/mark")
+	a.MustSystemctl("restart", a.Instance(1))
+	a.MustExec(t, "test", "-e", "/run/sharing-files/mark")
+	healthyReload(a)
+	a.MustExec(t, "test", "-e", "/run/sharing-files/mark")
+}

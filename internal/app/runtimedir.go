@@ -1,0 +1,39 @@
+package app
+
+import (
+	"slices"
+	"strings"
+)
+
+// PreserveRuntimeDirectory is what a unit of instances needs whose RuntimeDirectory= all of them share. PID 1 removes the
+// directory when one of them stops (service_enter_dead in src/core/service.c), and so each reload and each restart of an
+// instance would take it from the others. What is preserved is gone with the next boot.
+var PreserveRuntimeDirectory = Property{Key: "RuntimeDirectoryPreserve", Value: "yes"}
+
+// SharesRuntimeDirectory says whether settings of app@.service give instances a directory below /run that is all theirs, and
+// do not say whether it outlives one of them.
+func SharesRuntimeDirectory(settings []Property) bool {
+	shared := false
+	for _, p := range settings {
+		switch p.Key {
+		case "RuntimeDirectoryPreserve":
+			return false
+		case "RuntimeDirectory":
+			shared = shared && p.Value != "" || slices.ContainsFunc(strings.Fields(p.Value), everyInstances)
+		}
+	}
+	return shared
+}
+
+// everyInstances says that a name with specifiers is the same for every instance.
+func everyInstances(name string) bool {
+	own := false
+	for i := 0; i+1 < len(name); i++ {
+		if name[i] != '%' {
+			continue
+		}
+		i++ // "%%" is a percent sign
+		own = own || strings.IndexByte("iInN", name[i]) >= 0
+	}
+	return !own
+}
