@@ -148,6 +148,11 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 			found = append(found, finding{string(name), "its instances would run as " + taken + ", an account that exists", "getent passwd " + taken})
 		}
 	}
+	if a != nil && !a.UserUnits && a.User != "" {
+		if accounts, known := c.accounts(ctx, "passwd", a.User); known && len(accounts) == 0 {
+			found = append(found, finding{string(name), "its user " + a.User + " does not exist", "useradd --system " + a.User})
+		}
+	}
 	if l == nil || a == nil {
 		return found, nil
 	}
