@@ -12,7 +12,7 @@ ZSHDIR      ?= site-functions
 # Further flags of go test, such as -v or -json.
 TESTFLAGS ?=
 
-.PHONY: all build check unit race integration test test-all demo bench scale install install-files packages clean
+.PHONY: all build check unit race integration test test-all chaos demo bench scale install install-files packages clean
 
 all: build
 
@@ -54,6 +54,13 @@ test-all:
 	$(MAKE) check
 	$(GO) test $(TESTFLAGS) -vet=off -race ./...
 	$(MAKE) integration TESTFLAGS='$(TESTFLAGS) -race'
+
+# Random faults under load on both systemds, from a seed that is printed; see test/chaos. CHAOS_SEED=, CHAOS_MINUTES= (on
+# each), CHAOS_SUITE=, CHAOS_STEPS=, CHAOS_WITHOUT=.
+chaos: build
+	test/prepare
+	$(GO) run ./test/chaos $(if $(CHAOS_SEED),-seed=$(CHAOS_SEED)) $(if $(CHAOS_MINUTES),-minutes=$(CHAOS_MINUTES)) \
+		$(if $(CHAOS_SUITE),-suite=$(CHAOS_SUITE)) $(if $(CHAOS_STEPS),-steps=$(CHAOS_STEPS)) $(if $(CHAOS_WITHOUT),-without=$(CHAOS_WITHOUT))
 
 demo: build
 	test/prepare

@@ -3,6 +3,7 @@ package apps
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/test/rig"
 )
 
 // ControlPath is where the shim's control socket is.
@@ -19,7 +21,11 @@ func (a *App) ControlPath() string {
 
 // DialControl connects to the shim's control socket as root.
 func (a *App) DialControl() (net.Conn, error) {
-	conn, err := a.DialContext(a.T.Context(), "unix", a.ControlPath())
+	return dialControl(a.T.Context(), a.Container, a.ControlPath())
+}
+
+func dialControl(ctx context.Context, c *rig.Container, path string) (net.Conn, error) {
+	conn, err := c.DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}
@@ -37,8 +43,13 @@ func (a *App) Status() shim.Status {
 }
 
 // AskStatus is Status while the shim may come and go.
-func (a *App) AskStatus() (status shim.Status, err error) {
-	conn, err := a.DialControl()
+func (a *App) AskStatus() (shim.Status, error) {
+	return AskStatus(a.T.Context(), a.Container, a.ControlPath())
+}
+
+// AskStatus asks the shim whose control socket is at path in the container.
+func AskStatus(ctx context.Context, c *rig.Container, path string) (status shim.Status, err error) {
+	conn, err := dialControl(ctx, c, path)
 	if err != nil {
 		return status, err
 	}

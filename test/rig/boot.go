@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func (c *Container) mountRoot() error {
 		return err
 	}
 	// The size is a limit, not a reservation: it keeps a runaway log from taking the host's memory.
-	if err := mount("unitgen-test", fs, "tmpfs", 0, "mode=755,size=3G"); err != nil {
+	if err := mount("unitgen-test", fs, "tmpfs", 0, fmt.Sprintf("mode=755,size=%dM", cmp.Or(c.opts.Disk, 3072))); err != nil {
 		return err
 	}
 	for _, dir := range []string{"root", "work", "upper", "upper/etc", "upper/etc/systemd", "upper/etc/systemd/journald.conf.d",

@@ -38,6 +38,8 @@ type Options struct {
 	Units []string
 	// Args are further arguments of systemd-nspawn; those after "--" go to the container's systemd.
 	Args []string
+	// Disk is the size of the root file system in megabytes; zero: 3072. It is a limit, not a reservation.
+	Disk int
 }
 
 // Container is one booted system. All methods may be called at the same time from several goroutines.
