@@ -21,18 +21,19 @@ const startMargin = 5 * time.Second
 
 // values is what templates print: text that is quoted and decided.
 type values struct {
-	Name        app.Name
-	UserUnits   bool
-	Manager     string // "--user " for a user's units, after "systemctl "
-	Lbshim      string // quoted as the first word of a command line
-	UserOption  string // " --user-units" or nothing
-	Root        string // prefix of commands that talk to PID 1 or the control socket as root
-	Privileged  string // the same for commands whose failure must not count
-	ControlPath string
-	ChannelPath string // of Node.js programs and others that take messages; else empty
-	NodeChannel bool   // ChannelPath is of a Node.js program
-	HandoffPath string // empty but on the handoff path
-	Settings    string // the section [X-Unitgen]
+	Name         app.Name
+	UserUnits    bool
+	Manager      string // "--user " for a user's units, after "systemctl "
+	Lbshim       string // quoted as the first word of a command line
+	UserOption   string // " --user-units" or nothing
+	Root         string // prefix of commands that talk to PID 1 or the control socket as root
+	Privileged   string // the same for commands whose failure must not count
+	ControlPath  string
+	ChannelPath  string // of Node.js programs and others that take messages; else empty
+	NodeChannel  bool   // ChannelPath is of a Node.js program
+	BindAnswered bool   // the program's bind() is answered with the instance's listeners
+	HandoffPath  string // empty but on the handoff path
+	Settings     string // the section [X-Unitgen]
 
 	// Sockets.
 	Listen       []string
@@ -65,6 +66,7 @@ type values struct {
 
 	Type           string // Type= of the instances
 	ReadyCheck     string // --check= of the command that waits for an instance; empty where PID 1 knows by itself
+	ReadyOptions   string // further ones of that command, each with a blank before it
 	RolloutOptions string // each with a blank before it
 
 	DrainOptions string // each with a blank before it
@@ -127,6 +129,7 @@ func decide(a app.App, p Paths) (values, error) {
 	v.decideChannel(a)
 	v.decideHandoff(a)
 	v.decideProcess(a)
+	v.decideBind(a)
 	return v, nil
 }
 
@@ -159,6 +162,9 @@ func (v *values) decideReady(a app.App) {
 	case app.ReadyExec:
 	default:
 		v.ReadyCheck = app.QuoteWord("--check=" + ready)
+		if a.BindAnswered() {
+			v.ReadyOptions = " --kind=" + string(app.KindBind)
+		}
 	}
 }
 
@@ -248,7 +254,9 @@ func (v *values) decideProcess(a app.App) {
 	v.AddressFamilies = "AF_UNIX AF_INET AF_INET6 AF_NETLINK"
 	if network, ok := a.Property("PrivateNetwork"); ok && app.Truth(network) {
 		v.PrivateNetwork = true
-		v.AddressFamilies = "AF_UNIX"
+		if !a.BindAnswered() { // who binds needs sockets of these families, though nothing is bound in this network
+			v.AddressFamilies = "AF_UNIX"
+		}
 	}
 	_, fenced := a.Property("IPAddressDeny")
 	if v.ReadyCheck != "" && (v.PrivateNetwork || fenced) {

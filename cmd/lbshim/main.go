@@ -6,7 +6,10 @@
 //	lbshim serve APP     ExecStart= of APP.service: keeps the ring, watches the instances
 //	lbshim join APP I    APP-join@I.service: gives instance I's listeners to the shim
 //	lbshim exec APP I -- COMMAND…
-//	                     ExecStart= of APP@I.service for Node.js: connects the program with the shim and becomes it
+//	                     ExecStart= of APP@I.service: has the program's bind() answered, or connects a Node.js program with
+//	                     the shim, and becomes it
+//	lbshim answer APP I PORT
+//	                     started by exec: answers bind() of the program with the instance's listeners
 //	lbshim ready APP I   ExecStartPost= of APP@I.service: waits until the instance accepts connections
 //	lbshim drain APP I   ExecStop= of APP@I.service: takes the instance off the ring and waits for its connections
 //	lbshim backoff APP I ExecStopPost= of APP@I.service: delays the restart of an instance that fails again
@@ -35,6 +38,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/bindnotify"
 	"github.com/unitgen/unitgen/internal/sdlog"
 )
 
@@ -61,6 +65,9 @@ type env struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == bindnotify.Verb {
+		os.Exit(answer(&env{args: os.Args, getenv: os.Getenv, stderr: os.Stderr}))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	e := &env{args: os.Args[1:], getenv: os.Getenv, environ: os.Environ, stdout: os.Stdout, stderr: os.Stderr}
@@ -98,7 +105,7 @@ func verbs() []verb {
 		{name: "serve", run: serve},
 		{name: "join", instance: true, run: join, unit: theJoin},
 		{name: "connect", instance: true, run: connect, unit: theInstance},
-		{name: "exec", instance: true, command: true, run: launch},
+		{name: "exec", instance: true, command: true, run: execute},
 		{name: "ready", instance: true, run: ready, unit: theInstance},
 		{name: "drain", instance: true, run: drain},
 		{name: "backoff", instance: true, run: backOff},
@@ -197,7 +204,7 @@ Verbs:
   join APP INSTANCE    give the listeners of an instance to the app's shim
   connect APP INSTANCE give an instance's channel of the handoff path to the shim
   exec APP INSTANCE -- COMMAND [ARG...]
-                       connect a Node.js program with the app's shim and run it
+                       run a program whose bind() is answered, or one for Node.js
   ready APP INSTANCE   wait until an instance accepts connections
   drain APP INSTANCE   take an instance off and wait for its connections
   backoff APP INSTANCE delay the restart of an instance that fails again

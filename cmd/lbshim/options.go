@@ -17,7 +17,10 @@ type options struct {
 	instance  int
 	userUnits bool
 	version   bool
-	command   []string // of exec
+	command   []string // of exec, as the next
+	kind      string
+	learn     bool
+	keepPipe  bool
 
 	path         string
 	strategy     string
@@ -29,7 +32,7 @@ type options struct {
 	weights      []int
 	messages     bool   // of serve: channels are for messages alone
 	shutdownMsg  bool   // of serve: programs are told "shutdown"
-	programPort  int    // of serve: what programs say for the app's address
+	programPort  int    // of serve and exec: what programs say for the app's address
 	most         int    // connections of an instance
 	check        string // of ready
 	surge        string // of rollout, as the next two
@@ -42,6 +45,7 @@ type options struct {
 
 func defaultOptions() options {
 	return options{
+		kind:         string(app.KindNode),
 		path:         string(app.PathSteer),
 		strategy:     string(app.RoundRobin),
 		drainTimeout: app.DefaultDrainTimeout,
@@ -58,6 +62,9 @@ func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("lbshim", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.Usage = func() {}
+	f.StringVar(&o.kind, "kind", o.kind, "how the program gets its listeners, for exec and ready: bind or node")
+	f.BoolVar(&o.learn, "learn", o.learn, "with --kind=bind: only see where the program listens")
+	f.BoolVar(&o.keepPipe, "sigpipe", o.keepPipe, "with --kind=bind: the program starts with SIGPIPE on, as IgnoreSIGPIPE=no has it")
 	f.StringVar(&o.path, "path", o.path, "how connections reach the instances, steer or handoff")
 	f.StringVar(&o.strategy, "strategy", o.strategy, "round-robin, least-connections, random-two, source-hash or first")
 	f.Var((*timeSpan)(&o.drainTimeout), "drain-timeout", "how long open connections of an instance may hold its stop")
@@ -68,7 +75,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.Var(&parsed[[]int]{&o.weights, app.ParseWeights, "WEIGHT,..."}, "weights", "shares of new connections by instance number, the others have 1")
 	f.IntVar(&o.most, "max-connections", o.most, "open connections that an instance has at most, on the handoff path; 0 is any number")
 	f.BoolVar(&o.messages, "messages", o.messages, "instances take messages on their channel, and nothing else")
-	f.IntVar(&o.programPort, "program-port", o.programPort, "port that Node.js programs say when they mean the app's address; 0 is none")
+	f.IntVar(&o.programPort, "program-port", o.programPort, "port that programs say when they mean the app's address; 0 is none")
 	f.BoolVar(&o.shutdownMsg, "shutdown-message", o.shutdownMsg, "tell Node.js programs \"shutdown\" when they are to end, as PM2 does")
 	f.StringVar(&o.check, "check", o.check, "what makes an instance ready: listen, node, message, or http:/PATH")
 	f.StringVar(&o.surge, "surge", o.surge, "how many extra instances try new code first: a number, or all")

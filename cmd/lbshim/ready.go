@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/bindnotify"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/readiness"
@@ -40,6 +42,8 @@ func ready(ctx context.Context, e *env, o options) error {
 		}
 	}
 	began := time.Now()
+	observer := observe(o)
+	defer observer.Close()
 	ctx, cancel := context.WithTimeout(ctx, o.startTimeout)
 	defer cancel()
 	pid, err := strconv.Atoi(e.getenv("MAINPID"))
@@ -72,7 +76,9 @@ func ready(ctx context.Context, e *env, o options) error {
 		return explain.Forget(filepath.Dir(o.controlPath(e)), o.instance)
 	}
 	seen := explain.Seen{Invocation: e.getenv("INVOCATION_ID"), Waited: time.Since(began)}
-	if err := look(context.WithoutCancel(ctx), &seen, check, pid, err).Write(filepath.Dir(o.controlPath(e)), o.instance); err != nil {
+	look(context.WithoutCancel(ctx), &seen, check, pid, err)
+	seen.NoteBinding(string(o.app), observer.State())
+	if err := seen.Write(filepath.Dir(o.controlPath(e)), o.instance); err != nil {
 		e.log.Warn("note why the instance is not ready, ignoring", "instance", o.instance, "error", err)
 	}
 	return fmt.Errorf("instance %d is not ready: %s", o.instance, seen)
@@ -82,11 +88,11 @@ func ready(ctx context.Context, e *env, o options) error {
 var errAppStops = errors.New("the app stops")
 
 // look notes how the wait ended with err, and what the program does meanwhile if it still runs: PID 1 ends it next.
-func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid int, err error) *explain.Seen {
+func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid int, err error) {
 	switch {
 	case errors.Is(err, readiness.ErrEnded):
 		seen.Outcome = explain.Ended
-		return seen
+		return
 	case errors.Is(err, readiness.ErrNotAccepted):
 		seen.Outcome = explain.NotAccepted
 	default:
@@ -96,7 +102,18 @@ func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid in
 	defer cancel()
 	seen.Addresses, _ = check.Addresses(ctx) // a balancer that has just gone cannot tell, and the rest is worth saying
 	seen.Sockets = explain.Look(pid, seen.Addresses)
-	return seen
+}
+
+// observe reads what the supervisor of the instance sees, which is in the same unit as this process. Other programs have none.
+func observe(o options) *bindnotify.Observer {
+	if app.Kind(o.kind) != app.KindBind {
+		return &bindnotify.Observer{}
+	}
+	dir, err := bindnotify.OwnCgroup()
+	if err != nil {
+		return &bindnotify.Observer{}
+	}
+	return bindnotify.Observe(dir)
 }
 
 // joinNetwork puts the calling thread into a network namespace.

@@ -168,7 +168,7 @@ func (c *command) values(option, value, prefix string) []candidate {
 	case "instances":
 		words = []string{"max"}
 	case "kind":
-		words = []string{string(app.KindListen), string(app.KindNode), string(app.KindHandoff)}
+		words = []string{string(app.KindBind), string(app.KindListen), string(app.KindNode), string(app.KindHandoff)}
 	case "path":
 		words = []string{string(app.PathAuto), string(app.PathSteer), string(app.PathHandoff)}
 	case "strategy":

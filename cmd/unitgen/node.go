@@ -3,12 +3,10 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -30,7 +28,7 @@ func (c *command) setKind(a *app.App) {
 		return // an app that exists keeps what it is
 	}
 	a.Kind = ""
-	if runsNode(a.Command) {
+	if runsNode(a.Command) && !launches(a.Command) {
 		a.Kind = app.KindNode
 	}
 }
@@ -71,139 +69,31 @@ func shebang(path string) []string {
 	return strings.Fields(line)
 }
 
-// nodeCommand replaces what would come between PID 1 and Node.js: a package manager that runs a script of package.json,
-// and options of node that make it start the program as a child. The channel to the balancer ends at the first Node
-// process, and package managers are such themselves.
-func (c *command) nodeCommand(argv []string) ([]string, error) {
-	if c.options.given["kind"] && c.options.kind != string(app.KindNode) && c.options.kind != "" {
-		return argv, nil
-	}
-	switch manager := filepath.Base(argv[0]); manager {
-	case "npm", "yarn", "pnpm":
-		var err error
-		if argv, err = c.packageScript(manager, argv[1:]); err != nil {
-			return nil, err
-		}
-	case "tsx":
-		return nil, inputf("", "tsx starts the program as its child, so the balancer cannot reach it; "+
-			"let node load it: -- node --import tsx SCRIPT")
-	case "npx", "nodemon":
-		return nil, inputf("", "%s starts the program as its child, so the balancer cannot reach it; "+
-			"give the node command itself: -- node SCRIPT", manager)
-	}
-	if isNode(argv[0]) {
-		return argv, checkNodeOptions(argv)
-	}
-	return argv, nil
-}
+// launchers are programs for Node.js, and options of node, that start another process, which opens the port.
+var (
+	launchers    = []string{"npm", "npx", "yarn", "yarnpkg", "pnpm", "pnpx", "corepack", "tsx", "ts-node", "nodemon", "concurrently"}
+	childOptions = []string{"--watch", "--watch-path", "--watch-preserve-output", "--run", "--test", "-e", "--eval", "-p", "--print", "-pe", "-i", "--interactive"}
+)
 
-// checkNodeOptions refuses the options of node that run no script, or not in this process.
-func checkNodeOptions(argv []string) error {
+// launches says whether argv is of Node.js and has its server in another process, or no script: the channel to the balancer is for
+// one process that runs a script.
+func launches(argv []string) bool {
+	if slices.Contains(launchers, filepath.Base(argv[0])) {
+		return true
+	}
+	if !isNode(argv[0]) {
+		return false
+	}
 	for _, word := range argv[1:] {
 		option, _, _ := strings.Cut(word, "=")
-		switch option {
-		case "--watch", "--watch-path", "--watch-preserve-output":
-			return inputf("", "node %s starts the program as its child, so the balancer cannot reach it; "+
-				"leave it out, and run systemctl reload when the program has changed", option)
-		case "-e", "--eval", "-p", "--print", "-pe", "-i", "--interactive", "--test", "--run":
-			return inputf("", "node %s is not possible here; put the program into a file: -- node SCRIPT", option)
-		}
-		if !strings.HasPrefix(word, "-") || word == "-" || word == "--" {
-			return nil
+		switch {
+		case slices.Contains(childOptions, option):
+			return true
+		case !strings.HasPrefix(word, "-") || word == "-" || word == "--":
+			return slices.Contains(launchers, strings.TrimSuffix(filepath.Base(word), filepath.Ext(word)))
 		}
 	}
-	return nil
-}
-
-// packageScript resolves "npm start", "yarn run serve" and the like by the package.json of the app's directory.
-func (c *command) packageScript(manager string, words []string) ([]string, error) {
-	name, rest, ok := scriptName(manager, words)
-	if !ok {
-		return nil, inputf("", "%q is no command that runs a script of package.json; give the node command itself: -- node SCRIPT",
-			strings.Join(append([]string{manager}, words...), " "))
-	}
-	dir := c.commandDir()
-	if c.options.workingDirectory != "" {
-		dir = c.absolute(c.options.workingDirectory)
-	}
-	file := filepath.Join(dir, "package.json")
-	text, err := readText(file)
-	if err != nil {
-		return nil, inputf("", "%s %s needs %s, which cannot be read; give the node command itself: -- node SCRIPT", manager, name, file)
-	}
-	var pkg struct{ Scripts map[string]string }
-	if err := json.Unmarshal([]byte(text), &pkg); err != nil {
-		return nil, inputf("", "%s cannot be read: %v", file, err)
-	}
-	script, ok := pkg.Scripts[name]
-	if !ok && name == "start" {
-		if _, err := os.Stat(filepath.Join(dir, "server.js")); err == nil {
-			script, ok = "node server.js", true // as npm does
-		}
-	}
-	if !ok {
-		return nil, inputf("", "%s has no script %q", file, name)
-	}
-	for _, hook := range []string{"pre" + name, "post" + name} {
-		if pkg.Scripts[hook] != "" {
-			return nil, inputf("", "script %q of %s has a %q, which would not run; give the node command itself, "+
-				"and the rest by -p ExecStartPre=", name, file, hook)
-		}
-	}
-	argv, err := c.plainNode(name, script, file)
-	return append(argv, rest...), err
-}
-
-// scriptName takes the name of the script and its further arguments off a package manager's words.
-func scriptName(manager string, words []string) (name string, rest []string, ok bool) {
-	if len(words) > 0 && (words[0] == "run" || words[0] == "run-script") {
-		words = words[1:]
-	} else if len(words) > 0 && manager == "npm" && words[0] != "start" {
-		return "", nil, false // a command of npm's own
-	}
-	if len(words) == 0 || strings.HasPrefix(words[0], "-") {
-		return "", nil, false
-	}
-	name, rest = words[0], words[1:]
-	if len(rest) > 0 && rest[0] == "--" {
-		rest = rest[1:]
-	}
-	return name, rest, true
-}
-
-// plainNode takes a script of package.json apart if it is "node …" and nothing that only a shell understands.
-func (c *command) plainNode(name, script, file string) ([]string, error) {
-	words := strings.Fields(script)
-	plain := len(words) > 0 && !strings.ContainsAny(script, "|&;<>()$`\\\"'*?[]{}~!#\n")
-	var env []string
-	for plain && len(words) > 0 && strings.Contains(words[0], "=") && !strings.HasPrefix(words[0], "-") {
-		env, words = append(env, "--env="+words[0]), words[1:]
-	}
-	switch {
-	case plain && len(env) == 0 && len(words) > 1 && isNode(words[0]):
-		return words, nil
-	case plain && len(words) > 1 && isNode(words[0]):
-		return nil, inputf(c.sameApp(env)+" -- "+strings.Join(words, " "),
-			"script %q of %s sets its environment: %q", name, file, script)
-	case plain && len(words) > 0 && isExecutable(filepath.Join(filepath.Dir(file), "node_modules/.bin", words[0])):
-		// Where the command stands counts from here, whatever --working-directory= says.
-		words[0] = app.ShellWord("./" + filepath.Join(c.options.workingDirectory, "node_modules/.bin", words[0]))
-		if filepath.IsAbs(c.options.workingDirectory) {
-			words[0] = words[0][len("./"):]
-		}
-		return nil, inputf(c.sameApp(env)+" -- "+strings.Join(words, " "),
-			"script %q of %s is no plain node command: %q", name, file, script)
-	}
-	return nil, inputf("", "script %q of %s is no plain node command: %q; give the node command itself: -- node SCRIPT", name, file, script)
-}
-
-// sameApp is the command line so far without its command, with options added.
-func (c *command) sameApp(options []string) string {
-	words := []string{"unitgen", app.ShellWord(c.options.name)}
-	if c.options.workingDirectory != "" {
-		words = append(words, app.ShellWord("--working-directory="+c.options.workingDirectory))
-	}
-	return strings.Join(append(words, options...), " ")
+	return false
 }
 
 // realNode returns the node that path stands for. Version managers (nodenv, asdf, volta, mise) put a script or a link to a

@@ -144,10 +144,6 @@ func (c *command) setCommand(ctx context.Context, a *app.App, isNew bool) error 
 	case !o.hasCommand:
 		argv = []string{o.name}
 	}
-	argv, err := c.nodeCommand(argv)
-	if err != nil {
-		return err
-	}
 	program, err := c.resolve(argv[0])
 	if err == nil && isNode(program) && !c.site.packaging {
 		program, err = c.realNode(ctx, program)

@@ -14,6 +14,7 @@ const MaxInstances = 512
 type Kind string
 
 const (
+	KindBind    Kind = "bind"    // binds its port itself, which is answered with its socket, or takes its socket from systemd
 	KindListen  Kind = "listen"  // takes its listening socket from systemd: LISTEN_FDS, fd 3 (sd_listen_fds(3))
 	KindNode    Kind = "node"    // an unmodified Node.js program
 	KindHandoff Kind = "handoff" // receives connected sockets through package activation
@@ -56,8 +57,8 @@ type App struct {
 	Name             Name
 	Command          []string // argv; Command[0] is an absolute path
 	Listen           []Listen
-	ProgramPort      int      // what a Node.js program says for the app's one address; zero: it says that address
-	Kind             Kind     // zero means KindListen
+	ProgramPort      int      // what the program says for the app's one port; zero: it says that port
+	Kind             Kind     // zero means the default of the path: see BindAnswered
 	Path             Path     // zero means PathAuto
 	Strategy         Strategy // zero means the path's default
 	Environment      []Assignment

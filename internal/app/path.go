@@ -18,12 +18,18 @@ func (a App) DataPath() Path {
 	return PathSteer
 }
 
+// BindAnswered reports whether bind(2) of the program is answered with the instance's listeners: wherever the instances have
+// listeners, and the program is not known to take them another way.
+func (a App) BindAnswered() bool {
+	return (a.Kind == "" || a.Kind == KindBind) && a.DataPath() == PathSteer
+}
+
 // steerCannot says what of the settings the steer path cannot do; empty if it can do all.
 func (a App) steerCannot() string {
 	if i := slices.IndexFunc(a.Listen, Listen.IsUnix); i >= 0 {
 		return "--listen=" + a.Listen[i].String()
 	}
-	if a.ProgramPort != 0 {
+	if a.ProgramPort != 0 && a.Kind == KindNode {
 		return "--program-port=" + strconv.Itoa(a.ProgramPort)
 	}
 	if a.Kind == KindNode && a.strategyNeeds() != "" {
@@ -62,10 +68,14 @@ func (a App) StrategyOrDefault() Strategy {
 func (a App) checkPaths(found *inputErrors) {
 	switch a.Kind {
 	case "", KindListen, KindNode, KindHandoff:
+	case KindBind:
+		if a.DataPath() == PathHandoff {
+			found.addf("--kind=handoff", "--kind=bind does not go with %s", cmp.Or(a.steerCannot(), "--path=handoff"))
+		}
 	case KindPort, KindUnix:
-		found.addf("--kind=listen", "--kind=%s is not available in this version; the program must take its listening socket from systemd (sd_listen_fds(3)), or be one of Node.js", a.Kind)
+		found.addf("--kind=bind", "--kind=%s is not available in this version; a program that listens on a port of its own is --kind=bind", a.Kind)
 	default:
-		found.addf("--kind=listen", "--kind= must be listen, node or handoff, got %q", a.Kind)
+		found.addf("--kind=bind", "--kind= must be bind, listen, node or handoff, got %q", a.Kind)
 	}
 	switch a.Path {
 	case "", PathAuto, PathHandoff:
@@ -118,10 +128,10 @@ func (a App) checkProgramPort(found *inputErrors) {
 	case a.ProgramPort == 0:
 	case a.ProgramPort < 0 || a.ProgramPort > 65535:
 		found.addf("--program-port=3000", "--program-port= must be between 1 and 65535, got %d", a.ProgramPort)
-	case a.Kind != KindNode:
-		found.addf("", "--program-port= is for programs for Node.js; others get their socket from systemd, whatever its port")
-	case len(a.Listen) > 1:
-		found.addf("", "--program-port= goes with one --listen=, got %d", len(a.Listen))
+	case a.Kind != KindNode && !a.BindAnswered():
+		found.addf("--kind=bind", "--program-port= is for programs that open their port themselves; this one gets its socket or connections, whatever their port")
+	case slices.ContainsFunc(a.Listen, func(l Listen) bool { return l.Port != a.Listen[0].Port }):
+		found.addf("", "--program-port= goes with one port of --listen=, got %d and others", a.Listen[0].Port)
 	}
 }
 

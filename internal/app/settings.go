@@ -247,7 +247,7 @@ func (a *App) parseWord(key, word string) (err error) {
 			return fmt.Errorf("%q is not a port", word)
 		}
 	case "Kind":
-		a.Kind, err = oneOf(word, KindListen, KindNode, KindHandoff, KindPort, KindUnix)
+		a.Kind, err = oneOf(word, KindBind, KindListen, KindNode, KindHandoff, KindPort, KindUnix)
 	case "Path":
 		a.Path, err = oneOf(word, PathAuto, PathSteer, PathHandoff, PathProxy)
 	case "Strategy":

@@ -55,8 +55,11 @@ func TestValidateRefuses(t *testing.T) {
 		"--max-connections= must be between 1 and":               func(a *App) { a.MaxConnections, a.Path = -1, PathHandoff },
 		"--program-port=3000 is not possible on the steer path":  func(a *App) { a.Kind, a.Path, a.ProgramPort = KindNode, PathSteer, 3000 },
 		"--program-port= must be between 1 and 65535, got 65536": func(a *App) { a.Kind, a.ProgramPort = KindNode, 65536 },
-		"--program-port= is for programs for Node.js":            func(a *App) { a.ProgramPort = 3000 },
-		"--program-port= goes with one --listen=, got 2": func(a *App) {
+		"--program-port= is for programs that open their port":   func(a *App) { a.Kind, a.ProgramPort = KindListen, 3000 },
+		"--kind=bind does not go with --listen=/run/app.sock": func(a *App) {
+			a.Kind, a.Listen = KindBind, []Listen{{Unix: "/run/app.sock"}}
+		},
+		"--program-port= goes with one port of --listen=, got 80 and others": func(a *App) {
 			a.Kind, a.ProgramPort, a.Listen = KindNode, 3000, []Listen{{Port: 80}, {Port: 81}}
 		},
 		"--kind=handoff does not go with --path=steer":            func(a *App) { a.Path, a.Kind = PathSteer, KindHandoff },
@@ -68,13 +71,13 @@ func TestValidateRefuses(t *testing.T) {
 		"--path=handoff takes the handoff path, on which puma would never": func(a *App) {
 			a.Command, a.Path = []string{"/usr/bin/puma"}, PathHandoff
 		},
-		"--listen=0 has no port":                           func(a *App) { a.Listen = []Listen{{}} },
-		"--listen=443 is a port below 1024":                func(a *App) { a.UserUnits, a.Listen = true, []Listen{{Port: 443}} },
-		"--listen= names 3000 twice":                       func(a *App) { a.Listen = append(a.Listen, a.Listen...) },
-		"--kind=port is not available in this version":     func(a *App) { a.Kind = KindPort },
-		`--kind= must be listen, node or handoff, got "x"`: func(a *App) { a.Kind = "x" },
-		"--path=proxy is not available in this version":    func(a *App) { a.Path = PathProxy },
-		`--path= must be auto, steer or handoff, got "x"`:  func(a *App) { a.Path = "x" },
+		"--listen=0 has no port":                                 func(a *App) { a.Listen = []Listen{{}} },
+		"--listen=443 is a port below 1024":                      func(a *App) { a.UserUnits, a.Listen = true, []Listen{{Port: 443}} },
+		"--listen= names 3000 twice":                             func(a *App) { a.Listen = append(a.Listen, a.Listen...) },
+		"--kind=port is not available in this version":           func(a *App) { a.Kind = KindPort },
+		`--kind= must be bind, listen, node or handoff, got "x"`: func(a *App) { a.Kind = "x" },
+		"--path=proxy is not available in this version":          func(a *App) { a.Path = PathProxy },
+		`--path= must be auto, steer or handoff, got "x"`:        func(a *App) { a.Path = "x" },
 		"--strategy=source-hash is not possible on the steer path": func(a *App) {
 			a.Kind, a.Path, a.Strategy, a.UserUnits = KindNode, PathSteer, SourceHash, true
 		},

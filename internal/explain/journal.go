@@ -13,6 +13,10 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/bindnotify"
 )
 
 // journalLines is how many entries of an instance are read, latest first: some ten tracebacks. A crash loop that says
@@ -150,9 +154,26 @@ func (in *invocation) add(e entry, unit string) {
 		}
 	case e.text("SYSLOG_IDENTIFIER") == "lbshim" && (e.text("_UID") == "0" || e.text("_COMM") == "lbshim"):
 		// The commands around the program: what they found is in the note, see Seen.
+	case strings.HasPrefix(message, bindnotify.Prefix):
+		// So is what answers bind().
+	case strings.HasPrefix(message, LauncherFailed):
+		in.launchFailed(strings.TrimPrefix(message, LauncherFailed))
 	default:
 		in.said = append(in.said, printable(message))
 	}
+}
+
+// LauncherFailed begins what lbshim says before it ends with EXIT_EXEC, as it could not become the program. The rest is the errno.
+const LauncherFailed = "lbshim cannot execute the program: "
+
+// launchFailed notes what PID 1 notes where it executes the program itself.
+func (in *invocation) launchFailed(why string) {
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.EACCES, unix.ENOEXEC, unix.EPERM, unix.E2BIG, unix.ELOOP, unix.ENOTDIR, unix.ETXTBSY, unix.ENOMEM} {
+		if why == errno.Error() {
+			in.errno = int(errno)
+		}
+	}
+	in.spawnFailed = true
 }
 
 // printable is text without what a terminal would obey. A program that wrote colours still says the same.

@@ -11,7 +11,7 @@ import (
 
 // judge says why one run failed; the zero Reason if it did not, or nobody knows.
 func (c *caseFile) judge(ctx context.Context, in *invocation) Reason {
-	for _, f := range []func(context.Context, *invocation) Reason{c.notStarted, c.refusedBySandbox, c.killed, c.notReady, c.exited} {
+	for _, f := range []func(context.Context, *invocation) Reason{c.notStarted, c.bound, c.refusedBySandbox, c.killed, c.notReady, c.exited} {
 		if r := f(ctx, in); r.What != "" {
 			return r
 		}
@@ -89,6 +89,9 @@ func (c *caseFile) notReady(_ context.Context, in *invocation) Reason {
 
 // instead is the option for a program that does something else than to accept.
 func (c *caseFile) instead(s Seen) string {
+	if s.BindingHint != "" {
+		return s.BindingHint
+	}
 	for _, o := range s.Sockets {
 		if o.Net == "tcp" && !o.Waits && o.port() != 0 && c.answersBind() {
 			return c.options("--program-port=%d", o.port())
@@ -101,7 +104,17 @@ func (c *caseFile) instead(s Seen) string {
 }
 
 // answersBind says whether the program's own call for a port is answered with the app's listener.
-func (c *caseFile) answersBind() bool { return c.set.app.Kind == app.KindNode }
+func (c *caseFile) answersBind() bool {
+	return c.set.app.Kind == app.KindNode || c.set.app.BindAnswered()
+}
+
+// bound explains a program that ended of what its supervisor has seen.
+func (c *caseFile) bound(_ context.Context, in *invocation) Reason {
+	if in.seen == nil || in.seen.Outcome != Ended || in.seen.Binding == "" {
+		return Reason{}
+	}
+	return Reason{What: in.seen.Binding, Said: telling(in.said), Hint: in.seen.BindingHint}
+}
 
 // exited explains a program that ended by itself, for no reason that the sandbox has to do with.
 func (c *caseFile) exited(_ context.Context, in *invocation) Reason {

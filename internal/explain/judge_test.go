@@ -40,8 +40,12 @@ func TestJudge(t *testing.T) {
 			Reason{What: "the program ran for 5s and accepted no connection: it waits for an answer of 192.0.2.1:5432", Hint: "unitgen shop --start-timeout=15s"}},
 		{"Java's port", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{
 			"Exception in thread \"main\" java.lang.RuntimeException: start", "Caused by: java.net.BindException: Address already in use"}},
-			Reason{What: "the program opens port 3000 by itself, which systemd holds for it: it must take the socket that it is given (descriptor 3, sd_listen_fds(3))",
-				Said: "java.net.BindException: Address already in use"}},
+			Reason{What: "the program opens port 3000, which systemd holds for it, and was not given it; a port alone is one of IPv6",
+				Said: "java.net.BindException: Address already in use", Hint: "unitgen shop --listen=0.0.0.0:3000"}},
+		{"IPv4 program", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{"OSError: [Errno 98] Address already in use"},
+			seen: &Seen{Outcome: Ended, Binding: "the program binds 0.0.0.0:3000 by IPv4, and the app's listener there is one of IPv6", BindingHint: "unitgen shop --listen=0.0.0.0:3000"}},
+			Reason{What: "the program binds 0.0.0.0:3000 by IPv4, and the app's listener there is one of IPv6",
+				Said: "OSError: [Errno 98] Address already in use", Hint: "unitgen shop --listen=0.0.0.0:3000"}},
 		{"start limit alone", invocation{result: "start-limit-hit"}, Reason{}},
 	} {
 		if got := shop().judge(t.Context(), &tt.run); got != tt.want {

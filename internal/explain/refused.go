@@ -94,6 +94,14 @@ func (c *caseFile) inUse(ctx context.Context, m message) Reason {
 
 // ownPort explains a program that opens the app's port by itself.
 func (c *caseFile) ownPort(port int) Reason {
+	if c.set.app.BindAnswered() {
+		r := Reason{What: fmt.Sprintf("the program opens port %d, which systemd holds for it, and was not given it", port)}
+		if slices.ContainsFunc(c.set.app.Listen, func(l app.Listen) bool { return int(l.Port) == port && !l.Addr.IsValid() }) {
+			r.What += "; a port alone is one of IPv6" // which a program for IPv4 could not use
+			r.Hint = c.options("--listen=0.0.0.0:%d", port)
+		}
+		return r
+	}
 	r := Reason{What: fmt.Sprintf("the program opens port %d by itself, which systemd holds for it: "+
 		"it must take the socket that it is given (descriptor 3, sd_listen_fds(3))", port)}
 	if len(c.set.app.Command) > 0 && isNode(c.set.app.Command) && c.set.app.Kind != app.KindNode {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/bindnotify"
 )
 
 // Outcome is how the wait for an instance ended.
@@ -32,6 +34,21 @@ type Seen struct {
 	Waited     time.Duration `json:"waited"`
 	Addresses  []string      `json:"addresses,omitempty"` // of the app
 	Sockets    []Socket      `json:"sockets,omitempty"`   // of the program, also those that it was refused; see Look
+
+	// What is wrong with what the program binds, if its supervisor has seen that, as a clause, and what to type.
+	Binding     string `json:"binding,omitempty"`
+	BindingHint string `json:"bindingHint,omitempty"`
+}
+
+// NoteBinding takes over what the supervisor of the instance has seen.
+func (s *Seen) NoteBinding(app string, state bindnotify.State) {
+	var addresses []netip.AddrPort
+	for _, address := range s.Addresses {
+		if a, err := netip.ParseAddrPort(address); err == nil {
+			addresses = append(addresses, a)
+		}
+	}
+	s.Binding, s.BindingHint = state.Problem(app, addresses)
 }
 
 // maxSockets bounds a note: a program may open thousands.
@@ -122,6 +139,9 @@ func Forget(runtimeDir string, instance int) error {
 func (s Seen) String() string {
 	switch s.Outcome {
 	case Ended:
+		if s.Binding != "" {
+			return s.Binding
+		}
 		return "the program ended before it accepted a connection"
 	case NotAccepted:
 		return fmt.Sprintf("the program ran for %s and accepted no connection: %s", span(s.Waited), s.does())
@@ -131,6 +151,9 @@ func (s Seen) String() string {
 
 // does says what the program does instead.
 func (s Seen) does() string {
+	if s.Binding != "" {
+		return s.Binding
+	}
 	if listens := s.all(func(o Socket) bool { return !o.Waits && o.Net == "tcp" }); listens != "" {
 		return fmt.Sprintf("it listens on %s, and the app's address is %s", listens, s.own())
 	}

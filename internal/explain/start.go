@@ -83,6 +83,9 @@ func (c *caseFile) chdir() Reason {
 // exec explains 203/EXEC.
 func (c *caseFile) exec(in *invocation) Reason {
 	program := in.executable
+	if program == "" && len(c.set.app.Command) > 0 {
+		program = c.set.app.Command[0] // which lbshim executes
+	}
 	switch unix.Errno(in.errno) {
 	case unix.ENOEXEC:
 		return Reason{What: fmt.Sprintf("%s is no program for this machine: %s", program, describeFormat(program)), Hint: c.options("-- COMMAND ...")}

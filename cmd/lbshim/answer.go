@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+
+	"github.com/unitgen/unitgen/internal/bindnotify"
+	"github.com/unitgen/unitgen/internal/sdlog"
+)
+
+// Arguments of a supervisor after bindnotify.Verb. It takes no options, to be small: there is one for each instance.
+const (
+	answerApp = 2 + iota
+	answerInstance
+	answerPort // --program-port=, or 0
+	answerMode // learnMode, or nothing
+)
+
+const learnMode = "learn"
+
+// answerEnvironment keeps the runtime of a supervisor small: one thread that works, no watch on the CPUs, no samples of
+// allocations. A heap that is collected from 1 MB on is not collected at all but under a flood of calls; a first collection would cost a third of what
+// the process has.
+var answerEnvironment = []string{"GOMAXPROCS=1", "GOGC=25", "GODEBUG=containermaxprocs=0,updatemaxprocs=0,memprofilerate=0"}
+
+// answer is the supervisor of an instance, which launch has started. It ends with the last process of the program,
+// by no signal but SIGKILL: PID 1 sends the stop signal to all of the unit, and a program that is shutting down may still call bind.
+func answer(e *env) int {
+	signal.Ignore()
+	// It was executed by another name than its own.
+	_ = os.WriteFile("/proc/self/comm", []byte("lbshim"), 0)
+	e.log = answerLog(e)
+	args := e.args
+	if len(args) <= answerPort {
+		return exitInvalidArgument
+	}
+	port, err := strconv.ParseUint(args[answerPort], 10, 16)
+	if err != nil {
+		return exitInvalidArgument
+	}
+	s := bindnotify.Supervisor{ProgramPort: uint16(port), Learn: len(args) > answerMode && args[answerMode] == learnMode}
+	s.Note = func(f bindnotify.Fact) {
+		if level, text := f.Words(args[answerApp]); text != "" && !s.Learn {
+			e.log.Log(context.Background(), level, text, "instance", args[answerInstance])
+		}
+	}
+	err = s.Serve()
+	switch {
+	case errors.Is(err, bindnotify.ErrAbandoned):
+		return exitFailure
+	case err != nil:
+		e.log.Error("bind is not answered any more, ignoring", "error", err, "instance", args[answerInstance])
+		return exitFailure
+	}
+	return exitSuccess
+}
+
+// answerLog writes to the stream of the unit, of which journald knows whose it is also when this process has ended. Its lines bear the
+// program's identifier there, so each begins with ours.
+func answerLog(e *env) *slog.Logger {
+	if e.getenv("JOURNAL_STREAM") == "" {
+		return slog.New(sdlog.NewStream("lbshim", e.stderr, slog.LevelInfo))
+	}
+	return slog.New(sdlog.NewJournal("lbshim", "", prefixed{e.stderr}, slog.LevelInfo))
+}
+
+// prefixed puts bindnotify.Prefix behind the priority of each line, which is written at once.
+type prefixed struct{ io.Writer }
+
+func (p prefixed) Write(line []byte) (int, error) {
+	priority, text, _ := bytes.Cut(line, []byte{'>'})
+	if _, err := fmt.Fprintf(p.Writer, "%s>%s%s", priority, bindnotify.Prefix, text); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}

@@ -1,0 +1,94 @@
+package bindnotify
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// notification is struct seccomp_notif: one system call that waits for its answer.
+type notification struct {
+	id           uint64
+	pid          uint32 // of the thread that calls
+	flags        uint32
+	number       uint32
+	architecture uint32
+	instruction  uint64
+	arguments    [6]uint64
+}
+
+// answer is struct seccomp_notif_resp. A zero one but for the id has the call return 0 without being executed.
+type answer struct {
+	id    uint64
+	value int64
+	errno int32 // negative
+	flags uint32
+}
+
+// addition is struct seccomp_notif_addfd.
+type addition struct {
+	id                      uint64
+	flags                   uint32
+	source, target, fdflags uint32
+}
+
+// descriptor of argument i.
+func (n *notification) fd(i int) int { return int(int32(n.arguments[i])) }
+
+// kernel is the descriptor on which the kernel asks.
+type kernel int
+
+// wait blocks until somebody calls or nobody is left who could.
+func (k kernel) wait() (ended bool, err error) {
+	poll := []unix.PollFd{{Fd: int32(k), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(poll, -1)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return false, os.NewSyscallError("poll", err)
+		default:
+			return poll[0].Revents&unix.POLLIN == 0, nil
+		}
+	}
+}
+
+// receive takes the next call; ENOENT if its caller was killed meanwhile.
+func (k kernel) receive(n *notification) error {
+	*n = notification{} // the kernel wants zeros
+	return k.control(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n))
+}
+
+// valid says whether the caller still waits, so that its process ID is not somebody else's by now.
+func (k kernel) valid(id uint64) bool {
+	return k.control(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) == nil
+}
+
+// replace puts a duplicate of source over descriptor target of the caller.
+func (k kernel) replace(id uint64, source socket, target int, fdflags uint32) error {
+	a := addition{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SETFD, source: uint32(source), target: uint32(target), fdflags: fdflags}
+	return os.NewSyscallError("ioctl SECCOMP_IOCTL_NOTIF_ADDFD", k.control(unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a)))
+}
+
+// send ends a call. A caller that is gone is no error.
+func (k kernel) send(a answer) error {
+	err := k.control(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&a))
+	if err == unix.ENOENT {
+		return nil
+	}
+	return os.NewSyscallError("ioctl SECCOMP_IOCTL_NOTIF_SEND", err)
+}
+
+func (k kernel) control(request uintptr, argument unsafe.Pointer) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(k), request, uintptr(argument))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package bindnotify
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Verb is the first argument of a supervisor's command line, by which Find knows it.
+const Verb = "answer"
+
+// ErrNone says that no supervisor is there.
+var ErrNone = errors.New("no supervisor")
+
+// State is what a supervisor has seen, oldest first.
+type State struct {
+	PID   int
+	Facts []Fact
+}
+
+// Limits of Find: a unit may have any number of processes, and write what it likes where its supervisor writes.
+const (
+	maxProcesses = 4096
+	maxState     = 32 << 10
+)
+
+// Find returns what the supervisor of a unit has seen. dir is the unit's cgroup, as a directory below /sys/fs/cgroup: whoever is
+// not in it says nothing. Who runs as the unit's user may write what State says, and so may a hostile program: it is good
+// for messages. The error is ErrNone if no supervisor runs.
+func Find(dir string) (State, error) {
+	pid, f, err := open(dir)
+	if err != nil {
+		return State{}, err
+	}
+	defer f.Close()
+	facts, err := readFacts(f)
+	return State{PID: pid, Facts: facts}, err
+}
+
+// open opens the state of the supervisor of a unit, which outlives it.
+func open(dir string) (pid int, f *os.File, err error) {
+	pids, err := processes(dir)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, pid := range pids {
+		if isSupervisor(pid) {
+			f, err := openRegular("/proc/" + strconv.Itoa(pid) + "/fd/" + strconv.Itoa(stateFD))
+			return pid, f, err
+		}
+	}
+	return 0, nil, ErrNone
+}
+
+// Observer reads the state of a supervisor that may not be there yet, and may have ended when State is called. It is not safe for
+// concurrent use.
+type Observer struct {
+	stop chan struct{}
+	done chan struct{}
+	file *os.File // once done is closed; nil if none was found
+}
+
+// Pauses between two looks for a supervisor, which starts milliseconds before its program does. The kernel tells nobody of a new
+// process.
+const (
+	lookFirst = 5 * time.Millisecond
+	lookLast  = 200 * time.Millisecond
+)
+
+// Observe looks for the supervisor of a unit until it has found one, or State or Close is called.
+func Observe(dir string) *Observer {
+	o := &Observer{stop: make(chan struct{}), done: make(chan struct{})}
+	go o.look(dir)
+	return o
+}
+
+func (o *Observer) look(dir string) {
+	defer close(o.done)
+	for pause := lookFirst; ; pause = min(2*pause, lookLast) {
+		if _, f, err := open(dir); err == nil {
+			o.file = f
+			return
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-o.stop:
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// State is what the supervisor has seen until now or until its end; the zero State for none. It ends the Observer. The zero Observer has
+// found none.
+func (o *Observer) State() State {
+	o.end()
+	defer o.Close()
+	if o.file == nil {
+		return State{}
+	}
+	facts, _ := readFacts(o.file)
+	return State{Facts: facts}
+}
+
+// Close ends the Observer. It may be called after State.
+func (o *Observer) Close() {
+	o.end()
+	if o.file != nil {
+		o.file.Close()
+		o.file = nil
+	}
+}
+
+func (o *Observer) end() {
+	if o.stop != nil {
+		close(o.stop)
+		<-o.done
+		o.stop = nil
+	}
+}
+
+// OwnCgroup is the directory of this process's cgroup, of the hierarchy that systemd uses.
+func OwnCgroup() (string, error) {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		hierarchy, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if _, path, ok := strings.Cut(rest, ":"); ok && hierarchy == "0" {
+			return Cgroup(path), nil
+		}
+	}
+	return "", errors.New("find own cgroup: not in the unified hierarchy")
+}
+
+// Cgroup is the directory of a unit's ControlGroup=.
+func Cgroup(path string) string {
+	if dir := filepath.Join("/sys/fs/cgroup/unified", path); path != "" {
+		if _, err := os.Stat(dir); err == nil {
+			return dir
+		}
+	}
+	return filepath.Join("/sys/fs/cgroup", path)
+}
+
+// processes lists those of a cgroup and of the groups right below it, where a unit that has them delegated starts its program.
+func processes(dir string) (pids []int, err error) {
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	below, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs"))
+	for _, file := range below[:min(len(below), 16)] {
+		more, _ := os.ReadFile(file) // a group may go at any time
+		text = append(text, more...)
+	}
+	for line := range bytes.Lines(text) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(line))); err == nil && len(pids) < maxProcesses {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+func isSupervisor(pid int) bool {
+	f, err := openRegular("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 256))
+	words := strings.Split(string(text), "\x00")
+	return err == nil && len(words) > 2 && filepath.Base(words[0]) == "lbshim" && words[1] == Verb
+}
+
+func readFacts(f *os.File) ([]Fact, error) {
+	text, err := io.ReadAll(io.NewSectionReader(f, 0, maxState))
+	if err != nil {
+		return nil, err
+	}
+	var facts []Fact
+	for line := range strings.Lines(string(text)) {
+		if f, ok := parseFact(strings.TrimSuffix(line, "\n")); ok {
+			facts = append(facts, f)
+		}
+	}
+	return facts, nil
+}
+
+// openRegular opens a file, and nothing else that a program may have put there, such as a pipe that would block.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, ErrNone
+	}
+	return f, nil
+}

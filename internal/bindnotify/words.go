@@ -1,0 +1,98 @@
+package bindnotify
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Prefix begins the lines of a supervisor in the journal, among those of the program.
+const Prefix = "lbshim: "
+
+// Words says a fact to the admin of app, with what to type. It is empty for what nobody needs to know at once.
+func (f Fact) Words(app string) (level slog.Level, text string) {
+	switch f.Kind {
+	case Widened:
+		return slog.LevelWarn, fmt.Sprintf("the program binds %s, and the app is open on %s; to keep it as the program says: unitgen %s --listen=%s",
+			f.Address, f.Listener, app, f.Address)
+	case Listens:
+		return slog.LevelInfo, fmt.Sprintf("the program listens on %s too, by itself: that is no address of the app", f.Address)
+	case OtherFamily, Hidden, WantsNotification:
+		what, hint := f.problem(app)
+		return slog.LevelWarn, what + ": " + hint
+	}
+	return slog.LevelDebug, ""
+}
+
+// problem says what keeps a program from serving, as a clause, and what to type about it.
+func (f Fact) problem(app string) (what, hint string) {
+	change := "unitgen " + app + " "
+	switch f.Kind {
+	case OtherFamily:
+		return fmt.Sprintf("the program binds %s by IPv4, and the app's listener there is one of IPv6", f.Address),
+			change + "--listen=" + netip.AddrPortFrom(f.Address.Addr(), f.Listener.Port()).String()
+	case Hidden:
+		what = "what " + f.Program + " binds cannot be seen, as "
+		switch f.Reason {
+		case reasonUser:
+			return what + "it has become another user", change + "--user=USER"
+		case reasonFile:
+			return what + "its file may be executed and not read", "chmod a+r PROGRAM"
+		}
+		return what + "the kernel forbids to look into a program's children", "sysctl kernel.yama.ptrace_scope=0"
+	case WantsNotification:
+		return f.Program + " wants seccomp notification for itself, which the kernel refuses below that of the balancer", change + "--kind=listen"
+	case UsesIOUring:
+		return "the program uses io_uring, where it may bind unseen; io_uring must be switched off in the program", "unitgen logs " + app
+	}
+	return "", ""
+}
+
+// Problem says why a program whose supervisor has seen s does not serve at all of the app's addresses: a clause, and what to type. Both
+// are empty where a look at its sockets says as much.
+func (s State) Problem(app string, addresses []netip.AddrPort) (what, hint string) {
+	if f, ok := s.first(OtherFamily, Hidden); ok {
+		return f.problem(app)
+	}
+	if f, ok := s.first(Serves); ok {
+		for _, a := range addresses {
+			if !slices.ContainsFunc(s.Facts, func(f Fact) bool { return f.Kind == Serves && f.Listener == a }) {
+				return fmt.Sprintf("the program listens on %s and not on %s", f.Listener, a), fmt.Sprintf("unitgen %s --listen=%s", app, f.Listener)
+			}
+		}
+		return "the program listens, and accepts no connection", "unitgen logs " + app
+	}
+	if f, ok := s.first(Answered, Widened); ok {
+		return fmt.Sprintf("the program has bound %s, and does not listen", f.Address), "unitgen logs " + app
+	}
+	if f, ok := s.first(WantsNotification); ok {
+		return f.problem(app)
+	}
+	if _, ok := s.first(Listens, Binds); ok {
+		return "", ""
+	}
+	if f, ok := s.first(UsesIOUring); ok {
+		return f.problem(app)
+	}
+	return "", ""
+}
+
+// first returns the oldest fact of one of kinds.
+func (s State) first(kinds ...FactKind) (Fact, bool) {
+	i := slices.IndexFunc(s.Facts, func(f Fact) bool { return slices.Contains(kinds, f.Kind) })
+	if i < 0 {
+		return Fact{}, false
+	}
+	return s.Facts[i], true
+}
+
+// String lists the facts, for logs of tests.
+func (s State) String() string {
+	var b strings.Builder
+	for _, f := range s.Facts {
+		b.WriteString(f.line())
+	}
+	return b.String()
+}
