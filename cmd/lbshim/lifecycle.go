@@ -31,7 +31,11 @@ func resume(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer conn.Close()
-	return lifecycle.Resume(ctx, conn, o.app, filepath.Dir(o.controlPath(e)), e.log)
+	err = lifecycle.Resume(ctx, conn, o.app, filepath.Dir(o.controlPath(e)), e.log)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(err, stopInstead(context.WithoutCancel(ctx), e, o))
+	}
+	return err
 }
 
 // cleanup is ExecStopPost= of the shim's unit, and of its control socket.

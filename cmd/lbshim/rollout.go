@@ -50,6 +50,9 @@ func roll(ctx context.Context, e *env, o options) error {
 		if errors.Is(context.Cause(alive), rollout.ErrNoBalancer) {
 			return rollout.ErrNoBalancer
 		}
+		if ctx.Err() != nil {
+			return errors.Join(err, stopInstead(alive, e, o))
+		}
 		err = fmt.Errorf("take over settings: %w", err)
 		return errors.Join(err, tell(alive, e, o, "reload refused: "+err.Error()))
 	}
@@ -62,13 +65,17 @@ func roll(ctx context.Context, e *env, o options) error {
 			e.log.Warn("tell shim of the rollout, ignoring", "error", err)
 		}
 	}
-	return rollout.New(rollout.Options{
+	err = rollout.New(rollout.Options{
 		App: o.app, Surge: surge, Parallel: o.parallel, Soak: o.soak,
 		Limit:      o.drainTimeout + o.startTimeout + rolloutMargin,
 		UserUnits:  o.userUnits,
 		RuntimeDir: filepath.Dir(o.controlPath(e)),
 		Steered:    func(ctx context.Context, number int) error { return steered(ctx, e, o, number) },
 	}, o.endpoint(e), units, note, e.log).Run(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(err, stopInstead(alive, e, o))
+	}
+	return err
 }
 
 // guard tells when the shim ends. It ends with ctx.

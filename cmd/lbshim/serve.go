@@ -64,6 +64,8 @@ func serve(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := linger(ctx, e, o)
+	defer cancel()
 	return serveUntil(ctx, s, ln, &control.Server{Handle: s.Handler(), Log: log, UID: os.Geteuid()})
 }
 

@@ -174,7 +174,10 @@ func answers(shim systemd.UnitState) bool {
 	case "deactivating":
 		// While ExecStop= runs (SubState=stop) the shim works. After that one that was told to stop, or that sleeps, does
 		// not come back. PID 1 starts one that has crashed again, and with it one that is restarted.
-		return shim.SubState == "stop" || shim.JobType != "stop" && !asleep(shim)
+		//
+		// Where PID 1 leaves ExecStop= out, the process of the reload or start does its work, and the shim waits for that.
+		stopping := shim.SubState == "stop" || shim.SubState == "stop-sigterm" && shim.MainPID != 0 && shim.ControlPID != 0
+		return stopping || shim.JobType != "stop" && !asleep(shim)
 	}
 	return true
 }

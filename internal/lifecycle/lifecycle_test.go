@@ -27,6 +27,8 @@ func TestAnswersAfterTheDeathOfTheShim(t *testing.T) {
 		{"is about to wait", systemd.UnitState{ActiveState: "failed", SubState: "failed-before-auto-restart"}, true},
 		{"is restarted", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "restart", MainPID: 7}, true},
 		{"between the halves of a restart", systemd.UnitState{ActiveState: "inactive", SubState: "dead", JobType: "start"}, true},
+		{"is stopped in a reload", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "stop", MainPID: 7, ControlPID: 8}, true},
+		{"has died as it is stopped in a reload", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "stop", ControlPID: 8}, false},
 		{"was told to stop", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "stop", MainPID: 7}, false},
 		{"was killed and told to stop", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-post", JobType: "stop", Result: "signal"}, false},
 		{"sleeps", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-post", Result: "success", ExecMainStatus: ExitIdle}, false},

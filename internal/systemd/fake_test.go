@@ -182,7 +182,7 @@ func (m *fakeManager) get(msg dbus.Message, iface, name string) (dbus.Variant, *
 		"LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead", "InvocationID": []byte{},
 		"ActiveEnterTimestamp": uint64(0), "StateChangeTimestamp": uint64(0), "InactiveExitTimestamp": uint64(0), "MainPID": uint32(0), "Result": "success",
 		"NRestarts": uint32(0), "StatusText": "", "ExecMainStatus": int32(0), "UnitFileState": "", "NeedDaemonReload": false,
-		"ControlGroup": "",
+		"ControlGroup": "", "ControlPID": uint32(0),
 		"Job": struct {
 			ID   uint32
 			Path dbus.ObjectPath

@@ -33,6 +33,7 @@ type UnitState struct {
 	InactiveExit     int64  // when it last began to start, µs since 1970; an automatic restart begins with its delay
 	NeedDaemonReload bool
 	ControlGroup     string
+	ControlPID       int    // of ExecStartPre=, ExecReload=, ExecStop=, ... while one runs
 	JobType          string // start, stop, restart, ... of the job that waits or runs; empty for none
 }
 
@@ -97,7 +98,7 @@ func silentProperties(iface string) []string {
 	case unitIf:
 		return []string{"UnitFileState", "InactiveExitTimestamp", "NeedDaemonReload", "Job"}
 	case busName + ".Service", busName + ".Socket":
-		return []string{"ControlGroup"}
+		return []string{"ControlGroup", "ControlPID"}
 	}
 	return nil
 }
@@ -181,6 +182,8 @@ func (s *UnitState) apply(values map[string]dbus.Variant) {
 			switch name {
 			case "MainPID":
 				s.MainPID = int(value)
+			case "ControlPID":
+				s.ControlPID = int(value)
 			case "NRestarts":
 				s.NRestarts = int(value)
 			}

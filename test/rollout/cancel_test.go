@@ -49,6 +49,25 @@ func testStopInRollout(t *testing.T, s *apps.System) {
 	}
 }
 
+// testStopInReloadDrains stops an app in the middle of a reload, where PID 1 leaves out ExecStop=: what is in flight is
+// answered, new connections are refused meanwhile.
+func testStopInReloadDrains(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "quitting", append(crude, "--soak", "1s")...)
+	for _, words := range []string{"trying the new code", "rollout 1/3"} {
+		r := startReload(a, words)
+		land := fly(a, a.Hold(2*a.N), "/slow?ms=3000")
+		a.MustSystemctl("stop", a.Name)
+		<-r.done
+		land()
+		if result := a.MustShow(t, a.Shim(), "Result"); result != "success" {
+			t.Errorf("stop at %q: the result of the shim is %s", words, result)
+		}
+		a.MustWait(t, apps.Limit, a.Name+".socket", func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+		a.MustSystemctl("start", a.Name)
+		a.AwaitUp(a.N)
+	}
+}
+
 // testCancel ends the rollout's process, once so that it can clean up and once so that the next one must.
 func testCancel(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "cancel", "--soak", "1s")

@@ -56,6 +56,7 @@ func TestRollout(t *testing.T) {
 		{name: "Broken", run: testBroken},
 		{name: "HangsInStop", run: testHangsInStop},
 		{name: "StopInRollout", run: testStopInRollout},
+		{name: "StopInReloadDrains", run: testStopInReloadDrains},
 		{name: "Cancel", run: testCancel},
 		{name: "KillShimInRollout", run: testKillShimInRollout},
 		{name: "KillShimInDrain", run: testKillShimInDrain},

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/readiness"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// PID 1 leaves ExecStop= out where it stops a service that is reloading, or runs ExecStartPost=: it sends SIGTERM to the shim and
+// to the process of the reload or start. That process does the work of ExecStop= then, and the shim serves until it has ended.
+
+// lingerMargin is what the stop of all instances may take beyond their drain; PID 1 bounds it too (TimeoutStopSec=).
+const lingerMargin = 15 * time.Second
+
+// linger returns a context that ends when ctx has ended and nobody needs the shim for a stop any more. The caller calls
+// cancel, which waits.
+func linger(ctx context.Context, e *env, o options) (lasting context.Context, cancel func()) {
+	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() { // ends with ctx and the stop, or with lasting
+		defer close(done)
+		select {
+		case <-ctx.Done():
+			awaitStopper(lasting, e, o)
+			end()
+		case <-lasting.Done():
+		}
+	}()
+	return lasting, func() { end(); <-done }
+}
+
+// awaitStopper returns when the process that stops the app has ended; at once if there is none.
+func awaitStopper(ctx context.Context, e *env, o options) {
+	ctx, cancel := context.WithTimeout(ctx, o.drainTimeout+lingerMargin)
+	defer cancel()
+	shim, err := stopped(ctx, e, o)
+	if err != nil || shim.ControlPID == 0 {
+		return
+	}
+	e.log.Info("the app is stopped in the middle of a reload or start: instances drain first")
+	ctx, end := readiness.WithProcess(ctx, shim.ControlPID)
+	defer end()
+	<-ctx.Done()
+}
+
+// stopped returns the state of the shim's unit if it is being stopped for good, else nothing.
+func stopped(ctx context.Context, e *env, o options) (systemd.UnitState, error) {
+	ctx, cancel := context.WithTimeout(ctx, stopsTimeout)
+	defer cancel()
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return systemd.UnitState{}, err
+	}
+	defer conn.Close()
+	shim, err := conn.Unit(ctx, o.app.Service())
+	if err != nil || shim.JobType != "stop" || shim.ActiveState != "deactivating" {
+		return systemd.UnitState{}, err
+	}
+	return shim, nil
+}
+
+// stopInstead does what ExecStop= would have done, when a reload or start was ended because the app is stopped. ctx has ended
+// then; alive ends with the shim.
+func stopInstead(alive context.Context, e *env, o options) error {
+	shim, err := stopped(alive, e, o)
+	if err != nil || shim.MainPID == 0 {
+		return err
+	}
+	conn, err := systemd.Dial(alive, o.endpoint(e))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return lifecycle.Stop(alive, conn, o.app, o.controlPath(e))
+}
