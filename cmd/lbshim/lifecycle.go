@@ -5,8 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"time"
 
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -45,11 +49,47 @@ func cleanup(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer conn.Close()
+	if e.getenv("SERVICE_RESULT") == "exit-code" {
+		defer explainStart(ctx, e, o, conn) // when all else is done, as the next shim waits for this
+	}
 	idle := e.getenv("EXIT_CODE") == "exited" && e.getenv("EXIT_STATUS") == strconv.Itoa(lifecycle.ExitIdle)
 	if e.getenv("SERVICE_RESULT") != "" { // of a service
 		err = lifecycle.NoteEnd(ctx, conn, o.app, filepath.Dir(o.controlPath(e)))
 	}
 	return errors.Join(err, lifecycle.Cleanup(ctx, conn, o.app, idle))
+}
+
+// explainStart says in the journal of the app why its start has failed: the shim has given up, and may read nothing that
+// tells. A failure to find out is no failure of the stop.
+func explainStart(ctx context.Context, e *env, o options, conn *systemd.Conn) {
+	shim, err := conn.Unit(ctx, o.app.Service())
+	if err != nil || shim.ActiveEnter >= shim.InactiveExit && shim.ActiveEnter != 0 {
+		return // it was ready: this is a crash of its own
+	}
+	loaded, err := conn.ListUnitsByPatterns(ctx, string(o.app)+"@*.service")
+	if err != nil {
+		return
+	}
+	var numbers []int
+	for _, u := range loaded {
+		if unit, ok := o.app.ParseUnit(u.Name); ok && unit.Role == app.RoleInstance {
+			numbers = append(numbers, unit.Instance)
+		}
+	}
+	slices.Sort(numbers)
+	q := explain.Question{Conn: conn, App: o.app, UserUnits: o.userUnits, RuntimeDir: filepath.Dir(o.controlPath(e)),
+		Since: time.UnixMicro(shim.InactiveExit)}
+	failures, err := q.Instances(ctx, numbers)
+	if err != nil {
+		e.log.Warn("find out why instances are not ready, ignoring", "error", err)
+	}
+	for _, f := range failures {
+		text := f.String()
+		if f.Hint != "" {
+			text += "; hint: " + f.Hint
+		}
+		lastWords(e).Error(text)
+	}
 }
 
 // endpoint is the service manager that runs the app.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -188,7 +189,7 @@ func (c *command) examineInstances(ctx context.Context, l *live, name app.Name) 
 		if err != nil {
 			return nil, err
 		}
-		if !failing(u) || len(found) == maxReasons {
+		if !failing(u) || len(found) == explain.MaxReasons {
 			continue
 		}
 		r, err := c.question(l, name).Instance(ctx, i)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -271,7 +272,7 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 		}
 		instance := instanceOf(u)
 		instance.number = i
-		if failing(u) && explained < maxReasons {
+		if failing(u) && explained < explain.MaxReasons {
 			r, err := c.question(l, a.Name).Instance(ctx, i)
 			if err != nil {
 				return nil, err

@@ -194,38 +194,17 @@ func settled(waiting map[string]*starting, enough int, started bool) bool {
 	return up == 0 || started
 }
 
-// reasons says why instances are not up, each different reason once with all the instances that have it.
+// reasons says why instances are not up. What cannot be found out is no error of its own: a start has failed already.
 func (c *command) reasons(ctx context.Context, l *live, name app.Name, since time.Time) []error {
 	q := c.question(l, name)
 	q.Since = since
-	var all []explain.Reason
-	instances := make(map[string][]string) // by the reason's words
-	for _, i := range instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), name) {
-		u, err := l.conn.Unit(ctx, name.Instance(i))
-		if err != nil || u.ActiveState == "active" || u.ActiveState == "reloading" {
-			continue
-		}
-		r, err := q.Instance(ctx, i)
-		if err != nil || r.What == "" {
-			continue
-		}
-		if len(instances[r.String()]) == 0 {
-			if len(all) == maxReasons {
-				break
-			}
-			all = append(all, r)
-		}
-		instances[r.String()] = append(instances[r.String()], strings.TrimSuffix(name.Instance(i), ".service"))
-	}
+	all, _ := q.Instances(ctx, instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), name))
 	var why []error
-	for _, r := range all {
-		why = append(why, &fault{fmt.Errorf("%s did not get ready: %s", strings.Join(instances[r.String()], ", "), r), r.Hint})
+	for _, f := range all {
+		why = append(why, &fault{errors.New(f.String()), f.Hint})
 	}
 	return why
 }
-
-// maxReasons bounds what a terminal shows of an app with many instances, and what the journal is asked.
-const maxReasons = 4
 
 // question is what package explain is asked about an app.
 func (c *command) question(l *live, name app.Name) explain.Question {

@@ -35,7 +35,8 @@ type invocation struct {
 	result string   // UNIT_RESULT=: exit-code, signal, oom-kill, timeout, start-limit-hit, ...
 
 	exitCode   string // of the main process: exited, killed, dumped; empty if PID 1 logged none, as for status 0
-	exitStatus string // a number, or the name of a signal without SIG
+	exitStatus string // a number, of a signal too
+	before     string // exit status of an ExecStartPre= command that failed
 
 	// A process that PID 1 could not make the program.
 	spawnFailed bool
@@ -143,6 +144,8 @@ func (in *invocation) add(e entry, unit string) {
 		in.pid1 = append(in.pid1, printable(message))
 	case id == messageExit && strings.HasPrefix(message, "Main process"):
 		in.exitCode, in.exitStatus = e.text("EXIT_CODE"), e.text("EXIT_STATUS")
+	case id == messageExit && e.text("COMMAND") == "ExecStartPre":
+		in.before = e.text("EXIT_STATUS")
 	case id == messageExit:
 		// Of a command around the program, whose reason is in its own words.
 	case id == messageFailed:

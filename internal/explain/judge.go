@@ -124,6 +124,8 @@ func (c *caseFile) exited(_ context.Context, in *invocation) Reason {
 		return c.exitedWith(in, said)
 	case in.result == "start-limit-hit":
 		return Reason{} // a run before it says why
+	case in.before != "":
+		return Reason{What: "a command of ExecStartPre= ended with exit status " + in.before, Said: said}
 	case in.seen != nil && in.seen.Outcome == Ended:
 		// PID 1 logs no end with status 0.
 		return Reason{What: "the program ended with exit status 0 before it accepted a connection; " +

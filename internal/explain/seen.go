@@ -33,7 +33,7 @@ type Seen struct {
 	Text       string        `json:"text,omitempty"` // what the command itself said
 	Waited     time.Duration `json:"waited"`
 	Addresses  []string      `json:"addresses,omitempty"` // of the app
-	Sockets    []Socket      `json:"sockets,omitempty"`   // of the program, also those that it was refused; see Look
+	Sockets    []Socket      `json:"sockets,omitempty"`   // of the program, see Look
 
 	// What is wrong with what the program binds, if its supervisor has seen that, as a clause, and what to type.
 	Binding     string `json:"binding,omitempty"`

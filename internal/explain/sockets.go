@@ -15,10 +15,9 @@ import (
 
 // Socket is one that processes hold: what they listen on, or whom they wait for.
 type Socket struct {
-	Net     string `json:"net"`               // tcp, udp, unix
-	Address string `json:"address"`           // 0.0.0.0:80, [::]:80, /run/x.sock, @name
-	Waits   bool   `json:"waits,omitempty"`   // Address is a peer that has not answered yet
-	Refused bool   `json:"refused,omitempty"` // the program asked for it and did not get it
+	Net     string `json:"net"`             // tcp, udp, unix
+	Address string `json:"address"`         // 0.0.0.0:80, [::]:80, /run/x.sock, @name
+	Waits   bool   `json:"waits,omitempty"` // Address is a peer that has not answered yet
 
 	inode uint64
 }

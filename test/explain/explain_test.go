@@ -31,7 +31,7 @@ const atATime = 6
 const golden = "testdata/failures.txt"
 
 // onBoth are the failures that systemd 252 reports in another way, or that cover another part of package explain.
-var onBoth = []string{"exits", "exits-at-once", "segfault", "command-vanished", "working-directory", "env-file", "no-ready", "other-port"}
+var onBoth = []string{"partly", "exits", "exits-at-once", "segfault", "command-vanished", "working-directory", "env-file", "no-ready", "other-port"}
 
 // TestFailures starts every failure once and compares what unitgen says.
 func TestFailures(t *testing.T) {
@@ -44,6 +44,7 @@ func TestFailures(t *testing.T) {
 			t.Cleanup(func() { writeGolden(t, got) })
 		}
 		slots := make(chan struct{}, atATime)
+		run("partly", (*testing.T).Parallel, func(t *testing.T) { testPartly(t, s) })
 		for _, f := range failures {
 			wait := func(t *testing.T) {
 				t.Parallel()
@@ -59,6 +60,42 @@ func TestFailures(t *testing.T) {
 			})
 		}
 	})
+}
+
+// testPartly starts an app of which one instance fails, asks status and doctor why, and mends it: the wait for that
+// instance's next try, ten seconds by then, is not waited for.
+func testPartly(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	t.Cleanup(func() {
+		if out, err := s.Exec(context.Background(), "unitgen", "remove", "partly"); err != nil || out.Status != 0 {
+			t.Errorf("remove: %+v, %v", out, err)
+		}
+	})
+	start := func(status int, want string, args ...string) {
+		t.Helper()
+		out, err := s.Exec(t.Context(), append([]string{"unitgen", "partly"}, args...)...)
+		if err != nil || out.Status != status || !strings.HasSuffix(out.Stderr, want) {
+			t.Fatalf("unitgen partly %q = %+v, %v; want status %d and\n%s", args, out, err, status, want)
+		}
+	}
+	const reason = `the program ended with exit status 3; it said "no licence for instance 2"`
+	bad := []string{"--", "/bin/sh", "-c", `if [ $INSTANCE = 2 ]; then echo no licence for instance 2; exit 3; fi; exec ` + apps.Server}
+	start(1, fmt.Sprintf("unitgen: partly: 2/3 instances up at 127.0.0.1:%d (steer)\nunitgen: partly@2 did not get ready: %s\nunitgen: hint: unitgen logs partly@2\n", port, reason),
+		append([]string{fmt.Sprintf("--listen=127.0.0.1:%d", port), "--instances=3", "--restart-delay=5s", "--now"}, bad...)...)
+	for _, tt := range []struct {
+		verb   string
+		status int
+		want   string
+	}{
+		{"status", 0, "\npartly@2: " + reason + "\nHint: unitgen logs partly@2\n"},
+		{"doctor", 1, "partly@2: it is not up: " + reason + ": unitgen logs partly@2\n"},
+	} {
+		out, err := s.Exec(t.Context(), "unitgen", tt.verb, "partly")
+		if err != nil || out.Status != tt.status || !strings.Contains(out.Stdout, tt.want) {
+			t.Errorf("%s = %+v, %v; want status %d and\n%s", tt.verb, out, err, tt.status, tt.want)
+		}
+	}
+	start(0, fmt.Sprintf("partly: 3/3 instances up at 127.0.0.1:%d (steer)\nWhat runs has the old settings until: systemctl reload partly\n", port), "--now", "--", apps.Server)
 }
 
 // run starts the failure as a user would and returns what the user reads, with port 4000 for the app's and no process IDs.

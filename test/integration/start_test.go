@@ -75,7 +75,8 @@ func testStartFails(t *testing.T, s *apps.System) {
 	if err != nil || out.Status == 0 {
 		t.Errorf("start of an app that fails = %+v, %v; want an exit status other than 0", out, err)
 	}
-	if text, err := a.Journal(t.Context(), "broken.service"); err != nil || !strings.Contains(text, "every instance fails") {
+	if text, err := a.Journal(t.Context(), "broken.service"); err != nil || !strings.Contains(text, "every instance fails") ||
+		!strings.Contains(text, "did not get ready: ") {
 		t.Errorf("journal = %q, %v; want the reason in it", text, err)
 	}
 	undo()
