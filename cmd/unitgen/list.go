@@ -313,7 +313,7 @@ func instanceOf(u systemd.UnitState) shownInstance {
 	s := shownInstance{Instance: strings.TrimSuffix(u.Name, ".service"), State: state, PID: u.MainPID, Since: sinceOf(u), Restarts: u.NRestarts}
 	if u.Result != "success" {
 		s.Result = u.Result
-		if u.Result == "exit-code" {
+		if u.Result == "exit-code" && u.ExecMainStatus != 0 && u.ExecMainCode == 1 { // CLD_EXITED
 			s.Result = fmt.Sprintf("exit-code %d", u.ExecMainStatus)
 		}
 	}

@@ -74,9 +74,10 @@ func TestReasonWithoutAJournal(t *testing.T) {
 		state systemd.UnitState
 		want  string
 	}{
-		{systemd.UnitState{Result: "exit-code", ExecMainStatus: 1}, "exit status 1"},
-		{systemd.UnitState{Result: "exit-code", ExecMainStatus: 203}, "exit status 203/EXEC"},
+		{systemd.UnitState{Result: "exit-code", ExecMainCode: 1, ExecMainStatus: 1}, "exit status 1"},
+		{systemd.UnitState{Result: "exit-code", ExecMainCode: 1, ExecMainStatus: 203}, "exit status 203/EXEC"},
 		{systemd.UnitState{Result: "core-dump", ExecMainStatus: 11}, "signal SEGV"},
+		{systemd.UnitState{Result: "exit-code", ExecMainCode: 2, ExecMainStatus: 15}, "not ready in time"},
 		{systemd.UnitState{Result: "oom-kill"}, "out of memory"},
 		{systemd.UnitState{Result: "success"}, ""},
 	} {

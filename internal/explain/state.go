@@ -19,10 +19,10 @@ func State(u systemd.UnitState) string {
 		}
 		return ""
 	case "exit-code":
-		if u.ExecMainStatus != 0 {
+		if u.ExecMainCode == cldExited {
 			return exitStatus(u.ExecMainStatus)
 		}
-		return "it was not ready" // a command around the program failed, and that is the one that waits for it
+		return "not ready in time" // PID 1 ended the program, as the command failed that waits for it
 	case "signal", "core-dump":
 		return "signal " + signalName(u.ExecMainStatus)
 	case "oom-kill":
@@ -34,6 +34,9 @@ func State(u systemd.UnitState) string {
 	}
 	return "result " + u.Result
 }
+
+// cldExited is CLD_EXITED of sigaction(2).
+const cldExited = 1
 
 func exitStatus(status int) string {
 	text := "exit status " + strconv.Itoa(status)

@@ -399,7 +399,7 @@ func TestStartFailsWhenEveryInstanceKeepsFailing(t *testing.T) {
 			t.Fatalf("gave up after %d failures: %v", i, err)
 		}
 		b.serviceChanged(b.instances[1], systemd.UnitState{ActiveState: "activating", SubState: "start"})
-		b.serviceChanged(b.instances[1], systemd.UnitState{ActiveState: "activating", SubState: "auto-restart", Result: "exit-code", ExecMainStatus: 3})
+		b.serviceChanged(b.instances[1], systemd.UnitState{ActiveState: "activating", SubState: "auto-restart", Result: "exit-code", ExecMainCode: 1, ExecMainStatus: 3})
 	}
 	err := b.lookStart(time.Now())
 	if err == nil || !strings.Contains(err.Error(), "app@1: exit status 3") {

@@ -26,7 +26,8 @@ type UnitState struct {
 	Result         string // success, exit-code, signal, timeout, ...
 	NRestarts      int    // automatic restarts since the last start by hand
 	StatusText     string // STATUS= of sd_notify(3)
-	ExecMainStatus int    // exit status or signal of the last main process
+	ExecMainCode   int    // how the last main process ended: CLD_EXITED, CLD_KILLED or CLD_DUMPED of sigaction(2); 0 while it runs
+	ExecMainStatus int    // its exit status or signal
 
 	// What the manager sends no signals for: read by Conn.Unit, zero in what a Watcher reports.
 	UnitFileState    string // enabled, disabled, static, ...
@@ -86,7 +87,7 @@ func watchedProperties(iface string) []string {
 	case unitIf:
 		return []string{"LoadState", "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp", "StateChangeTimestamp"}
 	case busName + ".Service":
-		return []string{"MainPID", "Result", "NRestarts", "StatusText", "ExecMainStatus"}
+		return []string{"MainPID", "Result", "NRestarts", "StatusText", "ExecMainCode", "ExecMainStatus"}
 	case busName + ".Socket":
 		return []string{"Result"}
 	}
@@ -188,7 +189,10 @@ func (s *UnitState) apply(values map[string]dbus.Variant) {
 				s.NRestarts = int(value)
 			}
 		case int32:
-			if name == "ExecMainStatus" {
+			switch name {
+			case "ExecMainCode":
+				s.ExecMainCode = int(value)
+			case "ExecMainStatus":
 				s.ExecMainStatus = int(value)
 			}
 		case uint64:

@@ -33,7 +33,7 @@ func testBroken(t *testing.T, s *apps.System) {
 		{"ends at boot", []string{"--", "/bin/sh", "-c", "echo no such table >&2; exit 3"},
 			"did not get ready: exit status 3", []string{"did not get ready", "exit status 3", "no such table", "hint: unitgen logs"}},
 		{"never takes its socket", []string{"--start-timeout", "3s", "--", "/bin/sleep", "600"},
-			"did not get ready: it was not ready", []string{"did not get ready", "it listens nowhere", "--start-timeout="}},
+			"did not get ready: not ready in time", []string{"did not get ready", "it listens nowhere", "--start-timeout="}},
 		{"crashes when it was ready", []string{"--start-timeout", "1min", "--soak", "1min", "--", "/bin/sh", "-c", crashing},
 			"was ready and then ended", []string{"was ready and then ended", "out of ideas"}},
 	} {
