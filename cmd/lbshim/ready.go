@@ -89,12 +89,15 @@ var errAppStops = errors.New("the app stops")
 
 // look notes how the wait ended with err, and what the program does meanwhile if it still runs: PID 1 ends it next.
 func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid int, err error) {
+	var finding readiness.Finding
 	switch {
+	case errors.As(err, &finding):
+		seen.Outcome, seen.Text = explain.Other, err.Error()
 	case errors.Is(err, readiness.ErrEnded):
 		seen.Outcome = explain.Ended
 		return
-	case errors.Is(err, readiness.ErrNotAccepted):
-		seen.Outcome = explain.NotAccepted
+	case errors.Is(err, readiness.ErrNotAccepted), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		seen.Outcome = explain.NotAccepted // or nobody could tell in time, on a machine that is busy
 	default:
 		seen.Outcome, seen.Text = explain.Other, err.Error()
 	}

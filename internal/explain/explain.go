@@ -72,6 +72,7 @@ func (q Question) Instance(ctx context.Context, number int) (Reason, error) {
 	}
 	// The journal is a help, not a need: who may not read it gets what PID 1 tells everybody.
 	c.past, _ = readJournal(ctx, unit, q.UserUnits, since)
+	c.addResult()
 	if seen, at, err := ReadSeen(q.RuntimeDir, number); err == nil && at.After(since) {
 		c.addSeen(seen)
 	}
@@ -85,6 +86,19 @@ type caseFile struct {
 	state  systemd.UnitState
 	set    settings
 	past   []*invocation // newest first
+}
+
+// addResult puts PID 1's present word to its run: PID 1 writes the result to the journal when all commands behind the
+// program have ended, and one of them is a back-off that may take its time.
+func (c *caseFile) addResult() {
+	if c.state.Result == "" || c.state.Result == "success" {
+		return
+	}
+	for _, in := range c.past {
+		if in.id == c.state.InvocationID && in.result == "" {
+			in.result = c.state.Result
+		}
+	}
 }
 
 // addSeen puts what the waiting command saw to its invocation.

@@ -66,6 +66,7 @@ func look(proc string, pid int, addresses []string) []Socket {
 		return nil
 	}
 	open := make(map[uint64]bool)
+	given := socketsOf(proc, "1") // the app's, where PID 1 is the manager and the caller is root
 	for _, p := range processes(proc) {
 		if cgroupLines(proc, p) != group {
 			continue
@@ -79,7 +80,8 @@ func look(proc string, pid int, addresses []string) []Socket {
 	}
 	var found []Socket
 	for _, s := range socketTable(proc, main) {
-		if open[s.inode] && (s.Waits || s.Net != "tcp" || !isOwn(s, addresses)) && len(found) < maxSockets {
+		own := given[s.inode] || s.Net == "tcp" && !s.Waits && isOwn(s, addresses)
+		if open[s.inode] && !own && len(found) < maxSockets {
 			found = append(found, s)
 		}
 	}
@@ -155,6 +157,9 @@ func (s Seen) does() string {
 		return s.Binding
 	}
 	if listens := s.all(func(o Socket) bool { return !o.Waits && o.Net == "tcp" }); listens != "" {
+		if len(s.Addresses) == 0 {
+			return "it listens on " + listens
+		}
 		return fmt.Sprintf("it listens on %s, and the app's address is %s", listens, s.own())
 	}
 	if waits := s.all(func(o Socket) bool { return o.Waits }); waits != "" {

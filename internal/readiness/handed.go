@@ -2,7 +2,6 @@ package readiness
 
 import (
 	"context"
-	"errors"
 	"net"
 	"os"
 
@@ -18,7 +17,7 @@ func (c Check) handed(ctx context.Context) error {
 		if ctx.Err() == nil {
 			return err
 		}
-		return errors.New("the program does not ask for connections: it runs, but on the handoff path it must get them through " +
+		return Finding("the program does not ask for connections: it runs, but on the handoff path it must get them through " +
 			"package activation of unitgen; one that takes a listening socket from systemd needs --path=steer")
 	}
 	if c.HTTPPath == "" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -39,13 +38,16 @@ func (c Check) listening(ctx context.Context) error {
 		return refused(last.Refused)
 	}
 	if len(last.Missing) == 0 && last.Silent {
-		return errors.New("the program listens, but has not called process.send('ready')")
+		return Finding("the program listens, but has not called process.send('ready')")
 	}
 	if len(last.Missing) == 0 {
 		return errors.New("the balancer does not answer")
 	}
-	return fmt.Errorf("the program does not listen on %s", strings.Join(last.Missing, ", "))
+	return Finding("the program does not listen on " + strings.Join(last.Missing, ", "))
 }
+
+// errNothing ends a stream of answers.
+var errNothing = errors.New("nothing was refused")
 
 // refusalTimeout is for a shim that does not answer: the program has ended anyway.
 const refusalTimeout = time.Second
@@ -64,16 +66,17 @@ func (c Check) refusal(ctx context.Context) error {
 		if err := json.Unmarshal(raw, &now); err != nil {
 			return err
 		}
-		return refused(now.Refused) // the first answer is enough
+		if now.Refused != "" {
+			return refused(now.Refused)
+		}
+		return errNothing // the first answer is enough
 	})
-	var known refused
-	if errors.As(err, &known) && known != "" {
+	var known Finding
+	if errors.As(err, &known) {
 		return known
 	}
 	return nil
 }
 
-// refused is why a program's listen() got nothing.
-type refused string
-
-func (r refused) Error() string { return "the program could not listen: " + string(r) }
+// refused says why a program's listen() got nothing.
+func refused(why string) error { return Finding("the program could not listen: " + why) }

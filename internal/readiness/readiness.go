@@ -100,6 +100,12 @@ var ErrUnsupported = errors.New("a single instance cannot be tried here")
 // ErrNotAccepted says that the program runs, and that time was up before it accepted a connection.
 var ErrNotAccepted = errors.New("the program has not accepted a connection")
 
+// Finding is an error that says what the program did instead of what was waited for. Other errors say that it could not be
+// found out.
+type Finding string
+
+func (f Finding) Error() string { return string(f) }
+
 // Addresses returns those of the app.
 func (c Check) Addresses(ctx context.Context) ([]string, error) {
 	all, _, err := c.addresses(ctx)
@@ -202,7 +208,7 @@ func (c Check) answered(ctx context.Context, connect func() (net.Conn, error)) e
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("check GET %s: %w", c.HTTPPath, err)
+			return Finding(fmt.Sprintf("check GET %s: %v", c.HTTPPath, err))
 		}
 		pause = min(2*pause, retryMax)
 	}

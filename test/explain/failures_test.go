@@ -58,13 +58,13 @@ var failures = []failure{
 	{name: "machine-code", args: []string{"--", python, "-c", "import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)"}},
 
 	// It runs and is not ready.
-	{name: "hangs", timeout: "3s", args: []string{"--", "/bin/sleep", "600"}},
-	{name: "other-port", timeout: "3s", args: []string{"--", python, "-m", "http.server", "8123"}},
-	{name: "unix-only", timeout: "3s", args: []string{"--", python, "-c", "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/tmp/only.sock'); s.listen(); time.sleep(600)"}},
-	{name: "udp-only", timeout: "3s", args: []string{"--", python, "-c", "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0', 8124)); time.sleep(600)"}},
-	{name: "no-ready", timeout: "3s", args: []string{"--ready=notify", "--", "/bin/sleep", "600"}},
-	{name: "unhealthy", timeout: "3s", args: []string{"--ready=http:/health", "--", apps.Server}},
-	{name: "not-handoff", timeout: "3s", args: []string{"--kind=handoff", "--path=handoff", "--", "/bin/sleep", "600"}},
+	{name: "hangs", timeout: "10s", args: []string{"--", "/bin/sleep", "600"}},
+	{name: "other-port", timeout: "10s", args: []string{"--", python, "-m", "http.server", "8123"}},
+	{name: "unix-only", timeout: "10s", args: []string{"--", python, "-c", "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/tmp/only.sock'); s.listen(); time.sleep(600)"}},
+	{name: "udp-only", timeout: "10s", args: []string{"--", python, "-c", "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0', 8124)); time.sleep(600)"}},
+	{name: "no-ready", timeout: "10s", args: []string{"--ready=notify", "--", "/bin/sleep", "600"}},
+	{name: "unhealthy", timeout: "10s", args: []string{"--ready=http:/health", "--", apps.Server}},
+	{name: "not-handoff", timeout: "10s", args: []string{"--kind=handoff", "--path=handoff", "--", "/bin/sleep", "600"}},
 
 	// Ports.
 	{name: "own-port", args: []string{"--", python, "-m", "http.server", "{port}"}},
