@@ -30,11 +30,9 @@ func decideRestart(a app.App) restart {
 		ReloadAt:      r.ReloadAt,
 		Cause:         "the clock says",
 	}
-	if r.BacksOff() {
-		v.BackOff = " " + app.QuoteWord("--restart-delay="+v.Delay)
-		if codes := numbers(r.StopExitCodes); len(codes) > 0 {
-			v.BackOff += " --stop-exit-codes=" + strings.Join(codes, ",")
-		}
+	v.BackOff = " " + app.QuoteWord("--restart-delay="+v.Delay)
+	if codes := numbers(r.StopExitCodes); len(codes) > 0 {
+		v.BackOff += " --stop-exit-codes=" + strings.Join(codes, ",")
 	}
 	if r.Max > 0 {
 		// The limit is of starts, and the first start is not a restart.

@@ -44,6 +44,10 @@ type shimStatus struct {
 		Queued      int    `json:"queued"`
 		Steered     uint64 `json:"steered"`
 	} `json:"instances"`
+	Tampering []struct {
+		What  string `json:"what"`
+		Times int    `json:"times"`
+	} `json:"tampering"`
 }
 
 // fromShim reads the shim's answer; nil if there is none, as for all but root.

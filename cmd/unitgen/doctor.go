@@ -282,8 +282,19 @@ func (c *command) examineShim(ctx context.Context, name app.Name) []finding {
 		return []finding{{string(name), "its balancer does not answer: " + err.Error(), "journalctl -u " + name.Service()}}
 	}
 	s := (&shown{Shim: answer}).fromShim()
-	if s != nil && strings.HasPrefix(s.Reason, "classic BPF") {
-		return []finding{{string(name), "connections are not spread evenly: " + s.Reason, "journalctl -u " + name.Service()}}
+	if s == nil {
+		return nil
 	}
-	return nil
+	var found []finding
+	look := "journalctl -u " + name.Service()
+	switch {
+	case strings.HasPrefix(s.Reason, "classic BPF"):
+		found = append(found, finding{string(name), "connections are not spread evenly: " + s.Reason, look})
+	case strings.Contains(s.Reason, "not possible here"):
+		found = append(found, finding{string(name), "connections are spread in turn: " + s.Reason, look})
+	}
+	for _, t := range s.Tampering {
+		found = append(found, finding{string(name), fmt.Sprintf("an instance changed what it shares with others, %d times: %s", t.Times, t.What), look})
+	}
+	return found
 }

@@ -122,9 +122,6 @@ func (r Restart) DelayOrDefault() time.Duration { return cmp.Or(r.Delay, Default
 // WithinOrDefault is the time in which Max counts.
 func (r Restart) WithinOrDefault() time.Duration { return cmp.Or(r.Within, DefaultWithin) }
 
-// BacksOff says whether later restarts wait longer.
-func (r Restart) BacksOff() bool { return r.DelayOrDefault() < MaxRestartDelay }
-
 // Units lists the unit files of the app, sorted: the triggers only where its settings ask for them.
 func (a App) Units() []string {
 	memory, at, watch := a.Restart.MemoryReload > 0, a.Restart.ReloadAt != "", len(a.Restart.Watch) > 0

@@ -1,14 +1,17 @@
 package shim
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/steer"
 )
 
 // What an instance may do to the listeners that it shares, and what the shim does about that: each look compares them with
@@ -59,6 +62,16 @@ func (s *Shim) alarm(now time.Time) string {
 	return s.alarms.last.text
 }
 
+// tampering lists all that was put back, what happened last first.
+func (s *Shim) tampering() []Tampering {
+	var all []Tampering
+	for _, a := range s.alarms.kinds {
+		all = append(all, Tampering{What: a.text, Times: a.count, Last: a.at.UnixMicro()})
+	}
+	slices.SortFunc(all, func(a, b Tampering) int { return cmp.Or(cmp.Compare(b.Last, a.Last), cmp.Compare(a.What, b.What)) })
+	return all
+}
+
 // guard is the part of a look that compares what instances share with how it was.
 func (s *Shim) guard(now time.Time) {
 	for _, a := range s.addresses {
@@ -85,10 +98,12 @@ func (s *Shim) guard(now time.Time) {
 func (s *Shim) mend(in *instance, now time.Time) (mended bool) {
 	for a, l := range in.listeners {
 		wrong, err := l.was.Resume(l.fd)
-		if wrong == "" && err == nil {
-			wrong, err = a.absent(in.number, l)
+		if wrong != steer.NotListening && err == nil {
+			var absent string
+			absent, err = a.absent(in.number, l)
+			wrong = cmp.Or(absent, wrong)
 		}
-		if wrong != "" && err == nil {
+		if wrong != "" && wrong != steer.SmallBacklog && err == nil {
 			err = a.group.Put(in.number, l.fd)
 			s.ring = nil // the order of the members is another one now, which matters without eBPF
 		}
@@ -101,7 +116,10 @@ func (s *Shim) mend(in *instance, now time.Time) (mended bool) {
 			continue
 		}
 		mended = true
-		if b, ok := s.pool.Backend(in.number); ok && b.State == balance.Up {
+		// A program that calls listen() for itself says a backlog, which is no alarm unless it says so again and again.
+		excused := wrong == steer.SmallBacklog && !in.listened
+		in.listened = in.listened || excused
+		if b, ok := s.pool.Backend(in.number); ok && b.State == balance.Up && !excused {
 			s.raise(now, fmt.Sprintf("%s changed its listener (put back): %s", s.options.App.Instance(in.number), wrong),
 				"instance", in.number, "address", a.String())
 			continue

@@ -51,7 +51,6 @@ func TestListenerThatAnInstanceChangesIsPutBack(t *testing.T) {
 		says string
 	}{
 		"shut down":           {func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }, "it did not listen"},
-		"backlog":             {func(fd int) error { return unix.Listen(fd, 1) }, "backlog was 1"},
 		"shut down and again": {shutAndListen, "it did not listen for a moment"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,6 +66,24 @@ func TestListenerThatAnInstanceChangesIsPutBack(t *testing.T) {
 			}
 			want(t, "after the look", b.connect(40), map[int]int{1: 20, 2: 20})
 		})
+	}
+}
+
+// A program may call listen() with a backlog of its own; to do so without end is tampering.
+func TestBacklogIsPutBack(t *testing.T) {
+	b := newBench(t, Options{})
+	b.up(1)
+	for _, alarm := range []bool{false, true} {
+		if err := unix.Listen(b.listeners[1], 1); err != nil {
+			t.Fatal(err)
+		}
+		b.looked(time.Now())
+		if line := b.line(time.Now()); strings.Contains(line, steer.SmallBacklog) != alarm {
+			t.Errorf("status line: %q, alarm %v", line, alarm)
+		}
+		if _, backlog, err := steer.Queue(b.listeners[1]); err != nil || backlog != 128 {
+			t.Errorf("backlog %d, %v", backlog, err)
+		}
 	}
 }
 
@@ -209,7 +226,7 @@ func TestHandedListenerThatAnInstanceChangesIsPutBack(t *testing.T) {
 	}{
 		{func() error { return unix.Shutdown(b.parking, unix.SHUT_RDWR) }, "it did not listen"},
 		{func() error { return handoff.Refuse(b.parking) }, "IP_MINTTL changed"},
-		{func() error { return unix.Listen(b.parking, 0) }, "backlog was 0"},
+		{func() error { return unix.Listen(b.parking, 0) }, "its backlog was made smaller"},
 	} {
 		if err := c.harm(); err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -255,5 +256,36 @@ func TestHandedJoinRefusesWhatIsNoPrivateListener(t *testing.T) {
 	defer unix.Close(pair[1])
 	if err := b.attachHanded(1, pair[0]); err == nil {
 		t.Error("a channel of an instance that has not joined was taken")
+	}
+}
+
+// A unix socket that an instance shuts down cannot be put back: the status line says what mends it.
+func TestHandedUnixSocketThatIsShutDownIsTold(t *testing.T) {
+	b := newHandedBench(t, Options{})
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "public"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	file, err := ln.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	a, err := b.openHanded(int(file.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrong, err := a.group.Guard(); wrong != "" || err != nil {
+		t.Errorf("a socket that nobody touched: %q, %v", wrong, err)
+	}
+	if err := unix.Shutdown(int(file.Fd()), unix.SHUT_RD); err != nil {
+		t.Fatal(err)
+	}
+	if wrong, err := a.group.Guard(); wrong != "" || err == nil || !strings.Contains(err.Error(), "systemctl restart app.socket") {
+		t.Errorf("a socket that was shut down: %q, %v", wrong, err)
+	}
+	if n, _, err := b.queueOf(a); n != 0 || err != nil {
+		t.Errorf("%d connections wait there, %v", n, err)
 	}
 }

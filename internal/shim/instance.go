@@ -33,6 +33,7 @@ type instance struct {
 	failures int       // ends since it was last up
 	probed   time.Time // when its readiness was last tried: PID 1 was starting it then
 	since    time.Time // of its present state
+	listened bool      // its program has made the backlog smaller since
 	gaveAway bool      // its queue was moved: others hold connections that carry its cgroup
 	stall    stall
 	node     *node        // its Node.js process; nil for other programs
@@ -167,7 +168,7 @@ func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 	}
 	in.since = time.Now()
 	s.activity.last = in.since // an app that is started, reloaded or mended is not idle
-	in.stall = stall{}
+	in.stall, in.listened = stall{}, false
 	in.held = time.Time{}
 	s.forgetNode(in)
 	s.acceptLater(in)

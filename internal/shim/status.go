@@ -20,6 +20,14 @@ type Status struct {
 	Line      string           `json:"status"` // what systemctl status shows
 	Addresses []AddressStatus  `json:"addresses"`
 	Instances []InstanceStatus `json:"instances"`
+	Tampering []Tampering      `json:"tampering,omitempty"` // since the balancer started
+}
+
+// Tampering is something that an instance did to what it shares with others, and that was put back if it could be.
+type Tampering struct {
+	What  string `json:"what"`
+	Times int    `json:"times"`
+	Last  int64  `json:"lastUSec"` // CLOCK_REALTIME
 }
 
 // AddressStatus is one public address. Counters start when its maps are made and outlive the shim.
@@ -239,6 +247,7 @@ func (s *Shim) snapshot() Status {
 		}
 		status.Instances = append(status.Instances, is)
 	}
+	status.Tampering = s.tampering()
 	slices.SortFunc(status.Instances, func(a, b InstanceStatus) int { return a.Instance - b.Instance })
 	return status
 }

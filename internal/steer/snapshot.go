@@ -94,6 +94,12 @@ func TakeSnapshot(listener int) (Snapshot, error) {
 // Zero says whether s is the zero Snapshot.
 func (s Snapshot) Zero() bool { return s.known == nil }
 
+// What Resume finds wrong.
+const (
+	NotListening = "it did not listen"
+	SmallBacklog = "its backlog was made smaller"
+)
+
 // Resume makes the socket listen if it does not, with at least the backlog that it had, and says what was wrong; empty if
 // nothing was. The caller puts the listener into its slot again: the kernel empties a slot when the socket stops
 // listening. What waited was moved to others then, as long as the program was attached. It costs one system call where
@@ -108,9 +114,9 @@ func (s Snapshot) Resume(listener int) (wrong string, err error) {
 		return "", nil
 	}
 	if listens {
-		wrong = fmt.Sprintf("backlog was %d", info.Sacked)
+		wrong = SmallBacklog
 	} else {
-		wrong = "it did not listen"
+		wrong = NotListening
 		// Without SO_REUSEPORT it could not come back beside the others.
 		if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return "", fmt.Errorf("resume listener: setsockopt SO_REUSEPORT: %w", err)

@@ -35,14 +35,14 @@ func TestResume(t *testing.T) {
 		wrong string
 	}{
 		"nothing":             {func(_ *testing.T, _ int) error { return nil }, ""},
-		"shutdown":            {func(_ *testing.T, fd int) error { return unix.Shutdown(fd, unix.SHUT_RD) }, "it did not listen"},
-		"shutdown both ways":  {func(_ *testing.T, fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }, "it did not listen"},
-		"disconnect":          {func(_ *testing.T, fd int) error { return disconnect(fd) }, "it did not listen"},
+		"shutdown":            {func(_ *testing.T, fd int) error { return unix.Shutdown(fd, unix.SHUT_RD) }, NotListening},
+		"shutdown both ways":  {func(_ *testing.T, fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }, NotListening},
+		"disconnect":          {func(_ *testing.T, fd int) error { return disconnect(fd) }, NotListening},
 		"shutdown and listen": {func(_ *testing.T, fd int) error { return relisten(fd, 256) }, ""},
-		"backlog":             {func(_ *testing.T, fd int) error { return unix.Listen(fd, 1) }, "backlog was 1"},
+		"backlog":             {func(_ *testing.T, fd int) error { return unix.Listen(fd, 1) }, SmallBacklog},
 		"larger backlog":      {func(_ *testing.T, fd int) error { return unix.Listen(fd, 512) }, ""},
-		"no reuseport":        {noReusePort, "it did not listen"},
-		"connected":           {connectListener, "it did not listen"},
+		"no reuseport":        {noReusePort, NotListening},
+		"connected":           {connectListener, NotListening},
 	} {
 		for _, address := range []string{"127.0.0.1", "::"} {
 			t.Run(name+" "+address, func(t *testing.T) {
