@@ -71,7 +71,7 @@ func (q Question) Instance(ctx context.Context, number int) (Reason, error) {
 		since = time.Now().Add(-recent)
 	}
 	// The journal is a help, not a need: who may not read it gets what PID 1 tells everybody.
-	c.past, _ = readJournal(ctx, unit, q.UserUnits, since)
+	c.past, _ = c.readJournal(ctx, since)
 	c.addResult()
 	if seen, at, err := ReadSeen(q.RuntimeDir, number); err == nil && at.After(since) {
 		c.addSeen(seen)
@@ -179,6 +179,11 @@ type settings struct {
 	environmentFiles []string
 	memoryMax        uint64 // 0 for none
 	privateNetwork   bool
+}
+
+// isRoot says whether the program runs as root.
+func (s settings) isRoot() bool {
+	return !s.dynamic && (s.user == "" || s.user == "root" || s.user == "0")
 }
 
 func (q Question) readSettings(ctx context.Context, unit string) (settings, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,6 +52,9 @@ func (in *invocation) ended() bool {
 	return in.result != "" || in.exitCode != "" || in.spawnFailed || in.seen != nil
 }
 
+// notReady begins what the command says that waits for the program.
+var notReady = regexp.MustCompile(`^instance \d+ is not ready: `)
+
 // Identities of PID 1's messages (src/systemd/sd-messages.h).
 const (
 	messageSpawnFailed = "641257651c1b4ec9a8624d7a40a9e1e7"
@@ -84,11 +88,12 @@ func (e entry) text(field string) string {
 
 // readJournal returns the runs of an instance since a moment, newest first. It asks for the unit, not for an invocation:
 // PID 1 may have begun the next one. Fields with "_" are journald's own word.
-func readJournal(ctx context.Context, unit string, userUnits bool, since time.Time) ([]*invocation, error) {
+func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocation, error) {
+	unit := c.state.Name
 	// journald is a step behind the program; where it cannot be waited for, what it has must do.
 	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run()
 	match := []string{"_SYSTEMD_UNIT=" + unit, "+", "_UID=0", "UNIT=" + unit}
-	if userUnits {
+	if c.UserUnits {
 		uid := "_UID=" + strconv.Itoa(os.Getuid())
 		match = []string{uid, "_SYSTEMD_USER_UNIT=" + unit, "+", uid, "USER_UNIT=" + unit}
 	}
@@ -106,11 +111,11 @@ func readJournal(ctx context.Context, unit string, userUnits bool, since time.Ti
 		}
 	}
 	slices.Reverse(entries)
-	return group(entries, unit), nil
+	return group(entries, unit, !c.UserUnits && !c.set.isRoot()), nil
 }
 
-// group takes entries, oldest first, apart by invocation.
-func group(entries []entry, unit string) []*invocation {
+// group takes entries, oldest first, apart by invocation. apart says that root's lines are not the program's.
+func group(entries []entry, unit string, apart bool) []*invocation {
 	var past []*invocation
 	byID := make(map[string]*invocation)
 	id := ""
@@ -128,13 +133,13 @@ func group(entries []entry, unit string) []*invocation {
 			byID[id] = in
 			past = append([]*invocation{in}, past...)
 		}
-		in.add(e, unit)
+		in.add(e, unit, apart)
 	}
 	return past
 }
 
 // add takes in one entry.
-func (in *invocation) add(e entry, unit string) {
+func (in *invocation) add(e entry, unit string, apart bool) {
 	message := strings.TrimPrefix(e.text("MESSAGE"), unit+": ")
 	switch id := e.text("MESSAGE_ID"); {
 	case id == messageSpawnFailed:
@@ -155,8 +160,9 @@ func (in *invocation) add(e entry, unit string) {
 		if p, err := strconv.Atoi(e.text("PRIORITY")); err == nil && p <= 4 {
 			in.pid1 = append(in.pid1, printable(message))
 		}
-	case e.text("SYSLOG_IDENTIFIER") == "lbshim" && (e.text("_UID") == "0" || e.text("_COMM") == "lbshim"):
-		// The commands around the program: what they found is in the note, see Seen.
+	case apart && e.text("_UID") == "0", notReady.MatchString(message):
+		// The commands around the program: what they found is in the note, see Seen. Their identifier is the unit's, and
+		// _COMM tells nothing: a process that becomes the program has its first name there for a while.
 	case strings.HasPrefix(message, bindnotify.Prefix):
 		// So is what answers bind().
 	case strings.HasPrefix(message, LauncherFailed):

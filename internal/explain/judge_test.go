@@ -123,13 +123,13 @@ func TestGroup(t *testing.T) {
 	past := group([]entry{
 		{"_SYSTEMD_INVOCATION_ID": "a", "MESSAGE": "hello", "_UID": "61234"},
 		{"MESSAGE": []any{98.0, 121.0, 101.0, 255.0}, "_UID": "61234"},
-		{"_SYSTEMD_INVOCATION_ID": "a", "MESSAGE": "instance 2 is not ready", "_UID": "0", "SYSLOG_IDENTIFIER": "lbshim"},
-		{"_SYSTEMD_INVOCATION_ID": "a", "MESSAGE": "instance 2 lies", "_UID": "61234", "SYSLOG_IDENTIFIER": "lbshim", "_COMM": "liar"},
+		{"_SYSTEMD_INVOCATION_ID": "a", "MESSAGE": "instance 2 drained", "_UID": "0", "SYSLOG_IDENTIFIER": "shop"},
+		{"_SYSTEMD_INVOCATION_ID": "a", "MESSAGE": "instance 2 lies", "_UID": "61234", "SYSLOG_IDENTIFIER": "lbshim", "_COMM": "lbshim"},
 		pid1(messageExit, "a", "Main process exited, code=exited, status=1/FAILURE", "EXIT_CODE", "exited", "EXIT_STATUS", "1"),
 		pid1(messageExit, "a", "Control process exited, code=exited, status=1/FAILURE", "EXIT_CODE", "exited", "EXIT_STATUS", "9"),
 		pid1(messageFailed, "a", "Failed with result 'exit-code'.", "UNIT_RESULT", "exit-code"),
 		{"_SYSTEMD_INVOCATION_ID": "b", "MESSAGE": "again", "_UID": "61234"},
-	}, unit)
+	}, unit, true)
 	if len(past) != 2 || past[0].id != "b" || past[1].id != "a" {
 		t.Fatalf("runs %+v, want b and a", past)
 	}
