@@ -46,8 +46,10 @@ func testRandomTwo(t *testing.T, s *apps.System) {
 		t.Errorf("strategy = %q", got)
 	}
 	load := a.Load(rig.LoadOptions{Requests: 400})
+	pid := a.PID(a.Shim())
 	a.Signal(a.Shim(), "KILL")
 	a.Lossless(load.Wait())
+	a.AwaitNew(a.Shim(), pid)
 	a.AwaitUp(4)
 	if got := a.Status(); got.Strategy != "random-two" || strings.Contains(got.Reason, "not possible") {
 		t.Errorf("strategy after a crash of the balancer = %q, %s", got.Strategy, got.Reason)
