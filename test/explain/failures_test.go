@@ -59,11 +59,11 @@ var failures = []failure{
 
 	// It runs and is not ready.
 	{name: "hangs", timeout: "10s", args: []string{"--", "/bin/sleep", "600"}},
-	{name: "other-port", timeout: "10s", args: []string{"--", python, "-m", "http.server", "8123"}},
-	{name: "unix-only", timeout: "10s", args: []string{"--", python, "-c", "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/tmp/only.sock'); s.listen(); time.sleep(600)"}},
-	{name: "udp-only", timeout: "10s", args: []string{"--", python, "-c", "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0', 8124)); time.sleep(600)"}},
+	{name: "other-port", timeout: "20s", args: []string{"--", python, "-m", "http.server", "8123"}},
+	{name: "unix-only", timeout: "20s", args: []string{"--", python, "-c", "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/tmp/only.sock'); s.listen(); time.sleep(600)"}},
+	{name: "udp-only", timeout: "20s", args: []string{"--", python, "-c", "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0', 8124)); time.sleep(600)"}},
 	{name: "no-ready", timeout: "10s", args: []string{"--ready=notify", "--", "/bin/sleep", "600"}},
-	{name: "unhealthy", timeout: "10s", args: []string{"--ready=http:/health", "--", apps.Server}},
+	{name: "unhealthy", timeout: "20s", args: []string{"--ready=http:/health", "--", apps.Server}},
 	{name: "not-handoff", timeout: "10s", args: []string{"--kind=handoff", "--path=handoff", "--", "/bin/sleep", "600"}},
 
 	// Ports.
