@@ -26,13 +26,8 @@ func (s *supervised) supervisor(t *testing.T, ok func(State) bool) State {
 			if !isSupervisor(pid) {
 				continue
 			}
-			f, err := openRegular("/proc/" + strconv.Itoa(pid) + "/fd/" + strconv.Itoa(stateFD))
-			if err != nil {
-				continue
-			}
-			facts, err := readFacts(f)
-			f.Close()
-			if last = (State{PID: pid, Facts: facts}); err == nil && ok(last) {
+			state, err := read(pid)
+			if last = state; err == nil && ok(last) {
 				return last
 			}
 		}

@@ -44,7 +44,8 @@ type invocation struct {
 	executable  string
 	errno       int
 
-	seen *Seen
+	seen  *Seen
+	bound bindnotify.State // what is wrong with what the program bound, as its supervisor says
 }
 
 // ended says whether the run is over, so that it has a reason.
@@ -164,7 +165,10 @@ func (in *invocation) add(e entry, unit string, apart bool) {
 		// The commands around the program: what they found is in the note, see Seen. Their identifier is the unit's, and
 		// _COMM tells nothing: a process that becomes the program has its first name there for a while.
 	case strings.HasPrefix(message, bindnotify.Prefix):
-		// So is what answers bind().
+		// Of what answers bind(). A program may write the same, and then says it of itself.
+		if f, ok := bindnotify.ParseWords(message); ok {
+			in.bound.Facts = append(in.bound.Facts, f)
+		}
 	case strings.HasPrefix(message, LauncherFailed):
 		in.launchFailed(strings.TrimPrefix(message, LauncherFailed))
 	default:

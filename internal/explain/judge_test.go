@@ -3,8 +3,11 @@ package explain
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/bindnotify"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -43,7 +46,7 @@ func TestJudge(t *testing.T) {
 			Reason{What: "the program opens port 3000, which systemd holds for it, and was not given it; a port alone is one of IPv6",
 				Said: "java.net.BindException: Address already in use", Hint: "unitgen shop --listen=0.0.0.0:3000"}},
 		{"IPv4 program", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{"OSError: [Errno 98] Address already in use"},
-			seen: &Seen{Outcome: Ended, Binding: "the program binds 0.0.0.0:3000 by IPv4, and the app's listener there is one of IPv6", BindingHint: "unitgen shop --listen=0.0.0.0:3000"}},
+			bound: bindnotify.State{Facts: []bindnotify.Fact{{Kind: bindnotify.OtherFamily, Address: netip.MustParseAddrPort("0.0.0.0:3000"), Listener: netip.MustParseAddrPort("[::]:3000")}}}},
 			Reason{What: "the program binds 0.0.0.0:3000 by IPv4, and the app's listener there is one of IPv6",
 				Said: "OSError: [Errno 98] Address already in use", Hint: "unitgen shop --listen=0.0.0.0:3000"}},
 		{"start limit alone", invocation{result: "start-limit-hit"}, Reason{}},

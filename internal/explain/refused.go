@@ -64,8 +64,8 @@ func (c *caseFile) refusedBySandbox(ctx context.Context, in *invocation) Reason 
 	return Reason{}
 }
 
-// portPattern finds the port of an address in a message: "0.0.0.0:80", ":::80", "port 80", "('0.0.0.0', 80)", "port: 80".
-var portPattern = regexp.MustCompile(`(?i)(?:port[ :=]+|[\d.\]:*a-z]:|', ?)(\d{1,5})\b`)
+// portPattern finds the port of an address in a message: "0.0.0.0:80", ":::80", ":80", "port 80", "('0.0.0.0', 80)", "port: 80".
+var portPattern = regexp.MustCompile(`(?i)(?:port[ :=]+|(?:^| |[\d.\]:*a-z]):|', ?)(\d{1,5})\b`)
 
 // inUse explains EADDRINUSE: of the app's own port, which systemd holds for the program, or of one that others hold.
 func (c *caseFile) inUse(ctx context.Context, m message) Reason {

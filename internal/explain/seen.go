@@ -141,9 +141,6 @@ func Forget(runtimeDir string, instance int) error {
 func (s Seen) String() string {
 	switch s.Outcome {
 	case Ended:
-		if s.Binding != "" {
-			return s.Binding
-		}
 		return "the program ended before it accepted a connection"
 	case NotAccepted:
 		return fmt.Sprintf("the program ran for %s and accepted no connection: %s", span(s.Waited), s.does())
