@@ -97,14 +97,21 @@ func (w *world) step(ctx context.Context, o options, s step) error {
 	if err == nil {
 		err = w.restore(ctx, o, s)
 	}
+	restored, awaited := time.Since(began), ""
 	if err == nil {
-		_, err = w.settle(ctx)
+		_, awaited, err = w.settle(ctx)
 	}
 	err = errors.Join(err, w.prober.take(s))
-	after := w.ledger.total()
-	fmt.Fprintf(o.out, "%s: took %s, settled after %s, %d answered\n", s, short(took...), short(time.Since(began)), after.ok-before.ok)
+	settled := time.Since(began)
+	fmt.Fprintf(o.out, "%s: took %s, settled after %s, %d answered\n", s, short(took...), short(settled), w.ledger.total().ok-before.ok)
+	if settled-restored > noticeable {
+		fmt.Fprintf(o.out, "\t%s in which %s\n", short(settled-restored), awaited)
+	}
 	return err
 }
+
+// noticeable is how long it may take until all is as it was, before the run says what that waited for.
+const noticeable = 5 * time.Second
 
 // short prints durations in seconds.
 func short(all ...time.Duration) string {
