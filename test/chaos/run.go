@@ -19,6 +19,7 @@ type options struct {
 	length      time.Duration // no step begins later
 	first, last int           // steps; last zero: no limit
 	without     map[string]bool
+	journal     bool // print it after each step, not only of one that fails
 	out         io.Writer
 }
 
@@ -39,6 +40,9 @@ func run(ctx context.Context, o options) error {
 			continue
 		}
 		if err = errors.Join(w.step(ctx, o, s), context.Cause(ctx)); err == nil {
+			if o.journal {
+				fmt.Fprintln(o.out, w.tail(s))
+			}
 			for _, a := range s.acts {
 				done[a.fault.name]++
 			}
