@@ -99,8 +99,9 @@ func (w *world) seeUnits(ctx context.Context, l *look) error {
 	return nil
 }
 
-// forbidden are words of a program that fails in a way nobody has thought of.
-const forbidden = "panic:|fatal error:|goroutine [0-9]+ \\[|SIGSEGV|core-dump|Watchdog timeout"
+// forbidden are words of a program that fails in a way nobody has thought of, and of a drain that waits for nothing: no
+// request is in flight for as long as a drain's time-out.
+const forbidden = "panic:|fatal error:|goroutine [0-9]+ \\[|SIGSEGV|core-dump|Watchdog timeout|timed_out=true"
 
 func (w *world) seeMore(ctx context.Context, l *look) error {
 	for _, name := range w.names {
