@@ -189,6 +189,19 @@ func TestSteeringStays(t *testing.T) {
 	}
 }
 
+// libseccomp asks with no filter whether the kernel knows the flag, in each program that uses it.
+func TestNotificationIsWantedWithAFilter(t *testing.T) {
+	for filter, want := range map[uint64]int{0: 0, 0x7fff0000: 1} {
+		facts := 0
+		s := Supervisor{calls: nativeCalls(), Note: func(Fact) { facts++ }}
+		n := notification{pid: uint32(os.Getpid()), number: s.calls.seccomp}
+		n.arguments[1], n.arguments[2] = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, filter
+		if s.decide(&n) != goOn || facts != want {
+			t.Errorf("%d facts of a filter at %#x, want %d", facts, filter, want)
+		}
+	}
+}
+
 func TestSupervisorIsNoChild(t *testing.T) {
 	l := listen(t, "tcp4", "127.0.0.1:0")
 	var none bool

@@ -44,8 +44,6 @@ func (f Fact) problem(app string) (what, hint string) {
 		return what + "the kernel forbids to look into a program's children", "sysctl kernel.yama.ptrace_scope=0"
 	case WantsNotification:
 		return f.Program + " wants seccomp notification for itself, which the kernel refuses below that of the balancer", change + "--kind=listen"
-	case UsesIOUring:
-		return "the program uses io_uring, where it may bind unseen; io_uring must be switched off in the program", "unitgen logs " + app
 	}
 	return "", ""
 }
@@ -103,13 +101,14 @@ func (s State) Problem(app string, addresses []netip.AddrPort) (what, hint strin
 	if f, ok := s.first(WantsNotification); ok {
 		return f.problem(app)
 	}
-	if _, ok := s.first(Listens, Binds); ok {
-		return "", ""
-	}
-	if f, ok := s.first(UsesIOUring); ok {
-		return f.problem(app)
-	}
 	return "", ""
+}
+
+// MayBindUnseen says that the program uses io_uring, as every Node.js program does, and was seen to bind nothing.
+func (s State) MayBindUnseen() bool {
+	_, uses := s.first(UsesIOUring)
+	_, binds := s.first(Listens, Binds, Answered, Widened, OtherFamily, Serves)
+	return uses && !binds
 }
 
 // first returns the oldest fact of one of kinds.

@@ -29,7 +29,7 @@ var refusals = []refusal{
 	{regexp.MustCompile(`EADDRNOTAVAIL|(?i)cannot assign requested address`), (*caseFile).noAddress},
 	{regexp.MustCompile(`EROFS|(?i)read-only file ?system|attempt to write a readonly database`), (*caseFile).readOnly},
 	{regexp.MustCompile(`EAFNOSUPPORT|(?i)address family not supported|unknown system error -?97`), (*caseFile).family},
-	{regexp.MustCompile(`(?i)write.?\+?.?exec|executable (memory|stack)|mprotect|segment prot|PROT_EXEC`), (*caseFile).executableMemory},
+	{regexp.MustCompile(`(?i)write.?\+?.?exec|executable (memory|stack)|memory page as executable|mprotect|segment prot|PROT_EXEC`), (*caseFile).executableMemory},
 	{regexp.MustCompile(`EPERM|(?i)operation not permitted`), (*caseFile).notPermitted},
 	{regexp.MustCompile(`EACCES|(?i)permission denied`), (*caseFile).permission},
 	{regexp.MustCompile(`ENOENT|(?i)no such file or directory|unable to open database file`), (*caseFile).notFound},
