@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,7 +53,7 @@ func (in *invocation) ended() bool {
 }
 
 // notReady begins what the command says that waits for the program.
-var notReady = regexp.MustCompile(`^instance \d+ is not ready: `)
+var notReady = pattern(`^instance \d+ is not ready: `)
 
 // Identities of PID 1's messages (src/systemd/sd-messages.h).
 const (
@@ -161,7 +160,7 @@ func (in *invocation) add(e entry, unit string, apart bool) {
 		if p, err := strconv.Atoi(e.text("PRIORITY")); err == nil && p <= 4 {
 			in.pid1 = append(in.pid1, printable(message))
 		}
-	case apart && e.text("_UID") == "0", notReady.MatchString(message):
+	case apart && e.text("_UID") == "0", notReady().MatchString(message):
 		// The commands around the program: what they found is in the note, see Seen. Their identifier is the unit's, and
 		// _COMM tells nothing: a process that becomes the program has its first name there for a while.
 	case strings.HasPrefix(message, bindnotify.Prefix):
@@ -191,7 +190,7 @@ func (in *invocation) launchFailed(why string) {
 
 // printable is text without what a terminal would obey. A program that wrote colours still says the same.
 func printable(text string) string {
-	text = escapes.ReplaceAllString(text, "")
+	text = escapes().ReplaceAllString(text, "")
 	text = strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' {
 			return ' '

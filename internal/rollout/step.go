@@ -241,12 +241,16 @@ const (
 	askPause = 100 * time.Millisecond
 )
 
-// ask runs f with a connection of its own, again if PID 1 was away. f must bear being run twice: a start or restart that
-// is queued already is merged.
+// ask runs f with the rollout's connection, again with a new one if PID 1 was away. f must bear being run twice: a start or
+// restart that is queued already is merged.
 func (r *Rollout) ask(ctx context.Context, f func(*systemd.Conn) error) error {
 	for try := 1; ; try++ {
 		err := r.askOnce(ctx, f)
-		if err == nil || !systemd.IsDisconnected(err) || try == askTries {
+		if err == nil || !systemd.IsDisconnected(err) {
+			return err
+		}
+		r.hangUp()
+		if try == askTries {
 			return err
 		}
 		timer := time.NewTimer(askPause)
@@ -259,13 +263,21 @@ func (r *Rollout) ask(ctx context.Context, f func(*systemd.Conn) error) error {
 	}
 }
 
-func (r *Rollout) askOnce(ctx context.Context, f func(*systemd.Conn) error) error {
-	c, err := systemd.Dial(ctx, r.manager)
-	if err != nil {
-		return err
+func (r *Rollout) askOnce(ctx context.Context, f func(*systemd.Conn) error) (err error) {
+	if r.conn == nil {
+		if r.conn, err = systemd.DialToStay(ctx, r.manager); err != nil {
+			return err
+		}
 	}
-	defer c.Close()
-	return f(c)
+	return f(r.conn)
+}
+
+// hangUp gives the connection up; the next question makes another.
+func (r *Rollout) hangUp() {
+	if r.conn != nil {
+		r.conn.Close()
+		r.conn = nil
+	}
 }
 
 // disposable leaves out the extra instances that are enabled by now: whoever did that was told that they run, and they are
