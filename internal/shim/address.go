@@ -98,6 +98,7 @@ func (s *Shim) attach(inherited Inherited) error {
 		}
 		handed = takeHanded(stored)
 	}
+	s.takeMoved(stored)
 	channels, state := s.takeNodes(stored)
 	for name, fds := range stored {
 		unit, ok := s.options.App.ParseUnit(name)

@@ -23,6 +23,7 @@ type counter struct {
 	closed *sockdiag.Subscription // nil: not subscribed
 
 	counted time.Time // when the last count ended
+	moved   moved
 }
 
 // newCounter takes over the netlink sockets of app-diag.socket: the first to count with, the second for events.
@@ -73,7 +74,7 @@ func (c *counter) close() error {
 }
 
 // count returns the open connections of every instance, in one walk through the kernel's table. Number 0 are those that
-// were parked first: they carry the cgroup of app.socket, whoever has them now.
+// anybody may have: they were parked first, and carry the cgroup of app.socket, or they were moved.
 func (s *Shim) count() (map[int]sockdiag.Stat, error) {
 	if s.handsOff() {
 		return s.countHanded(), nil
@@ -84,50 +85,35 @@ func (s *Shim) count() (map[int]sockdiag.Stat, error) {
 	if err := s.findCgroups(); err != nil {
 		return nil, err
 	}
-	stats, err := s.counter.conn.CountByCgroup(sockdiag.Filter{Ports: s.ports()})
+	open := make(map[uint64]bool)
+	stats, err := s.counter.conn.CountByCgroup(sockdiag.Filter{Ports: s.ports(), Apart: func(cookie uint64) bool {
+		if s.counter.moved.cookies[cookie] {
+			open[cookie] = true
+		}
+		return open[cookie]
+	}})
 	s.counter.counted = time.Now()
 	if err != nil {
 		return nil, err
 	}
-	counts := map[int]sockdiag.Stat{0: stats[s.addresses[0].cgroup]}
+	s.counter.moved.cookies = open
+	counts := map[int]sockdiag.Stat{0: stats[s.addresses[0].cgroup].Plus(stats[sockdiag.Apart])}
 	for number, in := range s.instances {
 		// All listeners of an instance are of one socket unit, and so of one cgroup.
 		for _, l := range in.listeners {
 			counts[number] = stats[l.cgroup]
 			break
 		}
-		in.gaveAway = in.gaveAway && counts[number].Open > 0
 	}
 	return counts, nil
 }
 
-// busy returns how many connections keep an instance from being stopped.
-func (s *Shim) busy(number int, counts map[int]sockdiag.Stat) int {
-	n := counts[number].Queued
-	for i, c := range counts {
-		if s.mayHold(number, i) {
-			n += c.Busy
-		}
-	}
-	return n
-}
-
-// waiting is sockdiag.Stat.Waiting of the connections that an instance may hold.
-func (s *Shim) waiting(number int, counts map[int]sockdiag.Stat) (longest time.Duration) {
-	for i, c := range counts {
-		if s.mayHold(number, i) {
-			longest = max(longest, c.Waiting)
-		}
-	}
-	return longest
-}
-
-// mayHold says whether connections that are counted as those of i may be the instance's. A connection that was moved still
-// carries the cgroup of the listener it came to first, so those of instances whose queue was moved, and those that were
-// parked, may be anybody's: while there are such, which is just after an outage, they count for all.
-func (s *Shim) mayHold(number, i int) bool {
-	in := s.instances[i]
-	return i == number || i == 0 || in != nil && in.gaveAway
+// held is what may keep an instance from being stopped: its own connections, and those that anybody may have. Of the latter
+// those that wait in a queue are left out: they are served by others.
+func held(number int, counts map[int]sockdiag.Stat) sockdiag.Stat {
+	anybody := counts[0]
+	anybody.Queued = 0
+	return counts[number].Plus(anybody)
 }
 
 // ownCgroup says whether connections of the instance can be told from others. Sockets that a user's manager opens carry

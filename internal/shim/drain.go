@@ -118,8 +118,9 @@ func (s *Shim) countDrains() {
 	}
 	for d := range s.drains {
 		c, known := counts[d.Instance]
-		busy := s.busy(d.Instance, counts)
-		quiet := known && busy == 0 && c.Unsure == 0
+		held := held(d.Instance, counts)
+		busy := held.Busy + held.Queued
+		quiet := known && busy == 0 && held.Unsure == 0
 		switch in := s.instances[d.Instance]; {
 		case in.attached() && !now.After(d.deadline):
 			own := traffic{open: c.Open, known: known, quiet: quiet}
@@ -155,7 +156,7 @@ func (s *Shim) answered(d *drainWait, counts map[int]sockdiag.Stat, now time.Tim
 	if queued, err := s.queuedAt(d.Instance); err != nil || queued > 0 {
 		return false // it may close its listeners at once
 	}
-	return s.waiting(d.Instance, counts) <= lasted
+	return held(d.Instance, counts).Waiting <= lasted
 }
 
 // watchEnds listens for ends of connections while a drain waits for them.

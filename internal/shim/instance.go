@@ -34,7 +34,6 @@ type instance struct {
 	probed   time.Time // when its readiness was last tried: PID 1 was starting it then
 	since    time.Time // of its present state
 	listened bool      // its program has made the backlog smaller since
-	gaveAway bool      // its queue was moved: others hold connections that carry its cgroup
 	stall    stall
 	node     *node        // its Node.js process; nil for other programs
 	refused  string       // why the last listen() of such a process got nothing, also when it has ended of that

@@ -74,9 +74,13 @@ func (in *instance) forsaken(b balance.Backend) bool {
 
 func (s *Shim) moveQueue(in *instance) {
 	for a, l := range in.listeners {
+		if queued, err := a.queue(l.fd); err == nil && queued == 0 {
+			continue
+		}
+		before := s.beforeMove(in.number, l)
 		if moved := a.rescue(in.number, l.fd, s.log); moved > 0 {
-			in.gaveAway = true
 			s.log.Info("waiting connections moved away", "instance", in.number, "address", a.String(), "connections", moved)
+			s.afterMove(in.number, l, before)
 		}
 	}
 }

@@ -467,15 +467,12 @@ func TestGracefulDrainEndsWhenNothingWaitsToBeAccepted(t *testing.T) {
 	}
 }
 
-func TestWaitingCountsWhatAnInstanceMayHold(t *testing.T) {
-	b := newBench(t, Options{})
-	b.up(1)
-	b.up(2)
-	b.instances[2].gaveAway = true
-	b.up(3)
-	counts := map[int]sockdiag.Stat{0: {Busy: 1, Waiting: 2}, 1: {Busy: 10, Queued: 5, Waiting: 1}, 2: {Busy: 100, Waiting: 3}, 3: {Busy: 1000, Waiting: 4}}
-	if busy, waiting := b.busy(1, counts), b.waiting(1, counts); busy != 116 || waiting != 3 {
-		t.Errorf("busy %d, waiting %d; want 116 and 3", busy, waiting)
+func TestDrainCountsWhatAnInstanceMayHold(t *testing.T) {
+	counts := map[int]sockdiag.Stat{
+		0: {Busy: 1, Queued: 50, Unsure: 1, Waiting: 2}, 1: {Busy: 10, Queued: 5, Unsure: 2, Waiting: 1}, 2: {Busy: 100, Waiting: 3},
+	}
+	if got := held(1, counts); got.Busy != 11 || got.Queued != 5 || got.Unsure != 3 || got.Waiting != 2 {
+		t.Errorf("%+v; want 11 busy, 5 queued, 3 unsure, 2 waiting", got)
 	}
 }
 

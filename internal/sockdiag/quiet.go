@@ -50,6 +50,14 @@ const (
 // Quiet is the number of accepted connections with nothing to do: all was answered, or nothing was ever asked.
 func (s Stat) Quiet() int { return s.Open - s.Queued - s.Busy - s.Unsure }
 
+// Plus returns the connections of both.
+func (s Stat) Plus(o Stat) Stat {
+	return Stat{
+		Open: s.Open + o.Open, Queued: s.Queued + o.Queued, Busy: s.Busy + o.Busy, Unsure: s.Unsure + o.Unsure,
+		Waiting: max(s.Waiting, o.Waiting),
+	}
+}
+
 // delayedAck is the longest that a peer may hold back its acknowledgement (RFC 9293 section 3.8.6.3).
 const delayedAck = 500 * time.Millisecond
 

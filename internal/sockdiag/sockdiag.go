@@ -52,8 +52,21 @@ type Filter struct {
 	Ports []uint16
 	// Cgroup is the id of the listener's cgroup; zero means any.
 	Cgroup uint64
+	// Apart says of a connection, by its cookie, that CountByCgroup counts it under Apart and not under its cgroup: one that
+	// the kernel has moved. It is called once for each. Nil is for none.
+	Apart func(cookie uint64) bool
 	// Quiet is how long nothing may have moved for a connection to be quiet; zero means DefaultQuiet. See Stat.
 	Quiet time.Duration
+}
+
+// Apart stands for the cgroup of connections that Filter.Apart has named; no cgroup has this id.
+const Apart = 0
+
+// Connection is an open connection.
+type Connection struct {
+	Cookie   uint64 // as Cookie tells of a descriptor
+	Cgroup   uint64 // of the listener that it came to
+	Accepted bool   // a process has taken it from a queue
 }
 
 // Listener is a listening socket.
@@ -123,15 +136,35 @@ func (c *Conn) CountByCgroup(f Filter) (map[uint64]Stat, error) {
 		if !s.hasCgroup {
 			return ErrNoCgroup
 		}
-		st := stats[s.cgroup]
+		cgroup := s.cgroup
+		if f.Apart != nil && f.Apart(s.cookie) {
+			cgroup = Apart
+		}
+		st := stats[cgroup]
 		st.add(s, quiet)
-		stats[s.cgroup] = st
+		stats[cgroup] = st
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("count connections: %w", err)
 	}
 	return stats, nil
+}
+
+// Connections calls each for every connection that f lets through, in no order, in one dump. The error is ErrNoCgroup on a
+// kernel that does not tell cgroups.
+func (c *Conn) Connections(f Filter, each func(Connection)) error {
+	err := c.connections(f, func(s *socket) error {
+		if !s.hasCgroup {
+			return ErrNoCgroup
+		}
+		each(Connection{Cookie: s.cookie, Cgroup: s.cgroup, Accepted: s.inode != 0})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list connections: %w", err)
+	}
+	return nil
 }
 
 // Count counts the connections that f lets through. It is for one instance (Filter.Cgroup), or for all of them at
