@@ -62,12 +62,17 @@ func listeners() ([]int, error) {
 }
 
 func shimAnswers(ctx context.Context, e *env, o options) (bool, error) {
+	shim, err := shimState(ctx, e, o)
+	return err == nil && lifecycle.Answers(shim), err
+}
+
+func shimState(ctx context.Context, e *env, o options) (systemd.UnitState, error) {
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
-		return false, err
+		return systemd.UnitState{}, err
 	}
 	defer conn.Close()
-	return lifecycle.ShimAnswers(ctx, conn, o.app)
+	return conn.Unit(ctx, o.app.Service())
 }
 
 // stopsTimeout bounds the last question of a command that was told to end.

@@ -5,13 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/readiness"
 	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -23,8 +27,8 @@ const settleTime = time.Second
 // hangLimit is WatchdogSec= of the shim: PID 1 has replaced one that hangs by then.
 const hangLimit = 30 * time.Second
 
-// drain waits until the shim says that the instance may be told to stop, or that time is up. Where no shim will answer,
-// there is nothing to wait for. PID 1 bounds it: TimeoutStopSec= of the instance.
+// drain waits until the shim says that the instance may be told to stop, or that time is up. Where no shim will answer, as it
+// has died while the app stops, drain counts by itself. PID 1 bounds it: TimeoutStopSec= of the instance.
 func drain(ctx context.Context, e *env, o options) error {
 	if e.getenv("EXIT_CODE") != "" {
 		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
@@ -35,10 +39,14 @@ func drain(ctx context.Context, e *env, o options) error {
 	}
 	began := time.Now()
 	err = control.Retry(ctx, func() error {
-		if there, err := shimAnswers(ctx, e, o); err != nil || !there {
+		shim, err := shimState(ctx, e, o)
+		if err != nil {
 			return err
 		}
-		err := drainOnce(ctx, e, o, p)
+		if !lifecycle.Answers(shim) {
+			return drainAlone(ctx, e, o, p, began)
+		}
+		err = drainBy(ctx, e, o, p, shim.MainPID)
 		if errors.Is(err, control.ErrNoAnswer) && time.Since(began) > hangLimit {
 			return errors.New("the balancer hangs") // the end of retries
 		}
@@ -72,6 +80,21 @@ func drainParameters(ctx context.Context, e *env, o options) (shim.DrainParamete
 	return p, nil
 }
 
+// drainBy is drainOnce that fails as soon as the shim has died. PID 1 holds the control socket, which takes connections that
+// nobody accepts.
+func drainBy(ctx context.Context, e *env, o options, p shim.DrainParameters, pid int) error {
+	if pid != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = readiness.WithProcess(ctx, pid)
+		defer cancel()
+	}
+	err := drainOnce(ctx, e, o, p)
+	if err != nil && errors.Is(context.Cause(ctx), readiness.ErrEnded) {
+		return fmt.Errorf("the balancer has died: %w", io.ErrUnexpectedEOF) // which control.Retry knows
+	}
+	return err
+}
+
 func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) error {
 	client, err := control.Dial(ctx, o.controlPath(e))
 	if err != nil {
@@ -92,8 +115,8 @@ func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) e
 // runs activation.Serve, which shuts down gracefully and gives new connections time to ask.
 func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	pid := e.getenv("MAINPID")
-	if pid == "" || !holdsMark(pid) {
-		return false, nil // it has ended, or is another program, for which PID 1 need not be asked
+	if pid == "" {
+		return false, nil // it has ended
 	}
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
@@ -101,26 +124,23 @@ func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	}
 	defer conn.Close()
 	number, err := conn.KillSignal(ctx, o.app.Instance(o.instance))
-	return err == nil && (number == int(unix.SIGTERM) || number == int(unix.SIGINT)), err
+	if err != nil || number != int(unix.SIGTERM) && number != int(unix.SIGINT) {
+		return false, err
+	}
+	return holdsMark(pid), nil
 }
 
 // serveMark is how /proc shows the mark of activation.Serve. Another program that makes one ends its own drains early.
 const serveMark = "/memfd:unitgen.activation.Serve (deleted)"
 
 // mostDescriptors bounds the look. Serve makes its mark before it accepts, among the first descriptors of the process, while
-// the program may have a million. The kernel lists them by number.
+// the program may have a million.
 const mostDescriptors = 1024
 
 // holdsMark looks for the mark among the descriptors of a process, of which nothing else is read.
 func holdsMark(pid string) bool {
-	dir, err := os.Open("/proc/" + pid + "/fd")
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	open, _ := dir.Readdirnames(mostDescriptors) // those up to an error count
-	for _, fd := range open {
-		if target, err := os.Readlink(dir.Name() + "/" + fd); err == nil && target == serveMark {
+	for fd := range mostDescriptors {
+		if target, err := os.Readlink("/proc/" + pid + "/fd/" + strconv.Itoa(fd)); err == nil && target == serveMark {
 			return true
 		}
 	}

@@ -146,14 +146,9 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer conn.Close()
-	argv, err := conn.ExecStart(ctx, o.app.Service())
+	now, err := serveOptions(ctx, conn, o.app)
 	if err != nil {
 		return err
-	}
-	now := defaultOptions()
-	flags := now.flags()
-	if err := flags.Parse(argv[1:]); err != nil {
-		return fmt.Errorf("parse ExecStart= of %s: %w", o.app.Service(), err)
 	}
 	client, err := control.Dial(ctx, o.controlPath(e))
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/readiness"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -33,7 +34,7 @@ func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath st
 	if strings.Contains(shim.JobType, "restart") {
 		return nil
 	}
-	return errors.Join(stopTriggers(ctx, conn, name), refuse(ctx, controlPath), stopInstances(ctx, conn, name))
+	return errors.Join(stopTriggers(ctx, conn, name), refuse(ctx, shim.MainPID, controlPath), stopInstances(ctx, conn, name))
 }
 
 // stopTriggers keeps timers and watched files from acting on an app that stops. It does not wait: PID 1 stops them at
@@ -52,8 +53,25 @@ func stopTriggers(ctx context.Context, conn *systemd.Conn, name app.Name) error 
 	return errors.Join(errs...)
 }
 
-// refuse closes the port at once: the kernel refuses new connections from then on, those that wait are still served.
-func refuse(ctx context.Context, controlPath string) error {
+// refuse closes the port at once: the kernel refuses new connections from then on, those that wait are still served. It
+// fails when the shim dies: PID 1 starts no other one in a stop.
+func refuse(ctx context.Context, shim int, controlPath string) error {
+	if shim == 0 {
+		return errDied
+	}
+	ctx, cancel := readiness.WithProcess(ctx, shim)
+	defer cancel()
+	err := refuseOnce(ctx, controlPath)
+	if err != nil && errors.Is(context.Cause(ctx), readiness.ErrEnded) {
+		return errDied
+	}
+	return err
+}
+
+// errDied says that the port of the app stays open until its instances have ended.
+var errDied = errors.New("close port: the balancer has died")
+
+func refuseOnce(ctx context.Context, controlPath string) error {
 	client, err := control.Dial(ctx, controlPath)
 	if err != nil {
 		return err
@@ -159,36 +177,26 @@ func closeSockets(ctx context.Context, conn *systemd.Conn, name app.Name) error 
 // ShimAnswers says whether a shim answers on the control socket, or will soon. One that is going away for good does not,
 // and connecting to its socket would make PID 1 start it again in place of the stop that is under way.
 func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
-	state, err := conn.ActiveState(ctx, name.Service())
-	if err != nil {
-		return false, err
-	}
-	if !ends(state) {
-		return true, nil // as nearly always, at a tenth of the cost
-	}
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
 		return false, err
 	}
-	return answers(shim), nil
+	return Answers(shim), nil
 }
 
-// ends says that a unit has no process, or will not have it for long.
-func ends(activeState string) bool {
-	return activeState == "inactive" || activeState == "failed" || activeState == "deactivating"
-}
+// Answers is ShimAnswers of a state of the shim's unit that the caller has read.
 
-func answers(shim systemd.UnitState) bool {
+func Answers(shim systemd.UnitState) bool {
 	switch shim.ActiveState {
 	case "inactive", "failed":
 		// Between two processes, which a restart by PID 1 is too (see gone).
 		return strings.Contains(shim.JobType, "start") || strings.HasSuffix(shim.SubState, "-before-auto-restart")
 	case "deactivating":
-		// While ExecStop= runs (SubState=stop) the shim works. After that one that was told to stop, or that sleeps, does
-		// not come back. PID 1 starts one that has crashed again, and with it one that is restarted.
+		// While ExecStop= runs (SubState=stop) the shim works, unless it has died. After that one that was told to stop, or
+		// that sleeps, does not come back. PID 1 starts one that has crashed again, and with it one that is restarted.
 		//
 		// Where PID 1 leaves ExecStop= out, the process of the reload or start does its work, and the shim waits for that.
-		stopping := shim.SubState == "stop" || shim.SubState == "stop-sigterm" && shim.MainPID != 0 && shim.ControlPID != 0
+		stopping := shim.MainPID != 0 && (shim.SubState == "stop" || shim.SubState == "stop-sigterm" && shim.ControlPID != 0)
 		return stopping || shim.JobType != "stop" && !asleep(shim)
 	}
 	return true

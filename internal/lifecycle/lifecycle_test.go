@@ -29,12 +29,14 @@ func TestAnswersAfterTheDeathOfTheShim(t *testing.T) {
 		{"between the halves of a restart", systemd.UnitState{ActiveState: "inactive", SubState: "dead", JobType: "start"}, true},
 		{"is stopped in a reload", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "stop", MainPID: 7, ControlPID: 8}, true},
 		{"has died as it is stopped in a reload", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "stop", ControlPID: 8}, false},
+		{"has died as ExecStop= runs", systemd.UnitState{ActiveState: "deactivating", SubState: "stop", JobType: "stop", Result: "signal"}, false},
+		{"has died as ExecStop= of a restart runs", systemd.UnitState{ActiveState: "deactivating", SubState: "stop", JobType: "restart", Result: "signal"}, true},
 		{"was told to stop", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-sigterm", JobType: "stop", MainPID: 7}, false},
 		{"was killed and told to stop", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-post", JobType: "stop", Result: "signal"}, false},
 		{"sleeps", systemd.UnitState{ActiveState: "deactivating", SubState: "stop-post", Result: "success", ExecMainStatus: ExitIdle}, false},
 		{"has stopped", systemd.UnitState{ActiveState: "inactive", SubState: "dead"}, false},
 	} {
-		if got := answers(test.shim); got != test.want {
+		if got := Answers(test.shim); got != test.want {
 			t.Errorf("a shim that %s: %v, want %v", test.name, got, test.want)
 		}
 	}

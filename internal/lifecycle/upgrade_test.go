@@ -24,8 +24,8 @@ func TestAnswers(t *testing.T) {
 		{systemd.UnitState{ActiveState: "inactive", SubState: "dead"}, false},
 		{systemd.UnitState{ActiveState: "failed", SubState: "failed"}, false},
 	} {
-		if got := answers(tt.state); got != tt.want {
-			t.Errorf("answers(%+v) = %t", tt.state, got)
+		if got := Answers(tt.state); got != tt.want {
+			t.Errorf("Answers(%+v) = %t", tt.state, got)
 		}
 	}
 }

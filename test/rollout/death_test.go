@@ -36,6 +36,71 @@ func testKillShimInDrain(t *testing.T, s *apps.System) {
 	}
 }
 
+// sudden is a web server in Python that knows no signal: SIGTERM ends it in the middle of what it does.
+const sudden = `import os, socket, time, urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+BODY = "instance={} pid={}\n".format(os.environ["INSTANCE"], os.getpid()).encode()
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        time.sleep(int(query.get("ms", ["20"])[0]) / 1000)
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY))
+    def log_message(self, *args): pass
+server = ThreadingHTTPServer(("", 0), Handler, bind_and_activate=False)
+server.socket = socket.socket(fileno=3)
+server.serve_forever()
+`
+
+// testKillShimInStop kills the shim while its app stops. PID 1 starts no other one then, so each drain counts by itself.
+func testKillShimInStop(t *testing.T, s *apps.System) {
+	const file = "/srv/sudden.py"
+	s.MustWriteFile(t, file, sudden, 0o644)
+	a := apps.Start(t, s, "lone", "--", "/usr/bin/python3", file)
+	for _, moment := range []struct {
+		name string
+		come func()
+	}{
+		{"as instances drain", func() {
+			a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool {
+				return p["ActiveState"] == "deactivating" && strings.Count(p["StatusText"], "draining") == a.N
+			})
+		}},
+		{"as the stop begins", func() {
+			a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "deactivating" })
+		}},
+	} {
+		idle := a.Hold(a.N) // holds nobody
+		land := fly(a, a.Hold(2*a.N), "/slow?ms=6000")
+		pid := a.PID(a.Shim())
+		began := time.Now()
+		stopped := make(chan error, 1)
+		go func() { stopped <- a.Systemctl(t.Context(), "stop", a.Name) }()
+		moment.come()
+		a.MustExec(t, "kill", "-s", "KILL", pid)
+		land()
+		if err := <-stopped; err != nil {
+			t.Errorf("killed %s: stop: %v", moment.name, err)
+		}
+		took := time.Since(began)
+		t.Logf("killed %s: the stop took %s", moment.name, took.Round(time.Millisecond))
+		if took > 25*time.Second {
+			t.Errorf("killed %s: the stop took %s, want it to end with the requests and not at the drain time-out", moment.name, took)
+		}
+		for _, unit := range []string{a.Name + ".socket", a.Name + "-control.socket", a.Instance(1), a.Instance(a.N)} {
+			a.MustWait(t, apps.Limit, unit, func(p rig.Properties) bool { return p["ActiveState"] == "inactive" || p["ActiveState"] == "failed" })
+		}
+		for _, h := range idle {
+			h.Close()
+		}
+		a.MustSystemctl("start", a.Name)
+		a.AwaitUp(a.N)
+	}
+	if log := a.Log(a.Instance(1)); !strings.Contains(log, "without a balancer") {
+		t.Errorf("no word of a drain that counts by itself:\n%s", log)
+	}
+}
+
 // testKillShimEarlyInReload kills a shim that has not answered the first question of a reload yet. PID 1 starts the next one
 // when the reload is over, so that one must not wait for an answer.
 func testKillShimEarlyInReload(t *testing.T, s *apps.System) {

@@ -60,6 +60,7 @@ func TestRollout(t *testing.T) {
 		{name: "Cancel", run: testCancel},
 		{name: "KillShimInRollout", run: testKillShimInRollout},
 		{name: "KillShimInDrain", run: testKillShimInDrain},
+		{name: "KillShimInStop", run: testKillShimInStop},
 		{name: "KillShimEarlyInReload", run: testKillShimEarlyInReload},
 		{name: "ScaleInReload", run: testScaleInReload},
 		{name: "RestartInReload", run: testRestartInReload},

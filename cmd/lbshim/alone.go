@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/sockdiag"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// drainAlone waits for the connections of an app that stops and whose shim has died. A failure to count is told and ends the
+// drain: the program is stopped then, as PID 1 waits for that.
+//
+// An app that was idle, or that stops in its usual order, has no connection then: its instances end before the shim.
+func drainAlone(ctx context.Context, e *env, o options, p shim.DrainParameters, began time.Time) error {
+	ports, serve, err := readAlone(ctx, e, o)
+	if err != nil || len(ports) == 0 { // connections of unix sockets cannot be told from each other
+		return err
+	}
+	conn, err := openDiag(o)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	left, timedOut, err := lifecycle.Alone{
+		Count: func() (sockdiag.Stat, error) {
+			count, err := conn.Count(sockdiag.Filter{Ports: ports})
+			if serve.path == string(app.PathHandoff) {
+				count.Queued = 0 // nobody accepts them without a balancer
+			}
+			return count, err
+		},
+		Began: began, Limit: serve.drainTimeout, Graceful: p.Graceful, Settle: p.Settle,
+	}.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	log := e.log.Info
+	if timedOut {
+		log = e.log.Warn
+	}
+	log("instance drained without a balancer, which has died", "instance", o.instance, "connections", left.Open, "busy", left.Busy,
+		"timed_out", timedOut)
+	return nil
+}
+
+// readAlone asks PID 1 for what the shim knew: the app's ports and the shim's options, drop-ins included.
+func readAlone(ctx context.Context, e *env, o options) (ports []uint16, serve options, err error) {
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return nil, serve, err
+	}
+	defer conn.Close()
+	if serve, err = serveOptions(ctx, conn, o.app); err != nil {
+		return nil, serve, err
+	}
+	ports, err = lifecycle.Ports(ctx, conn, o.app)
+	return ports, serve, err
+}
+
+// serveOptions are those of ExecStart= of the shim's unit.
+func serveOptions(ctx context.Context, conn *systemd.Conn, name app.Name) (options, error) {
+	now := defaultOptions()
+	argv, err := conn.ExecStart(ctx, name.Service())
+	if err != nil {
+		return now, err
+	}
+	if err := now.flags().Parse(argv[1:]); err != nil {
+		return now, fmt.Errorf("parse ExecStart= of %s: %w", name.Service(), err)
+	}
+	return now, nil
+}
+
+// openDiag opens a socket to count connections with in the network of the port, as an instance may have another one. The
+// thread stays there and ends with its goroutine.
+func openDiag(o options) (*sockdiag.Conn, error) {
+	type result struct {
+		conn *sockdiag.Conn
+		err  error
+	}
+	opened := make(chan result, 1)
+	go func() { // ends at once, and the locked thread with it
+		runtime.LockOSThread()
+		conn, err := diagHere(o)
+		opened <- result{conn, err}
+	}()
+	r := <-opened
+	return r.conn, r.err
+}
+
+func diagHere(o options) (*sockdiag.Conn, error) {
+	if !o.userUnits {
+		if err := joinNetwork("/proc/1/ns/net"); err != nil {
+			return nil, err
+		}
+	}
+	fd, err := sockdiag.Open()
+	if err != nil {
+		return nil, err
+	}
+	return sockdiag.New(fd)
+}
