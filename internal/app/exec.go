@@ -63,7 +63,10 @@ func specifiersAndVariables(s string) string {
 // that PID 1 would expand, several commands, and prefixes other than ":".
 func ParseExecLine(s string) ([]string, error) {
 	literal := strings.HasPrefix(s, ":")
-	words, err := SplitWords(strings.TrimPrefix(s, ":"))
+	if strings.HasPrefix(s, ":") {
+		s = s[1:]
+	}
+	words, err := SplitWords(s)
 	if err != nil {
 		return nil, err
 	}

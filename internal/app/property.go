@@ -106,6 +106,10 @@ func (p Property) check(a App) error {
 		if p.Value == "" {
 			return inputErrorf("", "--property=ExecStop= without a value would take away the command that drains an instance")
 		}
+	case "RuntimeDirectory":
+		if claimsUnitgen(p.Value) {
+			return inputErrorf("", "--property=RuntimeDirectory= must not name unitgen/, which is the balancers' and root's and would become the program's")
+		}
 	case "PIDFile":
 		// PID 1 deletes that file when an instance ends, whatever Type= is (service_enter_dead() in src/core/service.c).
 		return inputErrorf("", "--property=PIDFile= is for programs that go to the background, which an instance must not")

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"path"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // PreserveRuntimeDirectory is what a unit of instances needs whose RuntimeDirectory= all of them share. PID 1 removes the
@@ -36,4 +38,14 @@ func everyInstances(name string) bool {
 		own = own || strings.IndexByte("iInN", name[i]) >= 0
 	}
 	return !own
+}
+
+// claimsUnitgen says whether a value of RuntimeDirectory= names /run/unitgen or a directory in it. PID 1 would make the
+// program's user its owner (setup_exec_directory in src/core/execute.c), and root keeps notes and sockets there.
+func claimsUnitgen(value string) bool {
+	return slices.ContainsFunc(strings.FieldsFunc(value, func(r rune) bool { return unicode.IsSpace(r) || r == ':' || r == '"' || r == '\'' }),
+		func(name string) bool {
+			first, _, _ := strings.Cut(path.Clean(name), "/")
+			return first == "unitgen"
+		})
 }

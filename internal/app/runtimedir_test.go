@@ -24,3 +24,16 @@ func TestSharesRuntimeDirectory(t *testing.T) {
 		}
 	}
 }
+
+// What root keeps below /run/unitgen must not become a program's.
+func TestRuntimeDirectoryOfUnitgenIsRefused(t *testing.T) {
+	for value, want := range map[string]bool{
+		"web": false, "web/unitgen": false, "unitgen-web": false, "": false, "a b/c": false,
+		"unitgen": true, "unitgen/web": true, "a unitgen/web": true, "./unitgen//web": true, `"unitgen/web"`: true, "a:unitgen/web": true,
+	} {
+		a := App{Name: "web", Command: []string{"/bin/true"}, Properties: []Property{{"RuntimeDirectory", value}}}
+		if err := a.Properties[0].check(a); (err != nil) != want {
+			t.Errorf("%q: %v, want an error: %v", value, err, want)
+		}
+	}
+}

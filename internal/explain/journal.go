@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +25,18 @@ import (
 // journalLines is how many entries of an instance are read, latest first: some ten tracebacks. A crash loop that says
 // more than that has said the same before.
 const journalLines = 300
+
+// mostJournal bounds what is read of the journal in bytes. Programs may log entries of a gigabyte, with a thousand fields of one
+// name (systemd-journald.service(8), the native protocol), and root reads them within the balancer's MemoryMax=. So journalctl
+// prints the fields that count and, without --all, none of more than 4096 bytes.
+const mostJournal = 8 << 20
+
+// journalFields are those that are read.
+const journalFields = "MESSAGE,MESSAGE_ID,PRIORITY,INVOCATION_ID,USER_INVOCATION_ID,_SYSTEMD_INVOCATION_ID,_PID,_UID,UNIT,USER_UNIT," +
+	"EXECUTABLE,ERRNO,EXIT_CODE,EXIT_STATUS,COMMAND,UNIT_RESULT"
+
+// tooLong stands for a message that journalctl does not print.
+const tooLong = "(a line of more than 4096 bytes)"
 
 // shown is how long a program's line may be in a reason.
 const shown = 300
@@ -43,8 +58,7 @@ type invocation struct {
 	executable  string
 	errno       int
 
-	seen  *Seen
-	bound bindnotify.State // what is wrong with what the program bound, as its supervisor says
+	seen *Seen
 }
 
 // ended says whether the run is over, so that it has a reason.
@@ -53,7 +67,7 @@ func (in *invocation) ended() bool {
 }
 
 // notReady begins what the command says that waits for the program.
-var notReady = pattern(`^instance \d+ is not ready: `)
+var notReady = regexp.MustCompile(`^instance \d+ is not ready: `)
 
 // Identities of PID 1's messages (src/systemd/sd-messages.h).
 const (
@@ -97,9 +111,9 @@ func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocat
 		uid := "_UID=" + strconv.Itoa(os.Getuid())
 		match = []string{uid, "_SYSTEMD_USER_UNIT=" + unit, "+", uid, "USER_UNIT=" + unit}
 	}
-	args := append([]string{"--quiet", "--no-pager", "--all", "--reverse", "--lines=" + strconv.Itoa(journalLines), "--output=json",
+	args := append([]string{"--quiet", "--no-pager", "--reverse", "--lines=" + strconv.Itoa(journalLines), "--output=json", "--output-fields=" + journalFields,
 		fmt.Sprintf("--since=@%d.%06d", since.Unix(), since.Nanosecond()/1000)}, match...)
-	out, err := exec.CommandContext(ctx, "journalctl", args...).Output()
+	out, err := readBounded(ctx, mostJournal, "journalctl", args...)
 	if err != nil {
 		return nil, fmt.Errorf("read journal of %s: %w", unit, err)
 	}
@@ -112,6 +126,27 @@ func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocat
 	}
 	slices.Reverse(entries)
 	return group(entries, unit, !c.UserUnits && !c.set.isRoot()), nil
+}
+
+// readBounded runs a command and returns what it prints, the first bytes of it if that is more than most.
+func readBounded(ctx context.Context, most int64, argv0 string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv0, args...)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	out, err := io.ReadAll(io.LimitReader(pipe, most))
+	if int64(len(out)) == most {
+		cancel() // it writes on, and what is here is the latest
+		_ = cmd.Wait()
+		return out, nil
+	}
+	return out, errors.Join(err, cmd.Wait())
 }
 
 // group takes entries, oldest first, apart by invocation. apart says that root's lines are not the program's.
@@ -141,6 +176,9 @@ func group(entries []entry, unit string, apart bool) []*invocation {
 // add takes in one entry.
 func (in *invocation) add(e entry, unit string, apart bool) {
 	message := strings.TrimPrefix(e.text("MESSAGE"), unit+": ")
+	if v, there := e["MESSAGE"]; there && v == nil {
+		message = tooLong
+	}
 	switch id := e.text("MESSAGE_ID"); {
 	case id == messageSpawnFailed:
 		in.spawnFailed = true
@@ -160,14 +198,11 @@ func (in *invocation) add(e entry, unit string, apart bool) {
 		if p, err := strconv.Atoi(e.text("PRIORITY")); err == nil && p <= 4 {
 			in.pid1 = append(in.pid1, printable(message))
 		}
-	case apart && e.text("_UID") == "0", notReady().MatchString(message):
+	case apart && e.text("_UID") == "0", notReady.MatchString(message):
 		// The commands around the program: what they found is in the note, see Seen. Their identifier is the unit's, and
 		// _COMM tells nothing: a process that becomes the program has its first name there for a while.
 	case strings.HasPrefix(message, bindnotify.Prefix):
-		// Of what answers bind(). A program may write the same, and then says it of itself.
-		if f, ok := bindnotify.ParseWords(message); ok {
-			in.bound.Facts = append(in.bound.Facts, f)
-		}
+		// So is what answers bind().
 	case strings.HasPrefix(message, LauncherFailed):
 		in.launchFailed(strings.TrimPrefix(message, LauncherFailed))
 	default:
@@ -190,7 +225,7 @@ func (in *invocation) launchFailed(why string) {
 
 // printable is text without what a terminal would obey. A program that wrote colours still says the same.
 func printable(text string) string {
-	text = escapes().ReplaceAllString(text, "")
+	text = escapes.ReplaceAllString(text, "")
 	text = strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' {
 			return ' '

@@ -73,7 +73,7 @@ func socketTable(proc, pid string) []Socket {
 			if file == "unix" {
 				parse = parseUnix
 			}
-			if s, ok := parse(strings.TrimSuffix(file, "6"), lines.Text()); ok {
+			if s, ok := parse(strings.TrimSuffix(file, "6"), lines.Text()); ok && len(all) < mostDescriptors {
 				all = append(all, s)
 			}
 		}
@@ -134,26 +134,47 @@ func parseUnix(_, line string) (Socket, bool) {
 	return Socket{Net: "unix", Address: strings.Join(fields[7:], " "), inode: inode}, err == nil
 }
 
-// socketsOf lists the inodes of the sockets that a process has open.
-func socketsOf(proc, pid string) map[uint64]bool {
-	dir := filepath.Join(proc, pid, "fd")
-	names, err := os.ReadDir(dir)
+// mostDescriptors bounds the look at what processes have open. A program may have half a million descriptors in each of many
+// processes (LimitNOFILE=, TasksMax=), and root looks while PID 1 waits; those that listen do so among their first ones. This
+// many are read in a tenth of a second.
+const mostDescriptors = 1 << 16
+
+// budget is what is left of mostDescriptors in one look.
+type budget int
+
+// socketsOf lists the inodes of the sockets that a process has open, as far as the budget goes. It reads the directory in
+// pieces, in the order of the descriptors' numbers.
+func (left *budget) socketsOf(proc, pid string) map[uint64]bool {
+	dir, err := os.Open(filepath.Join(proc, pid, "fd"))
 	if err != nil {
 		return nil
 	}
+	defer dir.Close()
 	found := make(map[uint64]bool)
-	for _, name := range names {
-		target, err := os.Readlink(filepath.Join(dir, name.Name()))
-		if err != nil {
-			continue
-		}
-		if number, ok := strings.CutPrefix(target, "socket:["); ok {
-			if inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64); err == nil {
+	for *left > 0 {
+		names, err := dir.Readdirnames(int(min(*left, 1024)))
+		*left -= budget(len(names))
+		for _, name := range names {
+			if inode, ok := socketInode(filepath.Join(dir.Name(), name)); ok {
 				found[inode] = true
 			}
 		}
+		if err != nil {
+			break
+		}
 	}
 	return found
+}
+
+// socketInode reads which socket a descriptor in /proc is.
+func socketInode(link string) (uint64, bool) {
+	target, err := os.Readlink(link)
+	number, ok := strings.CutPrefix(target, "socket:[")
+	if err != nil || !ok {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
+	return inode, err == nil
 }
 
 // processes lists the numbers of all processes in sight.
@@ -219,7 +240,8 @@ func findHolder(proc string, port int) (h Holder, ok bool) {
 		return Holder{}, false
 	}
 	for _, pid := range processes(proc) {
-		open := socketsOf(proc, pid)
+		left := budget(mostDescriptors) // for each: who holds the port may be any process of the host
+		open := left.socketsOf(proc, pid)
 		if !slices.ContainsFunc(inodes, func(inode uint64) bool { return open[inode] }) {
 			continue
 		}

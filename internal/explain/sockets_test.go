@@ -1,9 +1,11 @@
 package explain
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -49,6 +51,26 @@ func TestLookAndHolderSeeRealSockets(t *testing.T) {
 	tcp.Close()
 	if h, ok := FindHolder(port); ok {
 		t.Errorf("holder of a port that is free: %v", h)
+	}
+}
+
+// A program may open as many descriptors as it likes: root reads the first ones of all its processes.
+func TestLookIsBounded(t *testing.T) {
+	proc := t.TempDir()
+	for _, pid := range []string{"7", "8"} {
+		dir := filepath.Join(proc, pid, "fd")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 30 {
+			if err := os.Symlink(fmt.Sprintf("socket:[%s%02d]", pid, i), filepath.Join(dir, strconv.Itoa(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	left := budget(40)
+	if first, second := left.socketsOf(proc, "7"), left.socketsOf(proc, "8"); len(first) != 30 || len(second) != 10 || left != 0 {
+		t.Errorf("%d and %d sockets seen, %d left; want 30, 10 and 0", len(first), len(second), left)
 	}
 }
 
