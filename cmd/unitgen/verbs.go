@@ -25,7 +25,6 @@ type command struct {
 	options *options
 	site    site
 	file    *settingsFile // of --file=; nil for none
-	guessed bool          // the app's address stands in for one that is to be learned
 	release func()        // lets other runs into the site's directory; may be called more than once
 }
 
@@ -140,7 +139,7 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		c.release = release
 		defer release()
 	}
-	p, l, err := c.prepareLearned(ctx)
+	p, l, err := c.prepare(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -207,7 +206,7 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	if err == nil && !c.site.packaging {
 		err = errors.Join(c.checkSocketPaths(p), c.checkProperties(ctx, p))
 	}
-	if err == nil && l != nil && c.options.verb != "diff" && !c.guessed {
+	if err == nil && l != nil && c.options.verb != "diff" {
 		err = checkPorts(p)
 	}
 	if err != nil {

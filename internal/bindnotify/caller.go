@@ -128,14 +128,21 @@ func procField(path, name string) ([]byte, bool) {
 	return bytes.TrimSpace(line), ok
 }
 
-// why says why this user may not look into the caller.
+// why says in a few words why this user may not look into the caller.
 func (c caller) why() reason {
-	if unix.Kill(c.thread, 0) == unix.EPERM {
-		return reasonUser
+	proc := "/proc/" + strconv.Itoa(c.thread)
+	var own unix.Stat_t
+	if err := unix.Stat(proc, &own); err != nil {
+		return reasonGone
 	}
-	// Where the kernel lets nobody look into a process but root, its directory is root's, or not there at all (ProtectProc=).
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/"+strconv.Itoa(c.thread), &st); err != nil || int(st.Uid) != os.Getuid() {
+	uid := os.Getuid()
+	if field, ok := procField(proc+"/status", "Uid:"); ok {
+		real, _, _ := bytes.Cut(field, []byte{'\t'})
+		if string(real) != strconv.Itoa(uid) {
+			return reasonUser
+		}
+	}
+	if int(own.Uid) != uid { // root's: the kernel does not let anybody look into it (dumpable, proc_pid_make_inode)
 		return reasonFile
 	}
 	return reasonAncestry

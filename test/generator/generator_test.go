@@ -41,7 +41,6 @@ func TestUnitgen(t *testing.T) {
 		run  func(*testing.T, *system)
 	}{
 		{"LiveArguments", testLiveArguments},
-		{"Learn", testLearn},
 		{"Accounts", testAccounts},
 		{"Siblings", testSiblings},
 		{"SocketPath", testSocketPath},

@@ -54,6 +54,7 @@ func TestApps(t *testing.T) {
 		{"ShimStatus", testShimStatus},
 		{"Messages", testMessages},
 		{"Secrets", testSecrets},
+		{"Spoken", testSpoken},
 		{"Watchdog", testWatchdog},
 		{"Exposure", testExposure},
 		{"PrivateNetwork", testPrivateNetwork},
