@@ -11,6 +11,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/readiness"
 	"github.com/unitgen/unitgen/internal/rollout"
 	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -32,6 +33,10 @@ func roll(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return err
 	}
+	shimPID, err := strconv.Atoi(e.getenv("MAINPID"))
+	if err != nil {
+		return rollout.ErrNoBalancer // PID 1 tells each process of a reload whom it reloads, unless that has just ended
+	}
 	notify, err := activation.NewNotifier()
 	if err != nil {
 		return err
@@ -42,10 +47,10 @@ func roll(ctx context.Context, e *env, o options) error {
 	alive, died := context.WithCancelCause(context.WithoutCancel(ctx))
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(alive, func() { cancel(context.Cause(alive)) })
-	extended, guarded := make(chan struct{}), make(chan struct{})
+	unguard := guard(alive, died, shimPID)
+	extended := make(chan struct{})
 	go extend(ctx, e, notify, extended)
-	go guard(alive, died, o, o.endpoint(e), guarded)
-	defer func() { stop(); cancel(nil); died(nil); <-extended; <-guarded }()
+	defer func() { stop(); unguard(); cancel(nil); died(nil); <-extended }()
 	if err := reconfigure(ctx, e, o); err != nil {
 		if errors.Is(context.Cause(alive), rollout.ErrNoBalancer) {
 			return rollout.ErrNoBalancer
@@ -78,23 +83,15 @@ func roll(ctx context.Context, e *env, o options) error {
 	return err
 }
 
-// guard tells when the shim ends. It ends with ctx.
-func guard(ctx context.Context, died context.CancelCauseFunc, o options, manager systemd.Endpoint, done chan<- struct{}) {
-	defer close(done)
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: manager})
-	defer units.Close()
-	units.Watch(o.app.Service())
-	for {
-		select {
-		case u, ok := <-units.Events():
-			if !ok || u.MainPID == 0 {
-				died(rollout.ErrNoBalancer)
-				return
-			}
-		case <-ctx.Done():
-			return
+// guard ends alive when the shim does. The caller calls stop.
+func guard(alive context.Context, died context.CancelCauseFunc, shim int) (stop func()) {
+	watched, end := readiness.WithProcess(alive, shim)
+	unregister := context.AfterFunc(watched, func() {
+		if errors.Is(context.Cause(watched), readiness.ErrEnded) {
+			died(rollout.ErrNoBalancer)
 		}
-	}
+	})
+	return func() { unregister(); end() }
 }
 
 // steered returns when the shim gives connections to an instance. One that goes away is waited for: ctx ends with it.

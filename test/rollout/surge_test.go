@@ -70,7 +70,7 @@ func renewed(log string) []string {
 func testSecondReload(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "twice", "--soak", "1s")
 	r := startReload(a, "trying the new code")
-	out, err := a.Exec(t.Context(), apps.Lbshim, "rollout", a.Name)
+	out, err := a.Exec(t.Context(), "env", "MAINPID="+a.PID(a.Shim()), apps.Lbshim, "rollout", a.Name)
 	if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, "another rollout of "+a.Name+" is under way") {
 		t.Errorf("a rollout by hand meanwhile = %+v, %v; want a refusal with the reason", out, err)
 	}
