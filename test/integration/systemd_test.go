@@ -1,0 +1,36 @@
+//go:build integration
+
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// TestSystemd runs the tests of package systemd that want a manager of their own: they reload it, execute it anew and
+// restart the bus. What it says on D-Bus differs from one version to the other.
+func TestSystemd(t *testing.T) {
+	root, err := rig.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "systemd.test")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "integration", "-o", program, "./internal/systemd")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	rig.Spend(cmd.ProcessState)
+	if err != nil {
+		t.Fatalf("%q: %v\n%s", cmd.Args, err, out)
+	}
+	rig.EachSuite(t, func(t *testing.T, suite string) {
+		c := rig.Boot(t, suite, rig.Options{Units: []string{"ug-*"}})
+		c.MustCopyIn(t, program, "/run/systemd.test", 0o755)
+		if said := c.MustExec(t, "/run/systemd.test", "-test.run=^TestReal", "-test.v"); said == "testing: warning: no tests to run\nPASS\n" {
+			t.Error(said)
+		}
+	})
+}
