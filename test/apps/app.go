@@ -63,6 +63,15 @@ func Start(t *testing.T, s *System, name string, words ...string) *App {
 	return a
 }
 
+// NewBy is New by a line for a shell, which is typed in folder dir and must make an app of that name, port and number of instances.
+func NewBy(t *testing.T, s *System, dir, line, name string, port, n int) *App {
+	t.Helper()
+	a := &App{System: s, T: t, Name: name, Port: port, N: n}
+	t.Cleanup(a.remove)
+	s.MustExec(t, "sh", "-c", `cd "$1" && `+line, "sh", dir)
+	return a
+}
+
 // remove removes the app as its user would. Drop-ins are not unitgen's to remove, and what a test left in a bad state must
 // not meet the next one.
 func (a *App) remove() {

@@ -15,9 +15,9 @@ var Suites = []string{"bookworm", "trixie"}
 // Newest is the release on which `make test` runs every test.
 const Newest = "trixie"
 
-// Servers is a root file system for Boot that is Newest with servers of many kinds, and with programs of npm in /opt/npm. Only
-// "test/prepare servers" and `make test-all` build it: see Long.
-const Servers = "servers"
+// Servers names the root file system for Boot that is suite with servers of many kinds, and with programs of npm in /opt/npm.
+// Only test/prepare with that name and `make test-all` build it: see Long.
+func Servers(suite string) string { return "servers-" + suite }
 
 // LeftToAll begins the reason with which a test that only `make test-all` runs is skipped. Command tally counts these apart.
 const LeftToAll = "make test-all runs this: "

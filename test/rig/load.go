@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// LoadOptions describe HTTP load. Only Addr must be given.
+// LoadOptions describe HTTP load. Only Addr must be given, or Ask.
 type LoadOptions struct {
 	Network, Addr string        // where to connect: "127.0.0.1:3000"; Network "tcp" if empty
 	Path          string        // "/" if empty
@@ -25,6 +25,8 @@ type LoadOptions struct {
 	Timeout       time.Duration // of one request, connecting included; 10 s if zero
 	Want          string        // what every body must contain
 
+	// Ask asks the server in its own way and returns the answer, in place of HTTP at Addr; ctx ends at Timeout.
+	Ask func(ctx context.Context) ([]byte, error)
 	// Dial connects; nil: from the host. Container.StartLoad sets it.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -193,7 +195,11 @@ func (l *Load) client() {
 		ctx, cancel := context.WithDeadline(context.Background(), began.Add(l.opts.Timeout))
 		var body []byte
 		var err error
-		conn, body, err = l.exchange(ctx, conn)
+		if l.opts.Ask != nil {
+			body, err = l.opts.Ask(ctx)
+		} else {
+			conn, body, err = l.exchange(ctx, conn)
+		}
 		cancel()
 		if err != nil || !l.opts.KeepAlive {
 			conn.close()

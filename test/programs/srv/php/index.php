@@ -1,0 +1,1 @@
+<?php echo "peer=" . $_SERVER["REMOTE_ADDR"];

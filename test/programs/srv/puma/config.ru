@@ -1,0 +1,1 @@
+run ->(env) { [200, {}, ["peer=#{env["REMOTE_ADDR"]}"]] }
