@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -61,6 +62,7 @@ func roll(ctx context.Context, e *env, o options) error {
 		err = fmt.Errorf("take over settings: %w", err)
 		return errors.Join(err, tell(alive, e, o, "reload refused: "+err.Error()))
 	}
+	defer follow(alive, e, o)()
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e)})
 	defer units.Close()
 	note := func(text string) {
@@ -81,6 +83,29 @@ func roll(ctx context.Context, e *env, o options) error {
 		err = errors.Join(err, stopInstead(alive, e, o))
 	}
 	return err
+}
+
+// follow has the shim notice when this process is killed. The caller calls done when the rollout has ended in any other way.
+func follow(alive context.Context, e *env, o options) (done func()) {
+	self := map[string]int{"pid": os.Getpid()}
+	client, err := control.Dial(alive, o.controlPath(e))
+	if err == nil {
+		ctx, cancel := context.WithTimeout(alive, control.AnswerTimeout)
+		defer cancel()
+		if err = client.First(ctx, "Rolling", self); err == nil {
+			return func() {
+				defer client.Close()
+				if last, err := control.Dial(alive, o.controlPath(e)); err == nil {
+					defer last.Close()
+					_ = last.Call(alive, "Rolled", self, nil) // it fails when the shim has died, who then has nothing to notice
+				}
+			}
+		}
+		client.Close()
+	}
+	// A shim of an older version does not know the method.
+	e.log.Warn("have the balancer follow the rollout, ignoring", "error", err)
+	return func() {}
 }
 
 // guard ends alive when the shim does. The caller calls stop.

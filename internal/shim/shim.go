@@ -77,6 +77,8 @@ type Shim struct {
 	ready          bool // READY=1 was sent
 	started        time.Time
 	drains         map[*drainWait]bool
+	rollouts       map[int]bool // by process: those that have not said that they end
+	cutOff         bool         // one of them was killed
 	activity       activity
 	status         string
 	statusPace     pace.Bucket // instances can cause changes
@@ -105,6 +107,7 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		instances:      make(map[int]*instance),
 		pool:           pool,
 		drains:         make(map[*drainWait]bool),
+		rollouts:       make(map[int]bool),
 		parkingWatched: true,
 		requests:       make(chan func()),
 		ended:          make(chan struct{}),
@@ -155,6 +158,9 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 	for {
 		if err := s.settle(time.Now()); err != nil {
 			return err
+		}
+		if s.cutOff && ctx.Err() == nil { // a shim that is told to end leaves its clients, too
+			return errCutOff
 		}
 		change.Stop()
 		if !s.ringNext.IsZero() {

@@ -87,6 +87,10 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		return struct{}{}, s.steeredTo(ctx, r)
 	case "Configure":
 		return struct{}{}, s.configure(ctx, r)
+	case "Rolling":
+		return s.rolling(ctx, r)
+	case "Rolled":
+		return struct{}{}, s.rolled(ctx, r)
 	case "Note":
 		return struct{}{}, s.takeNote(ctx, r)
 	case "Status":
