@@ -1,6 +1,7 @@
 package templates
 
 import (
+	"cmp"
 	"path"
 	"strconv"
 
@@ -15,7 +16,7 @@ func (v *values) decideBind(a app.App) {
 	}
 	v.BindAnswered = true
 	v.Identifier = app.RawWord(path.Base(a.Command[0]))
-	options := " --kind=" + string(app.KindBind)
+	options := " --kind=" + string(cmp.Or(a.Kind, app.KindBind))
 	port := int(a.Listen[0].Port)
 	if a.ProgramPort > 0 {
 		port = a.ProgramPort

@@ -192,8 +192,8 @@ func rolloutOptions(a app.App) string {
 }
 
 // decideChannel gives instances a channel to the shim: other programs than those for Node.js where it is, for messages; those
-// by a launcher, which becomes the program. Where a program for Node.js asks its environment for a port, it gets the app's
-// first.
+// by a launcher, which becomes the program. Where one for Node.js on the handoff path asks its environment for a port, it gets the
+// app's first.
 func (v *values) decideChannel(a app.App) {
 	if a.Kind != app.KindNode && !a.Messages {
 		return
@@ -203,14 +203,17 @@ func (v *values) decideChannel(a app.App) {
 		return
 	}
 	v.NodeChannel = true
-	v.ExecStart = v.Lbshim + " exec " + string(a.Name) + " %i" + v.UserOption + " -- " + app.ExecWords(a.Command)
+	v.Runtime = cmp.Or(v.Runtime, "node")
+	if a.BindAnswered() {
+		return // its launcher does both
+	}
+	v.ExecStart = v.Lbshim + " exec " + string(a.Name) + " %i --kind=node --path=handoff" + v.UserOption + " -- " + app.ExecWords(a.Command)
 	v.Identifier = app.RawWord(path.Base(a.Command[0]))
 	port := strconv.Itoa(int(a.Listen[0].Port))
 	if a.Listen[0].IsUnix() {
 		port = a.Listen[0].Unix // listen(process.env.PORT) takes a path too
 	}
 	v.Environment = append(v.Environment, app.QuoteAssignment(app.Assignment{Key: "PORT", Value: port}))
-	v.Runtime = cmp.Or(v.Runtime, "node")
 }
 
 // decideHandoff gives each instance a private socket in place of a listener of its own.

@@ -30,17 +30,23 @@ const exitExec = 203
 func execute(ctx context.Context, e *env, o options) error {
 	switch app.Kind(o.kind) {
 	case app.KindNode:
-		return launch(ctx, e, o)
+		channel, environ, err := connectNode(ctx, e, o)
+		if err != nil {
+			return err
+		}
+		if app.Path(o.path) == app.PathHandoff {
+			return launch(o, channel, environ)
+		}
+		return executeBound(e, o, environ, channel)
 	case app.KindBind:
-		return executeBound(e, o)
+		return executeBound(e, o, e.environ())
 	}
 	return usageError("--kind= must be bind or node, got %q", o.kind)
 }
 
-// executeBound has bind(2) of the program answered with the listeners that PID 1 passed. The program has them by LISTEN_FDS too.
-// Where the kernel does not let it be answered, a program that takes LISTEN_FDS does not miss it.
-func executeBound(e *env, o options) error {
-	environ := e.environ() // with LISTEN_FDS, which is taken out of ours next
+// executeBound has bind(2) of the program answered with the listeners that PID 1 passed. The program has them by LISTEN_FDS too, and
+// the descriptors of keep. Where the kernel does not let bind(2) be answered, a program that takes LISTEN_FDS does not miss it.
+func executeBound(e *env, o options, environ []string, keep ...int) error {
 	listeners, err := passedListeners()
 	if err != nil && !o.learn {
 		return &statusError{exitNotConfigured, err}
@@ -67,6 +73,11 @@ func executeBound(e *env, o options) error {
 	if !o.keepPipe {
 		// PID 1 starts programs with SIGPIPE ignored (IgnoreSIGPIPE=), which the Go runtime has changed.
 		signal.Ignore(syscall.SIGPIPE)
+	}
+	for _, fd := range keep { // only now: nothing else is to go with them
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
 	}
 	err = unix.Exec(o.command[0], o.command, environ)
 	return &statusError{exitExec, fmt.Errorf("%s%w", explain.LauncherFailed, err)}

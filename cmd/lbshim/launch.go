@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,73 +14,54 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
 // preload is the script that Node loads before the program, below the directory of lbshim.
 const preload = "node/drain.cjs"
 
-// launch connects a Node.js program with the shim and becomes it, so that the program has the process that PID 1 started.
-// On success it does not return.
-func launch(ctx context.Context, e *env, o options) error {
-	passed, err := activation.Inherit()
+// connectNode connects a Node.js program with the shim. It returns the channel, which is closed at an execve(2), and what the program
+// starts with.
+func connectNode(ctx context.Context, e *env, o options) (channel int, environ []string, err error) {
+	channel, err = openChannel(ctx, e, o)
 	if err != nil {
-		return &statusError{exitNotConfigured, err}
+		return -1, nil, fmt.Errorf("connect instance %d with its balancer: %w", o.instance, err)
 	}
-	// The program gets its listeners from the shim.
-	if err := passed.Close(); err != nil {
-		return err
-	}
-	fd, err := openChannel(ctx, e, o)
+	program, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("connect instance %d with its balancer: %w", o.instance, err)
+		return -1, nil, err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	script := filepath.Join(filepath.Dir(self), preload)
+	script := filepath.Join(filepath.Dir(program), preload)
 	if _, err := os.Stat(script); err != nil {
 		e.log.Warn("find preload, busy connections that are kept alive will hold a stop until the drain time-out", "error", err)
 		script = ""
 	}
-	// Go opens descriptors close-on-exec, and so is this one until here: nothing else is to go with it.
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-		return os.NewSyscallError("fcntl", err)
-	}
-	err = unix.Exec(o.command[0], o.command, nodeEnvironment(e.environ(), o.command, o.instance, fd, script))
-	return fmt.Errorf("execute %q: %w", o.command[0], missing(o, err))
+	return channel, nodeEnvironment(e.environ(), o, channel, script), nil
 }
 
-// missing says more of a program that is not there, most often as another version of Node.js has taken its place: what
-// execve(2) does not find may also be the interpreter of a script.
-func missing(o options, err error) error {
-	if !errors.Is(err, os.ErrNotExist) {
+// launch becomes a Node.js program that the shim gives connections, so that the program has the process that PID 1 started. On
+// success it does not return.
+func launch(o options, channel int, environ []string) error {
+	passed, err := activation.Inherit()
+	if err != nil {
+		return &statusError{exitNotConfigured, err}
+	}
+	if err := passed.Close(); err != nil { // what the unit has for programs in Go
 		return err
 	}
-	if line, readErr := firstLine(o.command[0]); readErr == nil {
-		interpreter, script := strings.CutPrefix(line, "#!")
-		if words := strings.Fields(interpreter); script && len(words) > 0 {
-			err = fmt.Errorf("it is a script for %q: %w", words[0], err)
-		}
+	if _, err := unix.FcntlInt(uintptr(channel), unix.F_SETFD, 0); err != nil {
+		return os.NewSyscallError("fcntl", err)
 	}
-	return fmt.Errorf("%w; if it is elsewhere now: unitgen %s -- COMMAND", err, o.app)
-}
-
-func firstLine(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	line, err := bufio.NewReader(io.LimitReader(f, 256)).ReadString('\n') // BINPRM_BUF_SIZE
-	return strings.TrimSpace(line), err
+	err = unix.Exec(o.command[0], o.command, environ)
+	return &statusError{exitExec, fmt.Errorf("%s%w", explain.LauncherFailed, err)}
 }
 
 // nodeEnvironment is what the program starts with: what PID 1 gave, where the channel is, and what programs made for PM2
-// expect. What is set already stays.
-func nodeEnvironment(environ, command []string, instance, channel int, script string) []string {
+// expect. What is set already stays. Only on the handoff path is the program a worker of a cluster.
+func nodeEnvironment(environ []string, o options, channel int, script string) []string {
 	var options string
 	environ = slices.DeleteFunc(slices.Clone(environ), func(assignment string) bool {
 		value, ok := strings.CutPrefix(assignment, "NODE_OPTIONS=")
@@ -93,7 +72,7 @@ func nodeEnvironment(environ, command []string, instance, channel int, script st
 	})
 	if script != "" {
 		ours := nodeOption("--require=" + script)
-		if restricted(append(strings.Fields(options), command[1:]...)) {
+		if restricted(append(strings.Fields(options), o.command[1:]...)) {
 			ours += " " + nodeOption("--allow-fs-read="+script)
 		}
 		// The script takes itself out again: the program's children need it not.
@@ -104,10 +83,12 @@ func nodeEnvironment(environ, command []string, instance, channel int, script st
 	}
 	environ = append(environ,
 		"NODE_CHANNEL_FD="+strconv.Itoa(channel),
-		"NODE_CHANNEL_SERIALIZATION_MODE=json",
-		"NODE_UNIQUE_ID="+strconv.Itoa(instance))
+		"NODE_CHANNEL_SERIALIZATION_MODE=json")
+	if app.Path(o.path) == app.PathHandoff {
+		environ = append(environ, "NODE_UNIQUE_ID="+strconv.Itoa(o.instance))
+	}
 	if !slices.ContainsFunc(environ, func(a string) bool { return strings.HasPrefix(a, "NODE_APP_INSTANCE=") }) {
-		environ = append(environ, "NODE_APP_INSTANCE="+strconv.Itoa(instance-1)) // PM2 counts from 0
+		environ = append(environ, "NODE_APP_INSTANCE="+strconv.Itoa(o.instance-1)) // PM2 counts from 0
 	}
 	return environ
 }

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/unitgen/unitgen/internal/app"
 )
 
 func TestNodeEnvironment(t *testing.T) {
@@ -34,9 +32,23 @@ func TestNodeEnvironment(t *testing.T) {
 			"NODE_UNIQUE_ID=3", "NODE_APP_INSTANCE=2",
 		}},
 	} {
-		if got := nodeEnvironment(c.given, []string{"/usr/bin/node", "x.js", "--permission"}, 3, 5, c.script); !slices.Equal(got, c.want) {
+		if got := nodeEnvironment(c.given, handed("/usr/bin/node", "x.js", "--permission"), 5, c.script); !slices.Equal(got, c.want) {
 			t.Errorf("of %q and %q came\n%q, want\n%q", c.given, c.script, got, c.want)
 		}
+	}
+}
+
+// handed are the options of instance 3 on the handoff path.
+func handed(command ...string) options {
+	return options{instance: 3, path: string(app.PathHandoff), command: command}
+}
+
+// A program that opens its port by itself is no worker of a cluster, and has a cluster of its own if it likes.
+func TestNodeIsNoWorkerOnTheSteerPath(t *testing.T) {
+	o := options{instance: 3, path: string(app.PathSteer), command: []string{"/usr/bin/node", "x.js"}}
+	want := []string{"NODE_CHANNEL_FD=5", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_APP_INSTANCE=2"}
+	if got := nodeEnvironment([]string{"NODE_UNIQUE_ID=9"}, o, 5, ""); !slices.Equal(got, want) {
+		t.Errorf("it starts with %q, want %q", got, want)
 	}
 }
 
@@ -44,30 +56,13 @@ func TestNodeEnvironment(t *testing.T) {
 func TestNodeEnvironmentRestricted(t *testing.T) {
 	const script = "/usr/lib/unitgen/node/drain.cjs"
 	want := "NODE_OPTIONS=--require=" + script + " --allow-fs-read=" + script
-	for _, environ := range nodeEnvironment(nil, []string{"/usr/bin/node", "--no-warnings", "--permission", "x.js"}, 3, 5, script) {
+	for _, environ := range nodeEnvironment(nil, handed("/usr/bin/node", "--no-warnings", "--permission", "x.js"), 5, script) {
 		if strings.HasPrefix(environ, "NODE_OPTIONS=") && environ != want {
 			t.Errorf("by the command: %q, want %q", environ, want)
 		}
 	}
-	got := nodeEnvironment([]string{"NODE_OPTIONS=--experimental-permission"}, []string{"/usr/bin/node", "x.js"}, 3, 5, script)
+	got := nodeEnvironment([]string{"NODE_OPTIONS=--experimental-permission"}, handed("/usr/bin/node", "x.js"), 5, script)
 	if want += " --experimental-permission"; !slices.Contains(got, want) {
 		t.Errorf("by NODE_OPTIONS: %q, want %q", got, want)
-	}
-}
-
-// What is missing is named: the program, or the interpreter of a script.
-func TestMissingProgramIsNamed(t *testing.T) {
-	dir := t.TempDir()
-	script := filepath.Join(dir, "script")
-	if err := os.WriteFile(script, []byte("#!/no/such/node\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for program, want := range map[string]string{
-		filepath.Join(dir, "node"): "no such file or directory; if it is elsewhere now: unitgen web -- COMMAND",
-		script:                     `it is a script for "/no/such/node": no such file`,
-	} {
-		if err := missing(options{app: "web", command: []string{program}}, unix.ENOENT); !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", program, err, want)
-		}
 	}
 }

@@ -28,7 +28,7 @@ func ready(ctx context.Context, e *env, o options) error {
 	case "node":
 		check.Node = true
 	case "message":
-		check.Node, check.Message = true, true
+		check.Message = true
 	case "http":
 		check.HTTPPath = path
 	default:

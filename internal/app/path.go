@@ -3,7 +3,6 @@ package app
 import (
 	"cmp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -21,16 +20,13 @@ func (a App) DataPath() Path {
 // BindAnswered reports whether bind(2) of the program is answered with the instance's listeners: wherever the instances have
 // listeners, and the program is not known to take them another way.
 func (a App) BindAnswered() bool {
-	return (a.Kind == "" || a.Kind == KindBind) && a.DataPath() == PathSteer
+	return (a.Kind == "" || a.Kind == KindBind || a.Kind == KindNode) && a.DataPath() == PathSteer
 }
 
 // steerCannot says what of the settings the steer path cannot do; empty if it can do all.
 func (a App) steerCannot() string {
 	if i := slices.IndexFunc(a.Listen, Listen.IsUnix); i >= 0 {
 		return "--listen=" + a.Listen[i].String()
-	}
-	if a.ProgramPort != 0 && a.Kind == KindNode {
-		return "--program-port=" + strconv.Itoa(a.ProgramPort)
 	}
 	if a.Kind == KindNode && a.strategyNeeds() != "" {
 		return "--strategy=" + string(a.Strategy)

@@ -90,7 +90,7 @@ func (a App) checkRollout(found *inputErrors) {
 // ReadyOrDefault is what makes an instance ready: what was asked for, else what its Type= says, else that it accepts a
 // connection.
 func (a App) ReadyOrDefault() string {
-	if a.Ready != "" {
+	if a.Ready != "" && a.Ready != ReadyNode {
 		return a.Ready
 	}
 	switch typ, typed := a.Property("Type"); {
@@ -99,7 +99,7 @@ func (a App) ReadyOrDefault() string {
 	case typed:
 		return ReadyExec
 	}
-	if a.Kind == KindNode {
+	if a.Kind == KindNode && a.DataPath() == PathHandoff {
 		return ReadyNode
 	}
 	return ReadyListen

@@ -53,7 +53,6 @@ func TestValidateRefuses(t *testing.T) {
 		"--listen=/run/x is not possible on the steer path":      func(a *App) { a.Path, a.Listen = PathSteer, []Listen{{Unix: "/run/x"}} },
 		"--max-connections= is not possible on the steer path":   func(a *App) { a.MaxConnections = 9 },
 		"--max-connections= must be between 1 and":               func(a *App) { a.MaxConnections, a.Path = -1, PathHandoff },
-		"--program-port=3000 is not possible on the steer path":  func(a *App) { a.Kind, a.Path, a.ProgramPort = KindNode, PathSteer, 3000 },
 		"--program-port= must be between 1 and 65535, got 65536": func(a *App) { a.Kind, a.ProgramPort = KindNode, 65536 },
 		"--program-port= is for programs that open their port":   func(a *App) { a.Kind, a.ProgramPort = KindListen, 3000 },
 		"--kind=bind does not go with --listen=/run/app.sock": func(a *App) {

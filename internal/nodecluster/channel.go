@@ -20,7 +20,7 @@ const sendLimit = 30 * time.Second
 // queued is how many replies wait to be sent; then the worker's messages are read no further.
 const queued = 8
 
-// Channel moves lines and descriptors between the primary and one worker. Either Read or Hear is for one goroutine at a time,
+// Channel moves lines and connections between the primary and one worker. Either Read or Hear is for one goroutine at a time,
 // Send for others beside it; Order, Post and Hand for any.
 type Channel struct {
 	socket
@@ -153,14 +153,12 @@ func (c *Channel) awaitArrival() error {
 	return raw.Read(func(fd uintptr) bool { return polls(int(fd), unix.POLLIN) })
 }
 
-// Send hands a reply to Write and waits while too many others do; false if Write has ended. The descriptor that goes
-// with it is taken over either way.
+// Send hands a reply to Write and waits while too many others do; false if Write has ended.
 func (c *Channel) Send(r Reply) bool {
 	select {
 	case c.out <- r:
 		return true
 	case <-c.ended:
-		r.drop()
 		return false
 	}
 }
@@ -189,55 +187,33 @@ func (c *Channel) Write(done <-chan struct{}) error {
 		case <-done:
 			return nil
 		}
-		err := c.reply(r)
-		r.drop()
-		if err != nil {
+		if err := c.reply(r); err != nil {
 			return fmt.Errorf("send to worker: %w", err)
 		}
 	}
 }
 
-// Discard closes the descriptors of replies that were not sent. It is for when nobody calls Send or Write any more.
-func (c *Channel) Discard() {
-	for {
-		select {
-		case r := <-c.out:
-			r.drop()
-		default:
-			return
-		}
-	}
-}
-
-func (r Reply) drop() {
-	if r.fd >= 0 {
-		unix.Close(r.fd)
-	}
-}
-
-// reply writes one line in one sendmsg, with one descriptor at most: Node takes a descriptor for that of the line whose
-// first byte it came with.
 func (c *Channel) reply(r Reply) error {
 	line, err := json.Marshal(r.build(c.seq.Add(1) - 1))
 	if err != nil {
 		return err
 	}
-	return c.write(append(line, '\n'), r.fd)
+	return c.write(append(line, '\n'))
 }
 
-// write sends a line as a whole, with a descriptor unless fd is negative.
-func (c *Channel) write(line []byte, fd int) error {
+// write sends a line as a whole.
+func (c *Channel) write(line []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	ctx, cancel := context.WithTimeout(c.open, sendLimit)
 	defer cancel()
 	for len(line) > 0 {
-		n, err := c.send(line, fd)
+		n, err := c.send(line, -1)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			err = c.awaitRoom(ctx)
 		case err == nil:
-			line, fd = line[n:], -1
+			line = line[n:]
 		}
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -45,7 +44,6 @@ func pair(t *testing.T) (*Channel, *net.UnixConn) {
 		cancel()
 		c.Close()
 		ended.Wait()
-		c.Discard()
 		worker.Close()
 	})
 	return c, worker
@@ -102,35 +100,6 @@ func TestReadSkipsWhatIsTheProgramsOwn(t *testing.T) {
 	}
 }
 
-func TestListenerGoesWithItsLine(t *testing.T) {
-	c, worker := pair(t)
-	m, err := Parse([]byte(askTLS))
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.Open("/dev/null")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	dup, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !c.Send(Give(m, "K", m.Data, dup)) {
-		t.Fatal("nobody sends")
-	}
-	line, descriptors := read(t, worker)
-	const want = `{"cmd":"NODE_HANDLE","type":"net.Native","msg":` +
-		`{"cmd":"NODE_CLUSTER","seq":7,"ack":3,"errno":0,"key":"K","data":{"ticketKeys":"00ff"}}}` + "\n"
-	if line != want || len(descriptors) != 1 {
-		t.Errorf("worker got %q with %d descriptors, want %q with one", line, len(descriptors), want)
-	}
-	for _, fd := range descriptors {
-		unix.Close(fd)
-	}
-}
-
 func TestReplies(t *testing.T) {
 	c, worker := pair(t)
 	m := Message{Seq: 0}
@@ -147,6 +116,7 @@ func TestReplies(t *testing.T) {
 		{CloseWithin(1500 * time.Millisecond), `{"cmd":"NODE_UNITGEN","seq":13,"act":"close","milliseconds":1500}`},
 		{CutWithin(time.Second), `{"cmd":"NODE_UNITGEN","seq":14,"act":"close","milliseconds":1000,"busy":true}`},
 		{AskReport(9), `{"cmd":"NODE_UNITGEN","seq":15,"act":"report","token":9}`},
+		{UseTickets([]byte{0, 255}), `{"cmd":"NODE_UNITGEN","seq":16,"act":"tickets","keys":"00ff"}`},
 		{Shutdown(), `"shutdown"`},
 	} {
 		if !c.Send(s.reply) {

@@ -86,7 +86,7 @@ func (c *Channel) Carry(ctx context.Context) error {
 			if err := c.awaitRoom(ctx); err != nil {
 				return ended(ctx, err)
 			}
-			if err := c.write(l.line, -1); err != nil {
+			if err := c.write(l.line); err != nil {
 				c.Close() // a part of the line may have been sent, and nothing may follow that
 				return ended(ctx, err)
 			}

@@ -1,19 +1,19 @@
-// Package nodecluster is the primary's side of the protocol by which Node.js's cluster module asks another process for
-// its listening sockets. It lets unmodified programs share a port: their http.Server.listen(3000) becomes a message on a
-// unix stream socket, the channel, and the answer carries a listener that somebody else has opened.
+// Package nodecluster speaks with Node.js programs on the channel that a process of Node's has with the one that started it
+// (child_process.fork): a unix stream socket, one JSON value a line, a descriptor beside the line that owns it.
 //
-// The protocol is internal to Node and the same on the wire from Node 12 to 24: one JSON value a line, a descriptor
-// beside the line that owns it. Parse reads a line, Worker decides, Channel moves lines and descriptors.
+// On every path the channel carries messages of the program's own. Two of them count here, which programs made for PM2 send:
+// "ready", and objects whose type is "process:msg", which are for other instances. Letters are messages to programs. And it carries
+// what drain.cjs is told and tells.
 //
-// Lines that are none of Node's are messages of the program's own. Two of them count here, which programs made for PM2
-// send: "ready", and objects whose type is "process:msg", which are for other instances. Letters are messages to programs.
+// On the handoff path the package is also the primary's side of the protocol by which Node's cluster module asks another process
+// for its listening sockets. It lets unmodified programs share what no kernel spreads, such as a unix socket: their
+// http.Server.listen("/run/x") becomes a message, and the answer promises accepted connections, one by one (act newconn). It
+// does not do UDP. That protocol is internal to Node and the same on the wire from Node 12 to 24. Parse reads a line, Worker
+// decides, Channel moves lines and connections.
 //
-// The package answers with listeners that the worker accepts on by itself ("shared handles"), or with accepted connections,
-// one by one (act newconn). It does not do UDP.
-//
-// A listener costs a message for each listen(). A connection that is handed over costs one sendmsg(2) of some 110 bytes with
-// its descriptor, and read(2) of some 150 bytes in three lines, which several connections share when they come in quick
-// succession. A channel that is read with Hear is one descriptor, with Read two.
+// A connection that is handed over costs one sendmsg(2) of some 110 bytes with its descriptor, and read(2) of some 150 bytes in
+// three lines, which several connections share when they come in quick succession. A channel that is read with Hear is one
+// descriptor, with Read two.
 //
 // Source: lib/internal/cluster/child.js, lib/internal/child_process.js and lib/net.js of Node 12.22 to 24.
 package nodecluster
@@ -63,7 +63,9 @@ type Message struct {
 	Taken bool
 	// Token, of Report, is that of the latest AskReport, zero before; Open are the connections that were handed over and have
 	// not ended, Busy those of them that are in the middle of something. On a channel that hands none over Busy are requests.
+	// Stops says that the program handles SIGTERM.
 	Token, Open, Busy int
+	Stops             bool
 
 	To   int             // of Mail: the instance; 0 for all but the sender's
 	Text json.RawMessage // of Mail: the whole line
@@ -184,7 +186,8 @@ func (o *object) report() (Message, error) {
 		return Message{Kind: Unknown}, nil
 	}
 	m := Message{Kind: Report, Token: o.number("token", 0, 0, math.MaxInt32),
-		Open: o.number("open", 0, 0, math.MaxInt32), Busy: o.number("busy", 0, 0, math.MaxInt32)}
+		Open: o.number("open", 0, 0, math.MaxInt32), Busy: o.number("busy", 0, 0, math.MaxInt32),
+		Stops: string(o.fields["stops"]) == "true"}
 	if o.err != nil {
 		return Message{}, fmt.Errorf("parse report of worker: %w", o.err)
 	}

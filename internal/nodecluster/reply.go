@@ -1,6 +1,7 @@
 package nodecluster
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"time"
 
@@ -8,10 +9,7 @@ import (
 )
 
 // Reply is one line to a worker, all but its sequence number, which Channel gives it.
-type Reply struct {
-	build func(seq uint64) any
-	fd    int // goes with it and is closed when it has been sent; -1 for none
-}
+type Reply struct{ build func(seq uint64) any }
 
 // envelope is what all messages of the cluster's begin with.
 type envelope struct {
@@ -30,23 +28,10 @@ type answer struct {
 	Name  *sockname       `json:"sockname,omitempty"`
 }
 
-// Give answers Ask with a listener under a key that is the worker's own. It takes over fd, which should not block: the
-// flag is the open file description's, and a worker whose listener blocks freezes at its first accept.
-func Give(ask Message, key string, data json.RawMessage, fd int) Reply {
-	return Reply{fd: fd, build: func(seq uint64) any {
-		return struct {
-			Cmd  string `json:"cmd"`
-			Type string `json:"type"`
-			Msg  answer `json:"msg"`
-		}{"NODE_HANDLE", "net.Native", answer{
-			envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Key: key, Data: data,
-		}}
-	}}
-}
-
-// Promise answers Ask without a listener: the connections of the address will be given one by one, by Channel.Hand.
+// Promise answers Ask under a key that is the worker's own: the connections of the address will be given one by one, by
+// Channel.Hand.
 func Promise(ask Message, key string, data json.RawMessage, address Address) Reply {
-	return Reply{fd: -1, build: func(seq uint64) any {
+	return Reply{func(seq uint64) any {
 		return answer{
 			envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Key: key, Data: data, Name: address.sockname(ask.Asked),
 		}
@@ -55,21 +40,21 @@ func Promise(ask Message, key string, data json.RawMessage, address Address) Rep
 
 // Refuse answers Ask with an error, which the program gets as event 'error' of its server.
 func Refuse(ask Message, errno unix.Errno, data json.RawMessage) Reply {
-	return Reply{fd: -1, build: func(seq uint64) any {
+	return Reply{func(seq uint64) any {
 		return answer{envelope: envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &ask.Seq}, Errno: -int(errno), Data: data}
 	}}
 }
 
 // Acknowledge answers Leaving.
 func Acknowledge(m Message) Reply {
-	return Reply{fd: -1, build: func(seq uint64) any {
+	return Reply{func(seq uint64) any {
 		return envelope{Cmd: "NODE_CLUSTER", Seq: seq, Ack: &m.Seq}
 	}}
 }
 
 // AckHandle answers HandleSent. Until it comes the worker keeps back all that it sends after the descriptor.
 func AckHandle() Reply {
-	return Reply{fd: -1, build: func(uint64) any {
+	return Reply{func(uint64) any {
 		return struct {
 			Cmd string `json:"cmd"`
 		}{"NODE_HANDLE_ACK"}
@@ -79,7 +64,7 @@ func AckHandle() Reply {
 // Disconnect makes the worker close all its servers, which closes idle connections too from Node 19 on, and the channel
 // when the last connection has ended.
 func Disconnect() Reply {
-	return Reply{fd: -1, build: func(seq uint64) any {
+	return Reply{func(seq uint64) any {
 		return envelope{Cmd: "NODE_CLUSTER", Seq: seq, Act: "disconnect"}
 	}}
 }
@@ -88,14 +73,14 @@ func Disconnect() Reply {
 // of HTTP/2. To others it means nothing:
 // Node ignores messages whose cmd begins with NODE_ and that it does not know.
 func LetGo() Reply {
-	return Reply{fd: -1, build: func(seq uint64) any {
+	return Reply{func(seq uint64) any {
 		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "drain"}
 	}}
 }
 
 // HoldOn takes LetGo back; sessions that were told GOAWAY close all the same.
 func HoldOn() Reply {
-	return Reply{fd: -1, build: func(seq uint64) any {
+	return Reply{func(seq uint64) any {
 		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "serve"}
 	}}
 }
@@ -108,7 +93,7 @@ func CloseWithin(d time.Duration) Reply { return closeWithin(d, false) }
 func CutWithin(d time.Duration) Reply { return closeWithin(d, true) }
 
 func closeWithin(d time.Duration, busy bool) Reply {
-	return Reply{fd: -1, build: func(seq uint64) any {
+	return Reply{func(seq uint64) any {
 		return struct {
 			envelope
 			Milliseconds int64 `json:"milliseconds"`
@@ -119,7 +104,7 @@ func closeWithin(d time.Duration, busy bool) Reply {
 
 // AskReport makes a worker that has loaded drain.cjs send a Report with that token. Others ignore it.
 func AskReport(token int) Reply {
-	return Reply{fd: -1, build: func(seq uint64) any {
+	return Reply{func(seq uint64) any {
 		return struct {
 			envelope
 			Token int `json:"token"`
@@ -127,7 +112,18 @@ func AskReport(token int) Reply {
 	}}
 }
 
+// UseTickets makes a worker that has loaded drain.cjs encrypt the session tickets of its TLS servers with keys that all workers
+// have, as the cluster module does. Others ignore it.
+func UseTickets(keys []byte) Reply {
+	return Reply{func(seq uint64) any {
+		return struct {
+			envelope
+			Keys string `json:"keys"`
+		}{envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "tickets"}, hex.EncodeToString(keys)}
+	}}
+}
+
 // Shutdown is what PM2 tells a program that is to end, instead of a signal (--shutdown-with-message).
 func Shutdown() Reply {
-	return Reply{fd: -1, build: func(uint64) any { return "shutdown" }}
+	return Reply{func(uint64) any { return "shutdown" }}
 }

@@ -15,7 +15,6 @@ import (
 type Worker struct {
 	Servers map[string]Server `json:"servers,omitempty"` // by key
 	Left    bool              `json:"left,omitempty"`    // the program has called worker.disconnect()
-	Ready   bool              `json:"ready,omitempty"`   // the program has sent "ready"
 }
 
 // Server is one server of a worker.

@@ -17,8 +17,8 @@ type missing struct {
 	Refused string   `json:"refused"`
 }
 
-// listening waits until the instance's program listens on every address of the app, and with Message has said so. What it
-// did not do in time is in the error.
+// listening waits until the instance's program listens on every address of the app on the handoff path, and with Message has said
+// that it is ready. What it did not do in time is in the error.
 func (c Check) listening(ctx context.Context) error {
 	client, err := control.Dial(ctx, c.Control)
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 type Check struct {
 	Control  string // path of the shim's control socket
 	Instance int
-	Node     bool   // the program is a Node.js one that the shim speaks with: it is ready when it listens on all addresses
-	Message  bool   // with Node: it must also have sent "ready"
+	Node     bool   // the program is a Node.js one on the handoff path: it is ready when it listens on all addresses
+	Message  bool   // the program is a Node.js one: it must also have sent "ready"
 	HTTPPath string // request that must be answered with 2xx or 3xx; empty: accepting is enough
 }
 
@@ -45,7 +45,7 @@ func (c Check) Wait(ctx context.Context) error {
 	if err == nil || !errors.Is(cause, ErrEnded) {
 		return err
 	}
-	if c.Node {
+	if c.Node || c.Message {
 		if err := c.refusal(ctx); err != nil {
 			return err
 		}
@@ -61,15 +61,25 @@ func (c Check) wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if handed {
+	switch {
+	case handed && c.Message:
+		return c.listening(ctx)
+	case handed:
 		return c.handed(ctx)
 	}
 	for _, a := range addresses {
-		if err := c.accepts(ctx, a); err != nil {
+		err := c.accepts(ctx, a)
+		if errors.Is(err, ErrUnsupported) && c.Message {
+			break // what it says itself is all that can be known
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if c.HTTPPath == "" {
+	switch {
+	case c.Message:
+		return c.listening(ctx)
+	case c.HTTPPath == "":
 		return nil
 	}
 	return c.answered(ctx, func() (net.Conn, error) { return c.probe(ctx, addresses[0]) })

@@ -29,7 +29,8 @@ type drainWait struct {
 	began    time.Time
 	deadline time.Time
 	asked    int          // answers of an instance to Ask before those that count; only on the handoff path
-	closing  time.Time    // when a Node process was told to close its servers; zero before, and for other programs
+	token    int          // reports of a Node process with a lower one are older than the drain
+	closing  time.Time    // when a Node process was told to end, or its connections; zero before, and for other programs
 	cutting  bool         // a Node process was told to close what it has
 	done     chan drained // buffered, so that the loop never waits for a client
 }
@@ -82,7 +83,7 @@ func (s *Shim) beginDrain(p DrainParameters) *drainWait {
 	}
 	in.draining++
 	s.move(in)
-	if in.attached() && !in.node.channel.Order(nodecluster.LetGo()) {
+	if s.attached(in) && !in.node.channel.Order(nodecluster.LetGo()) {
 		s.log.Warn("tell program to let its connections go, ignoring", "instance", p.Instance)
 	}
 	if err := s.setRing(time.Now()); err != nil {
@@ -91,6 +92,8 @@ func (s *Shim) beginDrain(p DrainParameters) *drainWait {
 	now := time.Now()
 	d := &drainWait{DrainParameters: p, began: now, deadline: now.Add(s.options.DrainTimeout), done: make(chan drained, 1)}
 	s.drains[d] = true
+	s.nodes.asked++
+	d.token = s.nodes.asked
 	s.watchEnds()
 	if s.handsOff() {
 		d.asked = s.handoff.Stat(p.Instance).Asked
@@ -122,7 +125,7 @@ func (s *Shim) countDrains() {
 		busy := held.Busy + held.Queued
 		quiet := known && busy == 0 && held.Unsure == 0
 		switch in := s.instances[d.Instance]; {
-		case in.attached() && !now.After(d.deadline):
+		case s.attached(in) && !now.After(d.deadline):
 			own := traffic{open: c.Open, known: known, quiet: quiet}
 			if !in.ownCgroup() {
 				own = traffic{} // the counts are the whole app's
@@ -138,7 +141,7 @@ func (s *Shim) countDrains() {
 
 // outOfTime ends a drain at its time-out. The stop signal follows.
 func (s *Shim) outOfTime(d *drainWait, result drained) {
-	if in := s.instances[d.Instance]; in.attached() && d.closing.IsZero() && s.options.ShutdownMessage {
+	if in := s.instances[d.Instance]; s.attached(in) && d.closing.IsZero() && s.options.ShutdownMessage {
 		in.node.channel.Order(s.farewell())
 	}
 	result.TimedOut = true
@@ -194,7 +197,7 @@ func (s *Shim) forgetDrain(d *drainWait) {
 		return
 	}
 	in.draining--
-	if in.draining == 0 && in.attached() && in.state() == balance.Up {
+	if in.draining == 0 && s.attached(in) && in.state() == balance.Up {
 		in.node.channel.Order(nodecluster.HoldOn()) // without room it closes connections that it could keep
 	}
 	if in.state() == balance.Up {

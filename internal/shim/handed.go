@@ -327,7 +327,7 @@ func (s *Shim) countHanded() map[int]sockdiag.Stat {
 func (s *Shim) drainHanded(d *drainWait, now time.Time) {
 	st := s.handoff.Stat(d.Instance)
 	answered := st.Asked > d.asked
-	if in := s.instances[d.Instance]; in.attached() && !now.After(d.deadline) {
+	if in := s.instances[d.Instance]; s.attached(in) && !now.After(d.deadline) {
 		quiet := st.Pending == 0 && (st.Open == 0 || answered && st.Busy == 0)
 		s.drainNode(d, in, traffic{open: st.Open, known: true, quiet: quiet}, now)
 		return
@@ -399,9 +399,6 @@ func (s *Shim) handedReason() string {
 		if a.unix != "" {
 			return "unix sockets cannot be steered"
 		}
-	}
-	if s.options.ProgramPort != 0 {
-		return fmt.Sprintf("the program says port %d", s.options.ProgramPort)
 	}
 	return "asked for"
 }

@@ -36,7 +36,7 @@ type instance struct {
 	listened bool      // its program has made the backlog smaller since
 	stall    stall
 	node     *node        // its Node.js process; nil for other programs
-	refused  string       // why the last listen() of such a process got nothing, also when it has ended of that
+	refused  string       // why the last listen() of such a process got nothing, also when it has ended of that; on the handoff path
 	said     *slog.Logger // for what the instance itself causes
 }
 
@@ -49,10 +49,9 @@ func (s *Shim) newInstance(number int) *instance {
 
 // listener is one descriptor of an instance: a dup of what PID 1 and the instance hold, owned here.
 type listener struct {
-	fd      int
-	cookie  uint64 // SO_COOKIE: which socket it is, over all dups
-	cgroup  uint64 // of the socket unit; zero until connections are counted
-	backlog int    // of the socket unit; zero until a Node process got the listener
+	fd     int
+	cookie uint64 // SO_COOKIE: which socket it is, over all dups
+	cgroup uint64 // of the socket unit; zero until connections are counted
 
 	was      steer.Snapshot // when it joined; after a crash of the shim, when it was adopted
 	deferred int            // TCP_DEFER_ACCEPT in seconds, while that is off for a probe

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +18,6 @@ import (
 	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/internal/pace"
 	"github.com/unitgen/unitgen/internal/sdlog"
-	"github.com/unitgen/unitgen/internal/steer"
 )
 
 // maxStrangers bounds the processes at a time whose unit is being asked for: everybody on the host may connect to the
@@ -28,61 +28,47 @@ const maxStrangers = 64
 type nodes struct {
 	listener  *net.UnixListener // of app-channel.socket; nil where the app is of another kind
 	strangers *slog.Logger
-	tickets   nodecluster.Tickets
-	changed   chan struct{} // closed and replaced when a process attaches, listens, closes or ends
-	saved     int           // how often the state was saved
-	savedLast []byte        // the state that was saved last
+	tickets   nodecluster.Tickets // on the handoff path
+	keys      []byte              // of session tickets, on the steer path; nil before a process is there
+	changed   chan struct{}       // closed and replaced when a process attaches, listens, closes or ends
+	asked     int                 // the token of the latest drain's reports
+	saved     int                 // how often the state was saved
+	savedLast []byte              // the state that was saved last
 }
 
 func newNodes(listener *net.UnixListener, log *slog.Logger) nodes {
 	return nodes{listener: listener, strangers: sdlog.Limited(log), tickets: make(nodecluster.Tickets), changed: make(chan struct{})}
 }
 
-// node is the process of an instance that has a channel, until the end of that: one of Node.js, unless it is for messages
-// alone.
+// node is the process of an instance that has a channel, until the end of that: one of Node.js, unless Options.Messages.
 type node struct {
 	channel *nodeChannel
-	worker  nodecluster.Worker
-	unknown bool // adopted without what the shim before knew of it: PID 1's word on its state is all there is
-	mail    bool // the channel is for messages alone
-	gone    bool // the channel has ended, and a Node.js process ends too
+	ready   bool // it has sent "ready"
+	gone    bool // the channel has ended; on the handoff path the process ends too
 	// slow is until when nobody waits for it to read its messages; a time that is past if it reads them.
 	slow time.Time
-	// requests is how many HTTP requests it has under way by its own word, which is asked for while it drains. On the
-	// handoff path it tells that of each connection.
-	requests int
-}
 
-// attached says whether the instance's process is one of Node.js that has a channel.
-func (in *instance) attached() bool { return in.reachable() && !in.node.mail }
+	// preloaded says that drain.cjs is in the process. Its latest report is asked for while the instance drains. On the handoff
+	// path the dispatcher gets it.
+	preloaded bool
+	report    nodecluster.Message
+
+	// On the handoff path: what it serves.
+	worker  nodecluster.Worker
+	unknown bool // adopted without what the shim before knew of it: PID 1's word on its state is all there is
+}
 
 // reachable says whether its process can be sent messages.
 func (in *instance) reachable() bool { return in.node != nil && !in.node.gone }
 
-// serves says whether an instance takes connections if PID 1 calls it up: a Node process when it listens, one that is
-// handed its connections when it asks for them, any other always.
+// attached says whether the instance's process is one of Node.js that has a channel.
+func (s *Shim) attached(in *instance) bool { return in.reachable() && !s.options.Messages }
+
+// serves says whether an instance takes connections if PID 1 calls it up: one that is handed its connections when it asks for
+// them, any other always.
 func (s *Shim) serves(in *instance) bool {
-	if s.handsOff() {
-		return s.handoff.Stat(in.number).Ready
-	}
-	n := in.node
-	if n != nil && n.mail {
-		return true
-	}
-	if n == nil || n.unknown {
-		return n == nil || !n.gone
-	}
-	return !n.gone && !n.worker.Left && len(n.worker.Missing(s.nodeAddresses())) == 0
+	return !s.handsOff() || s.handoff.Stat(in.number).Ready
 }
-
-// left says whether an instance has closed its servers, so that nobody will take what waits at its listeners.
-func (in *instance) left() bool {
-	n := in.node
-	return n != nil && !n.mail && !n.unknown && len(n.worker.Servers) == 0 && (n.gone || n.closed())
-}
-
-// closed says whether the process had servers and has none any more.
-func (n *node) closed() bool { return n.worker.Servers != nil && len(n.worker.Servers) == 0 }
 
 func (s *Shim) nodeAddresses() []nodecluster.Address {
 	all := make([]nodecluster.Address, len(s.addresses))
@@ -188,8 +174,8 @@ func (s *Shim) channelOf(conn *net.UnixConn, number int) (*nodeChannel, error) {
 	return s.newNodeChannel(number, channel), nil
 }
 
-// attachNode makes channel that of its instance and puts a duplicate into the FD store: should the shim die, the process
-// does not see its channel end.
+// attachNode makes channel that of its instance and puts a duplicate into the FD store: should the shim die, the process does not
+// see its channel end.
 func (s *Shim) attachNode(channel *nodeChannel) error {
 	number := channel.instance
 	in := s.instances[number]
@@ -199,20 +185,37 @@ func (s *Shim) attachNode(channel *nodeChannel) error {
 	if in.reachable() {
 		in.node.channel.Close()
 	}
-	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
-		return err
-	}
+	s.removeChannel(number)
 	if err := channel.Descriptor(func(fd int) error { return s.notify.StoreFiles(channelStoreName(number), fd) }); err != nil {
 		return err
 	}
 	if s.receives() {
 		if err := s.handoff.AttachReceiver(number, channel, true); err != nil {
-			return errors.Join(err, s.notify.RemoveStored(channelStoreName(number)))
+			s.removeChannel(number)
+			return err
 		}
 	}
-	in.node, in.refused = &node{channel: channel, mail: s.options.Messages}, ""
+	in.node, in.refused = &node{channel: channel}, ""
+	s.askPreload(in.node)
+	s.shareTickets(in.node)
 	s.nodesChanged(in)
 	return nil
+}
+
+// ticketKeysSize is of tls.Server.setTicketKeys.
+const ticketKeysSize = 48
+
+// shareTickets gives a process the keys of session tickets that all processes of the app have, so that a client of TLS resumes its
+// session with whichever it comes to. On the handoff path they come with the answer to listen().
+func (s *Shim) shareTickets(n *node) {
+	if s.handsOff() || s.options.Messages {
+		return
+	}
+	if s.nodes.keys == nil {
+		s.nodes.keys = make([]byte, ticketKeysSize)
+		rand.Read(s.nodes.keys) // never fails
+	}
+	n.channel.Order(nodecluster.UseTickets(s.nodes.keys))
 }
 
 // converse hears what a process says until its channel or ctx ends. It owns the channel.
@@ -239,7 +242,6 @@ func (s *Shim) converse(ctx context.Context, channel *nodeChannel) {
 		stopCarrying()
 		channel.Close()
 		writer.Wait()
-		channel.Discard()
 	}()
 	s.hearNode(ctx, channel)
 	s.do(ctx, func() { s.nodeGone(channel) })
@@ -304,95 +306,31 @@ func (c *nodeChannel) wait(ctx context.Context, b *pace.Bucket) bool {
 
 // nodeSaid takes in a message and returns the reply, nil for none.
 func (s *Shim) nodeSaid(channel *nodeChannel, m nodecluster.Message) *nodecluster.Reply {
-	number := channel.instance
-	in := s.instances[number]
+	in := s.instances[channel.instance]
 	if in == nil || in.node == nil || in.node.channel != channel {
 		return nil // another process has the number now, and this one ends
 	}
 	n := in.node
-	if n.mail && m.Kind != nodecluster.HandleSent {
-		return nil // it has nothing to ask for
-	}
-	switch m.Kind {
-	case nodecluster.HandleSent:
+	switch {
+	case m.Kind == nodecluster.HandleSent:
 		reply := nodecluster.AckHandle()
 		return &reply
-	case nodecluster.Ask:
-		reply := s.give(in, m)
+	case s.options.Messages:
+		return nil // it has nothing to ask for
+	case m.Kind == nodecluster.Report:
+		n.report = m
+		n.preloaded = true
+	case m.Kind == nodecluster.Ready && !n.ready:
+		n.ready = true
 		s.nodesChanged(in)
-		return &reply
-	case nodecluster.Listening:
-		if address, ok := n.worker.Listens(m.Asked); ok {
-			s.listens(in, address)
-		}
-	case nodecluster.Closed:
-		if address, ok := n.worker.Close(m.Key); ok && in.draining == 0 {
-			in.said.Info("program has closed its server", "address", address.String())
-		}
-	case nodecluster.Leaving:
-		n.worker.Left = true
-		s.nodesChanged(in)
-		reply := nodecluster.Acknowledge(m)
-		return &reply
-	case nodecluster.Ready:
-		if n.worker.Ready {
-			return nil
-		}
-		n.worker.Ready = true
-	case nodecluster.Report:
-		n.requests = m.Busy
-		return nil
-	case nodecluster.HandleLost:
-		in.said.Error("program could not receive its listener, has it too many open files?")
-	default:
-		return nil
+	case s.receives():
+		return s.workerSaid(in, m)
 	}
-	s.nodesChanged(in)
 	return nil
 }
 
-// give answers a call of listen().
-func (s *Shim) give(in *instance, m nodecluster.Message) nodecluster.Reply {
-	n := in.node
-	key, address, err := n.worker.Give(m.Asked, s.nodeAddresses(), s.options.ProgramPort)
-	var refusal *nodecluster.Refusal
-	if errors.As(err, &refusal) {
-		in.refused = refusal.Reason
-		in.said.Warn("program may not listen: " + refusal.Reason)
-		return nodecluster.Refuse(m, refusal.Errno, m.Data)
-	}
-	data := s.nodes.tickets.Share(address, m.Data)
-	if s.handsOff() {
-		return nodecluster.Promise(m, key, data, address)
-	}
-	l := in.listenerAt(address)
-	fd, err := duplicate(l.fd)
-	if err != nil {
-		n.worker.Withdraw(key)
-		in.said.Error("give listener, ignoring", "error", err)
-		return nodecluster.Refuse(m, unix.EMFILE, m.Data)
-	}
-	if _, backlog, err := steer.Queue(l.fd); err == nil {
-		l.backlog = backlog
-	}
-	return nodecluster.Give(m, key, data, fd)
-}
-
-// listens notes that an instance listens at an address. Node has called listen(2) anew with a backlog of its own, 511 by
-// default: the one of the socket unit is put back.
-func (s *Shim) listens(in *instance, address nodecluster.Address) {
-	in.refused = ""
-	l := in.listenerAt(address)
-	if l == nil || l.backlog == 0 {
-		return
-	}
-	if err := unix.Listen(l.fd, l.backlog); err != nil {
-		in.said.Warn("restore backlog, ignoring", "error", os.NewSyscallError("listen", err))
-	}
-}
-
-// nodeGone notes that a process's channel has ended. PID 1's duplicate goes too, so that the process ends if it is the
-// channel that failed.
+// nodeGone notes that a process's channel has ended. PID 1's duplicate goes too, so that a process that is given connections ends
+// if it is the channel that failed. Others go on without messages.
 func (s *Shim) nodeGone(channel *nodeChannel) {
 	number := channel.instance
 	in := s.instances[number]
@@ -400,23 +338,19 @@ func (s *Shim) nodeGone(channel *nodeChannel) {
 		return
 	}
 	in.node.gone = true
-	in.node.worker = nodecluster.Worker{}
-	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
-		s.log.Warn("remove stored channel, ignoring", "instance", number, "error", err)
-	}
-	if in.node.mail {
-		in.node = nil
-		return
-	}
-	if s.receives() {
-		s.handoff.Detach(number)
-	}
-	s.nodesChanged(in)
+	s.removeChannel(number)
 	for d := range s.drains {
-		if d.Instance == number {
+		if d.Instance == number && (s.receives() || !d.closing.IsZero() && s.options.ShutdownMessage) {
 			s.endDrain(d, drained{})
 		}
 	}
+	if !s.receives() {
+		in.node = nil
+		return
+	}
+	in.node.worker = nodecluster.Worker{}
+	s.handoff.Detach(number)
+	s.nodesChanged(in)
 	s.forgetNode(in)
 }
 
@@ -425,9 +359,7 @@ func (s *Shim) dropNode(in *instance) {
 	if !in.reachable() {
 		return
 	}
-	if err := s.notify.RemoveStored(channelStoreName(in.number)); err != nil {
-		s.log.Warn("remove stored channel, ignoring", "instance", in.number, "error", err)
-	}
+	s.removeChannel(in.number)
 	in.node.channel.Close()
 	if s.receives() {
 		s.handoff.Detach(in.number)
@@ -452,15 +384,6 @@ func (s *Shim) nodesChanged(in *instance) {
 	s.nodes.changed = make(chan struct{})
 }
 
-func (in *instance) listenerAt(address nodecluster.Address) *listener {
-	for a, l := range in.listeners {
-		if a.node() == address {
-			return l
-		}
-	}
-	return nil
-}
-
 // duplicate returns a duplicate of a listener that does not block.
 func duplicate(fd int) (int, error) {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -472,6 +395,13 @@ func duplicate(fd int) (int, error) {
 		return -1, os.NewSyscallError("fcntl", err)
 	}
 	return dup, nil
+}
+
+// removeChannel takes the channel of an instance out of the FD store.
+func (s *Shim) removeChannel(number int) {
+	if err := s.notify.RemoveStored(channelStoreName(number)); err != nil {
+		s.log.Warn("remove stored channel, ignoring", "instance", number, "error", err)
+	}
 }
 
 func channelStoreName(number int) string { return storedChannel + strconv.Itoa(number) }

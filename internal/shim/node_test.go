@@ -9,7 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,7 +17,6 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/nodecluster"
-	"github.com/unitgen/unitgen/internal/steer"
 )
 
 // worker plays the Node process of an instance.
@@ -127,96 +126,55 @@ func (b *bench) callListenOn(w *worker, port uint16) (asked string) {
 	return asked
 }
 
-// nodeUp makes an instance that runs on Node and listens on the bench's port; listener is the one that it was given.
-func (b *bench) nodeUp(number int) (w *worker, key string, listener int) {
+// nodeUp makes an instance that runs on Node, has drain.cjs loaded and serves; listener is its own.
+func (b *bench) nodeUp(number int) (w *worker, listener int) {
 	b.t.Helper()
-	fd := b.listen(b.address())
-	b.listeners[number] = fd
-	dup, err := unix.Dup(fd)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if err := b.join(number, []int{dup}); err != nil {
-		b.t.Fatal(err)
-	}
-	b.socket(number, "running")
-	b.service(number, "activating", "start-post")
+	b.up(number)
 	w = b.attach(number)
-	asked := b.callListen(w)
-	msg, _ := w.hear()["msg"].(map[string]any)
-	if len(w.fds) != 1 || msg["errno"] != 0.0 {
-		b.t.Fatalf("the program was given %v with descriptors %v", msg, w.fds)
+	w.asked(0)
+	if m := w.hear(); m["act"] != "tickets" || len(m["keys"].(string)) != 2*ticketKeysSize {
+		b.t.Errorf("the program hears %v", m)
 	}
-	key, listener = msg["key"].(string), w.fds[0]
-	b.t.Cleanup(func() { unix.Close(listener) })
-	w.say(`"act":"listening",` + asked)
+	w.report(0, 0, false)
 	b.took()
-	b.service(number, "active", "running")
-	return w, key, listener
+	return w, b.listeners[number]
 }
 
-func TestNodeGetsItsOwnListener(t *testing.T) {
-	b := newBench(t, Options{})
-	if err := unix.Listen(b.parking, 128); err != nil {
-		t.Fatal(err)
-	}
-	_, _, one := b.nodeUp(1)
-	b.nodeUp(2)
-	if flags, err := unix.FcntlInt(uintptr(one), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
-		t.Errorf("flags of the listener are %#x, %v: Node freezes on one that blocks", flags, err)
-	}
-	b.dial(10)
-	if n := acceptAll(t, one); n != 5 {
-		t.Errorf("instance 1 accepted %d of 10 connections, want 5", n)
-	}
-	if missing, err := b.missing(1); err != nil || len(missing.Missing) > 0 {
-		t.Errorf("instance 1 is said to miss %v, %v", missing, err)
+// asked waits until the program is asked for a report, which happens anew at each tick.
+func (w *worker) asked(token int) {
+	w.t.Helper()
+	for {
+		m := w.hear()
+		if m["act"] != "report" {
+			w.t.Fatalf("the program hears %v", m)
+		}
+		if m["token"] == float64(token) {
+			return
+		}
 	}
 }
 
-func TestBacklogOfTheSocketUnitIsPutBack(t *testing.T) {
-	b := newBench(t, Options{})
-	w, key, listener := b.nodeUp(1)
-	w.say(fmt.Sprintf(`"act":"close","key":%q`, key))
-	b.took()
-	w.say(fmt.Sprintf(`"act":"queryServer","index":0,"port":%d,"addressType":4`, b.addresses[0].Address.Port()))
-	b.took()
-	w.hear()
-	if err := unix.Listen(listener, 5); err != nil { // as Node does with its own backlog
-		t.Fatal(err)
+// report says what drain.cjs does.
+func (w *worker) report(token, busy int, stops bool) {
+	w.t.Helper()
+	line := fmt.Sprintf(`{"cmd":"NODE_UNITGEN","act":"report","token":%d,"open":0,"busy":%d`, token, busy)
+	if stops {
+		line += `,"stops":true`
 	}
-	w.say(fmt.Sprintf(`"act":"listening","index":0,"port":%d,"addressType":4`, b.addresses[0].Address.Port()))
-	b.took()
-	if _, backlog, err := steer.Queue(listener); err != nil || backlog != 128 {
-		t.Errorf("backlog is %d, %v, want 128", backlog, err)
-	}
+	w.raw(line + "}")
 }
 
-func TestNodeThatClosesItsServerIsOffTheRing(t *testing.T) {
+// A program goes on without its channel, which it may end by process.disconnect().
+func TestNodeServesWithoutItsChannel(t *testing.T) {
 	b := newBench(t, Options{})
-	w, key, _ := b.nodeUp(1)
-	b.up(2)
-	want(t, "both serve", b.connect(4), map[int]int{1: 2, 2: 2})
-	b.dial(4) // two of them wait at instance 1, which closes
-	w.say(fmt.Sprintf(`"act":"close","key":%q`, key))
-	b.took()
-	want(t, "what waited went to the other", b.accepted(), map[int]int{2: 4})
-	want(t, "instance 1 has closed", b.connect(4), map[int]int{2: 4})
-}
-
-func TestEndOfTheChannelIsTheEndOfTheInstance(t *testing.T) {
-	b := newBench(t, Options{})
-	w, _, _ := b.nodeUp(1)
+	w, _ := b.nodeUp(1)
 	b.up(2)
 	w.conn.Close()
 	b.took()
-	want(t, "instance 1 has ended", b.connect(4), map[int]int{2: 4})
-	b.service(1, "activating", "auto-restart")
+	want(t, "instance 1 has no channel", b.connect(4), map[int]int{1: 2, 2: 2})
 	if b.instances[1].node != nil {
-		t.Error("the process is remembered after its end")
+		t.Error("the channel is remembered after its end")
 	}
-	b.service(1, "active", "running")
-	want(t, "a program of another kind follows", b.connect(4), map[int]int{1: 2, 2: 2})
 }
 
 // A program keeps back all that it sends behind a descriptor until that is acknowledged, whatever its channel is for.
@@ -232,6 +190,10 @@ func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
 				b.up(1)
 			}
 			w := b.attach(1)
+			if name == "steer" {
+				w.asked(0)
+				w.hear() // of tickets
+			}
 			w.raw(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1}`)
 			b.took()
 			if m := w.hear(); m["cmd"] != "NODE_HANDLE_ACK" {
@@ -241,46 +203,75 @@ func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
 	}
 }
 
-func TestRefusedListenIsToldToBoth(t *testing.T) {
+// What a program of the steer path may say is about itself: it asks for no listener and gets none.
+func TestNodeOnTheSteerPathHasNothingToAskFor(t *testing.T) {
 	b := newBench(t, Options{})
-	b.up(1)
-	w := b.attach(1)
-	w.say(`"act":"queryServer","index":0,"data":{"ticketKeys":"00"},"port":1,"addressType":4`)
+	w, _ := b.nodeUp(1)
+	b.callListen(w)
+	w.raw(`{"cmd":"NODE_HANDLE","type":"net.Socket","msg":1}`)
 	b.took()
-	m := w.hear()
-	if m["errno"] != -float64(unix.ENOTSUP) || m["ack"] != 0.0 || m["data"] == nil {
-		t.Errorf("the program was told %v, want errno %d, and its data back", m, -int(unix.ENOTSUP))
+	if m := w.hear(); m["cmd"] != "NODE_HANDLE_ACK" || len(w.fds) > 0 {
+		t.Errorf("the program hears %v, with descriptors %v", m, w.fds)
 	}
-	missing, err := b.missing(1)
-	if err != nil || len(missing.Missing) != 1 || !strings.Contains(missing.Refused, "give --listen=1,") {
-		t.Errorf("who waits for the instance is told %+v, %v", missing, err)
+	if b.nodes.saved != 1 { // of the keys
+		t.Errorf("%d saves", b.nodes.saved)
 	}
 }
 
-// A drain first lets connections go, and closes the servers when none is busy; without counts that is when nothing waits.
-func TestNodeDrainsInTwoSteps(t *testing.T) {
+// A drain waits for what the program has under way by its own word, which must be newer than the drain.
+func TestDrainWaitsForRequestsOfNode(t *testing.T) {
+	for _, stops := range []bool{true, false} {
+		t.Run(fmt.Sprintf("handles SIGTERM %t", stops), func(t *testing.T) {
+			b := newBench(t, Options{DrainTimeout: time.Hour})
+			w, _ := b.nodeUp(1)
+			b.up(2)
+			d := b.beginDrain(DrainParameters{Instance: 1})
+			if m := w.hear(); m["cmd"] != "NODE_UNITGEN" || m["act"] != "drain" {
+				t.Errorf("first the program hears %v", m)
+			}
+			d.began = d.began.Add(-letGoFor)
+			for busy := 2; busy >= 0; busy-- {
+				b.countDrains()
+				if !b.drains[d] || !d.closing.IsZero() {
+					t.Fatalf("the drain goes on with %d requests under way or none known", busy+1)
+				}
+				b.askNodes()
+				w.asked(d.token)
+				w.report(d.token, busy, stops)
+				b.took()
+			}
+			b.countDrains()
+			if !stops { // it would drop all connections at once
+				if m := w.hear(); m["act"] != "close" || !b.drains[d] {
+					t.Errorf("then the program hears %v", m)
+				}
+				d.closing = d.closing.Add(-closeFor)
+				b.countDrains()
+			}
+			if b.drains[d] {
+				t.Fatal("the drain goes on with nothing under way")
+			}
+			b.forgetDrain(d)
+		})
+	}
+}
+
+// Without counts a drain waits for what waits to be accepted.
+func TestDrainOfNodeWaitsForItsQueue(t *testing.T) {
 	b := newBench(t, Options{DrainTimeout: time.Hour})
-	w, key, listener := b.nodeUp(1)
+	b.up(1)
+	w := b.attach(1) // without drain.cjs
+	w.asked(0)
 	b.up(2)
 	b.dial(2) // one waits at instance 1
 	d := b.beginDrain(DrainParameters{Instance: 1})
-	if m := w.hear(); m["cmd"] != "NODE_UNITGEN" || m["act"] != "drain" {
-		t.Errorf("first the program hears %v", m)
-	}
 	d.began = d.began.Add(-letGoFor)
 	b.countDrains()
-	if !d.closing.IsZero() {
-		t.Fatal("servers are to close while a connection waits to be accepted")
+	if !b.drains[d] {
+		t.Fatal("the drain ended while a connection waits to be accepted")
 	}
-	acceptAll(t, listener)
+	acceptAll(t, b.listeners[1])
 	b.countDrains()
-	if m := w.hear(); m["cmd"] != "NODE_CLUSTER" || m["act"] != "disconnect" {
-		t.Errorf("then the program hears %v", m)
-	}
-	w.say(fmt.Sprintf(`"act":"close","key":%q`, key))
-	b.took()
-	w.conn.Close()
-	b.took()
 	if got := <-d.done; got.TimedOut {
 		t.Errorf("drain ended with %+v", got)
 	}
@@ -289,7 +280,7 @@ func TestNodeDrainsInTwoSteps(t *testing.T) {
 
 func TestDrainThatIsGivenUpIsTakenBack(t *testing.T) {
 	b := newBench(t, Options{DrainTimeout: time.Hour})
-	w, _, _ := b.nodeUp(1)
+	w, _ := b.nodeUp(1)
 	d := b.beginDrain(DrainParameters{Instance: 1})
 	w.hear()
 	b.forgetDrain(d)
@@ -300,10 +291,10 @@ func TestDrainThatIsGivenUpIsTakenBack(t *testing.T) {
 
 // What the next shim finds in the FD store is what this one knew.
 func TestStateOfNodesIsReadBack(t *testing.T) {
-	b := newBench(t, Options{})
-	b.nodeUp(1)
+	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	b.handedNodeUp(1)
 	b.nodes.tickets[b.addresses[0].node()] = json.RawMessage(`{"ticketKeys":"00"}`)
-	state := nodesState{Saved: 5, Tickets: b.nodes.tickets, Workers: map[int]nodecluster.Worker{1: b.instances[1].node.worker}}
+	state := nodesState{Saved: 5, Keys: []byte{1}, Ready: []int{1}, Tickets: b.nodes.tickets, Workers: map[int]nodecluster.Worker{1: b.instances[1].node.worker}}
 	stored := make(map[string][]int)
 	for i, s := range []nodesState{{Saved: 4}, state} {
 		text, err := json.Marshal(s)
@@ -325,9 +316,10 @@ func TestStateOfNodesIsReadBack(t *testing.T) {
 		stored[fmt.Sprint(storedNodes, i)] = []int{fd}
 	}
 	stored["app@1.socket"] = []int{99}
+	stored["channel@1"] = []int{98}
 	channels, back := b.takeNodes(stored)
 	worker := back.Workers[1]
-	if len(channels) != 0 || len(stored) != 1 || back.Saved != 5 || len(worker.Missing(b.nodeAddresses())) != 0 ||
+	if len(channels) != 1 || channels[1] != 98 || len(stored) != 1 || back.Saved != 5 || !slices.Equal(back.Ready, []int{1}) || !slices.Equal(back.Keys, []byte{1}) || len(worker.Missing(b.nodeAddresses())) != 0 ||
 		string(back.Tickets[b.addresses[0].node()]) != `{"ticketKeys":"00"}` {
 		t.Errorf("read back %+v, channels %v, left over %v", back, channels, stored)
 	}
@@ -375,8 +367,8 @@ func TestAppIsNotIdleWhileInstancesStart(t *testing.T) {
 
 // Each save costs PID 1 two messages: what an instance asks for in vain is not worth one.
 func TestStateThatHasNotChangedIsNotSaved(t *testing.T) {
-	b := newBench(t, Options{})
-	w, _, _ := b.nodeUp(1)
+	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	w, _ := b.handedNodeUp(1)
 	before := b.nodes.saved
 	for range 20 {
 		b.callListenOn(w, 1)

@@ -173,7 +173,7 @@ func (c *nodeChannel) answered(number uint64, taken bool) handoff.Said {
 
 // serving tells the dispatcher whether an instance's process takes connections now.
 func (s *Shim) serving(in *instance) {
-	if !in.attached() {
+	if !s.receives() || !s.attached(in) {
 		return
 	}
 	var keys [][]byte

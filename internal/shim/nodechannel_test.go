@@ -109,9 +109,6 @@ func TestNodeIsHandedConnections(t *testing.T) {
 // when it has ended of that.
 func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin, ProgramPort: 3000})
-	if reason := b.snapshot().Reason; reason != "the program says port 3000" {
-		t.Errorf("it is on its path for reason %q", reason)
-	}
 	b.joinHanded(1)
 	b.socket(1, "running")
 	b.service(1, "activating", "start-post")
@@ -183,7 +180,7 @@ func TestNodeGoesOnWhenItsInstanceJoinsAgain(t *testing.T) {
 	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
 	w.conn.Close()
 	b.took()
-	if b.instances[1].attached() {
+	if b.attached(b.instances[1]) {
 		t.Error("its end is not noticed")
 	}
 }

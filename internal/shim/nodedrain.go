@@ -11,13 +11,12 @@ import (
 // meet while it sends a request.
 const letGoFor = time.Second
 
-// closeFor is how long a process may take to end its idle connections after it has closed its servers: Node before 19
-// leaves them to its keepAliveTimeout, 5 s by default.
-const closeFor = 6 * time.Second
-
-// closeAfter is over how long the connections are spread that a process has left when it has closed its servers; it must end
-// before closeFor.
-const closeAfter = 5 * time.Second
+// closeAfter is over how long the connections that a process has left at the end of a drain are closed, and closeFor how long that
+// is waited for: Node before 19 leaves those that are kept alive to its keepAliveTimeout, 5 s by default, when a server closes.
+const (
+	closeAfter = 5 * time.Second
+	closeFor   = 6 * time.Second
+)
 
 // lastPart is the end of a drain time-out in which connections that never end are closed one after another, so that their
 // clients do not all come back at once.
@@ -30,27 +29,32 @@ type traffic struct {
 	quiet bool // none has a request under way
 }
 
-// drainNode takes a drain of a Node process further. It is off the ring and says "Connection: close" in its answers; when
-// no request is on its way any more it is told to close its servers, and ends its channel when all its connections have
-// ended (nodeGone). Connections that are open but silent, such as idle WebSockets, do not hold it: as with other
-// programs they end with the process.
+// drainNode takes a drain of a Node process further. It is off the ring, says "Connection: close" in its answers and has told its
+// sessions of HTTP/2 to go away. When nothing is under way any more the drain ends, and the stop signal follows. A program that
+// does not handle it would drop all that is left at once: drain.cjs closes these connections before, one after another.
+//
+// On the handoff path the process is told to close its servers, as the primary of a cluster does, and ends its channel when all its
+// connections have ended (nodeGone).
 //
 // A program that is told by a message has to end by itself: until then it may save what it has, for as long as a drain may
 // take.
 func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
+	n := in.node
 	if last := s.lastPart(); !d.cutting && !s.options.ShutdownMessage && now.After(d.deadline.Add(-last)) {
-		d.cutting = in.node.channel.Order(nodecluster.CutWithin(last))
+		d.cutting = n.channel.Order(nodecluster.CutWithin(last))
 	}
 	switch {
-	case in.node.requests > 0: // the kernel does not know that an answer has begun and pauses
-		t.quiet = false
-	case !t.known && d.closing.IsZero():
+	case s.handsOff(): // the dispatcher has asked
+	case n.preloaded && (n.report.Token < d.token || n.report.Busy > 0):
+		t.quiet = false // the kernel does not know that an answer has begun and pauses, nor that it is one of several
+	case !t.known:
 		// Without counts the process itself says when it is done. What waits at its listeners it must take before.
 		queued, err := s.queuedAt(in.number)
 		t.quiet = err == nil && queued == 0
 	}
 	if !d.closing.IsZero() {
-		if t.quiet && !s.options.ShutdownMessage && now.Sub(d.closing) >= closeFor {
+		closed := !s.handsOff() && t.known && t.open == 0
+		if t.quiet && !s.options.ShutdownMessage && (closed || now.Sub(d.closing) >= closeFor) {
 			s.endDrain(d, drained{Open: t.open})
 		}
 		return
@@ -58,20 +62,34 @@ func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 	if !t.quiet || (!t.known || t.open > 0) && now.Sub(d.began) < letGoFor {
 		return
 	}
-	if in.node.channel.Order(s.farewell()) {
-		d.closing = now
-		if !s.options.ShutdownMessage {
-			in.node.channel.Order(nodecluster.CloseWithin(closeAfter)) // else they end with the process
+	switch {
+	case s.options.ShutdownMessage, s.handsOff():
+		if !n.channel.Order(s.farewell()) {
+			return
+		}
+	case t.known && t.open == 0, n.report.Stops, !n.preloaded:
+		s.endDrain(d, drained{Open: t.open})
+		return
+	}
+	d.closing = now
+	if !s.options.ShutdownMessage {
+		n.channel.Order(nodecluster.CloseWithin(closeAfter)) // else they end with the process
+	}
+}
+
+// askNodes has Node processes that drain tell what they have under way. On the handoff path the dispatcher asks.
+func (s *Shim) askNodes() {
+	for d := range s.drains {
+		if in := s.instances[d.Instance]; s.attached(in) {
+			s.askPreload(in.node) // without room the next tick does
 		}
 	}
 }
 
-// askNodes has Node processes that drain tell how many requests they have under way. On the handoff path the dispatcher asks.
-func (s *Shim) askNodes() {
-	for d := range s.drains {
-		if in := s.instances[d.Instance]; in.attached() {
-			in.node.channel.Order(nodecluster.AskReport(0)) // else the next tick does
-		}
+// askPreload has a process report if drain.cjs is in it.
+func (s *Shim) askPreload(n *node) {
+	if !s.handsOff() && !s.options.Messages {
+		n.channel.Order(nodecluster.AskReport(s.nodes.asked))
 	}
 }
 

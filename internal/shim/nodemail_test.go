@@ -44,8 +44,8 @@ func TestMessageForOneOrAll(t *testing.T) {
 	if _, err := b.sendTo(`{"message":1}`); err == nil || err.Error() != "no instance runs a program that takes messages" {
 		t.Errorf("to nobody: %v", err)
 	}
-	one, _, _ := b.nodeUp(1)
-	two, _, _ := b.nodeUp(2)
+	one, _ := b.nodeUp(1)
+	two, _ := b.nodeUp(2)
 	if sent, err := b.sendTo(`{"message":{"to":"all"}}`); err != nil || !slices.Equal(sent.Instances, []int{1, 2}) {
 		t.Errorf("sent to %+v, %v", sent, err)
 	}
@@ -81,7 +81,7 @@ func TestMessageFromInstanceToInstance(t *testing.T) {
 	b := newBench(t, Options{})
 	var all []*worker
 	for i := range 3 {
-		w, _, _ := b.nodeUp(i + 1)
+		w, _ := b.nodeUp(i + 1)
 		all = append(all, w)
 	}
 	fmt.Fprintln(all[0].conn, `{"type":"process:msg","topic":"first","data":{"x":1}}`)
@@ -103,7 +103,7 @@ func TestMessageFromInstanceToInstance(t *testing.T) {
 func TestMessageForAProgramThatReadsNothing(t *testing.T) {
 	b := newBench(t, Options{})
 	b.nodeUp(1)
-	two, _, _ := b.nodeUp(2)
+	two, _ := b.nodeUp(2)
 	message := fmt.Sprintf(`{"message":%q}`, strings.Repeat("x", 60<<10))
 	var dropped []int
 	for n := 0; len(dropped) == 0 && n < 100; n++ {
@@ -124,7 +124,7 @@ func TestMessageForAProgramThatReadsNothing(t *testing.T) {
 
 func TestReadyIsAMessage(t *testing.T) {
 	b := newBench(t, Options{})
-	w, _, _ := b.nodeUp(1)
+	w, _ := b.nodeUp(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	if !b.silent(1) {
@@ -156,10 +156,14 @@ func TestReadyIsAMessage(t *testing.T) {
 // A program that is told "shutdown" ends by itself: the drain goes on until then.
 func TestDrainByShutdownMessage(t *testing.T) {
 	b := newBench(t, Options{DrainTimeout: time.Hour, ShutdownMessage: true})
-	w, _, listener := b.nodeUp(1)
+	w, listener := b.nodeUp(1)
 	b.up(2)
 	d := b.beginDrain(DrainParameters{Instance: 1})
 	w.hear()
+	b.askNodes()
+	w.asked(d.token)
+	w.report(d.token, 0, true)
+	b.took()
 	d.began = d.began.Add(-letGoFor)
 	acceptAll(t, listener)
 	b.countDrains()

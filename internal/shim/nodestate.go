@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,9 +24,11 @@ const (
 
 // nodesState is what the next shim needs to know of Node processes: the channels themselves do not tell.
 type nodesState struct {
-	Saved   int                        `json:"saved"` // counts up
+	Saved   int                        `json:"saved"`          // counts up
+	Keys    []byte                     `json:"keys,omitempty"` // on the steer path: of all TLS servers' session tickets
+	Ready   []int                      `json:"ready,omitempty"`
 	Tickets nodecluster.Tickets        `json:"tickets,omitempty"`
-	Workers map[int]nodecluster.Worker `json:"workers"`
+	Workers map[int]nodecluster.Worker `json:"workers,omitempty"`
 }
 
 // maxNodesState bounds what is read back: 512 instances with their servers have some 100 kB.
@@ -35,12 +38,19 @@ const maxNodesState = 4 << 20
 // the new one is stored before the old one is removed, under two names in turn. It happens when a process starts to
 // listen, closes or ends, and not where nothing has changed: each time costs PID 1 two messages.
 func (s *Shim) saveNodes() {
-	state := nodesState{Tickets: s.nodes.tickets, Workers: make(map[int]nodecluster.Worker)}
+	state := nodesState{Keys: s.nodes.keys, Tickets: s.nodes.tickets, Workers: make(map[int]nodecluster.Worker)}
 	for number, in := range s.instances {
-		if in.attached() && !in.node.unknown {
+		if !s.attached(in) {
+			continue
+		}
+		if s.receives() && !in.node.unknown {
 			state.Workers[number] = in.node.worker
 		}
+		if in.node.ready {
+			state.Ready = append(state.Ready, number)
+		}
 	}
+	slices.Sort(state.Ready)
 	text, err := json.Marshal(state)
 	if err == nil && bytes.Equal(text, s.nodes.savedLast) {
 		return
@@ -125,7 +135,7 @@ func readNodes(fd int) (state nodesState, err error) {
 
 // adoptNodes gives the instances the channels that an earlier shim stored, and returns those to speak on.
 func (s *Shim) adoptNodes(channels map[int]int, state nodesState) []*nodeChannel {
-	s.nodes.saved = state.Saved
+	s.nodes.saved, s.nodes.keys = state.Saved, state.Keys
 	if state.Tickets != nil {
 		s.nodes.tickets = state.Tickets
 	}
@@ -139,7 +149,8 @@ func (s *Shim) adoptNodes(channels map[int]int, state nodesState) []*nodeChannel
 			continue
 		}
 		in := s.instances[number]
-		in.node = &node{channel: channel, worker: worker, unknown: !known, mail: s.options.Messages}
+		in.node = &node{channel: channel, ready: slices.Contains(state.Ready, number), worker: worker, unknown: !known}
+		s.askPreload(in.node)
 		if s.receives() {
 			if !known {
 				s.log.Warn("it is not known what the program serves, it gets no connections until it is restarted", "instance", number)

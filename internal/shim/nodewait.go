@@ -15,8 +15,8 @@ type Listening struct {
 }
 
 // listening answers method Listening, with "more", each time that something has changed; the last answer, with nothing
-// missing, comes when the instance's Node process serves every address of the app and, with "message", has sent "ready", or
-// when it asks for connections on the handoff path.
+// missing, comes when the instance asks for connections on the handoff path, and with "message" when its Node process has sent
+// "ready".
 func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
 	var p struct {
 		Instance int  `json:"instance"`
@@ -60,20 +60,19 @@ func (s *Shim) missing(number int) (Listening, error) {
 		return Listening{}, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
 	}
 	now := Listening{Refused: in.refused}
-	if s.handsOff() && !in.attached() {
+	if !s.handsOff() {
+		return now, nil // its supervisor and a connection tell
+	}
+	if !s.attached(in) {
 		if !s.handoff.Stat(number).Ready {
 			now.Missing = []string{s.addresses[0].String()}
 		}
 		return now, nil
 	}
-	if in.attached() && in.node.unknown {
+	if in.node.unknown {
 		return now, nil
 	}
-	missing := s.nodeAddresses()
-	if in.attached() {
-		missing = in.node.worker.Missing(missing)
-	}
-	for _, address := range missing {
+	for _, address := range in.node.worker.Missing(s.nodeAddresses()) {
 		now.Missing = append(now.Missing, address.String())
 	}
 	return now, nil
@@ -82,5 +81,5 @@ func (s *Shim) missing(number int) (Listening, error) {
 // silent says whether the program of an instance has yet to send "ready".
 func (s *Shim) silent(number int) bool {
 	in := s.instances[number]
-	return in == nil || !in.attached() || !in.node.unknown && !in.node.worker.Ready
+	return in == nil || !s.attached(in) || !in.node.ready && !(s.receives() && in.node.unknown)
 }

@@ -69,7 +69,7 @@ func (s *Shim) moveQueues() {
 
 // forsaken says that nobody will take what waits at an instance.
 func (in *instance) forsaken(b balance.Backend) bool {
-	return b.Stuck || b.State == balance.Down && !in.starting() || in.left()
+	return b.Stuck || b.State == balance.Down && !in.starting()
 }
 
 func (s *Shim) moveQueue(in *instance) {

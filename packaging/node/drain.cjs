@@ -4,7 +4,7 @@
 // clients that are never idle come back on another connection, to another instance. At the end the connections that are left
 // close one after another, so that their clients do not all come back at once. And the balancer hears what only the process can
 // know: how many requests of HTTP/1 and streams of HTTP/2 are under way, and of the connections that it was given, how many
-// are open and how many are in the middle of something.
+// are open and how many are in the middle of something. And TLS servers of all instances get the same keys of session tickets.
 //
 // It costs one look at a field for each request of HTTP/1, two calls for each stream of HTTP/2, and where connections are given
 // one call for each write to a socket.
@@ -34,6 +34,8 @@ function attend({ channel }, { Server, Socket }) {
   const given = new Map(); // the connections that the balancer has given, by their handles
   const sockets = new Set(); // those of HTTP/1 that have asked once
   const sessions = new Set(); // of HTTP/2
+  const servers = new Map(); // of TLS: their own keys of session tickets
+  let keys = null; // those of all instances
   let draining = false;
   let token = 0; // of the balancer's latest question
   let due = false; // a report is
@@ -53,6 +55,11 @@ function attend({ channel }, { Server, Socket }) {
   // Every server listens, of whichever protocol; the module of HTTP/2 need not be loaded for that.
   const { listen } = Server.prototype;
   Server.prototype.listen = function (...args) {
+    if (this.getTicketKeys && !servers.has(this)) {
+      servers.set(this, this.getTicketKeys());
+      this.once('close', () => servers.delete(this));
+      if (keys) share(this);
+    }
     if (!this[known]) {
       this[known] = true;
       this.on('session', begin);
@@ -72,11 +79,21 @@ function attend({ channel }, { Server, Socket }) {
     if (message.act === 'drain') letGo();
     if (message.act === 'serve') draining = false;
     if (message.act === 'close') closeWithin(message.milliseconds, message.busy);
+    if (message.act === 'tickets') {
+      keys = Buffer.from(message.keys, 'hex');
+      for (const server of servers.keys()) share(server);
+    }
     if (message.act === 'report') {
       token = message.token;
       report();
     }
   });
+
+  // share has a client resume its TLS session with any instance, as the cluster module does, unless the program has set keys
+  // since its server listens.
+  function share(server) {
+    if (server.getTicketKeys().equals(servers.get(server))) server.setTicketKeys(keys);
+  }
 
   function letGo() {
     draining = true;
@@ -140,21 +157,25 @@ function attend({ channel }, { Server, Socket }) {
     }
   }
 
-  // Closes the connections of HTTP servers on which no request waits for its answer, such as WebSockets, one after another;
-  // those of other protocols on which something moves meanwhile only if busy is set. A program that handles SIGTERM, which
-  // comes next, does that by itself.
+  // Closes the connections of HTTP servers on which no request waits for its answer. Those of other protocols, such as WebSockets,
+  // close one after another; those on which something comes in meanwhile only if busy is set. A program that handles SIGTERM,
+  // which comes next, does that by itself.
   function closeWithin(milliseconds, busy) {
-    if (process.listenerCount('SIGTERM') > 0) return;
-    const open = process._getActiveHandles().filter(
-      (handle) => handle instanceof Socket && handle.server && 'headersTimeout' in handle.server);
-    for (const [i, handle] of open.entries()) {
-      const read = handle.bytesRead;
+    if (stops()) return;
+    const upgraded = [];
+    for (const handle of process._getActiveHandles()) {
+      if (!(handle instanceof Socket && handle.server && 'headersTimeout' in handle.server)) continue;
+      const of = handle[known];
+      if (of && of.session) continue; // it was told GOAWAY
+      const socket = of || handle;
+      if (!socket.parser) upgraded.push(socket);
+      else if (!answering(socket)) socket.end();
+    }
+    for (const [i, socket] of upgraded.entries()) {
+      const read = socket.bytesRead;
       setTimeout(() => {
-        const of = handle[known];
-        if (!draining || of && of.session) return; // which was told GOAWAY
-        const socket = of || handle;
-        if (!answering(socket) && (busy || handle.bytesRead === read)) socket.end();
-      }, milliseconds * i / open.length).unref();
+        if (draining && (busy || socket.bytesRead === read)) socket.end();
+      }, milliseconds * i / upgraded.length).unref();
     }
   }
 
@@ -169,8 +190,13 @@ function attend({ channel }, { Server, Socket }) {
       for (const socket of sockets) if (answering(socket)) busy++;
       for (const { streams } of sessions) busy += streams;
     }
-    process.send({ cmd: 'NODE_UNITGEN', act: 'report', token, open: given.size, busy });
+    process.send({ cmd: 'NODE_UNITGEN', act: 'report', token, open: given.size, busy, stops: stops() || undefined });
   }
+}
+
+// stops says whether the program handles the stop signal.
+function stops() {
+  return process.listenerCount('SIGTERM') > 0;
 }
 
 function mark(socket, of) {

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
 // The program of the Node.js targets, which is the same for all, and the one that puts Node's own cluster around it.
@@ -68,12 +63,20 @@ func startNodeDirectAgain(ctx context.Context) (*target, error) {
 	return t, err
 }
 
-// startNodeSteer does what lbshim does: it answers each process's listen() with a steered listener, and is out of the way.
+// startNodeSteer does what lbshim does: it answers each process's bind() with a steered listener, and is out of the way.
 func startNodeSteer(ctx context.Context) (*target, error) {
 	t := &target{name: "unitgen, steer"}
 	dir, environ, err := t.nodeDir()
 	if err != nil {
 		return t, err
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return t, err
+	}
+	lbshim := filepath.Join(dir, "lbshim")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", lbshim, "github.com/unitgen/unitgen/cmd/lbshim").CombinedOutput(); err != nil {
+		return t, fmt.Errorf("build lbshim: %w: %s", err, out)
 	}
 	var fds []int
 	for i := range instances {
@@ -81,61 +84,30 @@ func startNodeSteer(ctx context.Context) (*target, error) {
 		if err != nil {
 			return t, err
 		}
-		if err := t.nodeInstance(ctx, i+1, fd, dir, environ); err != nil {
+		if err := t.nodeInstance(ctx, i+1, fd, dir, environ, lbshim, node); err != nil {
 			return t, err
 		}
 		fds = append(fds, fd)
 	}
-	return t, t.steer(fds)
+	if err := t.steer(fds); err != nil {
+		return t, err
+	}
+	return t, t.awaitAll(ctx)
 }
 
-// nodeInstance starts the program as a worker and returns when it listens on listener, which it borrows.
-func (t *target) nodeInstance(ctx context.Context, number, listener int, dir string, environ []string) error {
-	fd, err := t.nodeWorker(ctx, number, dir, environ)
+// nodeInstance starts the program under a supervisor that has a duplicate of listener, which it borrows.
+func (t *target) nodeInstance(ctx context.Context, number, listener int, dir string, environ []string, lbshim, node string) error {
+	dup, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return os.NewSyscallError("fcntl", err)
 	}
-	channel, err := nodecluster.NewChannel(fd, 0)
-	if err != nil {
-		return err
-	}
-	done := make(chan struct{})
-	t.onStop(func() { close(done); channel.Close() })
-	go channel.Write(done) // ends with the target
-	if err := giveListener(channel, listener); err != nil {
-		return fmt.Errorf("give node its listener: %w", err)
-	}
-	go func() { // ends with the channel: what it says is read, and means nothing
-		for {
-			if _, err := channel.Read(); errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-				return
-			}
-		}
-	}()
-	return nil
-}
-
-// giveListener answers a worker until it listens.
-func giveListener(channel *nodecluster.Channel, listener int) error {
-	for {
-		m, err := channel.Read()
-		if err != nil {
-			return err
-		}
-		switch m.Kind {
-		case nodecluster.Ask:
-			fd, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 0)
-			if err != nil {
-				return os.NewSyscallError("fcntl", err)
-			}
-			if err := unix.SetNonblock(fd, true); err != nil {
-				return err
-			}
-			channel.Send(nodecluster.Give(m, "bench", m.Data, fd))
-		case nodecluster.Listening:
-			return nil
-		}
-	}
+	file := os.NewFile(uintptr(dup), "listener")
+	defer file.Close()
+	// LISTEN_PID is that of the shell, which becomes the launcher and then the program.
+	c := exec.CommandContext(ctx, "sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" exec bench "$1" --kind=bind -- "$2" server.js`,
+		lbshim, strconv.Itoa(number), node)
+	c.Dir, c.Env, c.Stderr, c.ExtraFiles = dir, environ, os.Stderr, []*os.File{file}
+	return t.start(c)
 }
 
 // startNodeCluster is Node's own: the primary accepts and hands each connection over.

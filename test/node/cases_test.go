@@ -177,10 +177,91 @@ func testWrongPort(t *testing.T, s *system, node string) {
 	if !strings.Contains(out.Stderr, "--program-port=9999") {
 		t.Errorf("unitgen does not say what to do: %s", out.Stderr)
 	}
-	journal, err := s.Journal(t.Context(), a.name+"*")
-	if err != nil || !strings.Contains(journal, "it listens on port 9999, which the app does not have: give --listen=9999") ||
-		!strings.Contains(journal, "ENOTSUP") {
-		t.Errorf("the journal does not tell why: %v\n%s", err, journal)
+}
+
+// A program that says 127.0.0.1 is not open to the network without a word: it is refused where the app has no such listener, or a
+// line says so.
+func testLoopback(t *testing.T, s *system, node string) {
+	s.MustWriteFile(t, "/srv/loopback.js", `
+require('http').createServer((request, response) => response.end('pid=' + process.pid + '\n')).listen(process.env.PORT, '127.0.0.1');
+`, 0o644)
+	a := newApp(t, s, node, "loopback")
+	s.MustExec(t, "unitgen", a.name, "--instances=4", fmt.Sprintf("--listen=127.0.0.1:%d", a.port), "--working-directory=/srv", "--now",
+		"--", node, "loopback.js")
+	a.awaitUp(4)
+	a.evenly()
+	if n := a.logged("the program binds"); n > 0 {
+		t.Errorf("%d lines say that a program which listens where the app does is open elsewhere", n)
+	}
+	s.MustExec(t, "systemctl", "stop", a.name)
+	s.MustExec(t, "unitgen", a.name, fmt.Sprintf("--listen=0.0.0.0:%d", a.port), "--now")
+	a.awaitLog(fmt.Sprintf("the program binds 127.0.0.1:%[1]d, and the app is open on 0.0.0.0:%[1]d", a.port))
+}
+
+// What a program opens beside the app's port is its own, and not what comes to the app.
+func testMany(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "many")
+	a.start("--", node, "many.js")
+	servers := []string{"admin", "thread", "child"}
+	body := ""
+	for strings.Count(body, ":") < len(servers)+2 { // all that it opens has been told
+		body = a.get(t.Context())
+	}
+	for _, what := range servers {
+		match := regexp.MustCompile(`"` + what + `":(\d+)`).FindStringSubmatch(body)
+		if match == nil {
+			t.Errorf("no server of the %s: %s", what, body)
+			continue
+		}
+		b := *a
+		if _, err := fmt.Sscan(match[1], &b.port); err != nil || b.port == a.port {
+			t.Errorf("the %s listens on %s", what, match[1])
+		}
+		if own := b.get(t.Context()); !strings.Contains(own, "server="+what) {
+			t.Errorf("port %d of the %s answers %q", b.port, what, own)
+		}
+	}
+	for _, udp := range []string{"udp-false", "udp-true"} {
+		if !regexp.MustCompile(`"` + udp + `":\d+`).MatchString(body) {
+			t.Errorf("%s did not bind: %s", udp, body)
+		}
+	}
+	a.evenly()
+}
+
+// The stop is a signal and nothing else: a handler that closes its server and saves its state runs in a reload and in a stop, each
+// time to its end, and has counted every request.
+func testSavesItsState(t *testing.T, s *system, node string) {
+	a := newApp(t, s, node, "saves")
+	a.start("-p", "StateDirectory="+a.name, "--", node, "stops.js")
+	loads := []*rig.Load{a.load(rig.LoadOptions{Clients: 4, Rate: 100}), a.load(rig.LoadOptions{Clients: 4, Rate: 100, KeepAlive: true})}
+	a.awaitOK(50, loads...)
+	s.MustExec(t, "systemctl", "reload", a.name)
+	a.awaitOK(50, loads...)
+	asked := 0
+	for _, l := range loads {
+		r := l.Stop()
+		if r.Failed() > 0 {
+			t.Errorf("requests were lost: %s", r)
+		}
+		asked += r.OK
+	}
+	s.MustExec(t, "systemctl", "stop", a.name)
+	saved := 0
+	for _, line := range strings.Fields(s.MustExec(t, "sh", "-c", "cat /var/lib/"+a.name+"/*")) {
+		n, err := strconv.Atoi(line)
+		if err != nil {
+			t.Errorf("a program saved %q", line)
+		}
+		saved += n
+	}
+	if saved != asked {
+		t.Errorf("the programs have counted %d requests, the clients %d", saved, asked)
+	}
+	for i := range 4 {
+		if result := a.MustShow(t, a.instance(i+1), "Result"); result != "success" {
+			t.Errorf("instance %d ended with %s", i+1, result)
+		}
 	}
 }
 
@@ -192,7 +273,7 @@ const server = require('http').createServer((request, response) => {
   const { port } = server.address();
   response.end('pid=' + process.pid + ' port=' + port + '\n');
 });
-server.listen(3000, '127.0.0.1');
+server.listen(3000);
 `
 	s.MustWriteFile(t, "/srv/says3000.js", script, 0o644)
 	a := newApp(t, s, node, "says")
@@ -201,18 +282,18 @@ server.listen(3000, '127.0.0.1');
 	for network, listen := range map[string]string{"tcp": strconv.Itoa(a.port), "unix": path} {
 		s.MustExec(t, "unitgen", a.name, "--listen="+listen, "--program-port=3000", "--now")
 		a.awaitUp(4)
-		address := listen
-		if network == "tcp" {
-			address = "127.0.0.1:" + listen
+		address, port := listen, 3000
+		if network == "tcp" { // the listener is the app's, and says so
+			address, port = "127.0.0.1:"+listen, a.port
 		}
-		l := a.StartLoad(rig.LoadOptions{Network: network, Addr: address, Rate: 100, Timeout: limit, Want: "port=3000"})
+		l := a.StartLoad(rig.LoadOptions{Network: network, Addr: address, Rate: 100, Timeout: limit, Want: fmt.Sprintf("port=%d", port)})
 		s.MustExec(t, "systemctl", "reload", a.name)
 		a.awaitOK(100, l)
 		a.lossless(l)
 		s.MustExec(t, "systemctl", "stop", a.name)
 	}
 	if out, err := s.Exec(t.Context(), "unitgen", a.name, "--listen=8080", "--listen=8081"); err != nil || out.Status != 2 ||
-		!strings.Contains(out.Stderr, "--program-port= goes with one --listen=, got 2") {
+		!strings.Contains(out.Stderr, "--program-port= goes with one port of --listen=, got 8080 and others") {
 		t.Errorf("a second address = %+v, %v", out, err)
 	}
 }
@@ -231,11 +312,11 @@ func testTwoServers(t *testing.T, s *system, node string) {
 	a.evenly()
 }
 
-// An ECMAScript module is a worker as any other, listens at an address of its own, and its children know nothing of us.
+// An ECMAScript module is a program as any other, and its children know nothing of us.
 func testModule(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "module")
 	a.start("--", node, "module.mjs")
-	l := a.load(rig.LoadOptions{Requests: 40, Want: "worker=true options=[]"})
+	l := a.load(rig.LoadOptions{Requests: 40, Want: "worker=false options=[]"})
 	l.Wait()
 	a.lossless(l)
 	a.evenly()

@@ -45,7 +45,10 @@ func (a *app) reloadAtWork(protocol string) {
 	switch protocol {
 	case "ws":
 		ws := a.webSocket("/")
-		go func() { answered <- ws.ask("job") }()
+		go func() {
+			defer close(answered) // ask may end the test
+			answered <- ws.ask("job")
+		}()
 	case "net":
 		conn := a.connect()
 		io.WriteString(conn, "job")

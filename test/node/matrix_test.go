@@ -4,7 +4,6 @@ package node
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -27,7 +26,6 @@ type cell struct {
 	name   string
 	argv   []string // after node
 	handed bool     // its connections are handed over
-	two    bool     // it has two ports
 	says   int      // the port in its code, which is not the app's
 	check  func(*app)
 }
@@ -43,7 +41,7 @@ var cells = []cell{
 	{name: "esm", argv: []string{"module.mjs"}},
 	{name: "net", argv: []string{"net.js"}},
 	{name: "cluster", argv: []string{"cluster.js"}},
-	{name: "many", argv: []string{"many.js"}, two: true, check: (*app).checkMany},
+	{name: "many", argv: []string{"many.js"}},
 	{name: "tsx", argv: []string{"--import", "tsx", "typed.ts"}},
 	{name: "https-handed", argv: []string{"secure.js"}, handed: true, check: (*app).checkSecure},
 	{name: "ws-handed", argv: []string{"websocket.js"}, handed: true, check: (*app).checkWebSockets},
@@ -82,9 +80,6 @@ func testGroup(t *testing.T, s *system, version string, cells []cell) {
 		}
 		if c.says != 0 {
 			options = append(options, fmt.Sprintf("--program-port=%d", c.says))
-		}
-		if c.two {
-			options = append(options, fmt.Sprintf("--listen=%d", s.newPort()))
 		}
 		argv := append([]string{"--", node}, c.argv...)
 		if c.name == "tsx" && stripsTypes[version] {
@@ -208,20 +203,6 @@ func (a *app) checkSecure() {
 		if !a.handshake(sessions) {
 			a.t.Errorf("a TLS session was not resumed")
 		}
-	}
-}
-
-// checkMany: a second server on port 0 has the app's second port, and sockets that instances cannot share are refused.
-func (a *app) checkMany() {
-	second := *a
-	second.port++
-	ctx, cancel := context.WithTimeout(a.t.Context(), limit)
-	defer cancel()
-	want := fmt.Sprintf("own-udp,port=%d,udp=ENOTSUP", second.port)
-	for body := ""; !strings.Contains(body, want); body = a.get(ctx) {
-	}
-	if body := second.get(ctx); !strings.Contains(body, "server=any") {
-		a.t.Errorf("the second port answers %q", body)
 	}
 }
 

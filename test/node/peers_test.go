@@ -62,7 +62,7 @@ func testMissingNode(t *testing.T, s *system, node string) {
 	if err != nil || out.Status == 0 {
 		t.Errorf("reload without node = %+v, %v", out, err)
 	}
-	want := fmt.Sprintf("execute %q: no such file or directory; if it is elsewhere now: unitgen %s -- COMMAND", old, a.name)
+	want := fmt.Sprintf("the program %s does not exist; hint: unitgen %s -- COMMAND", old, a.name)
 	journal, err := s.Journal(t.Context(), a.name+"*")
 	if err != nil || !strings.Contains(journal, want) {
 		t.Errorf("the journal does not say %q: %v\n%s", want, err, journal)

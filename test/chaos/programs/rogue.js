@@ -1,5 +1,5 @@
-// A web server whose instance 2 attacks the balancer over its channel, ten times a second: calls of listen() that are
-// refused, messages to nobody, lines that are no message.
+// A web server whose instance 2 attacks the balancer over its channel and the process that answers its bind(), ten times a second: ports
+// that are not the app's, messages to nobody, lines that are no message.
 'use strict';
 
 const fs = require('fs');
@@ -15,7 +15,7 @@ let round = 0;
 function attack() {
   round++;
   for (let i = 0; i < 20; i++) {
-    const server = net.createServer().on('error', () => {});
+    const server = net.createServer().on('error', () => {}).on('listening', () => server.close());
     server.listen(20000 + (round * 20 + i) % 1000);
   }
   for (let i = 0; i < 10 && process.send; i++) {

@@ -1,15 +1,28 @@
 'use strict';
-// One server on a port of its own choice, which is the app's; one on port 0, which is the app's other one. UDP is the
-// program's own affair: shared it is refused, and exclusive it works. So is a unix socket.
+// What programs do beside the app's port works as when they are run by hand, and stays theirs: a server on a port of the system's
+// choice, on loopback alone; UDP, shared and exclusive; a unix socket; a worker thread and a child that serve; a timer's end.
 const http = require('http');
 const dgram = require('dgram');
-const seen = [];
-const name = (what) => (request, response) => response.end(`server=${what} pid=${process.pid} ${seen.sort()}\n`);
-http.createServer(name('first')).listen(process.env.PORT, () => {
-  const any = http.createServer(name('any')).listen(0, () => seen.push(`port=${any.address().port}`));
-});
-dgram.createSocket('udp4').on('error', (error) => seen.push(`udp=${error.code}`)).bind(0);
-const own = dgram.createSocket('udp4').bind({ port: 0, exclusive: true }, () => {
-  own.unref();
-  seen.push('own-udp');
-});
+const { Worker, isMainThread } = require('worker_threads');
+const { fork } = require('child_process');
+
+function serve(what, tell) {
+  const server = http.createServer((request, response) => response.end(`server=${what} pid=${process.pid}\n`));
+  server.listen(0, '127.0.0.1', () => tell(server.address().port));
+}
+
+if (!isMainThread) {
+  serve('thread', (port) => require('worker_threads').parentPort.postMessage(port));
+} else if (process.argv[2] === 'child') {
+  serve('child', (port) => process.send({ port }));
+} else {
+  const seen = {};
+  http.createServer((request, response) => response.end(`pid=${process.pid} ${JSON.stringify(seen)}\n`)).listen(process.env.PORT);
+  serve('admin', (port) => { seen.admin = port; });
+  new Worker(__filename).on('message', (port) => { seen.thread = port; }).on('error', (error) => { seen.thread = error.message; });
+  fork(__filename, ['child']).on('message', ({ port }) => { seen.child = port; });
+  for (const exclusive of [false, true]) {
+    const socket = dgram.createSocket('udp4').on('error', (error) => { seen[`udp-${exclusive}`] = error.code; });
+    socket.bind({ port: 0, exclusive }, () => { seen[`udp-${exclusive}`] = socket.address().port; });
+  }
+}

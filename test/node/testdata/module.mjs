@@ -4,4 +4,4 @@ import cluster from 'node:cluster';
 const server = createServer((request, response) => {
   response.end(`instance=${process.env.INSTANCE} pid=${process.pid} worker=${cluster.isWorker} options=[${process.env.NODE_OPTIONS || ''}]\n`);
 });
-await new Promise((resolve) => server.listen(process.env.PORT, '127.0.0.1', resolve));
+await new Promise((resolve) => server.listen(process.env.PORT, resolve));

@@ -1,0 +1,47 @@
+package shim
+
+import (
+	"errors"
+
+	"github.com/unitgen/unitgen/internal/nodecluster"
+)
+
+// workerSaid takes in what a process says by the protocol of Node's cluster module, on the handoff path. It returns the reply, nil
+// for none.
+func (s *Shim) workerSaid(in *instance, m nodecluster.Message) *nodecluster.Reply {
+	var reply *nodecluster.Reply
+	worker := &in.node.worker
+	switch m.Kind {
+	case nodecluster.Ask:
+		answer := s.promise(in, m)
+		reply = &answer
+	case nodecluster.Listening:
+		if _, ok := worker.Listens(m.Asked); ok {
+			in.refused = ""
+		}
+	case nodecluster.Closed:
+		if address, ok := worker.Close(m.Key); ok && in.draining == 0 {
+			in.said.Info("program has closed its server", "address", address.String())
+		}
+	case nodecluster.Leaving:
+		worker.Left = true
+		answer := nodecluster.Acknowledge(m)
+		reply = &answer
+	default:
+		return nil
+	}
+	s.nodesChanged(in)
+	return reply
+}
+
+// promise answers a call of listen().
+func (s *Shim) promise(in *instance, m nodecluster.Message) nodecluster.Reply {
+	key, address, err := in.node.worker.Give(m.Asked, s.nodeAddresses(), s.options.ProgramPort)
+	var refusal *nodecluster.Refusal
+	if errors.As(err, &refusal) {
+		in.refused = refusal.Reason
+		in.said.Warn("program may not listen: " + refusal.Reason)
+		return nodecluster.Refuse(m, refusal.Errno, m.Data)
+	}
+	return nodecluster.Promise(m, key, s.nodes.tickets.Share(address, m.Data), address)
+}
