@@ -45,6 +45,19 @@ func (p program) dir() string {
 // asRoot is what servers need that start as root and work as somebody else.
 const asRoot = `--user root -p "CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_CHOWN CAP_DAC_OVERRIDE CAP_KILL" -p "SystemCallFilter=@setuid @chown"`
 
+// asEngine lets a container engine set up containers.
+const asEngine = `--user root -p CapabilityBoundingSet=~ -p NoNewPrivileges=no -p RestrictNamespaces=no -p RestrictSUIDSGID=no -p RestrictAddressFamilies= ` +
+	`-p ProtectSystem=no -p ProtectProc=default -p ProcSubset=all -p ProtectKernelTunables=no -p ProtectKernelModules=no -p ProtectKernelLogs=no ` +
+	`-p ProtectControlGroups=no -p ProtectHostname=no -p ProtectClock=no -p PrivateDevices=no -p UMask=0022 ` +
+	`-p "SystemCallFilter=@keyring @mount @privileged @resources @setuid @chown bpf"`
+
+// asEngineHere is what podman needs in a container of the tests: its storage is an overlay, and it has no keys and no control
+// groups of its own.
+const asEngineHere = `mkdir -p /etc/containers rootfs/bin rootfs/dev rootfs/etc rootfs/proc rootfs/run rootfs/sys rootfs/tmp
+	cp /srv/programs/go/server rootfs/bin
+	printf "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"\n" > /etc/containers/storage.conf
+	printf "[containers]\nkeyring = false\ncgroups = \"disabled\"\n" > /etc/containers/containers.conf`
+
 func table() []program {
 	return []program{
 		{
@@ -146,6 +159,16 @@ func table() []program {
 				`-p "CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_SYS_CHROOT CAP_KILL CAP_DAC_OVERRIDE CAP_CHOWN CAP_AUDIT_WRITE" ` +
 				`-p "SystemCallFilter=@setuid @chown @resources chroot" --now -- /usr/sbin/sshd -D -e -p 2222`,
 			notes: "whoever is logged in has the sandbox of the instance", peer: "Accepted publickey for root from 127.0.0.1 port ", ask: askSSH,
+		},
+		{
+			name: "Podman", title: "podman, in the host's network", port: 8080, servers: true, prepare: asEngineHere,
+			command: "unitgen pod -n 4 --listen 0.0.0.0:8080 " + asEngine + " --now -- podman run --rm --network host --rootfs /srv/programs/pod/rootfs /bin/server :8080",
+			notes:   "the container's root file system is a folder here", want: "peer=127.0.0.1:",
+		},
+		{
+			name: "PodmanAlone", title: "podman, without any network", port: 8080, servers: true, prepare: asEngineHere,
+			command: "unitgen alone -n 4 --listen 0.0.0.0:8080 " + asEngine + " --now -- podman run --rm --network none --rootfs /srv/programs/alone/rootfs /bin/server :8080",
+			notes:   "the container has the app's port and nothing else", want: "peer=127.0.0.1:",
 		},
 		{
 			name: "Bun", title: "Bun", folder: "bun", port: 3000, servers: true,
