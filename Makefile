@@ -11,6 +11,9 @@ CGO_ENABLED ?= 0
 ZSHDIR      ?= site-functions
 # Further flags of go test, such as -v or -json.
 TESTFLAGS ?=
+# Versions of what make check runs; they are no requirement of this module.
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+DEADCODE    ?= golang.org/x/tools/cmd/deadcode@v0.52.0
 
 .PHONY: all build check unit race integration test test-all chaos demo bench scale install install-files packages clean
 
@@ -23,6 +26,9 @@ build:
 # With the tag, vet reads all files: none is for builds without it.
 check:
 	$(GO) vet -tags integration ./...
+	$(GO) run $(STATICCHECK) -tags integration ./...
+	@dead=$$($(GO) run $(DEADCODE) -test -tags integration ./... | grep -v '^activation/') || true; \
+		[ -z "$$dead" ] || { echo "nothing calls:"; echo "$$dead"; exit 1; } >&2
 	@files=$$(find . -name '*.go' ! -path './build/*' ! -path './debian/*' | xargs gofmt -l); [ -z "$$files" ] || { echo "gofmt: not formatted:" $$files >&2; exit 1; }
 
 unit:

@@ -46,7 +46,11 @@ func backOff(ctx context.Context, e *env, o options) error {
 	}
 	timed, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	err = conn.AwaitStop(timed, unit)
+	conn.Close() // or PID 1 would send all that happens on the host to each instance that waits
+	if conn, err = systemd.DialToStay(timed, o.endpoint(e)); err == nil {
+		defer conn.Close()
+		err = conn.AwaitStop(timed, unit)
+	}
 	if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil || systemd.IsDisconnected(err) {
 		return nil // time is up, or what can keep an admin waiting ends: SIGTERM, or a manager that cannot be followed
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -115,8 +114,8 @@ func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) e
 // runs activation.Serve, which shuts down gracefully and gives new connections time to ask.
 func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	pid := e.getenv("MAINPID")
-	if pid == "" {
-		return false, nil // it has ended
+	if pid == "" || !holdsMark(pid) {
+		return false, nil // it has ended, or is another program, for which PID 1 need not be asked
 	}
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
@@ -124,23 +123,26 @@ func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	}
 	defer conn.Close()
 	number, err := conn.KillSignal(ctx, o.app.Instance(o.instance))
-	if err != nil || number != int(unix.SIGTERM) && number != int(unix.SIGINT) {
-		return false, err
-	}
-	return holdsMark(pid), nil
+	return err == nil && (number == int(unix.SIGTERM) || number == int(unix.SIGINT)), err
 }
 
 // serveMark is how /proc shows the mark of activation.Serve. Another program that makes one ends its own drains early.
 const serveMark = "/memfd:unitgen.activation.Serve (deleted)"
 
 // mostDescriptors bounds the look. Serve makes its mark before it accepts, among the first descriptors of the process, while
-// the program may have a million.
+// the program may have a million. The kernel lists them by number.
 const mostDescriptors = 1024
 
 // holdsMark looks for the mark among the descriptors of a process, of which nothing else is read.
 func holdsMark(pid string) bool {
-	for fd := range mostDescriptors {
-		if target, err := os.Readlink("/proc/" + pid + "/fd/" + strconv.Itoa(fd)); err == nil && target == serveMark {
+	dir, err := os.Open("/proc/" + pid + "/fd")
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	open, _ := dir.Readdirnames(mostDescriptors) // those up to an error count
+	for _, fd := range open {
+		if target, err := os.Readlink(dir.Name() + "/" + fd); err == nil && target == serveMark {
 			return true
 		}
 	}

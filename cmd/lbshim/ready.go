@@ -42,8 +42,6 @@ func ready(ctx context.Context, e *env, o options) error {
 		}
 	}
 	began := time.Now()
-	observer := observe(o)
-	defer observer.Close()
 	ctx, cancel := context.WithTimeout(ctx, o.startTimeout)
 	defer cancel()
 	pid, err := strconv.Atoi(e.getenv("MAINPID"))
@@ -77,7 +75,7 @@ func ready(ctx context.Context, e *env, o options) error {
 	}
 	seen := explain.Seen{Invocation: e.getenv("INVOCATION_ID"), Waited: time.Since(began)}
 	look(context.WithoutCancel(ctx), &seen, check, pid, err)
-	seen.NoteBinding(string(o.app), observer.State())
+	seen.NoteBinding(string(o.app), supervisorState(o))
 	if err := seen.Write(filepath.Dir(o.controlPath(e)), o.instance); err != nil {
 		e.log.Warn("note why the instance is not ready, ignoring", "instance", o.instance, "error", err)
 	}
@@ -107,16 +105,18 @@ func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid in
 	seen.Sockets = explain.Look(pid, seen.Addresses)
 }
 
-// observe reads what the supervisor of the instance sees, which is in the same unit as this process. Other programs have none.
-func observe(o options) *bindnotify.Observer {
+// supervisorState is what the supervisor of the instance has seen, which is in the same unit as this process. Where none runs, or the
+// program has ended, its lines in the journal have to do.
+func supervisorState(o options) bindnotify.State {
 	if app.Kind(o.kind) != app.KindBind {
-		return &bindnotify.Observer{}
+		return bindnotify.State{}
 	}
 	dir, err := bindnotify.OwnCgroup()
 	if err != nil {
-		return &bindnotify.Observer{}
+		return bindnotify.State{}
 	}
-	return bindnotify.Observe(dir)
+	state, _ := bindnotify.Find(dir)
+	return state
 }
 
 // joinNetwork puts the calling thread into a network namespace.

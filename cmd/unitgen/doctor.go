@@ -161,7 +161,7 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 	if err := l.look(ctx, name); err != nil {
 		return nil, err
 	}
-	failed, err := c.examineInstances(ctx, l, name)
+	failed, err := c.examineInstances(ctx, l, *a)
 	if err != nil {
 		return nil, err
 	}
@@ -181,15 +181,19 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 	return found, nil
 }
 
-// examineInstances finds the instances that fail, and why.
-func (c *command) examineInstances(ctx context.Context, l *live, name app.Name) ([]finding, error) {
+// examineInstances finds the instances that fail, and why, and those that are not whole.
+func (c *command) examineInstances(ctx context.Context, l *live, a app.App) ([]finding, error) {
 	var found []finding
+	name := a.Name
 	for _, i := range instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), name) {
 		u, err := l.conn.Unit(ctx, name.Instance(i))
 		if err != nil {
 			return nil, err
 		}
-		if !failing(u) || len(found) == explain.MaxReasons {
+		if r := c.unanswered(a, u); r.What != "" {
+			found = append(found, finding{strings.TrimSuffix(u.Name, ".service"), r.What, r.Hint})
+		}
+		if !failing(u) || len(found) >= explain.MaxReasons {
 			continue
 		}
 		r, err := c.question(l, name).Instance(ctx, i)

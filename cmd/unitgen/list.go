@@ -189,7 +189,7 @@ type shownInstance struct {
 	Since    *time.Time `json:"since"`
 	Restarts int        `json:"restarts"`
 	Result   string     `json:"result,omitempty"`
-	Reason   string     `json:"reason,omitempty"` // why it is not up, as far as the caller may know
+	Reason   string     `json:"reason,omitempty"` // why it is not up or not whole, as far as the caller may know
 	Hint     string     `json:"hint,omitempty"`   // what to type about that
 
 	number int
@@ -279,6 +279,8 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 			}
 			instance.Reason, instance.Hint = r.String(), r.Hint
 			explained++
+		} else if r := c.unanswered(a, u); r.What != "" {
+			instance.Reason, instance.Hint = r.String(), r.Hint
 		}
 		s.Instances = append(s.Instances, instance)
 	}

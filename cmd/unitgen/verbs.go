@@ -25,6 +25,7 @@ type command struct {
 	options *options
 	site    site
 	file    *settingsFile // of --file=; nil for none
+	guessed bool          // the app's address stands in for one that is to be learned
 	release func()        // lets other runs into the site's directory; may be called more than once
 }
 
@@ -139,7 +140,7 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		c.release = release
 		defer release()
 	}
-	p, l, err := c.prepare(ctx)
+	p, l, err := c.prepareLearned(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -206,7 +207,7 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	if err == nil && !c.site.packaging {
 		err = errors.Join(c.checkSocketPaths(p), c.checkProperties(ctx, p))
 	}
-	if err == nil && l != nil && c.options.verb != "diff" {
+	if err == nil && l != nil && c.options.verb != "diff" && !c.guessed {
 		err = checkPorts(p)
 	}
 	if err != nil {

@@ -63,10 +63,7 @@ func specifiersAndVariables(s string) string {
 // that PID 1 would expand, several commands, and prefixes other than ":".
 func ParseExecLine(s string) ([]string, error) {
 	literal := strings.HasPrefix(s, ":")
-	if strings.HasPrefix(s, ":") {
-		s = s[1:]
-	}
-	words, err := SplitWords(s)
+	words, err := SplitWords(strings.TrimPrefix(s, ":"))
 	if err != nil {
 		return nil, err
 	}

@@ -94,3 +94,33 @@ func FuzzParseFact(f *testing.F) {
 		}
 	})
 }
+
+// What a supervisor logs can be read again, and says the same then; what it would not log cannot.
+func TestParseWords(t *testing.T) {
+	four, six := netip.MustParseAddrPort("0.0.0.0:80"), netip.MustParseAddrPort("[::]:8080")
+	for _, f := range []Fact{
+		{Kind: OtherFamily, Address: four, Listener: six, Program: "python3"},
+		{Kind: Hidden, Reason: reasonUser, Program: "sudo"},
+		{Kind: Hidden, Reason: reasonFile, Program: "?"},
+		{Kind: Hidden, Reason: reasonAncestry},
+		{Kind: WantsNotification, Program: "podman"},
+	} {
+		_, text := f.Words("app")
+		got, ok := ParseWords(Prefix + text + " instance=1")
+		_, again := got.Words("app")
+		if !ok || again != text {
+			t.Errorf("%q is read as %q, %t", text, again, ok)
+		}
+	}
+	for _, line := range []string{
+		"the program binds 0.0.0.0:80 by IPv4, and the app's listener there is one of IPv6: unitgen app --listen=0.0.0.0:80",
+		Prefix + "the program binds 0.0.0.0:80 by IPv4, and that is that: rm -rf / --listen=0.0.0.0:80",
+		Prefix + "the program binds x by IPv4, and the app's listener there is one of IPv6: unitgen app --listen=0.0.0.0:80",
+		Prefix + "\x1b[2J wants seccomp notification for itself, which the kernel refuses below that of the balancer: x",
+		Prefix,
+	} {
+		if f, ok := ParseWords(line); ok {
+			t.Errorf("%q is read as %+v", line, f)
+		}
+	}
+}

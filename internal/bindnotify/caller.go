@@ -128,21 +128,14 @@ func procField(path, name string) ([]byte, bool) {
 	return bytes.TrimSpace(line), ok
 }
 
-// why says in a few words why this user may not look into the caller.
+// why says why this user may not look into the caller.
 func (c caller) why() reason {
-	proc := "/proc/" + strconv.Itoa(c.thread)
-	var own unix.Stat_t
-	if err := unix.Stat(proc, &own); err != nil {
-		return reasonGone
+	if unix.Kill(c.thread, 0) == unix.EPERM {
+		return reasonUser
 	}
-	uid := os.Getuid()
-	if field, ok := procField(proc+"/status", "Uid:"); ok {
-		real, _, _ := bytes.Cut(field, []byte{'\t'})
-		if string(real) != strconv.Itoa(uid) {
-			return reasonUser
-		}
-	}
-	if int(own.Uid) != uid { // root's: the kernel does not let anybody look into it (dumpable, proc_pid_make_inode)
+	// Where the kernel lets nobody look into a process but root, its directory is root's, or not there at all (ProtectProc=).
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/"+strconv.Itoa(c.thread), &st); err != nil || int(st.Uid) != os.Getuid() {
 		return reasonFile
 	}
 	return reasonAncestry

@@ -42,7 +42,6 @@ const (
 	reasonUser     reason = "user"     // it is another user's
 	reasonFile     reason = "file"     // its program may not be read
 	reasonAncestry reason = "ancestry" // the kernel allows it for no process but its children (Yama), or a filter forbids it
-	reasonGone     reason = "gone"
 )
 
 // facts are those known.
@@ -148,7 +147,7 @@ func (f Fact) known() bool {
 		return false
 	}
 	switch f.Reason {
-	case "", reasonUser, reasonFile, reasonAncestry, reasonGone:
+	case "", reasonUser, reasonFile, reasonAncestry:
 	default:
 		return false
 	}

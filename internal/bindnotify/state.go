@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,96 +34,33 @@ const (
 // not in it says nothing. Who runs as the unit's user may write what State says, and so may a hostile program: it is good
 // for messages. The error is ErrNone if no supervisor runs.
 func Find(dir string) (State, error) {
-	pid, f, err := open(dir)
+	pids, err := processes(dir)
+	if err != nil {
+		return State{}, err
+	}
+	for _, pid := range pids {
+		if isSupervisor(pid) {
+			return read(pid)
+		}
+	}
+	return State{}, ErrNone
+}
+
+// read reads the state of a supervisor.
+func read(pid int) (State, error) {
+	f, err := openRegular("/proc/" + strconv.Itoa(pid) + "/fd/" + strconv.Itoa(stateFD))
 	if err != nil {
 		return State{}, err
 	}
 	defer f.Close()
-	facts, err := readFacts(f)
-	return State{PID: pid, Facts: facts}, err
-}
-
-// open opens the state of the supervisor of a unit, which outlives it.
-func open(dir string) (pid int, f *os.File, err error) {
-	pids, err := processes(dir)
-	if err != nil {
-		return 0, nil, err
-	}
-	for _, pid := range pids {
-		if isSupervisor(pid) {
-			f, err := openRegular("/proc/" + strconv.Itoa(pid) + "/fd/" + strconv.Itoa(stateFD))
-			return pid, f, err
+	text, err := io.ReadAll(io.LimitReader(f, maxState))
+	s := State{PID: pid}
+	for line := range strings.Lines(string(text)) {
+		if f, ok := parseFact(strings.TrimSuffix(line, "\n")); ok {
+			s.Facts = append(s.Facts, f)
 		}
 	}
-	return 0, nil, ErrNone
-}
-
-// Observer reads the state of a supervisor that may not be there yet, and may have ended when State is called. It is not safe for
-// concurrent use.
-type Observer struct {
-	stop chan struct{}
-	done chan struct{}
-	file *os.File // once done is closed; nil if none was found
-}
-
-// Pauses between two looks for a supervisor, which starts milliseconds before its program does. The kernel tells nobody of a new
-// process.
-const (
-	lookFirst = 5 * time.Millisecond
-	lookLast  = 200 * time.Millisecond
-)
-
-// Observe looks for the supervisor of a unit until it has found one, or State or Close is called.
-func Observe(dir string) *Observer {
-	o := &Observer{stop: make(chan struct{}), done: make(chan struct{})}
-	go o.look(dir)
-	return o
-}
-
-func (o *Observer) look(dir string) {
-	defer close(o.done)
-	for pause := lookFirst; ; pause = min(2*pause, lookLast) {
-		if _, f, err := open(dir); err == nil {
-			o.file = f
-			return
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-o.stop:
-			timer.Stop()
-			return
-		}
-	}
-}
-
-// State is what the supervisor has seen until now or until its end; the zero State for none. It ends the Observer. The zero Observer has
-// found none.
-func (o *Observer) State() State {
-	o.end()
-	defer o.Close()
-	if o.file == nil {
-		return State{}
-	}
-	facts, _ := readFacts(o.file)
-	return State{Facts: facts}
-}
-
-// Close ends the Observer. It may be called after State.
-func (o *Observer) Close() {
-	o.end()
-	if o.file != nil {
-		o.file.Close()
-		o.file = nil
-	}
-}
-
-func (o *Observer) end() {
-	if o.stop != nil {
-		close(o.stop)
-		<-o.done
-		o.stop = nil
-	}
+	return s, err
 }
 
 // OwnCgroup is the directory of this process's cgroup, of the hierarchy that systemd uses.
@@ -180,20 +116,6 @@ func isSupervisor(pid int) bool {
 	text, err := io.ReadAll(io.LimitReader(f, 256))
 	words := strings.Split(string(text), "\x00")
 	return err == nil && len(words) > 2 && filepath.Base(words[0]) == "lbshim" && words[1] == Verb
-}
-
-func readFacts(f *os.File) ([]Fact, error) {
-	text, err := io.ReadAll(io.NewSectionReader(f, 0, maxState))
-	if err != nil {
-		return nil, err
-	}
-	var facts []Fact
-	for line := range strings.Lines(string(text)) {
-		if f, ok := parseFact(strings.TrimSuffix(line, "\n")); ok {
-			facts = append(facts, f)
-		}
-	}
-	return facts, nil
 }
 
 // openRegular opens a file, and nothing else that a program may have put there, such as a pipe that would block.

@@ -60,6 +60,9 @@ func (s *Supervisor) decide(n *notification) outcome {
 	case s.calls.setsockopt:
 		return s.steering(n)
 	case s.calls.seccomp:
+		if n.arguments[2] == 0 {
+			break // no filter: libseccomp asks so whether the kernel knows the flag
+		}
 		s.note(Fact{Kind: WantsNotification, Program: caller{int(n.pid)}.name()})
 	case s.calls.ioUringSetup:
 		s.note(Fact{Kind: UsesIOUring, Program: caller{int(n.pid)}.name()})

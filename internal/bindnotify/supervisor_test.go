@@ -26,13 +26,8 @@ func (s *supervised) supervisor(t *testing.T, ok func(State) bool) State {
 			if !isSupervisor(pid) {
 				continue
 			}
-			f, err := openRegular("/proc/" + strconv.Itoa(pid) + "/fd/" + strconv.Itoa(stateFD))
-			if err != nil {
-				continue
-			}
-			facts, err := readFacts(f)
-			f.Close()
-			if last = (State{PID: pid, Facts: facts}); err == nil && ok(last) {
+			state, err := read(pid)
+			if last = state; err == nil && ok(last) {
 				return last
 			}
 		}
@@ -191,6 +186,19 @@ func TestSteeringStays(t *testing.T) {
 	// Only what is attached can be detached.
 	if err := unix.SetsockoptInt(int(socketOf(t, l)), unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0); err == nil {
 		t.Error("the program has attached a steering program to the listener")
+	}
+}
+
+// libseccomp asks with no filter whether the kernel knows the flag, in each program that uses it.
+func TestNotificationIsWantedWithAFilter(t *testing.T) {
+	for filter, want := range map[uint64]int{0: 0, 0x7fff0000: 1} {
+		facts := 0
+		s := Supervisor{calls: nativeCalls(), Note: func(Fact) { facts++ }}
+		n := notification{pid: uint32(os.Getpid()), number: s.calls.seccomp}
+		n.arguments[1], n.arguments[2] = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, filter
+		if s.decide(&n) != goOn || facts != want {
+			t.Errorf("%d facts of a filter at %#x, want %d", facts, filter, want)
+		}
 	}
 }
 

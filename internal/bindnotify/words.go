@@ -34,7 +34,7 @@ func (f Fact) problem(app string) (what, hint string) {
 		return fmt.Sprintf("the program binds %s by IPv4, and the app's listener there is one of IPv6", f.Address),
 			change + "--listen=" + netip.AddrPortFrom(f.Address.Addr(), f.Listener.Port()).String()
 	case Hidden:
-		what = "what " + f.Program + " binds cannot be seen, as "
+		what = "what the program binds cannot be seen, as "
 		switch f.Reason {
 		case reasonUser:
 			return what + "it has become another user", change + "--user=USER"
@@ -44,10 +44,41 @@ func (f Fact) problem(app string) (what, hint string) {
 		return what + "the kernel forbids to look into a program's children", "sysctl kernel.yama.ptrace_scope=0"
 	case WantsNotification:
 		return f.Program + " wants seccomp notification for itself, which the kernel refuses below that of the balancer", change + "--kind=listen"
-	case UsesIOUring:
-		return "the program uses io_uring, where it may bind unseen; io_uring must be switched off in the program", "unitgen logs " + app
 	}
 	return "", ""
+}
+
+// ParseWords reads a line that a supervisor logged of what keeps a program from serving: it returns a fact that says the same. A program
+// may have written the line. So no word of it is taken over but addresses and a name that Fact may have: what the fact
+// makes Problem say, a supervisor could have made it say.
+func ParseWords(line string) (Fact, bool) {
+	text, ok := strings.CutPrefix(line, Prefix)
+	if !ok {
+		return Fact{}, false
+	}
+	f := Fact{Kind: Hidden}
+	for _, f.Reason = range []reason{reasonUser, reasonFile, reasonAncestry} {
+		if what, _ := f.problem(""); strings.HasPrefix(text, what+": ") {
+			return f, true
+		}
+	}
+	if rest, ok := strings.CutPrefix(text, "the program binds "); ok {
+		ask, rest, _ := strings.Cut(rest, " ")
+		_, listen, _ := strings.Cut(rest, " --listen=")
+		listen, _, _ = strings.Cut(listen, " ")
+		asked, err := netip.ParseAddrPort(ask)
+		open, err2 := netip.ParseAddrPort(listen)
+		f = Fact{Kind: OtherFamily, Address: asked, Listener: netip.AddrPortFrom(netip.IPv6Unspecified(), open.Port())}
+		if what, _ := f.problem(""); err == nil && err2 == nil && asked.Addr().Zone() == "" && strings.HasPrefix(text, what+": ") {
+			return f, true
+		}
+	}
+	name, _, _ := strings.Cut(text, " ")
+	f = Fact{Kind: WantsNotification, Program: name}
+	if what, _ := f.problem(""); f.known() && strings.HasPrefix(text, what+": ") {
+		return f, true
+	}
+	return Fact{}, false
 }
 
 // Problem says why a program whose supervisor has seen s does not serve at all of the app's addresses: a clause, and what to type. Both
@@ -70,13 +101,14 @@ func (s State) Problem(app string, addresses []netip.AddrPort) (what, hint strin
 	if f, ok := s.first(WantsNotification); ok {
 		return f.problem(app)
 	}
-	if _, ok := s.first(Listens, Binds); ok {
-		return "", ""
-	}
-	if f, ok := s.first(UsesIOUring); ok {
-		return f.problem(app)
-	}
 	return "", ""
+}
+
+// MayBindUnseen says that the program uses io_uring, as every Node.js program does, and was seen to bind nothing.
+func (s State) MayBindUnseen() bool {
+	_, uses := s.first(UsesIOUring)
+	_, binds := s.first(Listens, Binds, Answered, Widened, OtherFamily, Serves)
+	return uses && !binds
 }
 
 // first returns the oldest fact of one of kinds.

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
@@ -45,6 +46,14 @@ type Question struct {
 	UserUnits  bool
 	RuntimeDir string    // the app's, where the notes of Seen are
 	Since      time.Time // what happened before it is not looked at; zero means the last hour
+	Trial      *Trial    // the run to explain is this, and of no instance; nil for instances
+}
+
+// Trial is a run of the program of an app that is not written yet.
+type Trial struct {
+	Unit   string
+	App    app.App
+	Retype func(options string) string // the command that makes the app, with further options; "-- COMMAND" replaces its command
 }
 
 // recent is how far back a question without Since looks.
@@ -57,6 +66,9 @@ const recent = time.Hour
 // present one. An invocation that ended because the app stopped has none.
 func (q Question) Instance(ctx context.Context, number int) (Reason, error) {
 	unit := q.App.Instance(number)
+	if q.Trial != nil {
+		unit = q.Trial.Unit
+	}
 	state, err := q.Conn.Unit(ctx, unit)
 	if err != nil {
 		return Reason{}, err
@@ -137,11 +149,17 @@ func (c *caseFile) logs() string {
 	if c.UserUnits {
 		option = " --user-units"
 	}
+	if c.Trial != nil {
+		return "journalctl" + strings.TrimSuffix(option, "-units") + " -e -u " + c.Trial.Unit
+	}
 	return fmt.Sprintf("unitgen logs %s@%d%s", c.App, c.number, option)
 }
 
 // options is the command that changes the app by options.
 func (c *caseFile) options(format string, args ...any) string {
+	if c.Trial != nil {
+		return c.Trial.Retype(fmt.Sprintf(format, args...))
+	}
 	if c.UserUnits {
 		format += " --user-units"
 	}
@@ -212,6 +230,10 @@ func (q Question) readSettings(ctx context.Context, unit string) (settings, erro
 		if path, ok := f[0].(string); ok {
 			s.environmentFiles = append(s.environmentFiles, path)
 		}
+	}
+	if q.Trial != nil {
+		s.app = q.Trial.App
+		return s, nil
 	}
 	s.app, err = ReadApp(ctx, q.Conn, q.App)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, app.ErrNoSettings) {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,7 +57,8 @@ type invocation struct {
 	executable  string
 	errno       int
 
-	seen *Seen
+	seen  *Seen
+	bound bindnotify.State // what is wrong with what the program bound, as its supervisor says
 }
 
 // ended says whether the run is over, so that it has a reason.
@@ -67,7 +67,7 @@ func (in *invocation) ended() bool {
 }
 
 // notReady begins what the command says that waits for the program.
-var notReady = regexp.MustCompile(`^instance \d+ is not ready: `)
+var notReady = pattern(`^instance \d+ is not ready: `)
 
 // Identities of PID 1's messages (src/systemd/sd-messages.h).
 const (
@@ -198,11 +198,14 @@ func (in *invocation) add(e entry, unit string, apart bool) {
 		if p, err := strconv.Atoi(e.text("PRIORITY")); err == nil && p <= 4 {
 			in.pid1 = append(in.pid1, printable(message))
 		}
-	case apart && e.text("_UID") == "0", notReady.MatchString(message):
+	case apart && e.text("_UID") == "0", notReady().MatchString(message):
 		// The commands around the program: what they found is in the note, see Seen. Their identifier is the unit's, and
 		// _COMM tells nothing: a process that becomes the program has its first name there for a while.
 	case strings.HasPrefix(message, bindnotify.Prefix):
-		// So is what answers bind().
+		// Of what answers bind(). A program may write the same, and then says it of itself.
+		if f, ok := bindnotify.ParseWords(message); ok {
+			in.bound.Facts = append(in.bound.Facts, f)
+		}
 	case strings.HasPrefix(message, LauncherFailed):
 		in.launchFailed(strings.TrimPrefix(message, LauncherFailed))
 	default:
@@ -225,7 +228,7 @@ func (in *invocation) launchFailed(why string) {
 
 // printable is text without what a terminal would obey. A program that wrote colours still says the same.
 func printable(text string) string {
-	text = escapes.ReplaceAllString(text, "")
+	text = escapes().ReplaceAllString(text, "")
 	text = strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' {
 			return ' '

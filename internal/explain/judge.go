@@ -94,7 +94,11 @@ func (c *caseFile) instead(s Seen) string {
 	}
 	for _, o := range s.Sockets {
 		if o.Net == "tcp" && !o.Waits && o.port() != 0 && c.answersBind() {
-			return c.options("--program-port=%d", o.port())
+			options := c.options("--program-port=%d", o.port())
+			if own := c.set.app.Listen; len(own) == 1 && !own[0].Addr.IsValid() && !strings.HasPrefix(o.Address, "[") {
+				options += fmt.Sprintf(" --listen=0.0.0.0:%d", own[0].Port) // a port alone is one of IPv6
+			}
+			return options
 		}
 	}
 	if len(s.Sockets) == 0 || s.Sockets[0].Waits {
@@ -108,12 +112,16 @@ func (c *caseFile) answersBind() bool {
 	return c.set.app.Kind == app.KindNode || c.set.app.BindAnswered()
 }
 
-// bound explains a program that ended of what its supervisor has seen.
+// bound explains a program that ended of what its supervisor says.
 func (c *caseFile) bound(_ context.Context, in *invocation) Reason {
-	if in.seen == nil || in.seen.Outcome != Ended || in.seen.Binding == "" {
+	if in.exitCode != "exited" && (in.seen == nil || in.seen.Outcome != Ended) {
 		return Reason{}
 	}
-	return Reason{What: in.seen.Binding, Said: telling(in.said), Hint: in.seen.BindingHint}
+	what, hint := in.bound.Problem(string(c.App), nil)
+	if what == "" {
+		return Reason{}
+	}
+	return Reason{What: what, Said: telling(in.said), Hint: hint}
 }
 
 // exited explains a program that ended by itself, for no reason that the sandbox has to do with.

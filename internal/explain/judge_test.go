@@ -3,8 +3,11 @@ package explain
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/bindnotify"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -43,9 +46,13 @@ func TestJudge(t *testing.T) {
 			Reason{What: "the program opens port 3000, which systemd holds for it, and was not given it; a port alone is one of IPv6",
 				Said: "java.net.BindException: Address already in use", Hint: "unitgen shop --listen=0.0.0.0:3000"}},
 		{"IPv4 program", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{"OSError: [Errno 98] Address already in use"},
-			seen: &Seen{Outcome: Ended, Binding: "the program binds 0.0.0.0:3000 by IPv4, and the app's listener there is one of IPv6", BindingHint: "unitgen shop --listen=0.0.0.0:3000"}},
+			bound: bindnotify.State{Facts: []bindnotify.Fact{{Kind: bindnotify.OtherFamily, Address: netip.MustParseAddrPort("0.0.0.0:3000"), Listener: netip.MustParseAddrPort("[::]:3000")}}}},
 			Reason{What: "the program binds 0.0.0.0:3000 by IPv4, and the app's listener there is one of IPv6",
 				Said: "OSError: [Errno 98] Address already in use", Hint: "unitgen shop --listen=0.0.0.0:3000"}},
+		{"Java started by a script", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{
+			"Error occurred during initialization of VM", "Failed to mark memory page as executable - check if grsecurity/PaX is enabled"}},
+			Reason{What: "the program makes machine code while it runs, which the sandbox refuses",
+				Said: "Failed to mark memory page as executable - check if grsecurity/PaX is enabled", Hint: "unitgen shop -p MemoryDenyWriteExecute=no"}},
 		{"start limit alone", invocation{result: "start-limit-hit"}, Reason{}},
 	} {
 		if got := shop().judge(t.Context(), &tt.run); got != tt.want {
@@ -86,6 +93,21 @@ func TestReasonWithoutAJournal(t *testing.T) {
 		if got := c.decide(t.Context()); got.What != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.state, got.What, tt.want)
 		}
+	}
+}
+
+// Every Node.js program uses io_uring: one that waits for its database does not bind by that.
+func TestIOUringIsTheLastGuess(t *testing.T) {
+	s := Seen{Outcome: NotAccepted, Waited: time.Second, Sockets: []Socket{{Net: "tcp", Address: "192.0.2.1:5432", Waits: true}}}
+	s.NoteBinding("shop", bindnotify.State{Facts: []bindnotify.Fact{{Kind: bindnotify.UsesIOUring, Program: "node"}}})
+	if got, want := s.String(), "the program ran for 1s and accepted no connection: it waits for an answer of 192.0.2.1:5432"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	s.Sockets = nil
+	const want = "the program ran for 1s and accepted no connection: it listens nowhere; it uses io_uring, and if it binds by that, " +
+		"which nobody sees, that must be switched off in the program"
+	if got := s.String(); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

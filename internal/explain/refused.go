@@ -16,7 +16,7 @@ import (
 // refusal is a call that the kernel refused, as programs of all languages report it: by the text of strerror(3) or by the
 // errno's name.
 type refusal struct {
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	explain func(c *caseFile, ctx context.Context, m message) Reason
 }
 
@@ -25,14 +25,14 @@ type message struct{ line, near string }
 
 // refusals in the order in which they are looked for: those that say more come first.
 var refusals = []refusal{
-	{regexp.MustCompile(`(?i)EADDRINUSE|address( is)? already in use|address in use|connection in use`), (*caseFile).inUse},
-	{regexp.MustCompile(`EADDRNOTAVAIL|(?i)cannot assign requested address`), (*caseFile).noAddress},
-	{regexp.MustCompile(`EROFS|(?i)read-only file ?system|attempt to write a readonly database`), (*caseFile).readOnly},
-	{regexp.MustCompile(`EAFNOSUPPORT|(?i)address family not supported|unknown system error -?97`), (*caseFile).family},
-	{regexp.MustCompile(`(?i)write.?\+?.?exec|executable (memory|stack)|mprotect|segment prot|PROT_EXEC`), (*caseFile).executableMemory},
-	{regexp.MustCompile(`EPERM|(?i)operation not permitted`), (*caseFile).notPermitted},
-	{regexp.MustCompile(`EACCES|(?i)permission denied`), (*caseFile).permission},
-	{regexp.MustCompile(`ENOENT|(?i)no such file or directory|unable to open database file`), (*caseFile).notFound},
+	{pattern(`(?i)EADDRINUSE|address( is)? already in use|address in use|connection in use`), (*caseFile).inUse},
+	{pattern(`EADDRNOTAVAIL|(?i)cannot assign requested address`), (*caseFile).noAddress},
+	{pattern(`EROFS|(?i)read-only file ?system|attempt to write a readonly database`), (*caseFile).readOnly},
+	{pattern(`EAFNOSUPPORT|(?i)address family not supported|unknown system error -?97`), (*caseFile).family},
+	{pattern(`(?i)write.?\+?.?exec|executable (memory|stack)|memory page as executable|mprotect|segment prot|PROT_EXEC`), (*caseFile).executableMemory},
+	{pattern(`EPERM|(?i)operation not permitted`), (*caseFile).notPermitted},
+	{pattern(`EACCES|(?i)permission denied`), (*caseFile).permission},
+	{pattern(`ENOENT|(?i)no such file or directory|unable to open database file`), (*caseFile).notFound},
 }
 
 // refusedBySandbox explains a program that ended as a call was refused to it. A call that fails is nothing by itself:
@@ -52,7 +52,7 @@ func (c *caseFile) refusedBySandbox(ctx context.Context, in *invocation) Reason 
 	near := in.said[max(0, at-5):min(len(in.said), at+3)]
 	for _, line := range append([]string{said}, near[min(len(near), at, 5):]...) {
 		for _, r := range refusals {
-			if !r.pattern.MatchString(line) {
+			if !r.pattern().MatchString(line) {
 				continue
 			}
 			if reason := r.explain(c, ctx, message{line, strings.Join(near, "\n")}); reason.What != "" {
@@ -64,13 +64,13 @@ func (c *caseFile) refusedBySandbox(ctx context.Context, in *invocation) Reason 
 	return Reason{}
 }
 
-// portPattern finds the port of an address in a message: "0.0.0.0:80", ":::80", "port 80", "('0.0.0.0', 80)", "port: 80".
-var portPattern = regexp.MustCompile(`(?i)(?:port[ :=]+|[\d.\]:*a-z]:|', ?)(\d{1,5})\b`)
+// portPattern finds the port of an address in a message: "0.0.0.0:80", ":::80", ":80", "port 80", "('0.0.0.0', 80)", "port: 80".
+var portPattern = pattern(`(?i)(?:port[ :=]+|(?:^| |[\d.\]:*a-z]):|', ?)(\d{1,5})\b`)
 
 // inUse explains EADDRINUSE: of the app's own port, which systemd holds for the program, or of one that others hold.
 func (c *caseFile) inUse(ctx context.Context, m message) Reason {
 	port := 0
-	for _, match := range portPattern.FindAllStringSubmatch(m.line, -1) {
+	for _, match := range portPattern().FindAllStringSubmatch(m.line, -1) {
 		if n, err := strconv.Atoi(match[1]); err == nil && n > 0 && n <= 65535 {
 			port = n
 		}
@@ -168,11 +168,11 @@ func (c *caseFile) writable(path string) Reason {
 }
 
 // familyName is how programs and their sources call a family; the kernel's message does not tell.
-var familyName = regexp.MustCompile(`\bAF_[A-Z0-9]+\b`)
+var familyName = pattern(`\bAF_[A-Z0-9]+\b`)
 
 func (c *caseFile) family(_ context.Context, m message) Reason {
 	const what = "the program opens a kind of socket that the sandbox refuses"
-	family := familyName.FindString(m.near)
+	family := familyName().FindString(m.near)
 	switch {
 	case c.set.privateNetwork && (family == "" || strings.HasPrefix(family, "AF_INET")):
 		return Reason{What: what + ", as it has no network (PrivateNetwork=)", Hint: c.options("-p PrivateNetwork=no")}
@@ -269,11 +269,11 @@ func (c *caseFile) notFound(_ context.Context, m message) Reason {
 }
 
 // tokens finds what may be a path: quoted words, and words that begin with a slash.
-var tokens = regexp.MustCompile(`['"“‘]([^'"”’]+)['"”’]|(?:^|[\s=(:])(/[^\s:,;'")\]]+)`)
+var tokens = pattern(`['"“‘]([^'"”’]+)['"”’]|(?:^|[\s=(:])(/[^\s:,;'")\]]+)`)
 
 // pathIn is the path that a message names; empty for none. A relative one is from where the program starts.
 func (c *caseFile) pathIn(line string) string {
-	for _, m := range tokens.FindAllStringSubmatch(line, -1) {
+	for _, m := range tokens().FindAllStringSubmatch(line, -1) {
 		path := m[1]
 		if path == "" {
 			path = m[2]

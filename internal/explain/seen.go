@@ -38,6 +38,7 @@ type Seen struct {
 	// What is wrong with what the program binds, if its supervisor has seen that, as a clause, and what to type.
 	Binding     string `json:"binding,omitempty"`
 	BindingHint string `json:"bindingHint,omitempty"`
+	Unseen      bool   `json:"unseen,omitempty"` // it may bind by io_uring
 }
 
 // NoteBinding takes over what the supervisor of the instance has seen.
@@ -49,6 +50,7 @@ func (s *Seen) NoteBinding(app string, state bindnotify.State) {
 		}
 	}
 	s.Binding, s.BindingHint = state.Problem(app, addresses)
+	s.Unseen = state.MayBindUnseen()
 }
 
 // maxSockets bounds a note: a program may open thousands.
@@ -143,9 +145,6 @@ func Forget(runtimeDir string, instance int) error {
 func (s Seen) String() string {
 	switch s.Outcome {
 	case Ended:
-		if s.Binding != "" {
-			return s.Binding
-		}
 		return "the program ended before it accepted a connection"
 	case NotAccepted:
 		return fmt.Sprintf("the program ran for %s and accepted no connection: %s", span(s.Waited), s.does())
@@ -169,6 +168,9 @@ func (s Seen) does() string {
 	}
 	if others := s.all(func(o Socket) bool { return !o.Waits }); others != "" {
 		return fmt.Sprintf("it listens on %s, and on no TCP port", others)
+	}
+	if s.Unseen {
+		return "it listens nowhere; it uses io_uring, and if it binds by that, which nobody sees, that must be switched off in the program"
 	}
 	return "it listens nowhere, and did not take its socket (descriptor 3, sd_listen_fds(3))"
 }

@@ -1,23 +1,22 @@
 package explain
 
 import (
-	"regexp"
 	"strings"
 )
 
 var (
 	// escapes are the control sequences of terminals (ECMA-48).
-	escapes = regexp.MustCompile("\x1b(\\[[0-?]*[ -/]*[@-~]|[@-Z\\\\-_])")
+	escapes = pattern("\x1b(\\[[0-?]*[ -/]*[@-~]|[@-Z\\\\-_])")
 
 	// raised are the lines in which runtimes say what they ended of: "ValueError: ...", "Error [ERR_X]: ...",
 	// "java.net.BindException: ...", "panic: ...", "thread 'main' panicked at ...", "... (LoadError)".
-	raised = regexp.MustCompile(`^(Uncaught )?([\w.]+(Error|Exception|Exit|Interrupt)|panic|fatal error|Fatal error|PHP Fatal error)( \[\w+\])?:( |$)|^Exception in thread|^thread '.*' panicked|\([\w:]*(Error|Exception)\)$|^(Unhandled exception|Fatal)\b`)
+	raised = pattern(`^(Uncaught )?([\w.]+(Error|Exception|Exit|Interrupt)|panic|fatal error|Fatal error|PHP Fatal error)( \[\w+\])?:( |$)|^Exception in thread|^thread '.*' panicked|\([\w:]*(Error|Exception)\)$|^(Unhandled exception|Fatal)\b`)
 
 	// complaint are words of a line that tells of a failure.
-	complaint = regexp.MustCompile(`(?i)\b(error|errno|exception|fatal|panic|cannot|can't|can not|could not|couldn't|unable|failed|failure|fail|denied|not found|no such|not permitted|refused|undefined|invalid|missing|in use|read-only|unknown|unsupported|bad|abort(ed)?|usage)\b`)
+	complaint = pattern(`(?i)\b(error|errno|exception|fatal|panic|cannot|can't|can not|could not|couldn't|unable|failed|failure|fail|denied|not found|no such|not permitted|refused|undefined|invalid|missing|in use|read-only|unknown|unsupported|bad|abort(ed)?|usage)\b`)
 
 	// frame is a line of a stack, a caret below source text, a closing brace, Node's version at the end.
-	frame = regexp.MustCompile(`^\s|^(at |Traceback |goroutine |Node\.js v|\}|\^|note: run with|exit status \d+$)|^$`)
+	frame = pattern(`^\s|^(at |Traceback |goroutine |Node\.js v|\}|\^|note: run with|exit status \d+$)|^$`)
 )
 
 // telling is the line that says best what a program ended of; empty if it said nothing. Runtimes put that line in
@@ -27,17 +26,17 @@ func telling(lines []string) string {
 		return line
 	}
 	for _, line := range lines {
-		if raised.MatchString(line) {
+		if raised().MatchString(line) {
 			return cause(lines, line)
 		}
 	}
 	for _, line := range lines {
-		if !frame.MatchString(line) && complaint.MatchString(line) {
+		if !frame().MatchString(line) && complaint().MatchString(line) {
 			return line
 		}
 	}
 	for i := len(lines) - 1; i >= 0; i-- {
-		if !frame.MatchString(lines[i]) {
+		if !frame().MatchString(lines[i]) {
 			return lines[i]
 		}
 	}

@@ -177,6 +177,13 @@ func closeSockets(ctx context.Context, conn *systemd.Conn, name app.Name) error 
 // ShimAnswers says whether a shim answers on the control socket, or will soon. One that is going away for good does not,
 // and connecting to its socket would make PID 1 start it again in place of the stop that is under way.
 func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
+	state, err := conn.ActiveState(ctx, name.Service())
+	if err != nil {
+		return false, err
+	}
+	if !ends(state) {
+		return true, nil // as nearly always, at a tenth of the cost
+	}
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
 		return false, err
@@ -184,8 +191,12 @@ func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, 
 	return Answers(shim), nil
 }
 
-// Answers is ShimAnswers of a state of the shim's unit that the caller has read.
+// ends says that a unit has no process, or will not have it for long.
+func ends(activeState string) bool {
+	return activeState == "inactive" || activeState == "failed" || activeState == "deactivating"
+}
 
+// Answers is ShimAnswers of a state of the shim's unit that the caller has read.
 func Answers(shim systemd.UnitState) bool {
 	switch shim.ActiveState {
 	case "inactive", "failed":

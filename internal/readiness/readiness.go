@@ -14,6 +14,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unitgen/unitgen/internal/control"
 )
 
@@ -142,6 +144,9 @@ func (c Check) addresses(ctx context.Context) (all []string, handed bool, err er
 	return all, s.Path == "handoff", nil
 }
 
+// portTries is how often another port is tried where choosePort met one that is in use: most are free.
+const portTries = 8
+
 // probe connects to the instance at address; the caller closes the connection.
 func (c Check) probe(ctx context.Context, address string) (net.Conn, error) {
 	listener, err := netip.ParseAddrPort(address)
@@ -151,6 +156,9 @@ func (c Check) probe(ctx context.Context, address string) (net.Conn, error) {
 	var failed []error
 	for _, to := range reachable(listener) {
 		conn, err := c.probeFrom(ctx, address, to)
+		for tries := 0; errors.Is(err, unix.EADDRNOTAVAIL) && tries < portTries; tries++ {
+			conn, err = c.probeFrom(ctx, address, to)
+		}
 		if err == nil || errors.Is(err, ErrUnsupported) {
 			return conn, err
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -30,7 +31,11 @@ func bind(to netip.AddrPort) (*socket, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	s := &socket{fd: fd, to: to}
-	if err := unix.Bind(fd, local); err != nil {
+	err = unix.Bind(fd, local)
+	if err == unix.EPERM {
+		return s, s.choosePort()
+	}
+	if err != nil {
 		s.close()
 		return nil, os.NewSyscallError("bind", err)
 	}
@@ -46,6 +51,19 @@ func bind(to netip.AddrPort) (*socket, error) {
 		s.port = uint16(a.Port)
 	}
 	return s, nil
+}
+
+// choosePort has connect(2) take a port that is known before, where the unit may not bind (SocketBindDeny=). Somebody may have it
+// already: connect fails then, and is tried again with another one. It needs Linux 6.3.
+func (s *socket) choosePort() error {
+	const lowest, ports = 32768, 28232 // ip_local_port_range as the kernel has it
+	s.port = uint16(lowest + rand.IntN(ports))
+	err := unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_LOCAL_PORT_RANGE, int(s.port)<<16|int(s.port))
+	if err != nil {
+		s.close()
+		return fmt.Errorf("choose port of a probe, as SocketBindDeny= forbids bind(2): %w", os.NewSyscallError("setsockopt IP_LOCAL_PORT_RANGE", err))
+	}
+	return nil
 }
 
 func (s *socket) close() { unix.Close(s.fd) }

@@ -57,6 +57,7 @@ type Options struct {
 type Rollout struct {
 	options Options
 	manager systemd.Endpoint
+	conn    *systemd.Conn // for questions and jobs; nil until the first
 	units   *systemd.Watcher
 	note    func(text string) // shown by systemctl status; "" takes it back
 	log     *slog.Logger
@@ -91,6 +92,7 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 // were not reached still run the old code, and no extra one is left, unless it is ErrNoBalancer; ctx ending is such an error.
 func (r *Rollout) Run(ctx context.Context) error {
 	r.began = time.Now()
+	defer r.hangUp()
 	lock, err := r.lock()
 	if err != nil {
 		return err

@@ -113,7 +113,7 @@ func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error 
 			}
 			return r.failure(ctx, u, "could not be started")
 		}
-		if err := r.next(ctx); err != nil {
+		if err := r.news(ctx, unit, before); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
 				return r.failure(context.WithoutCancel(ctx), u, "did not get ready within "+r.options.Limit.String())
 			}
@@ -139,7 +139,7 @@ func (r *Rollout) soak(ctx context.Context) error {
 		if err := r.freshUp(ctx); err != nil {
 			return err
 		}
-		if err := r.next(limit); err != nil {
+		if _, err := r.next(limit); err != nil {
 			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 				return nil
 			}
@@ -207,16 +207,32 @@ func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string)
 	return f
 }
 
-// next waits for one event of a watched unit.
-func (r *Rollout) next(ctx context.Context) error {
-	select {
-	case _, ok := <-r.units.Events():
-		if !ok {
-			return errors.New("follow units: watcher was closed")
+// news waits for an event of unit after which it may be up, or may never be. Those on the way there are left out, as each
+// look asks PID 1 a dozen questions.
+func (r *Rollout) news(ctx context.Context, unit, before string) error {
+	for {
+		u, err := r.next(ctx)
+		if err != nil {
+			return err
 		}
-		return nil
+		stops := u.ActiveState == "deactivating" && u.InvocationID == before
+		starts := u.ActiveState == "activating" && !failed(u)
+		if u.Name == unit && !stops && !starts {
+			return nil
+		}
+	}
+}
+
+// next waits for one event of a watched unit.
+func (r *Rollout) next(ctx context.Context) (systemd.UnitState, error) {
+	select {
+	case u, ok := <-r.units.Events():
+		if !ok {
+			return u, errors.New("follow units: watcher was closed")
+		}
+		return u, nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return systemd.UnitState{}, ctx.Err()
 	}
 }
 
@@ -241,12 +257,16 @@ const (
 	askPause = 100 * time.Millisecond
 )
 
-// ask runs f with a connection of its own, again if PID 1 was away. f must bear being run twice: a start or restart that
-// is queued already is merged.
+// ask runs f with the rollout's connection, again with a new one if PID 1 was away. f must bear being run twice: a start or
+// restart that is queued already is merged.
 func (r *Rollout) ask(ctx context.Context, f func(*systemd.Conn) error) error {
 	for try := 1; ; try++ {
 		err := r.askOnce(ctx, f)
-		if err == nil || !systemd.IsDisconnected(err) || try == askTries {
+		if err == nil || !systemd.IsDisconnected(err) {
+			return err
+		}
+		r.hangUp()
+		if try == askTries {
 			return err
 		}
 		timer := time.NewTimer(askPause)
@@ -259,13 +279,21 @@ func (r *Rollout) ask(ctx context.Context, f func(*systemd.Conn) error) error {
 	}
 }
 
-func (r *Rollout) askOnce(ctx context.Context, f func(*systemd.Conn) error) error {
-	c, err := systemd.Dial(ctx, r.manager)
-	if err != nil {
-		return err
+func (r *Rollout) askOnce(ctx context.Context, f func(*systemd.Conn) error) (err error) {
+	if r.conn == nil {
+		if r.conn, err = systemd.DialToStay(ctx, r.manager); err != nil {
+			return err
+		}
 	}
-	defer c.Close()
-	return f(c)
+	return f(r.conn)
+}
+
+// hangUp gives the connection up; the next question makes another.
+func (r *Rollout) hangUp() {
+	if r.conn != nil {
+		r.conn.Close()
+		r.conn = nil
+	}
 }
 
 // disposable leaves out the extra instances that are enabled by now: whoever did that was told that they run, and they are

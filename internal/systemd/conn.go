@@ -34,14 +34,17 @@ const (
 	// restarted accepts connections by way of its socket unit long before it answers. 25 s is libdbus's own limit.
 	handshakeTimeout = 25 * time.Second
 
+	// busPatience is what DialToStay gives a bus where there is another way. A bus answers in milliseconds; one that is
+	// restarted, within the second that takes.
+	busPatience = 5 * time.Second
+
 	// signalBuffer is the capacity of signal channels. godbus's sequential handler queues beyond it, so a full channel
 	// neither blocks the connection nor loses a signal; the buffer only saves wake-ups.
 	signalBuffer = 64
 )
 
-// Endpoint says where a service manager answers. Private is the path of its own socket, used first where it can be
-// connected to: it works without a bus daemon and sees all signals. Bus is a D-Bus address, used otherwise. An empty
-// field is not tried.
+// Endpoint says where a service manager answers. Private is the path of its own socket, which works without a bus daemon
+// and sees all signals. Bus is a D-Bus address. Dial and DialToStay say which is tried first. An empty field is not tried.
 type Endpoint struct {
 	Private string
 	Bus     string
@@ -84,25 +87,70 @@ type Conn struct {
 func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	var failed []error
-	if e.Private != "" {
-		bus, err := dialPrivate(ctx, e.Private)
-		if err == nil {
-			return &Conn{bus: bus, private: true}, nil
-		}
-		failed = append(failed, err)
+	conn, private := e.dialPrivate(ctx)
+	if private == nil {
+		return conn, nil
 	}
-	if e.Bus != "" {
-		bus, err := dialBus(ctx, e.Bus)
-		if err == nil {
-			return &Conn{bus: bus}, nil
-		}
-		failed = append(failed, err)
+	conn, bus := e.dialBus(ctx)
+	if bus == nil {
+		return conn, nil
 	}
-	if len(failed) == 0 {
-		failed = append(failed, errors.New("no address given"))
+	return nil, dialError(private, bus)
+}
+
+// DialToStay is Dial for a connection that is kept while units start and stop. It tries the bus first, where match rules
+// keep away what nobody asked for. On its own socket a manager sends every signal of every unit to each connection, and
+// writes each anew: three such connections took a third of the CPU of a reload. A bus that does not answer in time is left
+// for the manager's own socket.
+func DialToStay(ctx context.Context, e Endpoint) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	patience, end := context.WithTimeout(ctx, busPatience)
+	conn, bus := e.dialBus(patience)
+	end()
+	if bus == nil {
+		return conn, nil
 	}
-	return nil, fmt.Errorf("connect to systemd: %w", errors.Join(failed...))
+	conn, private := e.dialPrivate(ctx)
+	if private == nil {
+		return conn, nil
+	}
+	return nil, dialError(bus, private)
+}
+
+var errNotGiven = errors.New("no address given")
+
+// dialError leaves out a way that was not given, unless none was.
+func dialError(first, second error) error {
+	switch {
+	case errors.Is(first, errNotGiven):
+		first = nil
+	case errors.Is(second, errNotGiven):
+		second = nil
+	}
+	return fmt.Errorf("connect to systemd: %w", errors.Join(first, second))
+}
+
+func (e Endpoint) dialPrivate(ctx context.Context) (*Conn, error) {
+	if e.Private == "" {
+		return nil, errNotGiven
+	}
+	bus, err := dialPrivate(ctx, e.Private)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{bus: bus, private: true}, nil
+}
+
+func (e Endpoint) dialBus(ctx context.Context) (*Conn, error) {
+	if e.Bus == "" {
+		return nil, errNotGiven
+	}
+	bus, err := dialBus(ctx, e.Bus)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{bus: bus}, nil
 }
 
 // Close closes the connection; calls under way return an error. It may be called more than once.

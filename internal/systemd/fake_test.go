@@ -181,8 +181,8 @@ func (m *fakeManager) get(msg dbus.Message, iface, name string) (dbus.Variant, *
 	defaults := map[string]any{
 		"LoadState": "not-found", "ActiveState": "inactive", "SubState": "dead", "InvocationID": []byte{},
 		"ActiveEnterTimestamp": uint64(0), "StateChangeTimestamp": uint64(0), "InactiveExitTimestamp": uint64(0), "MainPID": uint32(0), "Result": "success",
-		"NRestarts": uint32(0), "StatusText": "", "ExecMainCode": int32(0), "ExecMainStatus": int32(0), "UnitFileState": "",
-		"NeedDaemonReload": false, "ControlGroup": "", "ControlPID": uint32(0),
+		"NRestarts": uint32(0), "StatusText": "", "ExecMainCode": int32(0), "ExecMainStatus": int32(0),
+		"ControlGroup": "", "ControlPID": uint32(0),
 		"Job": struct {
 			ID   uint32
 			Path dbus.ObjectPath

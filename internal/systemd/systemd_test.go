@@ -78,6 +78,33 @@ func TestDialNamesEveryWay(t *testing.T) {
 	}
 }
 
+// A connection that stays is made to the bus, which sends what was asked for alone. Where there is no bus, the manager's
+// own socket is tried.
+func TestDialToStayPrefersTheBus(t *testing.T) {
+	b := newTestBus(t)
+	newFakeManager(t, b)
+	private, err := net.Listen("unix", filepath.Join(t.TempDir(), "private"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer private.Close()
+	e := Endpoint{Private: private.Addr().String(), Bus: b.endpoint().Bus}
+	c, err := DialToStay(testContext(t), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.private {
+		t.Error("the connection is to the manager's own socket, though there is a bus")
+	}
+	private.Close()
+	e.Bus = "unix:path=/nonexistent/bus"
+	_, err = DialToStay(testContext(t), e)
+	if err == nil || !strings.Contains(err.Error(), e.Private) || !strings.Contains(err.Error(), "/nonexistent/bus") {
+		t.Errorf("without a bus: error %v, want one that names both", err)
+	}
+}
+
 func dialTest(t *testing.T, b *testBus) *Conn {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -30,12 +30,11 @@ type UnitState struct {
 	ExecMainStatus int    // its exit status or signal
 
 	// What the manager sends no signals for: read by Conn.Unit, zero in what a Watcher reports.
-	UnitFileState    string // enabled, disabled, static, ...
-	InactiveExit     int64  // when it last began to start, µs since 1970; an automatic restart begins with its delay
-	NeedDaemonReload bool
-	ControlGroup     string
-	ControlPID       int    // of ExecStartPre=, ExecReload=, ExecStop=, ... while one runs
-	JobType          string // start, stop, restart, ... of the job that waits or runs; empty for none
+	// UnitFileState and NeedDaemonReload are not among them: for each PID 1 reads all directories of unit files.
+	InactiveExit int64 // when it last began to start, µs since 1970; an automatic restart begins with its delay
+	ControlGroup string
+	ControlPID   int    // of ExecStartPre=, ExecReload=, ExecStop=, ... while one runs
+	JobType      string // start, stop, restart, ... of the job that waits or runs; empty for none
 }
 
 // Since is ActiveEnter as a time; the zero time for never.
@@ -97,7 +96,7 @@ func watchedProperties(iface string) []string {
 func silentProperties(iface string) []string {
 	switch iface {
 	case unitIf:
-		return []string{"UnitFileState", "InactiveExitTimestamp", "NeedDaemonReload", "Job"}
+		return []string{"InactiveExitTimestamp", "Job"}
 	case busName + ".Service", busName + ".Socket":
 		return []string{"ControlGroup", "ControlPID"}
 	}
@@ -208,10 +207,6 @@ func (s *UnitState) apply(values map[string]dbus.Variant) {
 			if name == "InvocationID" {
 				s.InvocationID = hex.EncodeToString(value)
 			}
-		case bool:
-			if name == "NeedDaemonReload" {
-				s.NeedDaemonReload = value
-			}
 		}
 	}
 }
@@ -228,8 +223,6 @@ func (s *UnitState) applyString(name, value string) {
 		s.Result = value
 	case "StatusText":
 		s.StatusText = value
-	case "UnitFileState":
-		s.UnitFileState = value
 	case "ControlGroup":
 		s.ControlGroup = value
 	}

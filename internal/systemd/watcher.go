@@ -152,7 +152,7 @@ func (l *watchLoop) report(err error) {
 // connect makes a connection, asks for the signals and then reads all units, in this order so that nothing falls in
 // between.
 func (l *watchLoop) connect(ctx context.Context) error {
-	conn, err := Dial(ctx, l.options.Endpoint)
+	conn, err := DialToStay(ctx, l.options.Endpoint)
 	if err != nil {
 		return err
 	}

@@ -83,8 +83,11 @@ func (a *App) remove() {
 	if out, err := a.Exec(ctx, "unitgen", "remove", a.Name); err != nil || out.Status != 0 {
 		a.T.Errorf("unitgen remove %s = %+v, %v", a.Name, out, err)
 	}
-	const script = `rm -rf /etc/systemd/system/"$1".*.d /etc/systemd/system/"$1"[@-]*.d
-		systemctl daemon-reload; systemctl stop "$1.*" "$1[@-]*"; systemctl reset-failed "$1.*" "$1[@-]*"`
+	const script = `for d in /etc/systemd/system/"$1".*.d /etc/systemd/system/"$1"[@-]*.d; do
+			[ ! -d "$d" ] || { rm -r "$d"; stale=1; }
+		done
+		[ -z "$stale" ] || systemctl daemon-reload
+		systemctl stop "$1.*" "$1[@-]*"; systemctl reset-failed "$1.*" "$1[@-]*"`
 	if _, err := a.Exec(ctx, "sh", "-c", script, "sh", a.Name); err != nil {
 		a.T.Errorf("clean up after %s: %v", a.Name, err)
 	}

@@ -30,6 +30,16 @@ func TestPrograms(t *testing.T) {
 	}{
 		{"PythonServer", testPythonServer},
 		{"StaticGo", testStaticGo},
+		{"Pipeline", testPipeline},
+		{"Nginx", testNginx},
+		{"Uvicorn", testUvicorn},
+		{"NodeWatch", testNodeWatch},
+		{"Families", testFamilies},
+		{"Wider", testWider},
+		{"ProgramPort", testProgramPort},
+		{"Sandbox", testSandbox},
+		{"SupervisorKilled", testSupervisorKilled},
+		{"Unreadable", testUnreadable},
 	}
 	t.Run("trixie", func(t *testing.T) {
 		s := boot(t, "trixie")
@@ -104,4 +114,170 @@ func testStaticGo(t *testing.T, s *apps.System) {
 	a.Serves("peer=127.0.0.1:")
 	lossless(a)
 	a.Evenly()
+}
+
+// testPipeline has the server behind a shell, in a pipeline.
+func testPipeline(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "pipeline", "--now", listenOn(port), "--", "/bin/sh", "-c", fmt.Sprintf("%s :%d 2>&1 | cat", program, port))
+	a.AwaitUp(a.N)
+	a.Evenly()
+	load := a.Load(rig.LoadOptions{})
+	a.AwaitOK(load, 50)
+	a.Reload()
+	a.AwaitOK(load, 50)
+	a.Lossless(load.Stop())
+}
+
+// evenByUnit makes connections one after the other and checks that each instance had its exact share, however many processes it has.
+func evenByUnit(a *apps.App) {
+	a.T.Helper()
+	const each = 20
+	r := a.Load(rig.LoadOptions{Requests: each * a.N, Clients: 1}).Wait()
+	a.Lossless(r)
+	units := make(map[string]int)
+	for pid, n := range r.PIDs {
+		group := strings.TrimSpace(a.MustExec(a.T, "cat", fmt.Sprintf("/proc/%d/cgroup", pid)))
+		units[group[strings.LastIndexByte(group, '/')+1:]] += n
+	}
+	for i := range a.N {
+		if n := units[a.Instance(i+1)]; n != each {
+			a.T.Errorf("instance %d had %d connections, want %d: %v", i+1, n, each, units)
+		}
+	}
+}
+
+// testNginx has two workers, each with a listener of its own by nginx's own reuseport, which are one here.
+func testNginx(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	s.MustWriteFile(t, "/etc/nginx-bind.conf", fmt.Sprintf(`worker_processes 2;
+pid /tmp/nginx.pid;
+error_log stderr;
+events {}
+http {
+	access_log off;
+	client_body_temp_path /tmp/body; proxy_temp_path /tmp/proxy; fastcgi_temp_path /tmp/fastcgi; uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi;
+	server {
+		listen %d reuseport deferred so_keepalive=on;
+		location / { return 200 "pid=$pid peer=$remote_addr\n"; }
+	}
+}
+`, port), 0o644)
+	a := apps.NewAt(t, s, port, "proxied", "--now", listenOn(port), "--", "/usr/sbin/nginx", "-c", "/etc/nginx-bind.conf", "-g", "daemon off;")
+	a.AwaitUp(a.N)
+	evenByUnit(a)
+	a.Serves("peer=127.0.0.1")
+	lossless(a)
+}
+
+func testUvicorn(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "uvicorn", "--now", listenOn(port), "--working-directory="+apps.ASGI, "--",
+		"/usr/bin/uvicorn", "--workers", "2", "--host", "0.0.0.0", "--port", strconv.Itoa(port), "app:app")
+	a.AwaitUp(a.N)
+	evenByUnit(a)
+	lossless(a)
+}
+
+// testNodeWatch has Node.js start the server as its child.
+func testNodeWatch(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	s.MustWriteFile(t, "/srv/watch/server.js", `require('http').createServer((q, r) => r.end('instance=' + process.env.INSTANCE + ' pid=' + process.pid + ' peer=' + q.socket.remoteAddress + '\n'))
+	.listen(process.env.PORT)`, 0o644)
+	a := apps.NewAt(t, s, port, "watch", "--now", "--working-directory=/srv/watch", "--", "/usr/bin/node", "--watch", "server.js")
+	a.AwaitUp(a.N)
+	a.Evenly()
+	a.Serves("peer=::ffff:127.0.0.1")
+}
+
+// testFamilies has programs that know IPv6 on a port alone, and one that binds an address of IPv4 on such.
+func testFamilies(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "both", "--now", "--", program, "-network", "tcp", ":"+strconv.Itoa(port))
+	a.AwaitUp(a.N)
+	a.Evenly()
+	a.Lossless(a.Load(rig.LoadOptions{Addr: fmt.Sprintf("[::1]:%d", port), Requests: 4 * a.N, Want: "peer=[::1]:"}).Wait())
+
+	port = s.NewPort()
+	b := apps.NewAt(t, s, port, "four", "--", program, ":"+strconv.Itoa(port))
+	out, err := b.Exec(t.Context(), "unitgen", "four", "--now")
+	want := fmt.Sprintf("unitgen: hint: unitgen four --listen=0.0.0.0:%d", port)
+	if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, "by IPv4, and the app's listener there is one of IPv6") || !strings.Contains(out.Stderr, want) {
+		t.Errorf("start of an IPv4 program on an IPv6 listener = %+v, %v; want the reason and %q", out, err, want)
+	}
+}
+
+// testWider has a program that would serve this host alone.
+func testWider(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "wider", "--now", listenOn(port), "--", program, "127.0.0.1:"+strconv.Itoa(port))
+	a.AwaitUp(a.N)
+	a.Evenly()
+	want := fmt.Sprintf("the program binds 127.0.0.1:%d, and the app is open on 0.0.0.0:%d; to keep it as the program says: unitgen wider --listen=127.0.0.1:%d", port, port, port)
+	if log := a.Log(a.Instance(1)); !strings.Contains(log, want) {
+		t.Errorf("journal = %s; want %q", log, want)
+	}
+}
+
+func testProgramPort(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "mapped", "--now", listenOn(port), "--program-port=8888", "--", program, ":8888")
+	a.AwaitUp(a.N)
+	a.Evenly()
+	a.Serves("port=8888")
+}
+
+// testSandbox has programs that may neither bind nor reach any network, on a port below 1024.
+func testSandbox(t *testing.T, s *apps.System) {
+	for i, property := range []string{"PrivateNetwork=yes", "SocketBindDeny=any"} {
+		port := 81 + i
+		a := apps.NewAt(t, s, port, fmt.Sprint("fenced", i), "--now", listenOn(port), "-p", property, "--", program, fmt.Sprint(":", port))
+		a.AwaitUp(a.N)
+		a.Evenly()
+		a.Serves("peer=127.0.0.1:")
+		lossless(a)
+	}
+}
+
+// testSupervisorKilled kills what answers bind(): connections go on, it is said, and a restart mends it.
+func testSupervisorKilled(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "orphan", "--now", listenOn(port), "--", program, ":"+strconv.Itoa(port))
+	a.AwaitUp(a.N)
+	const complaint = "nothing answers bind() of the program"
+	if out := a.MustExec(t, "unitgen", "status", "orphan"); strings.Contains(out, complaint) {
+		t.Errorf("status before = %s", out)
+	}
+	load := a.Load(rig.LoadOptions{KeepAlive: true})
+	a.AwaitOK(load, 50)
+	a.MustExec(t, "sh", "-c", `kill -s KILL $(pgrep -f "[l]bshim answer orphan 2 ")`)
+	a.AwaitOK(load, 100)
+	a.Lossless(load.Stop())
+	a.Evenly()
+	if out := a.MustExec(t, "unitgen", "status", "orphan"); !strings.Contains(out, "orphan@2: "+complaint) || strings.Contains(out, "orphan@1: ") {
+		t.Errorf("status = %s; want %q of orphan@2", out, complaint)
+	}
+	out, err := a.Exec(t.Context(), "unitgen", "doctor", "orphan")
+	if err != nil || !strings.Contains(out.Stdout+out.Stderr, complaint) {
+		t.Errorf("doctor = %+v, %v; want %q", out, err, complaint)
+	}
+	a.MustSystemctl("restart", a.Instance(2))
+	a.AwaitUp(a.N)
+	if out := a.MustExec(t, "unitgen", "status", "orphan"); strings.Contains(out, complaint) {
+		t.Errorf("status after a restart = %s", out)
+	}
+	a.Evenly()
+}
+
+// testUnreadable has a program that its user may execute and not read, of which the kernel shows nobody anything.
+func testUnreadable(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	s.MustExec(t, "install", "-m", "711", program, "/usr/local/bin/unreadable")
+	a := apps.NewAt(t, s, port, "unreadable", listenOn(port), "--", "/usr/local/bin/unreadable", ":"+strconv.Itoa(port))
+	out, err := a.Exec(t.Context(), "unitgen", "unreadable", "--now")
+	for _, want := range []string{"what the program binds cannot be seen, as its file may be executed and not read", "unitgen: hint: chmod a+r"} {
+		if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, want) {
+			t.Errorf("start = %+v, %v; want %q", out, err, want)
+		}
+	}
 }

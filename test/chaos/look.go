@@ -99,8 +99,9 @@ func (w *world) seeUnits(ctx context.Context, l *look) error {
 	return nil
 }
 
-// forbidden are words of a program that fails in a way nobody has thought of.
-const forbidden = "panic:|fatal error:|goroutine [0-9]+ \\[|SIGSEGV|core-dump|Watchdog timeout"
+// forbidden are words of a program that fails in a way nobody has thought of, and of a drain that waits for nothing: no
+// request is in flight for as long as a drain's time-out.
+const forbidden = "panic:|fatal error:|goroutine [0-9]+ \\[|SIGSEGV|core-dump|Watchdog timeout|timed_out=true"
 
 func (w *world) seeMore(ctx context.Context, l *look) error {
 	for _, name := range w.names {
@@ -181,12 +182,11 @@ func answerOf(resp *http.Response, err error) (pid string, _ error) {
 // settleLimit is how long the system may take to be as it was: a drain, a start time-out and the longest back-off.
 const settleLimit = 120 * time.Second
 
-// settle looks until all invariants hold, and returns that look. The error at the limit is what does not hold.
-func (w *world) settle(ctx context.Context) (*look, error) {
-	end := time.Now().Add(settleLimit)
-	for {
-		l, err := w.see(ctx, false)
-		if err == nil {
+// settle looks until all invariants hold, and returns that look. The error at the limit is what does not hold. awaited is what
+// did not hold before that, as long as something did not.
+func (w *world) settle(ctx context.Context) (l *look, awaited string, err error) {
+	for end := time.Now().Add(settleLimit); ; {
+		if l, err = w.see(ctx, false); err == nil {
 			err = w.judge(l, false)
 		}
 		if err == nil {
@@ -195,10 +195,11 @@ func (w *world) settle(ctx context.Context) (*look, error) {
 			}
 		}
 		if err == nil || errors.As(err, new(final)) || time.Now().After(end) {
-			return l, err
+			return l, awaited, err
 		}
+		awaited = strings.ReplaceAll(err.Error(), "\n", "; ")
 		if !pause(ctx, 300*time.Millisecond) {
-			return l, errors.Join(err, ctx.Err())
+			return l, awaited, errors.Join(err, ctx.Err())
 		}
 	}
 }

@@ -43,6 +43,7 @@ func command(ctx context.Context, args []string) error {
 	suites := flags.String("suite", strings.Join(rig.Suites, ","), "what to boot: bookworm is systemd 252, trixie 257")
 	steps := flags.String("steps", "", "`N or N-M`: these steps alone")
 	without := flags.String("without", "", "`names` of faults and apps to leave out")
+	journal := flags.Bool("journal", false, "print the end of the journal after each step, not only after one that fails")
 	dryRun := flags.Bool("dry-run", false, "print the plan (of -steps, or of 20) and do nothing")
 	table := flags.Bool("faults", false, "print what faults there are")
 	flags.Parse(args)
@@ -52,7 +53,7 @@ func command(ctx context.Context, args []string) error {
 		}
 		return nil
 	}
-	o := options{seed: *seed, length: time.Duration(*minutes * float64(time.Minute)), out: os.Stdout}
+	o := options{seed: *seed, length: time.Duration(*minutes * float64(time.Minute)), journal: *journal, out: os.Stdout}
 	var err error
 	if o.first, o.last, err = parseSteps(*steps); err != nil {
 		return err

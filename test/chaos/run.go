@@ -19,6 +19,7 @@ type options struct {
 	length      time.Duration // no step begins later
 	first, last int           // steps; last zero: no limit
 	without     map[string]bool
+	journal     bool // print it after each step, not only of one that fails
 	out         io.Writer
 }
 
@@ -39,6 +40,9 @@ func run(ctx context.Context, o options) error {
 			continue
 		}
 		if err = errors.Join(w.step(ctx, o, s), context.Cause(ctx)); err == nil {
+			if o.journal {
+				fmt.Fprintln(o.out, w.tail(s))
+			}
 			for _, a := range s.acts {
 				done[a.fault.name]++
 			}
@@ -97,14 +101,21 @@ func (w *world) step(ctx context.Context, o options, s step) error {
 	if err == nil {
 		err = w.restore(ctx, o, s)
 	}
+	restored, awaited := time.Since(began), ""
 	if err == nil {
-		_, err = w.settle(ctx)
+		_, awaited, err = w.settle(ctx)
 	}
 	err = errors.Join(err, w.prober.take(s))
-	after := w.ledger.total()
-	fmt.Fprintf(o.out, "%s: took %s, settled after %s, %d answered\n", s, short(took...), short(time.Since(began)), after.ok-before.ok)
+	settled := time.Since(began)
+	fmt.Fprintf(o.out, "%s: took %s, settled after %s, %d answered\n", s, short(took...), short(settled), w.ledger.total().ok-before.ok)
+	if settled-restored > noticeable {
+		fmt.Fprintf(o.out, "\t%s in which %s\n", short(settled-restored), awaited)
+	}
 	return err
 }
+
+// noticeable is how long it may take until all is as it was, before the run says what that waited for.
+const noticeable = 5 * time.Second
 
 // short prints durations in seconds.
 func short(all ...time.Duration) string {

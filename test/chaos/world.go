@@ -52,7 +52,7 @@ func begin(ctx context.Context, suite string, leftOut map[string]bool) (*world, 
 	w.startLoad(load, &w.running)
 	w.running.Go(func() { w.prober.run(load) })
 	// With load: what the apps have open under it belongs to how they look.
-	if w.calm, err = w.settle(ctx); err != nil {
+	if w.calm, _, err = w.settle(ctx); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start apps: %w\n%s", err, w.tail(step{})), w.end())
 	}
 	return w, ctx, nil

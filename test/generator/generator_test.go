@@ -41,6 +41,7 @@ func TestUnitgen(t *testing.T) {
 		run  func(*testing.T, *system)
 	}{
 		{"LiveArguments", testLiveArguments},
+		{"Learn", testLearn},
 		{"Accounts", testAccounts},
 		{"Siblings", testSiblings},
 		{"SocketPath", testSocketPath},

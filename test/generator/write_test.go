@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/unitgen/unitgen/test/rig"
 )
 
 // testOutput writes a tree for a package, installs it as a package would, and runs it.
@@ -142,8 +144,10 @@ func testKilled(t *testing.T, s *system) {
 				t.Errorf("instances = %q, want %d", links, tt.want)
 			}
 			s.MustExec(t, "grep", "-qx", "Environment=A=2", units+"/"+tt.name+"@.service")
-			s.unitgen(t, tt.name, "--now")
-			s.awaitUp(t, tt.name, tt.want)
+			if tt.name == "killed-linking" || tt.name == "killed-half" || rig.All() { // one new, one changed: the same files are the same app
+				s.unitgen(t, tt.name, "--now")
+				s.awaitUp(t, tt.name, tt.want)
+			}
 		})
 	}
 }

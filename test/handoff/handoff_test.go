@@ -109,7 +109,12 @@ func awaitOpenThat(a *apps.App, done func(shim.InstanceStatus) bool, failed func
 }
 
 // rate is that of loads under which something is killed, in connections a second.
-const rate = 1000
+func rate() int {
+	if rig.All() {
+		return 1000
+	}
+	return 300
+}
 
 func testSpread(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-spread", "--strategy=round-robin")
@@ -198,7 +203,7 @@ func testUnix(t *testing.T, s *apps.System) {
 func testKillShim(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-kill-shim", "--strategy=round-robin")
 	before := a.PIDs()
-	load := a.Load(rig.LoadOptions{Rate: rate, Clients: 32})
+	load := a.Load(rig.LoadOptions{Rate: rate(), Clients: 32})
 	held := a.Hold(9)
 	for range 5 {
 		a.AwaitOK(load, 300)
@@ -248,7 +253,7 @@ func testKillInstance(t *testing.T, s *apps.System) {
 	for _, strategy := range []string{"round-robin", "source-hash"} {
 		a := start(t, s, "ho-kill-"+strategy[:5], "--strategy="+strategy)
 		const clients = 8
-		load := a.Load(rig.LoadOptions{Clients: clients, Rate: rate})
+		load := a.Load(rig.LoadOptions{Clients: clients, Rate: rate()})
 		a.AwaitOK(load, 300)
 		victim := a.Hold(1)[0].Instance // with source-hash the one that has all
 		unit := a.Name + "@" + victim + ".service"
@@ -308,10 +313,10 @@ func testAllDown(t *testing.T, s *apps.System) {
 
 // testReload rolls twice under load, with connections that are kept alive beside new ones.
 func testReload(t *testing.T, s *apps.System) {
-	a := start(t, s, "ho-roll", "--soak=1s", "--drain-timeout=5s")
+	a := start(t, s, "ho-roll", "--soak=100ms", "--drain-timeout=5s")
 	before := a.PIDs()
-	fresh := a.Load(rig.LoadOptions{Rate: 300, Clients: 32})
-	kept := a.Load(rig.LoadOptions{Rate: 200, KeepAlive: true, Clients: 8})
+	fresh := a.Load(rig.LoadOptions{Rate: rate() / 3, Clients: 32})
+	kept := a.Load(rig.LoadOptions{Rate: rate() / 5, KeepAlive: true, Clients: 8})
 	for range 2 {
 		a.Reload()
 	}

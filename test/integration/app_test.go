@@ -27,8 +27,16 @@ func newApp(t *testing.T, s *apps.System, name string, words ...string) *testApp
 func startApp(t *testing.T, s *apps.System, name string, words ...string) *testApp {
 	t.Helper()
 	a := newApp(t, s, name, append([]string{"--now"}, words...)...)
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	return a
+}
+
+// times is how often a test does what is to go well each time, whenever it is done: in make test-all n times, else once.
+func times(n int) int {
+	if rig.All() {
+		return n
+	}
+	return 1
 }
 
 // awaitSub waits until unit is in a SubState.

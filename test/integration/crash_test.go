@@ -21,7 +21,7 @@ func testKillShim(t *testing.T, s *apps.System) {
 		t.Error("the FD store is empty")
 	}
 	load := a.load(rig.LoadOptions{})
-	for range 3 {
+	for range 1 + times(2) {
 		a.AwaitOK(load, 300)
 		pid := a.PID(a.Shim())
 		a.MustExec(t, "kill", "-s", "KILL", pid)
@@ -174,15 +174,26 @@ func testRescue(t *testing.T, s *apps.System) {
 		a.DropIn(a.Instance(i), "[Service]\nType=exec\nExecStart=\nExecStart="+program+"\nExecStartPost=\nExecStopPost=\nExecStopPost=/bin/sleep 0.05\nRestartSec=0\n")
 	}
 	a.MustSystemctl("enable", "--now", a.Name)
-	a.Lossless(a.load(rig.LoadOptions{Clients: 16, Rate: 300, Duration: 15 * time.Second}).Wait())
-	var moved uint64
-	for _, address := range a.Status().Addresses {
-		moved += address.Migrated
+	const want = 50
+	began, least := time.Now(), time.Duration(0)
+	if rig.All() {
+		least = 15 * time.Second
 	}
-	t.Logf("%d connections were moved", moved)
-	if moved == 0 {
-		t.Error("no connection was moved: nothing was tried")
+	load := a.load(rig.LoadOptions{Clients: 16, Rate: 300})
+	for ; ; a.AwaitOK(load, 100) {
+		var moved uint64
+		for _, address := range a.Status().Addresses {
+			moved += address.Migrated
+		}
+		took := time.Since(began)
+		if moved >= want && took >= least {
+			break
+		}
+		if took > apps.Limit {
+			t.Fatalf("%d connections were moved, want %d", moved, want)
+		}
 	}
+	a.Lossless(load.Stop())
 	a.checkSockets()
 }
 

@@ -14,7 +14,7 @@ import (
 
 // testIdleExit lets an app go to sleep and wakes it up, twice.
 func testIdleExit(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "idle", "--idle-exit=2s")
+	a := startApp(t, s, "idle", "--idle-exit=500ms")
 	for range 2 {
 		a.awaitIdle()
 		inode := a.inodes()

@@ -23,7 +23,7 @@ func TestManager(t *testing.T) {
 				before, shim := a.pids(4), a.PID(a.Shim())
 				load := a.load(rig.LoadOptions{})
 				a.AwaitOK(load, 200)
-				for range 3 {
+				for range times(3) {
 					a.MustSystemctl(command...)
 					a.AwaitOK(load, 50)
 				}

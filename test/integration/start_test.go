@@ -29,12 +29,12 @@ func testSpread(t *testing.T, s *apps.System) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var words []string
+			words := []string{"--instances=2"}
 			for _, l := range tt.listen {
 				words = append(words, "--listen="+l)
 			}
 			a := startApp(t, s, "spread", words...)
-			pids := a.pids(4)
+			pids := a.pids(2)
 			for _, addr := range tt.dial {
 				a.evenly(addr, pids)
 			}

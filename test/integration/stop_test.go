@@ -119,7 +119,7 @@ func testStop(t *testing.T, s *apps.System) {
 // testStopStart starts an app as soon as its stop returns, when its sockets are still being stopped.
 func testStopStart(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "stop-start")
-	for range 5 {
+	for range 1 + times(4) {
 		a.MustSystemctl("stop", a.Name)
 		a.MustSystemctl("start", a.Name)
 		a.AwaitUp(4)

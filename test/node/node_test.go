@@ -54,7 +54,7 @@ type app struct {
 }
 
 // both are the tests that run on systemd 252 too, a smoke set. Node.js of that release is the oldest.
-var both = []string{"Matrix", "Late", "Spread", "Reload"}
+var both = []string{"Matrix", "Spread", "Reload"}
 
 func TestNode(t *testing.T) {
 	tests := []struct {

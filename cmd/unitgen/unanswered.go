@@ -1,0 +1,37 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strconv"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/bindnotify"
+	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// unanswered says so if nothing answers bind() of an instance that is up; the zero Reason where something does, or none is wanted, or
+// the caller may not see it. Connections go on without: what is missing is noticed when the program binds again.
+func (c *command) unanswered(a app.App, u systemd.UnitState) explain.Reason {
+	if !a.BindAnswered() || u.ActiveState != "active" || u.ControlGroup == "" || u.MainPID == 0 {
+		return explain.Reason{}
+	}
+	if _, err := os.ReadFile("/proc/" + strconv.Itoa(u.MainPID) + "/cmdline"); err != nil {
+		return explain.Reason{} // hidepid=
+	}
+	if _, err := bindnotify.Find(bindnotify.Cgroup(u.ControlGroup)); !errors.Is(err, bindnotify.ErrNone) {
+		return explain.Reason{}
+	}
+	manager := ""
+	if a.UserUnits {
+		manager = "--user "
+	}
+	return explain.Reason{What: "nothing answers bind() of the program: it serves on, and could not open its port again",
+		Hint: "systemctl " + manager + "restart " + a.Name.Instance(instanceNumber(a, u))}
+}
+
+func instanceNumber(a app.App, u systemd.UnitState) int {
+	unit, _ := a.Name.ParseUnit(u.Name)
+	return unit.Instance
+}
