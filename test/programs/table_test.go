@@ -176,16 +176,16 @@ func table() []program {
 		},
 		{
 			name: "Express", title: "`npm start` of an Express app", folder: "express", port: 3000, servers: true,
-			command: "unitgen express -n 4 --listen 3000 --kind=bind --now -- npm start", want: "peer=::ffff:127.0.0.1",
+			command: "unitgen express -n 4 --listen 3000 --now -- npm start", want: "peer=::ffff:127.0.0.1",
 		},
 		{
 			name: "Next", title: "`next start`", folder: "next", port: 3000, servers: true, newest: true, prepare: "NEXT_TELEMETRY_DISABLED=1 npx next build",
-			command: "unitgen site -n 4 --listen 3000 --kind=bind --now -- npx next start",
+			command: "unitgen site -n 4 --listen 3000 --now -- npx next start",
 			notes:   "needs Node.js 20, which Debian 12 does not have", want: "127.0.0.1",
 		},
 		{
 			name: "TSX", title: "`npx tsx` of a TypeScript file", folder: "tsx", port: 3000, servers: true,
-			command: "unitgen tsx -n 4 --listen 3000 --kind=bind --now -- npx tsx server.ts", want: "peer=::ffff:127.0.0.1",
+			command: "unitgen tsx -n 4 --listen 3000 --now -- npx tsx server.ts", want: "peer=::ffff:127.0.0.1",
 		},
 	}
 }
