@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"os/signal"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/bindnotify"
 	"github.com/unitgen/unitgen/internal/sdlog"
@@ -25,18 +26,15 @@ const (
 
 const learnMode = "learn"
 
-// answerEnvironment keeps the runtime of a supervisor small: one thread that works, no watch on the CPUs, no samples of
-// allocations. A heap that is collected from 1 MB on is not collected at all but under a flood of calls; a first collection would cost a third of what
-// the process has.
-var answerEnvironment = []string{"GOMAXPROCS=1", "GOGC=25", "GODEBUG=containermaxprocs=0,updatemaxprocs=0,memprofilerate=0"}
+// answerEnvironment keeps the runtime of a supervisor small: one thread that works, no watch on the CPUs, no samples of allocations, and
+// no collection of garbage, which would cost a third of what the process has, until a flood of calls has made 8 MB in all.
+var answerEnvironment = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=8MiB", "GODEBUG=containermaxprocs=0,updatemaxprocs=0,memprofilerate=0"}
 
 // answer is the supervisor of an instance, which launch has started. It ends with the last process of the program,
 // by no signal but SIGKILL: PID 1 sends the stop signal to all of the unit, and a program that is shutting down may still call bind.
 func answer(e *env) int {
 	signal.Ignore()
-	// It was executed by another name than its own.
-	_ = os.WriteFile("/proc/self/comm", []byte("lbshim"), 0)
-	e.log = answerLog(e)
+	nameProcess()
 	args := e.args
 	if len(args) <= answerPort {
 		return exitInvalidArgument
@@ -48,7 +46,7 @@ func answer(e *env) int {
 	s := bindnotify.Supervisor{ProgramPort: uint16(port), Learn: len(args) > answerMode && args[answerMode] == learnMode}
 	s.Note = func(f bindnotify.Fact) {
 		if level, text := f.Words(args[answerApp]); text != "" && !s.Learn {
-			e.log.Log(context.Background(), level, text, "instance", args[answerInstance])
+			answerLog(e).Log(context.Background(), level, text, "instance", args[answerInstance])
 		}
 	}
 	err = s.Serve()
@@ -56,13 +54,23 @@ func answer(e *env) int {
 	case errors.Is(err, bindnotify.ErrAbandoned):
 		return exitFailure
 	case err != nil:
-		e.log.Error("bind is not answered any more, ignoring", "error", err, "instance", args[answerInstance])
+		answerLog(e).Error("bind is not answered any more, ignoring", "error", err, "instance", args[answerInstance])
 		return exitFailure
 	}
 	return exitSuccess
 }
 
-// answerLog writes to the stream of the unit, of which journald knows whose it is also when this process has ended. Its lines bear the
+// nameProcess gives the process its name, as it was executed by another one (self). Package os would make a poller for that.
+func nameProcess() {
+	fd, err := unix.Open("/proc/self/comm", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_, _ = unix.Write(fd, []byte("lbshim"))
+	unix.Close(fd)
+}
+
+// answerLog is made when there is something to say, which is rare. It writes to the stream of the unit, of which journald knows whose it is also when this process has ended. Its lines bear the
 // program's identifier there, so each begins with ours.
 func answerLog(e *env) *slog.Logger {
 	if e.getenv("JOURNAL_STREAM") == "" {

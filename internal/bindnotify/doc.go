@@ -3,8 +3,9 @@
 // process of the same unit and user, at each bind(2) and listen(2) of the program and its children. The supervisor puts a
 // duplicate of the instance's listener over the program's own descriptor, or lets the kernel go on.
 //
-// Cost: a few ten microseconds for each bind and listen, nothing for every other system call but what the kernel's own
-// table of allowed calls takes, nothing for each connection and byte.
+// Cost: 0.09 ms for each bind and 0.025 ms for each listen. For every other system call, 1 ns or less beside another filter, as
+// units have them, and 30 ns without (BenchmarkCalls): the kernel keeps a table of calls that a filter always allows.
+// Nothing for each connection and byte. A supervisor has 0.8 MB of memory to itself.
 //
 // It is no security boundary and must not be used as one: a program can change its arguments after they were read
 // (seccomp_unotify(2)). It gives a program nothing that LISTEN_FDS would not give. It is for TCP alone; UDP, unix sockets and

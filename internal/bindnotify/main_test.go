@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,9 @@ import (
 const (
 	roleVariable    = "BINDNOTIFY_TEST_ROLE"
 	programVariable = "BINDNOTIFY_TEST_PROGRAM"
+
+	// atOnce keeps the race detector from holding each of these processes for a second at its end.
+	atOnce = "GORACE=atexit_sleep_ms=0"
 )
 
 func TestMain(m *testing.M) {
@@ -89,7 +93,7 @@ func listenersPassed() int {
 
 func launch() error {
 	runtime.LockOSThread()
-	c := Command{Path: "/proc/self/exe", Args: []string{"lbshim", Verb, os.Getenv("BINDNOTIFY_TEST_MODE")}, Env: []string{roleVariable + "=supervise"}}
+	c := Command{Path: "/proc/self/exe", Args: []string{"lbshim", Verb, os.Getenv("BINDNOTIFY_TEST_MODE")}, Env: []string{roleVariable + "=supervise", atOnce}}
 	for i := range listenersPassed() {
 		c.Listeners = append(c.Listeners, 3+i)
 	}
@@ -104,15 +108,33 @@ func launch() error {
 // supervised is a program under test.
 type supervised struct {
 	*exec.Cmd
-	out bytes.Buffer
+	out output
 	in  interface{ Close() error }
+}
+
+// output is what a program has printed until now.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // start runs program under a supervisor that has listeners. mode is a port for --program-port=, "learn", or empty.
 func start(t *testing.T, mode, program string, listeners []*net.TCPListener, args ...string) *supervised {
 	t.Helper()
 	s := &supervised{Cmd: exec.CommandContext(t.Context(), "/proc/self/exe", args...)}
-	s.Env = append(os.Environ(), roleVariable+"=parent", programVariable+"="+program, "BINDNOTIFY_TEST_MODE="+mode,
+	s.Env = append(os.Environ(), atOnce, roleVariable+"=parent", programVariable+"="+program, "BINDNOTIFY_TEST_MODE="+mode,
 		"LISTEN_FDS="+strconv.Itoa(len(listeners)))
 	s.Stdout, s.Stderr = &s.out, &s.out
 	for _, l := range listeners {
@@ -147,7 +169,7 @@ func (s *supervised) finish(t *testing.T, result any) {
 	if result == nil {
 		return
 	}
-	if err := json.Unmarshal(s.out.Bytes(), result); err != nil {
+	if err := json.Unmarshal([]byte(s.out.String()), result); err != nil {
 		t.Fatalf("program printed %q: %v", s.out.String(), err)
 	}
 }

@@ -40,6 +40,8 @@ func TestPrograms(t *testing.T) {
 		{"Sandbox", testSandbox},
 		{"SupervisorKilled", testSupervisorKilled},
 		{"Unreadable", testUnreadable},
+		{"ChangesUser", testChangesUser},
+		{"Forbidden", testForbidden},
 	}
 	t.Run("trixie", func(t *testing.T) {
 		s := boot(t, "trixie")
@@ -248,6 +250,12 @@ func testSupervisorKilled(t *testing.T, s *apps.System) {
 	if out := a.MustExec(t, "unitgen", "status", "orphan"); strings.Contains(out, complaint) {
 		t.Errorf("status before = %s", out)
 	}
+	anonymous := a.MustExec(t, "sh", "-c", `sed -n 's/^RssAnon:[^0-9]*\([0-9]*\) kB/\1/p' /proc/$(pgrep -f "[l]bshim answer orphan 2 ")/status`)
+	if kB, err := strconv.Atoi(strings.TrimSpace(anonymous)); err != nil || kB == 0 || kB > 1024 {
+		t.Errorf("what answers bind() has %q kB of memory to itself, want 1 to 1024", anonymous)
+	} else {
+		t.Logf("what answers bind() has %d kB of memory to itself", kB)
+	}
 	load := a.Load(rig.LoadOptions{KeepAlive: true})
 	a.AwaitOK(load, 50)
 	a.MustExec(t, "sh", "-c", `kill -s KILL $(pgrep -f "[l]bshim answer orphan 2 ")`)
@@ -279,5 +287,29 @@ func testUnreadable(t *testing.T, s *apps.System) {
 		if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, want) {
 			t.Errorf("start = %+v, %v; want %q", out, err, want)
 		}
+	}
+}
+
+// testChangesUser has a program that becomes another user before it binds, out of sight of what runs as the first.
+func testChangesUser(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "changes", listenOn(port), "--user=root", "-p", "CapabilityBoundingSet=CAP_SETUID", "-p", "SystemCallFilter=@setuid", "--",
+		"/usr/bin/python3", "-c", fmt.Sprintf("import os, socket, time; os.setuid(65534); s = socket.socket(); s.bind(('', %d))", port))
+	out, err := a.Exec(t.Context(), "unitgen", "changes", "--now")
+	for _, want := range []string{"what the program binds cannot be seen, as it has become another user", "unitgen: hint: unitgen changes --user=USER"} {
+		if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, want) {
+			t.Errorf("start = %+v, %v; want %q", out, err, want)
+		}
+	}
+}
+
+// testForbidden may not use seccomp: a program that takes LISTEN_FDS does not mind, and it is said.
+func testForbidden(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "forbidden", "--now", listenOn(port), "-p", "SystemCallFilter=~seccomp", "--", apps.Server)
+	a.AwaitUp(a.N)
+	a.Evenly()
+	if log, want := a.Log(a.Instance(1)), "bind() of the program is not answered"; !strings.Contains(log, want) || !strings.Contains(log, "else unitgen forbidden --kind=listen") {
+		t.Errorf("journal = %s; want %q", log, want)
 	}
 }
