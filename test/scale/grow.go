@@ -141,8 +141,9 @@ func (s *scale) hold(app, port string, n int) error {
 	if err := json.NewDecoder(out).Decode(&opened); err != nil {
 		return fmt.Errorf("open connections: %w", err)
 	}
-	if opened.OK < n {
-		return fmt.Errorf("open connections: %d of %d", opened.OK, n)
+	if opened.OK < n { // ulimit -Hn of this machine, which a container cannot raise
+		row(strconv.Itoa(n), fmt.Sprintf("this machine opens %d", opened.OK), "", "", "")
+		return nil
 	}
 	memory, err := s.memory(app)
 	if err != nil {
