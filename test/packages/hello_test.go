@@ -217,15 +217,19 @@ func testUpgradeApp(t *testing.T, a *hello) {
 	}
 }
 
-// testUpgradeToBroken upgrades to a version that does not start: apt says why, and nobody else notices.
+// testUpgradeToBroken upgrades to a version that does not start: apt says so and where the program's own words are, which not
+// everybody may read; and nobody else notices.
 func testUpgradeToBroken(t *testing.T, a *hello) {
 	instances := a.instances()
 	var said string
 	a.underLoad(func() { said = a.system.install(t, "hello-3") })
-	for _, want := range []string{"does not run the code of this version", "rollout failed", "no such table: greetings", "systemctl reload hello", "systemctl reload handed-hello"} {
+	for _, want := range []string{"does not run the code of this version", "rollout failed", "exit status 3; the reason is in the journal", "systemctl reload hello", "systemctl reload handed-hello"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("apt does not say %q:\n%s", want, said)
 		}
+	}
+	if log := a.Log("hello@*"); !strings.Contains(log, "no such table: greetings") {
+		t.Errorf("the journal does not say why:\n%s", log)
 	}
 	a.same(instances)
 	a.serve("version=2")

@@ -29,6 +29,7 @@ func testAutopkgtests(t *testing.T, a *hello) {
 
 // testPurge: nothing is left of the app, also not of what its administrator enabled, nor of unitgen.
 func testPurge(t *testing.T, a *hello) {
+	a.system.install(t, "dh-unitgen")
 	a.MustExec(t, "systemctl", "enable", "--now", "hello@7")
 	a.AwaitUp(5)
 	a.purge("hello")
