@@ -1,6 +1,7 @@
 package templates
 
 import (
+	"cmp"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -25,7 +26,9 @@ func Learn(a app.App, p Paths, override fs.FS, guessed bool) (File, error) {
 			return word == app.QuoteAssignment(app.Assignment{Key: "PORT", Value: strconv.Itoa(int(a.Listen[0].Port))})
 		})
 	}
-	v.ExecStart = strings.Replace(v.ExecStart, " --kind="+string(app.KindBind), " --kind="+string(app.KindBind)+" --learn", 1)
+	// A program for Node.js is tried without its channel to the balancer.
+	kind := " --kind=" + string(cmp.Or(a.Kind, app.KindBind))
+	v.ExecStart = strings.Replace(v.ExecStart, kind, " --kind="+string(app.KindBind)+" --learn", 1)
 	text, err := execute("app@.service.tmpl", v, []fs.FS{override, embedded})
 	if err != nil {
 		return File{}, err

@@ -75,7 +75,7 @@ func (c *command) learn(ctx context.Context, l *live, a app.App) (listen []strin
 	if err != nil {
 		return nil, err
 	}
-	trial := learn.Trial{Conn: l.conn, Endpoint: l.endpoint, Unit: unit.Name, Text: unit.Text, Limit: familyLimit,
+	trial := learn.Trial{Conn: l.conn, Endpoint: l.endpoint, Unit: unit.Name, Text: unit.Text, Limit: min(familyLimit, a.StartTimeoutOrDefault()),
 		Dir: c.env.root + filepath.Join(c.runtimeDir(), "systemd", "system")}
 	if c.site.userUnits {
 		trial.Dir = c.env.root + filepath.Join(c.runtimeDir(), "systemd", "user")

@@ -67,7 +67,7 @@ var failures = []failure{
 	{name: "not-handoff", timeout: "10s", args: []string{"--kind=handoff", "--path=handoff", "--", "/bin/sleep", "600"}},
 
 	// Ports.
-	{name: "own-port", args: []string{"--", python, "-m", "http.server", "{port}"}},
+	{name: "own-port", args: []string{"--kind=listen", "--", python, "-m", "http.server", "{port}"}},
 	{name: "own-port-node", files: map[string]string{"main.js": "require('http').createServer().listen({port})\n"}, args: []string{"--kind=listen", "--", "/usr/bin/node", "{dir}/main.js"}},
 	{name: "admin-port-unit", setup: "systemd-run --quiet --unit=squatter --socket-property=ListenStream=8125 /bin/true", after: "systemctl stop squatter.socket",
 		args: []string{"--", python, "-m", "http.server", "8125"}},

@@ -18,6 +18,7 @@ time.sleep(600)
 // is where the app is, and nothing is left of the run that found out.
 func testLearn(t *testing.T, s *system) {
 	port := s.newPort()
+	s.MustWriteFile(t, "/srv/learn.js", "require('http').createServer((q, a) => a.end('hello')).listen(8126)\n", 0o644)
 	for _, test := range []struct {
 		name    string
 		options []string
@@ -31,6 +32,7 @@ func testLearn(t *testing.T, s *system) {
 			"The program listens on 127.0.0.1:8124: that is where learn-local is served."},
 		{"six", nil, []string{"/usr/bin/socat", "TCP6-LISTEN:8125,fork,reuseaddr", "EXEC:/bin/echo HTTP/1.0 200 OK"}, []string{"8125"},
 			"The program listens on port 8125: that is where learn-six is served."},
+		{"node", nil, []string{"/usr/bin/node", "/srv/learn.js"}, []string{"8126"}, "The program listens on port 8126: that is where learn-node is served."},
 		{"family", []string{listenOption(port)}, []string{"/usr/bin/python3", "-m", "http.server", fmt.Sprint(port)}, []string{fmt.Sprintf("0.0.0.0:%d", port)},
 			"The program listens by IPv4: learn-family is served at"},
 	} {
