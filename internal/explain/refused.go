@@ -104,8 +104,12 @@ func (c *caseFile) ownPort(port int) Reason {
 	}
 	r := Reason{What: fmt.Sprintf("the program opens port %d by itself, which systemd holds for it: "+
 		"it must take the socket that it is given (descriptor 3, sd_listen_fds(3))", port)}
-	if len(c.set.app.Command) > 0 && isNode(c.set.app.Command) && c.set.app.Kind != app.KindNode {
+	switch {
+	case c.set.app.Kind == app.KindNode || c.set.app.DataPath() == app.PathHandoff:
+	case len(c.set.app.Command) > 0 && isNode(c.set.app.Command):
 		r.Hint = c.options("--kind=node")
+	default:
+		r.Hint = c.options("--kind=bind")
 	}
 	return r
 }
