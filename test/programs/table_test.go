@@ -239,12 +239,39 @@ that it had, and the program sees who its clients are.
 | program | command | notes |
 |---|---|---|
 `)
+	var long strings.Builder
 	for _, p := range table() {
-		fmt.Fprintf(&b, "| %s | `%s` | %s |\n", p.title, p.command, p.notes)
+		command := "`" + p.command + "`"
+		if len(command) > longCommand {
+			command = "below"
+			fmt.Fprintf(&long, "\n%s:\n\n    %s\n", p.title, wrap(p.command))
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", p.title, command, p.notes)
 	}
+	b.WriteString(long.String())
 	b.WriteString(`
 A program of which nothing is said here most likely runs as well: it needs a TCP port, and the address in ` + "`--listen=`" + ` that it opens itself.
 ` + "`unitgen doctor`" + ` and ` + "`unitgen status`" + ` tell what keeps a program from its port.
 `)
+	return b.String()
+}
+
+// longCommand is the longest command in bytes that stands in the table.
+const longCommand = 200
+
+// wrap breaks a command line before its options, as a shell takes it.
+func wrap(command string) string {
+	var b strings.Builder
+	width := 0
+	for i, part := range strings.Split(command, " -") {
+		if i > 0 {
+			part = " -" + part
+		}
+		if width += len(part); width > 110 {
+			b.WriteString(" \\\n       ")
+			width = len(part)
+		}
+		b.WriteString(part)
+	}
 	return b.String()
 }
