@@ -89,7 +89,7 @@ type set struct {
 
 var sets = []set{
 	{name: "c", title: "A server in C", bulk: true, starts: []func(context.Context) (*target, error){
-		startDirect, startDirectAgain, startHash, startSteer, startHAProxyUnix, startHAProxyTCP, startNginx, startSocketProxy}},
+		startDirect, startDirectAgain, startHash, startSteer, startBind, startHAProxyUnix, startHAProxyTCP, startNginx, startSocketProxy}},
 	{name: "go", title: "A Go program", starts: []func(context.Context) (*target, error){
 		startGoDirect, startGoDirectAgain, startGoSteer, startHandoff, startHandoffHash}},
 	{name: "node", title: "An unchanged Node.js program", starts: []func(context.Context) (*target, error){
@@ -131,10 +131,10 @@ func (b bench) run(ctx context.Context, names []string, out string) error {
 	return write(out, results, time.Since(began))
 }
 
-// The load and the C server, which every run compiles anew.
-var clientProgram, serverProgram string
+// The load, the C server and lbshim, which every run compiles anew.
+var clientProgram, serverProgram, lbshimProgram string
 
-// buildPrograms compiles both into a directory of their own.
+// buildPrograms compiles them into a directory of their own.
 func buildPrograms(ctx context.Context) error {
 	cc, err := exec.LookPath("cc")
 	if err != nil {
@@ -154,7 +154,10 @@ func buildPrograms(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("compile %s.c: %w: %s", name, err, text), os.RemoveAll(dir))
 		}
 	}
-	clientProgram, serverProgram = filepath.Join(dir, "client"), filepath.Join(dir, "server")
+	clientProgram, serverProgram, lbshimProgram = filepath.Join(dir, "client"), filepath.Join(dir, "server"), filepath.Join(dir, "lbshim")
+	if text, err := exec.CommandContext(ctx, "go", "build", "-o", lbshimProgram, "github.com/unitgen/unitgen/cmd/lbshim").CombinedOutput(); err != nil {
+		return errors.Join(fmt.Errorf("build lbshim: %w: %s", err, text), os.RemoveAll(dir))
+	}
 	return nil
 }
 

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // The program of the Node.js targets, which is the same for all, and the one that puts Node's own cluster around it.
@@ -74,17 +72,13 @@ func startNodeSteer(ctx context.Context) (*target, error) {
 	if err != nil {
 		return t, err
 	}
-	lbshim := filepath.Join(dir, "lbshim")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", lbshim, "github.com/unitgen/unitgen/cmd/lbshim").CombinedOutput(); err != nil {
-		return t, fmt.Errorf("build lbshim: %w: %s", err, out)
-	}
 	var fds []int
 	for i := range instances {
 		fd, err := t.listen(t.address)
 		if err != nil {
 			return t, err
 		}
-		if err := t.nodeInstance(ctx, i+1, fd, dir, environ, lbshim, node); err != nil {
+		if err := t.bound(ctx, i+1, fd, dir, environ, node, "server.js"); err != nil {
 			return t, err
 		}
 		fds = append(fds, fd)
@@ -93,21 +87,6 @@ func startNodeSteer(ctx context.Context) (*target, error) {
 		return t, err
 	}
 	return t, t.awaitAll(ctx)
-}
-
-// nodeInstance starts the program under a supervisor that has a duplicate of listener, which it borrows.
-func (t *target) nodeInstance(ctx context.Context, number, listener int, dir string, environ []string, lbshim, node string) error {
-	dup, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("fcntl", err)
-	}
-	file := os.NewFile(uintptr(dup), "listener")
-	defer file.Close()
-	// LISTEN_PID is that of the shell, which becomes the launcher and then the program.
-	c := exec.CommandContext(ctx, "sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" exec bench "$1" --kind=bind -- "$2" server.js`,
-		lbshim, strconv.Itoa(number), node)
-	c.Dir, c.Env, c.Stderr, c.ExtraFiles = dir, environ, os.Stderr, []*os.File{file}
-	return t.start(c)
 }
 
 // startNodeCluster is Node's own: the primary accepts and hands each connection over.
