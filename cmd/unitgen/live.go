@@ -159,7 +159,8 @@ func (l *live) stopApp(ctx context.Context, name app.Name) error {
 	if err := l.stopUnits(ctx, []string{name.Socket(), name.ControlSocket(), name.Service()}); err != nil {
 		return err
 	}
-	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(name)+"@*.service", string(name)+"@*.socket", string(name)+"-join@*.service")
+	// The units of joins end with their sockets (BindsTo=), and are not stopped by anybody (RefuseManualStop=).
+	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(name)+"@*.service", string(name)+"@*.socket")
 	if err != nil {
 		return err
 	}
