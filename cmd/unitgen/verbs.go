@@ -14,6 +14,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/rollout"
 	"github.com/unitgen/unitgen/internal/systemd"
 	"github.com/unitgen/unitgen/templates"
@@ -380,7 +381,7 @@ func (c *command) remove(ctx context.Context) error {
 func (c *command) removeRuntime(name app.Name) error {
 	os.Remove(c.stoppedNote(name))
 	dir := c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir()))
-	if err := errors.Join(rollout.Forget(dir), explain.Forget(dir, 0)); err != nil {
+	if err := errors.Join(rollout.Forget(dir), explain.Forget(dir, 0), lifecycle.Forget(dir)); err != nil {
 		return err
 	}
 	err := os.Remove(dir)

@@ -25,8 +25,6 @@ func testNowFails(t *testing.T, s *system) {
 		{"unready", []string{"--start-timeout=2s", "--", "/bin/sleep", "infinity"}, "accepted no connection", "unitgen unready --start-timeout=6s"},
 		{"groupless", []string{"-p", "SupplementaryGroups=nosuchgroup", "--", server}, "supplementary groups", "unitgen logs groupless@1"},
 	}
-	// Folders that come with the first app or transient unit of a system.
-	s.MustExec(t, "mkdir", "-p", "/run/systemd/system", "/run/systemd/transient", "/run/unitgen")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			port := s.newPort()
@@ -100,6 +98,8 @@ func testRemove(t *testing.T, s *system) {
 // names are the names of all unit files, links and directories that an admin or a tool may add to.
 func (s *system) names(t *testing.T) string {
 	t.Helper()
+	// Folders that come with the first app or transient unit of a system.
+	s.MustExec(t, "mkdir", "-p", "/run/systemd/system", "/run/systemd/transient", "/run/unitgen")
 	return sortLines(s.MustExec(t, "find", units, "/run/systemd/system", "/run/systemd/transient", "/run/unitgen", "-printf", `%p -> %l\n`))
 }
 

@@ -69,11 +69,12 @@ while True:
 `
 
 // testHostile has an instance attack what it shares with its siblings. Whatever it does, connections are spread evenly
-// soon after, and status and journal say what happened.
+// soon after, and status and journal say what happened. It has no supervisor, which would have kept the kernel from seeing
+// what it does to the steering.
 func testHostile(t *testing.T, s *apps.System) {
 	const file = "/srv/hostile.py"
 	s.MustWriteFile(t, file, hostile, 0o644)
-	a := apps.Start(t, s, "hostile", "--instances=4", "--", "/usr/bin/python3", file)
+	a := apps.Start(t, s, "hostile", "--instances=4", "--kind=listen", "--", "/usr/bin/python3", file)
 	for _, attack := range []struct{ name, says string }{
 		{"steer", ""},
 		{"detach", "the steering program was taken off (put back)"},
