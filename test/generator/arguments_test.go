@@ -122,7 +122,8 @@ func directories(values []string) []string {
 // are hard to write into a unit file, and compares what PID 1 knows and executes with what was given.
 //
 // The units app@.service and app@.socket are installed as unitgen has written them. A drop-in makes the instances end at
-// once, and takes away their sandbox and slices, which would cost more time than all the rest.
+// once, and takes away their sandbox and slices, which would cost more time than all the rest. PID 1 executes the program itself:
+// what goes through the launcher is LiveArguments' matter.
 func TestArguments(t *testing.T) {
 	programs, all := build(t), processes()
 	dir := t.TempDir()
@@ -172,7 +173,7 @@ func writeAll(t *testing.T, dir string, all []process) {
 	for range writersAtOnce {
 		writers.Go(func() {
 			for p := range work {
-				args := append(p.options(), "--listen=3000", "--systemd-version=252", "--output="+filepath.Join(dir, p.name), "--")
+				args := append(p.options(), "--listen=3000", "--kind=listen", "--systemd-version=252", "--output="+filepath.Join(dir, p.name), "--")
 				cmd := exec.CommandContext(t.Context(), unitgen, append(args, p.argv...)...)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Errorf("%s: %v\n%s", p, err, out)
