@@ -140,15 +140,28 @@ func jobs(verb systemd.Verb, units []string) []systemd.Job {
 	return list
 }
 
+// stopTries is how often a stop is asked for that somebody else cancels: a connection that comes at the moment has PID 1 start
+// the app in place of its stop.
+const stopTries = 3
+
 // stopUnits stops units, and does not mind those that do not exist.
-func (l *live) stopUnits(ctx context.Context, units []string) error {
-	var failed []error
-	for _, part := range parts(l.conn.Run(ctx, jobs(systemd.Stop, units)...)) {
-		if !systemd.IsNoSuchUnit(part) {
+func (l *live) stopUnits(ctx context.Context, units []string) (err error) {
+	for range stopTries {
+		var failed []error
+		canceled := false
+		for _, part := range parts(l.conn.Run(ctx, jobs(systemd.Stop, units)...)) {
+			if systemd.IsNoSuchUnit(part) {
+				continue
+			}
+			var job *systemd.JobError
+			canceled = canceled || errors.As(part, &job) && job.Result == "canceled"
 			failed = append(failed, part)
 		}
+		if err = errors.Join(failed...); !canceled {
+			break
+		}
 	}
-	return errors.Join(failed...)
+	return err
 }
 
 // stopApp stops an app with all its sockets: the shim first, which drains and closes what it knows of, then what is
