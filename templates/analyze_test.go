@@ -98,8 +98,8 @@ func TestVerifyRejects(t *testing.T) {
 func TestSecurity(t *testing.T) {
 	needAnalyze(t)
 	threshold := map[string]map[string]string{
-		"minimal":         {"app.service": "15", "app@.service": "15", "app-join@.service": "30"},
-		"v252":            {"app.service": "15", "app@.service": "15", "app-join@.service": "30"},
+		"minimal":         {"app.service": "15", "app@.service": "15", "app-join@.service": "15"},
+		"v252":            {"app.service": "15", "app@.service": "15", "app-join@.service": "15"},
 		"node":            {"app.service": "15", "app@.service": "15"},
 		"everything":      {"web-shop.service": "15", "web-shop@.service": "15"},
 		"private-network": {"app.service": "15", "app@.service": "5"},
