@@ -30,6 +30,7 @@ check:
 	@dead=$$($(GO) run $(DEADCODE) -test -tags integration ./... | grep -v '^activation/') || true; \
 		[ -z "$$dead" ] || { echo "nothing calls:"; echo "$$dead"; exit 1; } >&2
 	@files=$$(find . -name '*.go' ! -path './build/*' ! -path './debian/*' | xargs gofmt -l); [ -z "$$files" ] || { echo "gofmt: not formatted:" $$files >&2; exit 1; }
+	@marks=$$(git grep -lE '^(<<<<<<<|>>>>>>>)( |$$)' 2>/dev/null || true); [ -z "$$marks" ] || { echo "marks of a merge:" $$marks >&2; exit 1; }
 
 unit:
 	$(GO) test $(TESTFLAGS) ./...
