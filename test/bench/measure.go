@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -61,7 +63,8 @@ type result struct {
 	Title   string
 	Targets []string
 	Series  map[string]map[string]series
-	Idle    map[string]float64 // bytes of the balancer's memory for an idle connection; none for who has no balancer
+	Idle    map[string]float64 // bytes of the balancer's memory for an idle connection; none for targets without a balancer
+	Ended   []string           // targets whose balancer has ended under the load
 	Dropped int                // turns that were measured again
 }
 
@@ -108,8 +111,14 @@ func (b bench) compare(ctx context.Context, s set) (result, error) {
 		if len(t.balancer) == 0 {
 			continue
 		}
-		if r.Idle[t.name], err = t.idleMemory(ctx); err != nil {
+		switch n, err := t.idleMemory(ctx); {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH): // a peer that crashes is a result too, and the others' stay
+			fmt.Printf("%s: %s has ended under the load\n", s.title, t.name)
+			r.Ended = append(r.Ended, t.name)
+		case err != nil:
 			return r, fmt.Errorf("measure memory of %s: %w", t.name, err)
+		default:
+			r.Idle[t.name] = n
 		}
 	}
 	return r, nil
@@ -206,7 +215,8 @@ func load(ctx context.Context, address string, m measure, span time.Duration) (a
 	return a, ctx.Err()
 }
 
-// idleMemory is what an open connection on which nothing happens costs the balancer in memory.
+// idleMemory is what an open connection on which nothing happens costs the balancer in memory. It wraps fs.ErrNotExist or ESRCH if the
+// balancer has ended.
 func (t *target) idleMemory(ctx context.Context) (float64, error) {
 	before, err := memoryOf(t.balancer)
 	if err != nil {

@@ -108,6 +108,8 @@ func (r result) processors(b *strings.Builder) {
 		memory := "0"
 		if n, ok := r.Idle[t]; ok {
 			memory = fmt.Sprintf("%.0f B", n)
+		} else if slices.Contains(r.Ended, t) {
+			memory = "it has ended under the load"
 		}
 		row(b, append(cells, memory)...)
 	}
