@@ -216,7 +216,7 @@ func TestSpan(t *testing.T) {
 	}
 }
 
-// An app of 64 instances, from the command line to the disk, as make bench and the README have it.
+// An app of 64 instances, from the command line to the disk.
 func BenchmarkWrite64(b *testing.B) {
 	dir := b.TempDir()
 	for i := 0; b.Loop(); i++ {

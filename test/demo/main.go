@@ -234,11 +234,14 @@ func (d *demo) scale() error {
 
 // node shows an app of another kind, on a port of its own.
 func (d *demo) node() error {
-	say("An unmodified Node.js program: its listen() is answered with a listener of its own. Reloaded under load, half of it kept alive:")
+	say("An unmodified Node.js program: its bind() is answered with its instance's listener. Reloaded under load, half of it on kept connections:")
 	if err := d.show("unitgen", "web", "--instances", "4", "--listen", nodePort, "--now", "--working-directory", "/srv/web", "--", "node", "server.js"); err != nil {
 		return err
 	}
 	if err := d.show("curl", "-sS", "http://127.0.0.1:"+nodePort+"/"); err != nil {
+		return err
+	}
+	if err := d.show("unitgen", "status", "web"); err != nil {
 		return err
 	}
 	loads := []*rig.Load{

@@ -102,7 +102,7 @@ func answered(conns []*apps.Held) map[string]int {
 	return got
 }
 
-// rescueLimit is far above the two seconds that the README promises, for machines that are busy, and far below what a
+// rescueLimit is far above the two seconds that docs/balancing.md promises, for machines that are busy, and far below what a
 // connection would wait if nobody moved it: clients give up after apps.Limit.
 const rescueLimit = 15 * time.Second
 
