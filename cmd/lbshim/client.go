@@ -24,20 +24,13 @@ func join(ctx context.Context, e *env, o options) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	err = control.Retry(ctx, func() error { return joinOnce(ctx, e, o, fds) })
+	err = control.Retry(ctx, func() error {
+		return control.Call(ctx, o.controlPath(e), "Join", map[string]int{"instance": o.instance}, nil, fds...)
+	})
 	if err != nil {
 		return fmt.Errorf("join shim as instance %d: %w", o.instance, err)
 	}
 	return nil
-}
-
-func joinOnce(ctx context.Context, e *env, o options, fds []int) error {
-	client, err := control.Dial(ctx, o.controlPath(e))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	return client.Call(ctx, "Join", map[string]int{"instance": o.instance}, nil, fds...)
 }
 
 // listeners takes what PID 1 passed to a join unit: nothing but the instance's listeners. Their flags are shared with the
@@ -89,5 +82,5 @@ func stops(e *env, o options, unit string) bool {
 	}
 	defer conn.Close()
 	state, err := conn.Unit(ctx, unit)
-	return err == nil && (state.ActiveState == "deactivating" || state.JobType == "stop")
+	return err == nil && (state.Leaving() || state.JobType == "stop")
 }

@@ -95,16 +95,11 @@ func drainBy(ctx context.Context, e *env, o options, p shim.DrainParameters, pid
 }
 
 func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) error {
-	client, err := control.Dial(ctx, o.controlPath(e))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := time.AfterFunc(control.AnswerTimeout, func() { cancel(control.ErrNoAnswer) })
 	defer silent.Stop()
-	return client.Stream(ctx, "Drain", p, func(json.RawMessage) error {
+	return control.Stream(ctx, o.controlPath(e), "Drain", p, func(json.RawMessage) error {
 		silent.Stop()
 		return nil
 	})

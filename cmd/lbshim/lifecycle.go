@@ -5,11 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
-	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -66,17 +64,14 @@ func explainStart(ctx context.Context, e *env, o options, conn *systemd.Conn) {
 	if err != nil || shim.ActiveEnter >= shim.InactiveExit && shim.ActiveEnter != 0 {
 		return // it was ready: this is a crash of its own
 	}
-	loaded, err := conn.ListUnitsByPatterns(ctx, string(o.app)+"@*.service")
+	instances, err := conn.Instances(ctx, o.app)
 	if err != nil {
 		return
 	}
 	var numbers []int
-	for _, u := range loaded {
-		if unit, ok := o.app.ParseUnit(u.Name); ok && unit.Role == app.RoleInstance {
-			numbers = append(numbers, unit.Instance)
-		}
+	for _, in := range instances {
+		numbers = append(numbers, in.Number)
 	}
-	slices.Sort(numbers)
 	q := explain.Question{Conn: conn, App: o.app, UserUnits: o.userUnits, RuntimeDir: filepath.Dir(o.controlPath(e)),
 		Since: time.UnixMicro(shim.InactiveExit)}
 	failures, err := q.Instances(ctx, numbers)

@@ -56,7 +56,7 @@ func stopped(ctx context.Context, e *env, o options) (systemd.UnitState, error) 
 	}
 	defer conn.Close()
 	shim, err := conn.Unit(ctx, o.app.Service())
-	if err != nil || shim.JobType != "stop" || shim.ActiveState != "deactivating" {
+	if err != nil || shim.JobType != "stop" || !shim.Leaving() {
 		return systemd.UnitState{}, err
 	}
 	return shim, nil

@@ -88,24 +88,18 @@ func roll(ctx context.Context, e *env, o options) error {
 // follow has the shim notice when this process is killed. The caller calls done when the rollout has ended in any other way.
 func follow(alive context.Context, e *env, o options) (done func()) {
 	self := map[string]int{"pid": os.Getpid()}
-	client, err := control.Dial(alive, o.controlPath(e))
-	if err == nil {
-		ctx, cancel := context.WithTimeout(alive, control.AnswerTimeout)
-		defer cancel()
-		if err = client.First(ctx, "Rolling", self); err == nil {
-			return func() {
-				defer client.Close()
-				if last, err := control.Dial(alive, o.controlPath(e)); err == nil {
-					defer last.Close()
-					_ = last.Call(alive, "Rolled", self, nil) // it fails when the shim has died, who then has nothing to notice
-				}
-			}
-		}
-		client.Close()
+	ctx, cancel := context.WithTimeout(alive, control.AnswerTimeout)
+	defer cancel()
+	held, err := control.Hold(ctx, o.controlPath(e), "Rolling", self)
+	if err != nil {
+		// A shim of an older version does not know the method.
+		e.log.Warn("have the balancer follow the rollout, ignoring", "error", err)
+		return func() {}
 	}
-	// A shim of an older version does not know the method.
-	e.log.Warn("have the balancer follow the rollout, ignoring", "error", err)
-	return func() {}
+	return func() {
+		defer held.Close()
+		_ = control.Call(alive, o.controlPath(e), "Rolled", self, nil) // it fails when the shim has died, which then has nothing to notice
+	}
 }
 
 // guard ends alive when the shim does. The caller calls stop.
@@ -121,16 +115,9 @@ func guard(alive context.Context, died context.CancelCauseFunc, shim int) (stop 
 
 // steered returns when the shim gives connections to an instance. One that goes away is waited for: ctx ends with it.
 func steered(ctx context.Context, e *env, o options, number int) error {
-	return control.Retry(ctx, func() error { return steeredOnce(ctx, e, o, number) })
-}
-
-func steeredOnce(ctx context.Context, e *env, o options, number int) error {
-	client, err := control.Dial(ctx, o.controlPath(e))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	return client.Wait(ctx, "Steered", map[string]int{"instance": number}, nil)
+	return control.Retry(ctx, func() error {
+		return control.Wait(ctx, o.controlPath(e), "Steered", map[string]int{"instance": number}, nil)
+	})
 }
 
 // extend keeps PID 1 from cutting the reload off while it makes progress; every step has its own limit.
@@ -172,12 +159,7 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return err
 	}
-	client, err := control.Dial(ctx, o.controlPath(e))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	return client.Call(ctx, "Configure", shim.Settings{
+	return control.Call(ctx, o.controlPath(e), "Configure", shim.Settings{
 		Strategy: app.Strategy(now.strategy), DrainTimeout: now.drainTimeout, StartTimeout: now.startTimeout,
 		IdleExit: now.idleExit, SlowStart: now.slowStart, Weights: now.weights, MaxConnections: now.most,
 		ShutdownMessage: now.shutdownMsg, ProgramPort: now.programPort,
@@ -186,12 +168,7 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 
 // tell gives the shim a line for systemctl status.
 func tell(ctx context.Context, e *env, o options, text string) error {
-	client, err := control.Dial(ctx, o.controlPath(e))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	err = client.Call(ctx, "Note", map[string]string{"text": text}, nil)
+	err := control.Call(ctx, o.controlPath(e), "Note", map[string]string{"text": text}, nil)
 	var refused *control.Error
 	if errors.As(err, &refused) {
 		return fmt.Errorf("shim refused: %w", err)

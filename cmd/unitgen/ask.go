@@ -23,13 +23,9 @@ const (
 func askShim(ctx context.Context, controlPath string) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, shimTimeout)
 	defer cancel()
-	client, err := control.Dial(ctx, controlPath)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
 	var answer json.RawMessage
-	return answer, client.Call(ctx, "Status", struct{}{}, &answer)
+	err := control.Call(ctx, controlPath, "Status", struct{}{}, &answer)
+	return answer, err
 }
 
 // shimStatus is what status prints of the shim's answer.

@@ -139,7 +139,7 @@ func instancesIn(dirs []string, name app.Name) []int {
 // states asks the manager for the state of each app and how many of its instances are up.
 func (l *live) states(ctx context.Context, apps []*listed) error {
 	for _, a := range apps {
-		units, err := l.conn.ListUnitsByPatterns(ctx, a.App.Service(), a.App.Socket(), string(a.App)+"@*.service")
+		units, err := l.conn.ListUnits(ctx, a.App.Service(), a.App.Socket(), string(a.App)+"@*.service")
 		if err != nil {
 			return err
 		}
@@ -242,13 +242,13 @@ func (c *command) status(ctx context.Context) error {
 
 // show gathers the state of a and of its instances: those with a link, and those that run without one.
 func (c *command) show(ctx context.Context, l *live, a app.App, instances []int) (*shown, error) {
-	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(a.Name)+"@*.service")
+	loaded, err := l.conn.Instances(ctx, a.Name)
 	if err != nil {
 		return nil, err
 	}
-	for _, unit := range loaded {
-		if u, ok := a.Name.ParseUnit(unit.Name); ok && u.Role == app.RoleInstance && unit.ActiveState != "inactive" && !slices.Contains(instances, u.Instance) {
-			instances = append(instances, u.Instance)
+	for _, in := range loaded {
+		if in.ActiveState != "inactive" && !slices.Contains(instances, in.Number) {
+			instances = append(instances, in.Number)
 		}
 	}
 	slices.Sort(instances)
@@ -295,7 +295,7 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 
 // failing says whether an instance is not up as its latest runs have failed.
 func failing(u systemd.UnitState) bool {
-	return hasEnded(u) || u.ActiveState == "activating" && u.NRestarts > 0
+	return u.Failed() || u.ActiveState == "activating" && u.NRestarts > 0
 }
 
 func sinceOf(u systemd.UnitState) *time.Time {
@@ -308,11 +308,7 @@ func sinceOf(u systemd.UnitState) *time.Time {
 
 // instanceOf names the state of an instance in our words.
 func instanceOf(u systemd.UnitState) shownInstance {
-	state := map[string]string{"active": "up", "reloading": "up", "activating": "starting", "deactivating": "draining"}[u.ActiveState]
-	if state == "" || u.SubState == "auto-restart" || u.SubState == "stop-post" {
-		state = "down"
-	}
-	s := shownInstance{Instance: strings.TrimSuffix(u.Name, ".service"), State: state, PID: u.MainPID, Since: sinceOf(u), Restarts: u.NRestarts}
+	s := shownInstance{Instance: strings.TrimSuffix(u.Name, ".service"), State: u.Balance().String(), PID: u.MainPID, Since: sinceOf(u), Restarts: u.NRestarts}
 	if u.Result != "success" {
 		s.Result = u.Result
 		if u.Result == "exit-code" && u.ExecMainStatus != 0 && u.ExecMainCode == 1 { // CLD_EXITED

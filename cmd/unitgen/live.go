@@ -63,11 +63,8 @@ func (l *live) look(ctx context.Context, name app.Name) error {
 	if err != nil {
 		return err
 	}
-	switch shim.ActiveState {
-	case "active", "activating", "reloading":
-		l.serving = true
-	}
-	l.open = l.serving || shim.ActiveState == "deactivating" || socket.ActiveState == "active"
+	l.serving = shim.Up() || shim.ActiveState == "activating"
+	l.open = l.serving || shim.Leaving() || socket.ActiveState == "active"
 	return nil
 }
 
@@ -173,7 +170,7 @@ func (l *live) stopApp(ctx context.Context, name app.Name) error {
 		return err
 	}
 	// The units of joins end with their sockets (BindsTo=), and are not stopped by anybody (RefuseManualStop=).
-	loaded, err := l.conn.ListUnitsByPatterns(ctx, string(name)+"@*.service", string(name)+"@*.socket")
+	loaded, err := l.conn.ListUnits(ctx, string(name)+"@*.service", string(name)+"@*.socket")
 	if err != nil {
 		return err
 	}

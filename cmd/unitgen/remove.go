@@ -85,7 +85,7 @@ func (c *command) forget(ctx context.Context, l *live, name app.Name) error {
 	if err := c.reload(ctx, l); err != nil {
 		return err
 	}
-	loaded, err := l.conn.ListUnitsByPatterns(ctx, append(name.Units(),
+	loaded, err := l.conn.ListUnits(ctx, append(name.Units(),
 		string(name)+"@*.service", string(name)+"@*.socket", string(name)+"-join@*.service")...)
 	if err != nil {
 		return err

@@ -61,22 +61,16 @@ const sendTimeout = 30 * time.Second
 func (c *command) deliver(ctx context.Context, name app.Name, instance int, message json.RawMessage) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	client, err := control.Dial(ctx, name.ControlPath(c.runtimeDir()))
-	if errors.Is(err, os.ErrPermission) {
-		return &fault{err, "run it as root (sudo): others may not send to an app of the system"}
-	}
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	var sent struct{ Instances, Dropped []int }
 	parameters := map[string]any{"instance": instance, "message": message}
-	err = client.Call(ctx, "Send", parameters, &sent)
+	err := control.Call(ctx, name.ControlPath(c.runtimeDir()), "Send", parameters, &sent)
 	var refused *control.Error
-	if errors.As(err, &refused) && refused.Name == control.ErrInvalid {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return &fault{err, "run it as root (sudo): others may not send to an app of the system"}
+	case errors.As(err, &refused) && refused.Name == control.ErrInvalid:
 		return inputf("", "%s", refused.Reason)
-	}
-	if err != nil {
+	case err != nil:
 		return &fault{err, "unitgen status " + string(name)}
 	}
 	var deaf []error

@@ -31,17 +31,11 @@ type starting struct {
 
 // told takes in PID 1's word on the instance.
 func (s *starting) told(u systemd.UnitState) {
-	s.up = u.ActiveState == "active" || u.ActiveState == "reloading"
+	s.up = u.Up()
 	s.gone = u.ActiveState == "failed"
-	if hasEnded(u) && u.InvocationID != s.old {
+	if u.Failed() && u.InvocationID != s.old {
 		s.ended[u.InvocationID] = true
 	}
-}
-
-// hasEnded says whether the latest run of a unit is over and was not asked to end.
-func hasEnded(u systemd.UnitState) bool {
-	return u.ActiveState == "failed" || strings.HasPrefix(u.SubState, "auto-restart") ||
-		u.SubState == "stop-post" && u.Result != "success"
 }
 
 // start starts the app and waits until all of its instances are up, have failed failuresToTell times, or the start time-out
@@ -92,7 +86,7 @@ func (l *live) retry(ctx context.Context, name app.Name, numbers []int) (map[str
 		}
 		s := &starting{ended: make(map[string]bool)}
 		waiting[unit] = s
-		if !hasEnded(u) {
+		if !u.Failed() {
 			continue
 		}
 		s.old = u.InvocationID

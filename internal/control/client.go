@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 )
@@ -17,61 +18,105 @@ const AnswerTimeout = 10 * time.Second
 // ErrNoAnswer says that a shim did not answer within AnswerTimeout.
 var ErrNoAnswer = errors.New("the shim does not answer")
 
-// Client is one connection to a shim. It is not safe for concurrent use.
-type Client struct {
+// Call makes one call to the shim whose control socket is at path, with copies of fds, which stay the caller's. It decodes the
+// parameters of the reply into result unless that is nil. PID 1 listens on the socket and starts the shim if it does not run.
+// A refusal is an *Error. Call fails with ErrNoAnswer after AnswerTimeout, or with ctx.
+func Call(ctx context.Context, path, method string, parameters, result any, fds ...int) error {
+	return connected(ctx, path, func(c *client) error { return c.call(ctx, method, parameters, result, fds...) })
+}
+
+// Wait is Call for a method that answers when something has happened: ctx alone bounds it.
+func Wait(ctx context.Context, path, method string, parameters, result any) error {
+	return connected(ctx, path, func(c *client) error { return c.wait(ctx, method, parameters, result) })
+}
+
+// Take is Call for a reply with descriptors, which the caller closes.
+func Take(ctx context.Context, path, method string, parameters any) (fds []int, err error) {
+	err = connected(ctx, path, func(c *client) error {
+		fds, err = c.take(ctx, method, parameters)
+		return err
+	})
+	return fds, err
+}
+
+// Stream makes one call with "more" and gives the parameters of each reply to each, until the last one or an error.
+// ctx alone bounds it.
+func Stream(ctx context.Context, path, method string, parameters any, each func(json.RawMessage) error) error {
+	return connected(ctx, path, func(c *client) error { return c.stream(ctx, method, parameters, each) })
+}
+
+// Hold makes one call with "more" and returns with its first reply. The call goes on until the caller closes it. ctx alone bounds
+// the wait for the reply.
+func Hold(ctx context.Context, path, method string, parameters any) (io.Closer, error) {
+	c, err := dial(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.first(ctx, method, parameters); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// connected runs f with a connection to the shim.
+func connected(ctx context.Context, path string, f func(*client) error) error {
+	c, err := dial(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(c)
+}
+
+// client is one connection to a shim. It is not safe for concurrent use. A client whose call failed otherwise than by a refusal is
+// of no further use.
+type client struct {
 	wire   wire
 	answer time.Duration // AnswerTimeout
 }
 
-// Dial connects to the control socket at path. PID 1 listens there and starts the shim if it does not run.
-func Dial(ctx context.Context, path string) (*Client, error) {
+func dial(ctx context.Context, path string) (*client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("connect to shim: %w", err)
 	}
-	return &Client{wire: wire{conn: conn.(*net.UnixConn)}, answer: AnswerTimeout}, nil
+	return &client{wire: wire{conn: conn.(*net.UnixConn)}, answer: AnswerTimeout}, nil
 }
 
 // Close ends the connection.
-func (c *Client) Close() error {
+func (c *client) Close() error {
 	c.wire.drop()
 	return c.wire.conn.Close()
 }
 
-// Call sends one call with copies of fds, which stay the caller's, and decodes the parameters of its reply into result
-// unless that is nil. A refusal is an *Error. It fails with ErrNoAnswer after AnswerTimeout, or with ctx; a Client whose Call
-// failed otherwise than by a refusal is of no further use.
-func (c *Client) Call(ctx context.Context, method string, parameters, result any, fds ...int) error {
+func (c *client) call(ctx context.Context, method string, parameters, result any, fds ...int) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.answer, ErrNoAnswer)
 	defer cancel()
-	return c.Wait(ctx, method, parameters, result, fds...)
+	return c.wait(ctx, method, parameters, result, fds...)
 }
 
-// Wait is Call for a method that answers when something has come about: ctx alone bounds it.
-func (c *Client) Wait(ctx context.Context, method string, parameters, result any, fds ...int) error {
-	if err := c.send(ctx, Call{Method: Interface + "." + method}, parameters, fds...); err != nil {
+func (c *client) wait(ctx context.Context, method string, parameters, result any, fds ...int) error {
+	if err := c.send(ctx, method, false, parameters, fds...); err != nil {
 		return err
 	}
 	_, err := c.receive(ctx, result)
 	return err
 }
 
-// Take is Call for a reply with descriptors, which the caller closes.
-func (c *Client) Take(ctx context.Context, method string, parameters any) ([]int, error) {
+func (c *client) take(ctx context.Context, method string, parameters any) ([]int, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.answer, ErrNoAnswer)
 	defer cancel()
-	if err := c.send(ctx, Call{Method: Interface + "." + method}, parameters); err != nil {
+	if err := c.send(ctx, method, false, parameters); err != nil {
 		return nil, err
 	}
 	_, fds, err := c.receiveFDs(ctx, nil)
 	return fds, err
 }
 
-// Stream sends one call with "more" and gives each reply's parameters to each, until the last one or an error.
-// ctx alone bounds it.
-func (c *Client) Stream(ctx context.Context, method string, parameters any, each func(json.RawMessage) error) error {
-	if err := c.send(ctx, Call{Method: Interface + "." + method, More: true}, parameters); err != nil {
+func (c *client) stream(ctx context.Context, method string, parameters any, each func(json.RawMessage) error) error {
+	if err := c.send(ctx, method, true, parameters); err != nil {
 		return err
 	}
 	for {
@@ -86,38 +131,36 @@ func (c *Client) Stream(ctx context.Context, method string, parameters any, each
 	}
 }
 
-// First sends one call with "more" and returns with its first reply; the call goes on until Close. ctx alone
-// bounds it.
-func (c *Client) First(ctx context.Context, method string, parameters any) error {
-	if err := c.send(ctx, Call{Method: Interface + "." + method, More: true}, parameters); err != nil {
+func (c *client) first(ctx context.Context, method string, parameters any) error {
+	if err := c.send(ctx, method, true, parameters); err != nil {
 		return err
 	}
 	_, err := c.receive(ctx, nil)
 	return err
 }
 
-func (c *Client) send(ctx context.Context, call Call, parameters any, fds ...int) error {
+// send sends one call; more says that it may be answered several times.
+func (c *client) send(ctx context.Context, method string, more bool, parameters any, fds ...int) error {
 	raw, err := json.Marshal(parameters)
 	if err != nil {
 		return fmt.Errorf("encode parameters: %w", err)
 	}
-	call.Parameters = raw
 	defer c.bound(ctx)()
-	err = c.wire.write(call, fds...)
+	err = c.wire.write(call{Method: Interface + "." + method, Parameters: raw, More: more}, fds...)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return err
 }
 
-func (c *Client) receive(ctx context.Context, result any) (continues bool, err error) {
+func (c *client) receive(ctx context.Context, result any) (continues bool, err error) {
 	continues, fds, err := c.receiveFDs(ctx, result)
 	closeAll(fds)
 	return continues, err
 }
 
 // receiveFDs is receive that leaves the descriptors to the caller, of whom there are none with an error.
-func (c *Client) receiveFDs(ctx context.Context, result any) (continues bool, fds []int, err error) {
+func (c *client) receiveFDs(ctx context.Context, result any) (continues bool, fds []int, err error) {
 	defer c.bound(ctx)()
 	defer func() {
 		if err != nil {
@@ -148,7 +191,7 @@ func (c *Client) receiveFDs(ctx context.Context, result any) (continues bool, fd
 }
 
 // bound makes blocking reads and writes of the connection end with ctx; the returned function undoes it.
-func (c *Client) bound(ctx context.Context) (undo func()) {
+func (c *client) bound(ctx context.Context) (undo func()) {
 	stop := context.AfterFunc(ctx, func() { c.wire.conn.SetDeadline(time.Unix(1, 0)) })
 	return func() { stop() }
 }

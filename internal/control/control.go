@@ -30,8 +30,8 @@ const MaxMessage = 1 << 20
 // MaxFDs bounds the descriptors beside one message. An app has few listeners; the kernel's own limit is 253.
 const MaxFDs = 64
 
-// Call is a request.
-type Call struct {
+// call is a request.
+type call struct {
 	Method     string          `json:"method"`
 	Parameters json.RawMessage `json:"parameters,omitempty"`
 	More       bool            `json:"more,omitempty"`

@@ -42,9 +42,9 @@ func serve(t *testing.T, handle Handler) string {
 	return path
 }
 
-func dial(t *testing.T, path string) *Client {
+func dialed(t *testing.T, path string) *client {
 	t.Helper()
-	c, err := Dial(t.Context(), path)
+	c, err := dial(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,10 +60,10 @@ func TestCallAnswersWithParameters(t *testing.T) {
 		}
 		return map[string]string{"said": fmt.Sprintf("%s %d", r.Method, p.Instance)}, nil
 	})
-	c := dial(t, path)
+	c := dialed(t, path)
 	for i := range 3 { // one connection serves many calls
 		var got struct{ Said string }
-		if err := c.Call(t.Context(), "Status", map[string]int{"instance": i}, &got); err != nil {
+		if err := c.call(t.Context(), "Status", map[string]int{"instance": i}, &got); err != nil {
 			t.Fatal(err)
 		}
 		if want := fmt.Sprintf("Status %d", i); got.Said != want {
@@ -100,7 +100,7 @@ func TestDescriptorsArriveWithTheirCall(t *testing.T) {
 		fds = append(fds, p[0])
 	}
 	var got struct{ Text []string }
-	if err := dial(t, path).Call(t.Context(), "Join", nil, &got, fds...); err != nil {
+	if err := dialed(t, path).call(t.Context(), "Join", nil, &got, fds...); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Join(got.Text, " ") != "one two" {
@@ -115,13 +115,13 @@ func TestRefusalsAreErrorsWithAName(t *testing.T) {
 		}
 		return nil, errors.New("plain")
 	})
-	c := dial(t, path)
+	c := dialed(t, path)
 	for method, want := range map[string]Error{
 		"Drain": {ErrNoSuchInstance, "no instance 9"},
 		"Other": {ErrInvalid, "plain"},
 	} {
 		var got *Error
-		if err := c.Call(t.Context(), method, nil, nil); !errors.As(err, &got) || *got != want {
+		if err := c.call(t.Context(), method, nil, nil); !errors.As(err, &got) || *got != want {
 			t.Errorf("%s: error %v, want %+v", method, err, want)
 		}
 	}
@@ -129,8 +129,8 @@ func TestRefusalsAreErrorsWithAName(t *testing.T) {
 
 func TestForeignInterfaceIsRefused(t *testing.T) {
 	path := serve(t, func(context.Context, *Request) (any, error) { return nil, nil })
-	c := dial(t, path)
-	if err := c.wire.write(Call{Method: "org.example.Thing.Do"}); err != nil {
+	c := dialed(t, path)
+	if err := c.wire.write(call{Method: "org.example.Thing.Do"}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := c.receive(t.Context(), nil)
@@ -148,7 +148,7 @@ func TestStreamGivesEveryReply(t *testing.T) {
 		return "drained", nil
 	})
 	var got []string
-	err := dial(t, path).Stream(t.Context(), "Drain", nil, func(raw json.RawMessage) error {
+	err := dialed(t, path).stream(t.Context(), "Drain", nil, func(raw json.RawMessage) error {
 		got = append(got, string(raw))
 		return nil
 	})
@@ -165,8 +165,8 @@ func TestHandlerStopsWhenItsClientGoes(t *testing.T) {
 		close(left)
 		return nil, ctx.Err()
 	})
-	c := dial(t, path)
-	if err := c.send(t.Context(), Call{Method: Interface + ".Drain"}, nil); err != nil {
+	c := dialed(t, path)
+	if err := c.send(t.Context(), "Drain", false, nil); err != nil {
 		t.Fatal(err)
 	}
 	<-entered
@@ -185,7 +185,7 @@ func TestCallEndsWithItsContext(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
-	if err := dial(t, path).Call(ctx, "Drain", nil, nil); !errors.Is(err, context.Canceled) {
+	if err := dialed(t, path).call(ctx, "Drain", nil, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want %v", err, context.Canceled)
 	}
 }
@@ -252,11 +252,11 @@ func TestCallEndsWhenNobodyAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	for name, call := range map[string]func(*Client) error{
-		"Call": func(c *Client) error { return c.Call(context.Background(), "Status", struct{}{}, nil) },
-		"Take": func(c *Client) error { _, err := c.Take(context.Background(), "Close", struct{}{}); return err },
+	for name, call := range map[string]func(*client) error{
+		"Call": func(c *client) error { return c.call(context.Background(), "Status", struct{}{}, nil) },
+		"Take": func(c *client) error { _, err := c.take(context.Background(), "Close", struct{}{}); return err },
 	} {
-		c := dial(t, path)
+		c := dialed(t, path)
 		c.answer = 10 * time.Millisecond
 		if err := call(c); !errors.Is(err, ErrNoAnswer) || !isDown(err) {
 			t.Errorf("%s: %v, want %v, which is tried again", name, err, ErrNoAnswer)
@@ -264,7 +264,7 @@ func TestCallEndsWhenNobodyAnswers(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := dial(t, path).Call(ctx, "Status", struct{}{}, nil); !errors.Is(err, context.Canceled) {
+	if err := dialed(t, path).call(ctx, "Status", struct{}{}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want that of the caller's context", err)
 	}
 }
@@ -277,11 +277,11 @@ func TestUnknownParametersAreRefused(t *testing.T) {
 		}
 		return p, r.Decode(&p)
 	})
-	c := dial(t, path)
-	if err := c.Call(t.Context(), "Drain", map[string]any{"instance": 1}, nil); err != nil {
+	c := dialed(t, path)
+	if err := c.call(t.Context(), "Drain", map[string]any{"instance": 1}, nil); err != nil {
 		t.Errorf("known parameters: %v", err)
 	}
-	err := c.Call(t.Context(), "Drain", map[string]any{"instance": 1, "gently": true}, nil)
+	err := c.call(t.Context(), "Drain", map[string]any{"instance": 1, "gently": true}, nil)
 	var refused *Error
 	if !errors.As(err, &refused) || refused.Name != ErrUnknownParameter || isDown(err) {
 		t.Fatalf("error %#v, want %s", err, ErrUnknownParameter)

@@ -110,8 +110,8 @@ func (s *Server) serveClient(ctx context.Context, conn *net.UnixConn) {
 	reader.Go(func() { s.readCalls(ctx, cancel, w, calls) })
 	for {
 		select {
-		case call := <-calls:
-			if err := s.answer(ctx, w, call); err != nil {
+		case in := <-calls:
+			if err := s.answer(ctx, w, in); err != nil {
 				cancel() // unblocks the reader
 				if !errors.Is(err, net.ErrClosed) {
 					s.Log.Debug("answer control client, ignoring", "error", err)
@@ -177,18 +177,18 @@ func (s *Server) authorize(conn *net.UnixConn) error {
 }
 
 func (s *Server) answer(ctx context.Context, w *wire, in inbound) error {
-	var call Call
+	var c call
 	fds := in.fds
-	if err := json.Unmarshal(in.message, &call); err != nil {
+	if err := json.Unmarshal(in.message, &c); err != nil {
 		closeAll(fds)
 		return fmt.Errorf("parse call: %w", err)
 	}
-	const prefix = Interface + "."
-	if len(call.Method) <= len(prefix) || call.Method[:len(prefix)] != prefix {
+	method, ok := strings.CutPrefix(c.Method, Interface+".")
+	if !ok || method == "" {
 		closeAll(fds)
-		return w.write(refusal(&Error{Name: ErrMethodNotFound, Reason: "no such method: " + call.Method}))
+		return w.write(refusal(&Error{Name: ErrMethodNotFound, Reason: "no such method: " + c.Method}))
 	}
-	r := &Request{Method: call.Method[len(prefix):], Parameters: call.Parameters, More: call.More, FDs: fds}
+	r := &Request{Method: method, Parameters: c.Parameters, More: c.More, FDs: fds}
 	r.Send = func(result any) error {
 		raw, err := json.Marshal(result)
 		if err != nil {

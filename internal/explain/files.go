@@ -121,7 +121,7 @@ func (q Question) Holder(ctx context.Context, port int) string {
 	case h.PID != 1:
 		return h.String()
 	}
-	units, err := q.Conn.ListUnitsByPatterns(ctx, "*.socket")
+	units, err := q.Conn.ListUnits(ctx, "*.socket")
 	if err != nil {
 		return "a socket unit"
 	}

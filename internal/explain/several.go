@@ -29,7 +29,7 @@ func (q Question) Instances(ctx context.Context, numbers []int) ([]Failure, erro
 		if err != nil {
 			return all, err
 		}
-		if u.ActiveState == "active" || u.ActiveState == "reloading" {
+		if u.Up() {
 			continue
 		}
 		r, err := q.Instance(ctx, i)

@@ -86,7 +86,7 @@ func (t Trial) follow(ctx context.Context, cgroup string, units *systemd.Watcher
 	for {
 		select {
 		case u := <-units.Events():
-			if u.ActiveState == "failed" || u.ActiveState == "inactive" || u.ActiveState == "deactivating" {
+			if u.Ended() {
 				if listens(state) {
 					return state, nil
 				}

@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,13 +39,13 @@ func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath st
 // stopTriggers keeps timers and watched files from acting on an app that stops. It does not wait: PID 1 stops them at
 // once.
 func stopTriggers(ctx context.Context, conn *systemd.Conn, name app.Name) error {
-	all, err := conn.ListUnitsByPatterns(ctx, name.Triggers()...)
+	all, err := conn.ListUnits(ctx, name.Triggers()...)
 	if err != nil {
 		return fmt.Errorf("list triggers of %s: %w", name, err)
 	}
 	var errs []error
 	for _, u := range all {
-		if u.ActiveState != "inactive" && u.ActiveState != "failed" {
+		if !u.Dead() {
 			errs = append(errs, conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: u.Name}))
 		}
 	}
@@ -72,12 +71,7 @@ func refuse(ctx context.Context, shim int, controlPath string) error {
 var errDied = errors.New("close port: the balancer has died")
 
 func refuseOnce(ctx context.Context, controlPath string) error {
-	client, err := control.Dial(ctx, controlPath)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	listeners, err := client.Take(ctx, "Close", struct{}{})
+	listeners, err := control.Take(ctx, controlPath, "Close", struct{}{})
 	errs := []error{err}
 	for _, fd := range listeners { // of the handoff path, where it takes root
 		errs = append(errs, handoff.Refuse(fd), unix.Close(fd))
@@ -86,13 +80,13 @@ func refuseOnce(ctx context.Context, controlPath string) error {
 }
 
 func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error {
-	units, err := loaded(ctx, conn, name, app.RoleInstance)
+	instances, err := conn.Instances(ctx, name)
 	if err != nil {
 		return err
 	}
 	var jobs []systemd.Job
-	for _, u := range units {
-		jobs = append(jobs, systemd.Job{Verb: systemd.Stop, Unit: u.Name})
+	for _, in := range instances {
+		jobs = append(jobs, systemd.Job{Verb: systemd.Stop, Unit: in.Name})
 	}
 	return conn.Run(ctx, jobs...)
 }
@@ -124,7 +118,7 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 		errs = append(errs, closeSockets(ctx, conn, name))
 	}
 	errs = append(errs, stopTriggers(ctx, conn, name), stopInstances(ctx, conn, name))
-	sockets, err := loaded(ctx, conn, name, app.RoleInstanceSocket)
+	sockets, err := conn.InstanceSockets(ctx, name)
 	errs = append(errs, err)
 	var jobs []systemd.Job
 	for _, u := range sockets {
@@ -177,11 +171,11 @@ func closeSockets(ctx context.Context, conn *systemd.Conn, name app.Name) error 
 // ShimAnswers says whether a shim answers on the control socket, or will soon. One that is going away for good does not,
 // and connecting to its socket would make PID 1 start it again in place of the stop that is under way.
 func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
-	state, err := conn.ActiveState(ctx, name.Service())
+	active, err := conn.ActiveState(ctx, name.Service())
 	if err != nil {
 		return false, err
 	}
-	if !ends(state) {
+	if state := (systemd.UnitState{ActiveState: active}); !state.Ended() {
 		return true, nil // as nearly always, at a tenth of the cost
 	}
 	shim, err := conn.Unit(ctx, name.Service())
@@ -191,18 +185,13 @@ func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, 
 	return Answers(shim), nil
 }
 
-// ends says that a unit has no process, or will not have it for long.
-func ends(activeState string) bool {
-	return activeState == "inactive" || activeState == "failed" || activeState == "deactivating"
-}
-
 // Answers is ShimAnswers of a state of the shim's unit that the caller has read.
 func Answers(shim systemd.UnitState) bool {
-	switch shim.ActiveState {
-	case "inactive", "failed":
-		// Between two processes, which a restart by PID 1 is too (see gone).
-		return strings.Contains(shim.JobType, "start") || strings.HasSuffix(shim.SubState, "-before-auto-restart")
-	case "deactivating":
+	switch {
+	case shim.Dead():
+		// Between two processes, which a restart by PID 1 is too.
+		return strings.Contains(shim.JobType, "start") || shim.AwaitsRestart()
+	case shim.Leaving():
 		// While ExecStop= runs (SubState=stop) the shim works, unless it has died. After that one that was told to stop, or
 		// that sleeps, does not come back. PID 1 starts one that has crashed again, and with it one that is restarted.
 		//
@@ -220,22 +209,4 @@ const ExitIdle = 7
 // asleep says that the shim has ended as the app is idle.
 func asleep(shim systemd.UnitState) bool {
 	return shim.MainPID == 0 && shim.Result == "success" && shim.ExecMainStatus == ExitIdle
-}
-
-// loaded lists the units of one role that PID 1 has in memory, by number.
-func loaded(ctx context.Context, conn *systemd.Conn, name app.Name, role app.Role) ([]systemd.UnitStatus, error) {
-	all, err := conn.ListUnitsByPatterns(ctx, string(name)+"@*")
-	if err != nil {
-		return nil, fmt.Errorf("list instances of %s: %w", name, err)
-	}
-	number := func(u systemd.UnitStatus) int {
-		unit, ok := name.ParseUnit(u.Name)
-		if !ok || unit.Role != role {
-			return 0
-		}
-		return unit.Instance
-	}
-	all = slices.DeleteFunc(all, func(u systemd.UnitStatus) bool { return number(u) == 0 })
-	slices.SortFunc(all, func(a, b systemd.UnitStatus) int { return number(a) - number(b) })
-	return all, nil
 }

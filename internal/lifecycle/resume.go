@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,18 +49,18 @@ func NoteEnd(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir 
 	if !isRestart {
 		return nil
 	}
-	units, err := loaded(ctx, conn, name, app.RoleInstance)
+	instances, err := conn.Instances(ctx, name)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, u := range units {
-		unit, _ := name.ParseUnit(u.Name)
-		if u.ActiveState == "failed" {
-			errs = append(errs, conn.ResetFailed(ctx, u.Name), conn.ResetFailed(ctx, name.InstanceSocket(unit.Instance)))
+	for _, in := range instances {
+		failed := in.ActiveState == "failed"
+		if failed {
+			errs = append(errs, conn.ResetFailed(ctx, in.Name), conn.ResetFailed(ctx, name.InstanceSocket(in.Number)))
 		}
-		if u.ActiveState == "failed" || strings.HasPrefix(u.SubState, "auto-restart") {
-			errs = append(errs, conn.Enqueue(ctx, systemd.Job{Verb: systemd.Restart, Unit: u.Name}))
+		if failed || in.AwaitsRestart() {
+			errs = append(errs, conn.Enqueue(ctx, systemd.Job{Verb: systemd.Restart, Unit: in.Name}))
 		}
 	}
 	return errors.Join(errs...)
@@ -128,21 +129,17 @@ func monotonic() (int64, error) {
 
 // renew restarts the instances that are older than the shim, and waits for the others, which start with it.
 func renew(ctx context.Context, conn *systemd.Conn, name app.Name, shim systemd.UnitState, extra []int) error {
-	units, err := loaded(ctx, conn, name, app.RoleInstance)
+	instances, err := conn.Instances(ctx, name)
 	if err != nil {
 		return err
 	}
-	isExtra := make(map[string]bool)
-	for _, number := range extra {
-		isExtra[name.Instance(number)] = true
-	}
 	var jobs []systemd.Job
-	for _, u := range units {
+	for _, in := range instances {
 		// An instance that an administrator has stopped stays so.
-		if u.ActiveState == "inactive" && u.JobType != "start" || u.JobType == "stop" || isExtra[u.Name] {
+		if in.ActiveState == "inactive" && in.JobType != "start" || in.JobType == "stop" || slices.Contains(extra, in.Number) {
 			continue
 		}
-		instance, err := conn.Unit(ctx, u.Name)
+		instance, err := conn.Unit(ctx, in.Name)
 		if err != nil {
 			return err
 		}
@@ -150,7 +147,7 @@ func renew(ctx context.Context, conn *systemd.Conn, name app.Name, shim systemd.
 		if instance.InactiveExit < shim.InactiveExit {
 			verb = systemd.Restart
 		}
-		jobs = append(jobs, systemd.Job{Verb: verb, Unit: u.Name})
+		jobs = append(jobs, systemd.Job{Verb: verb, Unit: in.Name})
 	}
 	if err := conn.Run(ctx, jobs...); err != nil {
 		return fmt.Errorf("renew instances of %s: %w", name, err)

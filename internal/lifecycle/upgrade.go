@@ -26,7 +26,7 @@ const (
 // with a rollout under way, which would be cut off, gets time to finish it. It returns when all are up again; errors are
 // those of single apps, and the others were handled all the same. It needs root, to see what processes run.
 func Upgrade(ctx context.Context, conn *systemd.Conn, manager systemd.Endpoint, program string, log *slog.Logger) error {
-	shims, err := conn.ListUnitsByPatterns(ctx, "*"+controlSuffix)
+	shims, err := conn.ListUnits(ctx, "*"+controlSuffix)
 	if err != nil {
 		return err
 	}
@@ -78,11 +78,9 @@ func (u *upgrade) one(ctx context.Context, unit string) error {
 }
 
 // gone says that a service has no process, and will not soon have one. Between the halves of a restart, by PID 1 too, it is
-// inactive but has a job; and since systemd 254 it is inactive or failed for a moment before it gets that job
-// (SERVICE_DEAD_BEFORE_AUTO_RESTART in src/core/service.c).
+// inactive but has a job or awaits one.
 func gone(s systemd.UnitState) bool {
-	return s.MainPID == 0 && s.JobType == "" && (s.ActiveState == "inactive" || s.ActiveState == "failed") &&
-		!strings.HasSuffix(s.SubState, "-before-auto-restart")
+	return s.MainPID == 0 && s.JobType == "" && s.Dead() && !s.AwaitsRestart()
 }
 
 // isCurrent says that a process runs the file that is at u.program now. Its file can be told also when that has no name any

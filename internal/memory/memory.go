@@ -26,12 +26,12 @@ import (
 // own ExecStop=. It does nothing while a rollout is under way, which renews all of them, and leaves alone what is not
 // up. It stops at the first instance that does not come back.
 func Relieve(ctx context.Context, conn *systemd.Conn, name app.Name, limit app.Size, log *slog.Logger) error {
-	units, err := conn.ListUnitsByPatterns(ctx, string(name)+"@*.service")
+	instances, err := conn.Instances(ctx, name)
 	if err != nil {
-		return fmt.Errorf("list instances of %s: %w", name, err)
+		return err
 	}
-	for _, u := range units {
-		if part, ok := name.ParseUnit(u.Name); !ok || part.Instance == 0 || u.ActiveState != "active" {
+	for _, u := range instances {
+		if u.ActiveState != "active" {
 			continue
 		}
 		shim, err := conn.Unit(ctx, name.Service())

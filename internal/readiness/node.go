@@ -20,14 +20,9 @@ type missing struct {
 // listening waits until the instance's program listens on every address of the app on the handoff path, and with Message has said
 // that it is ready. What it did not do in time is in the error.
 func (c Check) listening(ctx context.Context) error {
-	client, err := control.Dial(ctx, c.Control)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	var last missing
 	parameters := map[string]any{"instance": c.Instance, "message": c.Message}
-	err = client.Stream(ctx, "Listening", parameters, func(raw json.RawMessage) error {
+	err := control.Stream(ctx, c.Control, "Listening", parameters, func(raw json.RawMessage) error {
 		last = missing{}
 		return json.Unmarshal(raw, &last)
 	})
@@ -56,12 +51,7 @@ const refusalTimeout = time.Second
 func (c Check) refusal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
 	defer cancel()
-	client, err := control.Dial(ctx, c.Control)
-	if err != nil {
-		return nil
-	}
-	defer client.Close()
-	err = client.Stream(ctx, "Listening", map[string]any{"instance": c.Instance}, func(raw json.RawMessage) error {
+	err := control.Stream(ctx, c.Control, "Listening", map[string]any{"instance": c.Instance}, func(raw json.RawMessage) error {
 		var now missing
 		if err := json.Unmarshal(raw, &now); err != nil {
 			return err

@@ -126,13 +126,8 @@ func (c Check) Addresses(ctx context.Context) ([]string, error) {
 
 // addresses returns those of the app, and whether its connections are handed off.
 func (c Check) addresses(ctx context.Context) (all []string, handed bool, err error) {
-	client, err := control.Dial(ctx, c.Control)
-	if err != nil {
-		return nil, false, err
-	}
-	defer client.Close()
 	var s status
-	if err := client.Call(ctx, "Status", struct{}{}, &s); err != nil {
+	if err := control.Call(ctx, c.Control, "Status", struct{}{}, &s); err != nil {
 		return nil, false, err
 	}
 	if len(s.Addresses) == 0 {
@@ -172,14 +167,9 @@ func (c Check) probeFrom(ctx context.Context, address string, to netip.AddrPort)
 	if err != nil {
 		return nil, err
 	}
-	client, err := control.Dial(ctx, c.Control)
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	defer client.Close() // ends the probe
 	parameters := map[string]any{"instance": c.Instance, "address": address, "port": s.port}
-	if err := client.First(ctx, "Probe", parameters); err != nil {
+	held, err := control.Hold(ctx, c.Control, "Probe", parameters)
+	if err != nil {
 		s.close()
 		var refused *control.Error
 		if errors.As(err, &refused) && refused.Name == control.ErrUnsupported {
@@ -187,24 +177,18 @@ func (c Check) probeFrom(ctx context.Context, address string, to netip.AddrPort)
 		}
 		return nil, err
 	}
+	defer held.Close() // ends the probe
 	return s.connect()
 }
 
 // accepted returns when the instance has accepted its probe, or with again when that proves nothing: the program changed
 // its listener while it was probed, which it does a few times at most.
 func (c Check) accepted(ctx context.Context) (again bool, err error) {
-	client, err := control.Dial(ctx, c.Control)
-	if err != nil {
-		return false, err
-	}
-	defer client.Close()
 	var answer struct {
 		Again bool `json:"again"`
 	}
-	if err := client.Wait(ctx, "Accepted", map[string]int{"instance": c.Instance}, &answer); err != nil {
-		return false, err
-	}
-	return answer.Again, nil
+	err = control.Wait(ctx, c.Control, "Accepted", map[string]int{"instance": c.Instance}, &answer)
+	return answer.Again, err
 }
 
 // How often a request is repeated that was not answered as wanted: a program that warms up answers 503 for a while.

@@ -177,7 +177,7 @@ func (r *Rollout) clean(ctx context.Context, extra []int, err error) error {
 // app, or removed by the next balancer.
 func (r *Rollout) stops(ctx context.Context) bool {
 	u, err := r.state(ctx, r.options.App.Service())
-	return err == nil && u.ActiveState == "deactivating"
+	return err == nil && u.Leaving()
 }
 
 func noBalancer(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrNoBalancer) }
@@ -219,23 +219,20 @@ func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 
 // running lists the instances that a rollout is for: all that run or want to. One that an admin has stopped stays so.
 func (r *Rollout) running(ctx context.Context) ([]int, error) {
-	var all []systemd.UnitStatus
+	var all []systemd.Instance
 	err := r.ask(ctx, func(c *systemd.Conn) (err error) {
-		all, err = c.ListUnitsByPatterns(ctx, string(r.options.App)+"@*.service")
+		all, err = c.Instances(ctx, r.options.App)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	var numbers []int
-	for _, u := range all {
-		unit, ok := r.options.App.ParseUnit(u.Name)
-		wanted := u.ActiveState != "inactive" || u.JobType == "start" || u.JobType == "restart"
-		if ok && unit.Role == app.RoleInstance && unit.Instance > 0 && wanted {
-			numbers = append(numbers, unit.Instance)
+	for _, in := range all {
+		if in.ActiveState != "inactive" || in.JobType == "start" || in.JobType == "restart" {
+			numbers = append(numbers, in.Number)
 		}
 	}
-	slices.Sort(numbers)
 	return numbers, nil
 }
 

@@ -91,23 +91,6 @@ func TestOneRolloutAtATime(t *testing.T) {
 	lock.Close()
 }
 
-func TestFailedTellsEndsFromSteps(t *testing.T) {
-	for state, want := range map[systemd.UnitState]bool{
-		{ActiveState: "activating", SubState: "start"}:               false,
-		{ActiveState: "activating", SubState: "start-post"}:          false,
-		{ActiveState: "activating", SubState: "auto-restart"}:        true,
-		{ActiveState: "activating", SubState: "auto-restart-queued"}: true,
-		{ActiveState: "deactivating", SubState: "stop-sigterm"}:      true,
-		{ActiveState: "failed", SubState: "failed"}:                  true,
-		{ActiveState: "inactive", SubState: "dead"}:                  true,
-		{ActiveState: "active", SubState: "running"}:                 false,
-	} {
-		if got := failed(state); got != want {
-			t.Errorf("%s (%s): %v, want %v", state.ActiveState, state.SubState, got, want)
-		}
-	}
-}
-
 // Whoever enables the number of an extra instance is told that it runs: it is not the rollout's to stop any more.
 func TestExtraInstancesThatAreEnabledByNowStay(t *testing.T) {
 	got, err := newTest(t, 1).disposable(t.Context(), []int{8, 9, 10})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/explain"
@@ -63,9 +62,9 @@ func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]strin
 	before := make(map[int]string)
 	for _, number := range numbers {
 		unit := r.options.App.Instance(number)
-		var loaded []systemd.UnitStatus
+		var loaded []systemd.UnitState
 		err := r.ask(ctx, func(c *systemd.Conn) (err error) {
-			loaded, err = c.ListUnitsByPatterns(ctx, unit)
+			loaded, err = c.ListUnits(ctx, unit)
 			return err
 		})
 		if err != nil {
@@ -95,7 +94,7 @@ func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error 
 		case u.InvocationID != before && u.ActiveState == "active":
 			r.fresh[number] = u.InvocationID
 			return nil
-		case u.InvocationID != before && failed(u):
+		case u.InvocationID != before && u.Ended():
 			if same, err := r.still(ctx, u); err != nil || !same {
 				continue
 			}
@@ -120,15 +119,6 @@ func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error 
 			return err
 		}
 	}
-}
-
-// failed says whether an invocation has ended instead of getting ready.
-func failed(u systemd.UnitState) bool {
-	switch u.ActiveState {
-	case "failed", "inactive", "deactivating":
-		return true
-	}
-	return strings.HasPrefix(u.SubState, "auto-restart")
 }
 
 // soak waits for the soak time and fails as soon as an instance on the new code ends.
@@ -160,7 +150,7 @@ func (r *Rollout) freshUp(ctx context.Context) error {
 			u.InvocationID = invocation // whose last words count
 			return r.failure(ctx, u, "was ready and then ended, and was started again")
 		}
-		if u.ActiveState != "active" && u.ActiveState != "reloading" {
+		if !u.Up() {
 			return r.failure(ctx, u, "was ready and then ended")
 		}
 	}
@@ -215,8 +205,8 @@ func (r *Rollout) news(ctx context.Context, unit, before string) error {
 		if err != nil {
 			return err
 		}
-		stops := u.ActiveState == "deactivating" && u.InvocationID == before
-		starts := u.ActiveState == "activating" && !failed(u)
+		stops := u.Leaving() && u.InvocationID == before
+		starts := u.ActiveState == "activating" && !u.AwaitsRestart()
 		if u.Name == unit && !stops && !starts {
 			return nil
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -66,15 +65,10 @@ func (in *instance) unwatched() bool {
 	if !in.socketKnown || in.socket.SubState != "running" || !in.serviceKnown {
 		return false
 	}
-	if strings.Contains(in.service.SubState, "auto-restart") {
+	if in.service.AwaitsRestart() {
 		return false
 	}
-	return !dead(in.service) || in.socketAsked == 0
-}
-
-// dead says whether a unit has ended.
-func dead(u systemd.UnitState) bool {
-	return u.ActiveState == "inactive" || u.ActiveState == "failed"
+	return !in.service.Dead() || in.socketAsked == 0
 }
 
 // askForSocket has PID 1 tell how the socket is now that the service is dead. One word on it may be on its way that is older.
@@ -86,7 +80,7 @@ func (s *Shim) askForSocket(in *instance) {
 // socketTold takes in PID 1's word on the socket of an instance.
 func (s *Shim) socketTold(in *instance, u systemd.UnitState) {
 	in.socket, in.socketKnown = u, true
-	if dead(u) {
+	if u.Dead() {
 		s.socketGone(in)
 		return
 	}
@@ -103,23 +97,7 @@ func (in *instance) state() balance.State {
 	if !in.serviceKnown {
 		return balance.Down
 	}
-	switch in.service.ActiveState {
-	case "active", "reloading", "refreshing":
-		return balance.Up
-	case "activating":
-		if in.service.SubState == "auto-restart" || in.service.SubState == "auto-restart-queued" {
-			return balance.Down
-		}
-		return balance.Starting
-	case "deactivating":
-		if in.service.SubState == "stop-post" {
-			// The program has ended, and ExecStopPost= may take its time, such as that of a back-off: what waits in the
-			// queue must not.
-			return balance.Down
-		}
-		return balance.Draining
-	}
-	return balance.Down
+	return in.service.Balance()
 }
 
 // starting says that PID 1 has begun to start the instance after the state that it last told of, which is late on a busy
@@ -151,7 +129,7 @@ func (s *Shim) unitChanged(u systemd.UnitState) {
 func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 	before, known := in.state(), in.serviceKnown
 	in.service, in.serviceKnown = u, true
-	if dead(u) {
+	if u.Dead() {
 		s.askForSocket(in)
 	}
 	now := in.state()
@@ -195,17 +173,17 @@ func (s *Shim) move(in *instance) {
 func (s *Shim) socketGone(in *instance) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	var loaded []systemd.UnitStatus
+	var loaded []systemd.UnitState
 	conn, err := systemd.Dial(ctx, s.manager)
 	if err == nil {
 		defer conn.Close()
-		loaded, err = conn.ListUnitsByPatterns(ctx, s.options.App.InstanceSocket(in.number))
+		loaded, err = conn.ListUnits(ctx, s.options.App.InstanceSocket(in.number))
 	}
 	if err != nil {
 		s.log.Warn("read state of socket, ignoring", "instance", in.number, "error", err)
 		return
 	}
-	if len(loaded) == 0 || loaded[0].ActiveState == "inactive" || loaded[0].ActiveState == "failed" {
+	if len(loaded) == 0 || loaded[0].Dead() {
 		s.drop(in)
 	}
 }

@@ -81,30 +81,6 @@ func (c *Conn) UnitFileState(ctx context.Context, unit string) (string, error) {
 // fileChange is one element of the changes that Manager reports: what was done to which file.
 type fileChange struct{ Type, File, Source string }
 
-// UnitStatus is one line of a listing of loaded units.
-type UnitStatus struct {
-	Name        string
-	Description string
-	LoadState   string
-	ActiveState string
-	SubState    string
-	Following   string
-	Path        dbus.ObjectPath
-	JobID       uint32
-	JobType     string
-	JobPath     dbus.ObjectPath
-}
-
-// ListUnitsByPatterns lists the loaded units whose names match any of the shell patterns. Units that are not loaded,
-// and that is every inactive one that nothing refers to, are not listed.
-func (c *Conn) ListUnitsByPatterns(ctx context.Context, patterns ...string) ([]UnitStatus, error) {
-	var units []UnitStatus
-	if err := c.call(ctx, "ListUnitsByPatterns", []any{[]string{}, patterns}, &units); err != nil {
-		return nil, fmt.Errorf("list units: %w", err)
-	}
-	return units, nil
-}
-
 // ExecStart returns the argument vector of the first ExecStart= line of a service, as the manager would run it now:
 // after its last Reload, with drop-ins, not as the running process was started. Specifiers are expanded, environment
 // variables are not.
@@ -190,12 +166,6 @@ func IsNoSuchUnit(err error) bool { return isDBusError(err, busName+".NoSuchUnit
 func IsNoUnitForPID(err error) bool {
 	return isDBusError(err, busName+".NoUnitForPID") || isDBusError(err, busName+".NoSuchProcess") ||
 		isDBusError(err, "org.freedesktop.DBus.Error.UnixProcessIdUnknown")
-}
-
-// IsAccessDenied reports whether the manager refused because the caller may not do that.
-func IsAccessDenied(err error) bool {
-	return isDBusError(err, "org.freedesktop.DBus.Error.AccessDenied") ||
-		isDBusError(err, "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired")
 }
 
 // isDBusError compares the name of a D-Bus error. godbus returns errors of calls by value.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
 )
 
@@ -45,26 +46,9 @@ func (s UnitState) Since() time.Time {
 	return time.UnixMicro(s.ActiveEnter)
 }
 
-// UnitPath is the object path of a unit: its name with every byte that is no ASCII letter or digit as _XX, and a
-// leading digit too (bus_label_escape in systemd's basic/bus-label.c).
+// UnitPath is the object path of a unit.
 func UnitPath(name string) dbus.ObjectPath {
-	const hexDigits = "0123456789abcdef"
-	var b strings.Builder
-	b.WriteString("/org/freedesktop/systemd1/unit/")
-	if name == "" {
-		b.WriteByte('_')
-	}
-	for i := 0; i < len(name); i++ {
-		c := name[i]
-		digit := c >= '0' && c <= '9'
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-		if letter || digit && i > 0 {
-			b.WriteByte(c)
-			continue
-		}
-		b.Write([]byte{'_', hexDigits[c>>4], hexDigits[c&15]})
-	}
-	return dbus.ObjectPath(b.String())
+	return dbus.ObjectPath("/org/freedesktop/systemd1/unit/" + systemd.PathBusEscape(name))
 }
 
 // typeInterface is the interface of a unit's type that has properties we read; empty for types that have none.

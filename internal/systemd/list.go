@@ -1,0 +1,58 @@
+package systemd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	systemd "github.com/coreos/go-systemd/v22/dbus"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// ListUnits lists the loaded units whose names match any of the shell patterns. A unit that is not loaded, and that is
+// every inactive one that nothing refers to, is not listed. The states have what a listing has: Name, LoadState, ActiveState, SubState
+// and JobType.
+func (c *Conn) ListUnits(ctx context.Context, patterns ...string) ([]UnitState, error) {
+	var listed []systemd.UnitStatus
+	if err := c.call(ctx, "ListUnitsByPatterns", []any{[]string{}, patterns}, &listed); err != nil {
+		return nil, fmt.Errorf("list units: %w", err)
+	}
+	units := make([]UnitState, len(listed))
+	for i, u := range listed {
+		units[i] = UnitState{Name: u.Name, LoadState: u.LoadState, ActiveState: u.ActiveState, SubState: u.SubState, JobType: u.JobType}
+	}
+	return units, nil
+}
+
+// Instance is a loaded unit of one instance of an app.
+type Instance struct {
+	UnitState // as ListUnits has it
+	Number    int
+}
+
+// Instances lists the loaded services of an app's instances by number.
+func (c *Conn) Instances(ctx context.Context, name app.Name) ([]Instance, error) {
+	return c.instances(ctx, name, app.RoleInstance, string(name)+"@*.service")
+}
+
+// InstanceSockets lists the loaded sockets of an app's instances by number.
+func (c *Conn) InstanceSockets(ctx context.Context, name app.Name) ([]Instance, error) {
+	return c.instances(ctx, name, app.RoleInstanceSocket, string(name)+"@*.socket")
+}
+
+func (c *Conn) instances(ctx context.Context, name app.Name, role app.Role, pattern string) ([]Instance, error) {
+	units, err := c.ListUnits(ctx, pattern)
+	if err != nil {
+		return nil, fmt.Errorf("list instances of %s: %w", name, err)
+	}
+	var all []Instance
+	for _, u := range units {
+		if unit, ok := name.ParseUnit(u.Name); ok && unit.Role == role && unit.Instance > 0 {
+			all = append(all, Instance{u, unit.Instance})
+		}
+	}
+	slices.SortFunc(all, func(a, b Instance) int { return cmp.Compare(a.Number, b.Number) })
+	return all, nil
+}
