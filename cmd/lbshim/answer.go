@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strconv"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/bindnotify"
@@ -73,10 +74,10 @@ func nameProcess() {
 // answerLog is made when there is something to say, which is rare. It writes to the stream of the unit, of which journald knows whose it is also when this process has ended. Its lines bear the
 // program's identifier there, so each begins with ours.
 func answerLog(e *env) *slog.Logger {
-	if e.getenv("JOURNAL_STREAM") == "" {
+	if is, _ := journal.StderrIsJournalStream(); !is {
 		return slog.New(sdlog.NewStream("lbshim", e.stderr, slog.LevelInfo))
 	}
-	return slog.New(sdlog.NewJournal("lbshim", "", prefixed{e.stderr}, slog.LevelInfo))
+	return slog.New(sdlog.NewJournalStream("lbshim", prefixed{e.stderr}, slog.LevelInfo))
 }
 
 // prefixed puts bindnotify.Prefix behind the priority of each line, which is written at once.

@@ -81,7 +81,7 @@ func newLog(e *env) *slog.Logger {
 	if !e.journal { // JOURNAL_STREAM alone is inherited by programs whose output somebody has redirected
 		return slog.New(sdlog.NewStream("lbshim", e.stderr, slog.LevelInfo))
 	}
-	return slog.New(sdlog.NewJournal("lbshim", sdlog.JournalSocket, e.stderr, slog.LevelInfo))
+	return slog.New(sdlog.NewJournal("lbshim", e.stderr, slog.LevelInfo))
 }
 
 // verb is one command.
@@ -154,14 +154,12 @@ func run(ctx context.Context, e *env) int {
 	return status
 }
 
-// lastWords is the log for what is said just before the end. journald looks up whose a datagram is when it reads it, and
-// then the process may be gone; of a stream it knows that from the start. The reason of a failure must be found under its
-// unit.
+// lastWords is the log for what is said just before the process ends. The reason of a failure must be found under its unit.
 func lastWords(e *env) *slog.Logger {
 	if !e.journal {
 		return e.log
 	}
-	return slog.New(sdlog.NewJournal("lbshim", "", e.stderr, slog.LevelInfo))
+	return slog.New(sdlog.NewJournalStream("lbshim", e.stderr, slog.LevelInfo))
 }
 
 // parse returns no verb where the options asked for a text that it has printed.

@@ -3,27 +3,24 @@
 //
 //	journalctl UNITGEN_INSTANCE=3
 //
-// finds what concerns instance 3. Where standard error is not the journal, or the journal cannot be reached, it writes
-// the same line there, with the priority as sd-daemon(3) has it ("<4>…").
+// finds what concerns instance 3. Entries of any length go to the journal by package journal of go-systemd. Where standard error
+// is not the journal, or journald cannot be reached, the same line is written there, with the priority as sd-daemon(3) has
+// it ("<4>…").
 //
-// Source: systemd.journal-fields(7), "Native Journal Protocol" in systemd's documentation, sd-daemon(3).
+// Source: systemd.journal-fields(7), sd-daemon(3).
 package sdlog
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
-)
 
-// JournalSocket is where journald takes native messages.
-const JournalSocket = "/run/systemd/journal/socket"
+	"github.com/coreos/go-systemd/v22/journal"
+)
 
 // FieldPrefix stands before the upper-case name of each attribute, so that no field of journald's own is met.
 const FieldPrefix = "UNITGEN_"
@@ -38,22 +35,24 @@ type Handler struct {
 }
 
 type output struct {
-	mu      sync.Mutex
-	journal *net.UnixConn // nil: not the journal
-	stream  io.Writer
-	plain   bool // stream is a terminal or file, not a journal pipe: no priorities
+	mu     sync.Mutex
+	send   func(message string, priority journal.Priority, fields map[string]string) error // nil: the stream alone
+	stream io.Writer
+	plain  bool // stream is a terminal or file, not a journal pipe: no priorities
 }
 
-// NewJournal returns a handler that sends to the journal's socket at path and falls back to stream. If the socket cannot
-// be reached it uses stream alone. The connection lives as long as the process.
-func NewJournal(identifier, path string, stream io.Writer, level slog.Leveler) *Handler {
-	h := NewStream(identifier, stream, level)
-	h.out.plain = false
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err == nil {
-		h.out.journal = conn
-	}
+// NewJournal returns a handler that sends to journald, and writes to stream, which is a pipe to journald too, what it cannot send.
+func NewJournal(identifier string, stream io.Writer, level slog.Leveler) *Handler {
+	h := NewJournalStream(identifier, stream, level)
+	h.out.send = journal.Send
 	return h
+}
+
+// NewJournalStream returns a handler that writes to stream, a pipe to journald, lines with a priority. They have no fields.
+// journald knows whose a stream is from the start. Whose a message on its socket is journald looks up when it reads the message, and
+// the process may have ended by then.
+func NewJournalStream(identifier string, stream io.Writer, level slog.Leveler) *Handler {
+	return &Handler{identifier: identifier, level: level, out: &output{stream: stream}}
 }
 
 // NewStream returns a handler that writes plain lines to stream, as for a terminal.
@@ -81,12 +80,9 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 	line := message(r.Message, attrs)
 	h.out.mu.Lock()
 	defer h.out.mu.Unlock()
-	if h.out.journal != nil {
-		if _, err := h.out.journal.Write(h.entry(r, line, attrs)); err == nil {
-			return nil
-		}
-		// journald restarts or the entry is too long for a datagram: the line on the stream still gets there.
-	}
+	if h.out.send != nil && h.out.send(line, priority(r.Level), h.fields(attrs)) == nil {
+		return nil
+	} // else journald restarts: what is in the stream gets there
 	if h.out.plain {
 		_, err := fmt.Fprintf(h.out.stream, "%s: %s\n", h.identifier, line)
 		return err
@@ -95,28 +91,12 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 	return err
 }
 
-func (h *Handler) entry(r slog.Record, line string, attrs []slog.Attr) []byte {
-	var b bytes.Buffer
-	field(&b, "MESSAGE", line)
-	field(&b, "PRIORITY", strconv.Itoa(priority(r.Level)))
-	field(&b, "SYSLOG_IDENTIFIER", h.identifier)
+func (h *Handler) fields(attrs []slog.Attr) map[string]string {
+	fields := map[string]string{"SYSLOG_IDENTIFIER": h.identifier}
 	for _, a := range attrs {
-		field(&b, FieldPrefix+fieldName(a.Key), a.Value.Resolve().String())
+		fields[FieldPrefix+fieldName(a.Key)] = a.Value.Resolve().String()
 	}
-	return b.Bytes()
-}
-
-// field writes one field; a value with a newline has its length before it instead of "=".
-func field(b *bytes.Buffer, name, value string) {
-	b.WriteString(name)
-	if strings.IndexByte(value, '\n') < 0 {
-		b.WriteByte('=')
-	} else {
-		b.WriteByte('\n')
-		b.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(value))))
-	}
-	b.WriteString(value)
-	b.WriteByte('\n')
+	return fields
 }
 
 func fieldName(key string) string {
@@ -146,14 +126,14 @@ func message(text string, attrs []slog.Attr) string {
 	return b.String()
 }
 
-func priority(l slog.Level) int {
+func priority(l slog.Level) journal.Priority {
 	switch {
 	case l >= slog.LevelError:
-		return 3
+		return journal.PriErr
 	case l >= slog.LevelWarn:
-		return 4
+		return journal.PriWarning
 	case l >= slog.LevelInfo:
-		return 6
+		return journal.PriInfo
 	}
-	return 7
+	return journal.PriDebug
 }

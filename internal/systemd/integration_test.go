@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"golang.org/x/sys/unix"
 )
 
@@ -97,6 +99,7 @@ func TestRealJobs(t *testing.T) {
 			if s, err := c.Unit(ctx, "ug-bad.service"); err != nil || s.ActiveState != "failed" || s.Result != "exit-code" || s.ExecMainStatus != 1 {
 				t.Errorf("after a failure: %+v, %v", s, err)
 			}
+			checkWitness(t, c, "ug-ok.service", "ug-bad.service", "ug-slow.service", "ug-tpl@never.service")
 			if err := c.ResetFailed(ctx, "ug-bad.service"); err != nil {
 				t.Error(err)
 			}
@@ -121,7 +124,7 @@ func checkRest(t *testing.T, c *Conn) {
 	if s, err := c.Unit(ctx, "ug-none.service"); err != nil || s.LoadState != "not-found" || s.ActiveState != "inactive" {
 		t.Errorf("no file: %+v, %v", s, err)
 	}
-	if list, err := c.ListUnitsByPatterns(ctx, "ug-ok*"); err != nil || len(list) != 1 || list[0].SubState != "running" {
+	if list, err := c.ListUnits(ctx, "ug-ok*"); err != nil || len(list) != 1 || list[0].SubState != "running" {
 		t.Errorf("list: %+v, %v", list, err)
 	}
 	if argv, err := c.ExecStart(ctx, "ug-argv.service"); err != nil || strings.Join(argv, "|") != "/bin/echo|a b|%n|$$x" {
@@ -217,19 +220,55 @@ func (o *observer) untilLoad(t *testing.T, unit, load string) {
 	o.until(t, unit, load, func(s UnitState) bool { return s.LoadState == load })
 }
 
-// pidOf is the main process as systemctl has it, another way than ours.
+// pidOf is the main process as another client than ours has it.
 func pidOf(t *testing.T, unit string) int {
 	t.Helper()
-	c, err := Dial(testContext(t), SystemEndpoint(0, ""))
+	ctx := testContext(t)
+	c, err := systemd.NewSystemdConnectionContext(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	s, err := c.Unit(testContext(t), unit)
+	p, err := c.GetServicePropertyContext(ctx, unit, "MainPID")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.MainPID
+	return int(p.Value.Value().(uint32))
+}
+
+// checkWitness compares what we read of units with what go-systemd's client reads.
+func checkWitness(t *testing.T, c *Conn, units ...string) {
+	t.Helper()
+	ctx := testContext(t)
+	witness, err := systemd.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer witness.Close()
+	for _, unit := range units {
+		got, err := c.Unit(ctx, unit)
+		if err != nil {
+			t.Error(err)
+		}
+		p, err := witness.GetAllPropertiesContext(ctx, unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		invocation, _ := p["InvocationID"].([]byte)
+		for what, pair := range map[string][2]any{
+			"LoadState": {got.LoadState, p["LoadState"]}, "ActiveState": {got.ActiveState, p["ActiveState"]}, "SubState": {got.SubState, p["SubState"]},
+			"InvocationID": {got.InvocationID, hex.EncodeToString(invocation)}, "MainPID": {got.MainPID, p["MainPID"]},
+			"ControlPID": {got.ControlPID, p["ControlPID"]}, "NRestarts": {got.NRestarts, p["NRestarts"]}, "Result": {got.Result, p["Result"]},
+			"ExecMainCode": {got.ExecMainCode, p["ExecMainCode"]}, "ExecMainStatus": {got.ExecMainStatus, p["ExecMainStatus"]},
+			"StatusText": {got.StatusText, p["StatusText"]}, "ControlGroup": {got.ControlGroup, p["ControlGroup"]},
+			"ActiveEnter": {got.ActiveEnter, p["ActiveEnterTimestamp"]}, "InactiveExit": {got.InactiveExit, p["InactiveExitTimestamp"]},
+			"StateChange": {got.StateChange, p["StateChangeTimestamp"]},
+		} {
+			if fmt.Sprint(pair[0]) != fmt.Sprint(pair[1]) {
+				t.Errorf("%s of %s is %v, go-systemd says %v", what, unit, pair[0], pair[1])
+			}
+		}
+	}
 }
 
 func watchLife(t *testing.T, w *observer, c *Conn) {
@@ -322,7 +361,12 @@ func sandboxed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.Run(testContext(t), Job{Verb: Stop, Unit: "ug-tpl@3.service"}); !IsAccessDenied(err) {
+	if err := c.Run(testContext(t), Job{Verb: Stop, Unit: "ug-tpl@3.service"}); !isAccessDenied(err) {
 		t.Errorf("stop by an unprivileged user: %v, want access denied", err)
 	}
+}
+
+func isAccessDenied(err error) bool {
+	return isDBusError(err, "org.freedesktop.DBus.Error.AccessDenied") ||
+		isDBusError(err, "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired")
 }
