@@ -21,7 +21,6 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/unitgen/unitgen/internal/app/apptest"
-	"github.com/unitgen/unitgen/internal/systemd"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
@@ -318,22 +317,19 @@ func variables(environ []string) map[string][]string {
 // checkKnown compares PID 1's own view of each process, where it can show it (systemctl show, busctl get-property).
 func (s *system) checkKnown(t *testing.T, all []process) {
 	t.Helper()
-	conn := s.bus(t)
+	conn, err := s.Manager(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	checked := 0
 	for i, p := range all {
 		if !p.text || i%showEvery != 0 {
 			continue
 		}
 		checked++
-		unit := p.name + "@1.service"
-		var path dbus.ObjectPath
-		manager := conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
-		if err := manager.CallWithContext(t.Context(), "org.freedesktop.systemd1.Manager.LoadUnit", 0, unit).Store(&path); err != nil {
-			t.Fatalf("load %s: %v", unit, err)
-		}
-		var properties map[string]dbus.Variant
-		object := conn.Object("org.freedesktop.systemd1", systemd.UnitPath(unit))
-		if err := object.CallWithContext(t.Context(), "org.freedesktop.DBus.Properties.GetAll", 0, "org.freedesktop.systemd1.Service").Store(&properties); err != nil {
+		// To ask for a unit that is not loaded loads it.
+		properties, err := conn.GetUnitTypePropertiesContext(t.Context(), p.name+"@1.service", "Service")
+		if err != nil {
 			t.Errorf("%s: ask PID 1: %v", p, err)
 			continue
 		}
@@ -344,29 +340,8 @@ func (s *system) checkKnown(t *testing.T, all []process) {
 	}
 }
 
-// bus connects to the system's bus.
-func (s *system) bus(t *testing.T) *dbus.Conn {
-	t.Helper()
-	nc, err := s.DialContext(t.Context(), "unix", "/run/dbus/system_bus_socket")
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := dbus.NewConn(nc)
-	if err == nil {
-		err = conn.Auth(nil)
-	}
-	if err == nil {
-		err = conn.Hello()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
-}
-
 // checkProperties compares the properties of a service with p. Variables are expanded later, so "$$" is still double.
-func (p process) checkProperties(t *testing.T, properties map[string]dbus.Variant) {
+func (p process) checkProperties(t *testing.T, properties map[string]any) {
 	t.Helper()
 	var lines []struct {
 		Path                             string
@@ -376,7 +351,7 @@ func (p process) checkProperties(t *testing.T, properties map[string]dbus.Varian
 		PID                              uint32
 		Code, Status                     int32
 	}
-	if err := properties["ExecStart"].Store(&lines); err != nil || len(lines) != 1 {
+	if err := dbus.Store([]any{properties["ExecStart"]}, &lines); err != nil || len(lines) != 1 {
 		t.Errorf("%s: PID 1 has %d commands, %v", p, len(lines), err)
 		return
 	}
@@ -389,10 +364,10 @@ func (p process) checkProperties(t *testing.T, properties map[string]dbus.Varian
 	if lines[0].Path != p.argv[0] || !slices.Equal(lines[0].Argv, want) {
 		t.Errorf("%s: PID 1 has the command %q with %s", p, lines[0].Path, difference(lines[0].Argv, want))
 	}
-	if cwd, _ := properties["WorkingDirectory"].Value().(string); cwd != p.cwd {
+	if cwd, _ := properties["WorkingDirectory"].(string); cwd != p.cwd {
 		t.Errorf("%s: PID 1 has the directory %q, want %q", p, cwd, p.cwd)
 	}
-	environ, _ := properties["Environment"].Value().([]string)
+	environ, _ := properties["Environment"].([]string)
 	known, given := variables(environ), variables(p.env)
 	delete(known, "ECHO_ONCE")
 	given["INSTANCE"] = []string{"1"}

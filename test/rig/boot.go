@@ -27,6 +27,7 @@ type boot struct {
 	sockets *socketThread // makes sockets in this boot's network namespace
 	up      chan struct{} // closed at systemd's READY=1
 	gone    chan struct{} // closed when nspawn has ended
+	witness witness       // says what this boot's PID 1 says
 }
 
 // supervise owns the container from mounts to last process. It runs on its own thread: the mounts are in the thread's
@@ -188,6 +189,7 @@ func (c *Container) runNspawn() (again bool, err error) {
 	if b.sockets != nil {
 		b.sockets.close()
 	}
+	b.witness.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nspawn = nil

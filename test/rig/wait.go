@@ -4,11 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
+	"path"
 	"regexp"
 	"strings"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
 )
 
@@ -58,7 +59,7 @@ func (c *Container) WaitFor(ctx context.Context, unit string, ok func(Properties
 	defer tick.Stop()
 	var last Properties
 	for {
-		p, err := changes.properties(ctx)
+		p, err := c.properties(ctx, unit)
 		if err != nil { // PID 1 leaves the bus while it executes itself anew; systemctl has a way of its own to it
 			p, err = c.Properties(ctx, unit)
 		}
@@ -84,10 +85,10 @@ func (c *Container) WaitActive(ctx context.Context, unit, state string) error {
 	return err
 }
 
-// unitWatch is a connection to the container's system bus on which systemd announces changes of one unit.
+// unitWatch is a connection to the container's system bus on which systemd announces changes of one unit, and no others: go-systemd
+// can subscribe to those of all units only, which costs the bus and this process more than what they wait for.
 type unitWatch struct {
 	conn    *dbus.Conn
-	unit    dbus.BusObject
 	signals chan *dbus.Signal
 }
 
@@ -105,10 +106,13 @@ func (w *unitWatch) drain() {
 func (w *unitWatch) close() { w.conn.Close() }
 
 // properties asks PID 1 itself. A process that asks, as systemctl, takes ten times as much CPU time.
-func (w *unitWatch) properties(ctx context.Context) (Properties, error) {
-	var all map[string]dbus.Variant
-	// No interface stands for all of them (D-Bus specification, org.freedesktop.DBus.Properties).
-	if err := w.unit.CallWithContext(ctx, "org.freedesktop.DBus.Properties.GetAll", 0, "").Store(&all); err != nil {
+func (c *Container) properties(ctx context.Context, unit string) (Properties, error) {
+	conn, err := c.Manager(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := conn.GetAllPropertiesContext(ctx, unit)
+	if err != nil {
 		return nil, err
 	}
 	p := make(Properties, len(all))
@@ -122,34 +126,31 @@ func (w *unitWatch) properties(ctx context.Context) (Properties, error) {
 
 // property is Show by the bus, for what is one string or number.
 func (c *Container) property(ctx context.Context, unit, name string) (text string, simple bool) {
-	conn, err := c.bus(ctx)
+	conn, err := c.Manager(ctx)
 	if err != nil {
 		return "", false
 	}
-	defer conn.Close()
-	const service = "org.freedesktop.systemd1"
-	interfaces := []string{service + ".Unit"}
-	for suffix, kind := range map[string]string{".service": ".Service", ".socket": ".Socket", ".timer": ".Timer"} {
-		if strings.HasSuffix(unit, suffix) {
-			interfaces = append(interfaces, service+kind)
-		}
+	p, err := conn.GetUnitPropertyContext(ctx, unit, name)
+	if kind := typeOf(unit); err != nil && kind != "" {
+		p, err = conn.GetUnitTypePropertyContext(ctx, unit, kind, name)
 	}
-	for _, of := range interfaces {
-		var value dbus.Variant
-		get := conn.Object(service, unitPath(unit)).CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, of, name)
-		if get.Store(&value) == nil {
-			return show(name, value)
-		}
+	if err != nil {
+		return "", false
 	}
-	return "", false
+	return show(name, p.Value.Value())
+}
+
+// typeOf is the type of unit as D-Bus interfaces are named, such as Service.
+func typeOf(unit string) string {
+	return map[string]string{".service": "Service", ".socket": "Socket", ".timer": "Timer"}[path.Ext(unit)]
 }
 
 // notPlain matches the names of numbers that systemctl writes as times, masks or words.
 var notPlain = regexp.MustCompile(`(USec|USecNext|Timestamp|Mode|UMask|Capabilities|Filter|Policy)$|^CapabilityBoundingSet$`)
 
 // show writes a property as "systemctl show" does, if it is one string or a number that stands for itself.
-func show(name string, value dbus.Variant) (text string, simple bool) {
-	switch v := value.Value().(type) {
+func show(name string, value any) (text string, simple bool) {
+	switch v := value.(type) {
 	case string:
 		return v, true
 	case bool:
@@ -168,11 +169,15 @@ func show(name string, value dbus.Variant) (text string, simple bool) {
 }
 
 func (c *Container) watch(ctx context.Context, unit string) (*unitWatch, error) {
-	conn, err := c.bus(ctx)
+	b, err := c.current()
 	if err != nil {
 		return nil, err
 	}
-	w := &unitWatch{conn: conn, unit: conn.Object("org.freedesktop.systemd1", unitPath(unit)), signals: make(chan *dbus.Signal, 64)}
+	conn, err := b.bus(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w := &unitWatch{conn: conn, signals: make(chan *dbus.Signal, 64)}
 	if err := w.subscribe(ctx, unit); err != nil {
 		w.close()
 		return nil, err
@@ -180,33 +185,10 @@ func (c *Container) watch(ctx context.Context, unit string) (*unitWatch, error) 
 	return w, nil
 }
 
-// bus connects to the container's system bus. The caller closes the connection.
-func (c *Container) bus(ctx context.Context) (*dbus.Conn, error) {
-	b, err := c.current()
-	if err != nil {
-		return nil, err
-	}
-	// A socket with a path is reached through the file system, in whichever network namespace it was made.
-	path := fmt.Sprintf("/proc/%d/root/run/dbus/system_bus_socket", b.leader)
-	conn, err := dbus.Dial("unix:path="+path, dbus.WithContext(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("connect to bus: %w", err)
-	}
-	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(fmt.Sprint(os.Getuid()))}); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("authenticate at bus: %w", err)
-	}
-	if err := conn.Hello(); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("say hello to bus: %w", err)
-	}
-	return conn, nil
-}
-
 func (w *unitWatch) subscribe(ctx context.Context, unit string) error {
 	w.conn.Signal(w.signals)
-	if err := w.conn.AddMatchSignalContext(ctx, dbus.WithMatchInterface("org.freedesktop.DBus.Properties"),
-		dbus.WithMatchObjectPath(unitPath(unit))); err != nil {
+	path := dbus.ObjectPath("/org/freedesktop/systemd1/unit/" + systemd.PathBusEscape(unit))
+	if err := w.conn.AddMatchSignalContext(ctx, dbus.WithMatchInterface("org.freedesktop.DBus.Properties"), dbus.WithMatchObjectPath(path)); err != nil {
 		return fmt.Errorf("match signals of unit: %w", err)
 	}
 	// systemd sends its signals only while somebody has subscribed; the subscription ends with the connection.
@@ -215,21 +197,4 @@ func (w *unitWatch) subscribe(ctx context.Context, unit string) error {
 		return fmt.Errorf("subscribe to systemd: %w", err)
 	}
 	return nil
-}
-
-// unitPath returns the D-Bus object of unit: its name with all but letters and digits, and a digit at the start,
-// written as _ and two hexadecimal digits (sd_bus_path_encode(3)).
-func unitPath(unit string) dbus.ObjectPath {
-	var b strings.Builder
-	b.WriteString("/org/freedesktop/systemd1/unit/")
-	for i := range len(unit) {
-		ch := unit[i]
-		letter := ch >= 'a' && ch <= 'z' || ch >= 'A' && ch <= 'Z'
-		if letter || i > 0 && ch >= '0' && ch <= '9' {
-			b.WriteByte(ch)
-		} else {
-			fmt.Fprintf(&b, "_%02x", ch)
-		}
-	}
-	return dbus.ObjectPath(b.String())
 }
