@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"path"
 	"regexp"
@@ -47,8 +48,8 @@ func (c *Container) Properties(ctx context.Context, unit string) (Properties, er
 }
 
 // WaitFor returns when ok says yes to the properties of unit, and returns these: those that are one string or number. It
-// looks at them at each of systemd's PropertiesChanged signals for the unit. When ctx ends, the error has the properties
-// last seen. States that come and go within some milliseconds can be missed: wait for what stays.
+// looks at them at each of systemd's PropertiesChanged signals for the unit, and at what each of these says. When ctx ends, the
+// error has the properties last seen. PID 1 may leave out states that come and go within some milliseconds: wait for what stays.
 func (c *Container) WaitFor(ctx context.Context, unit string, ok func(Properties) bool) (Properties, error) {
 	changes, err := c.watch(ctx, unit)
 	if err != nil {
@@ -70,8 +71,10 @@ func (c *Container) WaitFor(ctx context.Context, unit string, ok func(Properties
 			return p, nil
 		}
 		select {
-		case <-changes.signals:
-			changes.drain()
+		case signal := <-changes.signals:
+			if last = changes.announced(last, signal, ok); ok(last) {
+				return last, nil
+			}
 		case <-tick.C:
 		case <-ctx.Done():
 			return last, fmt.Errorf("wait for unit %q, last seen %s: %w", unit, last, ctx.Err())
@@ -92,13 +95,30 @@ type unitWatch struct {
 	signals chan *dbus.Signal
 }
 
-// drain forgets signals that have arrived together: one look at the properties serves them all.
-func (w *unitWatch) drain() {
+// announced returns the properties as they are after a signal and those that have arrived since, or the first of these states
+// that ok says yes to: one look at the properties would serve them all, but miss a state that did not last.
+func (w *unitWatch) announced(last Properties, signal *dbus.Signal, ok func(Properties) bool) Properties {
+	now := maps.Clone(last)
 	for {
+		if signal != nil && len(signal.Body) > 1 { // PropertiesChanged: the interface, what has changed, what else has
+			changed, _ := signal.Body[1].(map[string]dbus.Variant)
+			for name, value := range changed {
+				if text, simple := show(name, value); simple {
+					now[name] = text
+				}
+			}
+			if ok(now) {
+				return now
+			}
+		}
 		select {
-		case <-w.signals:
+		case next, open := <-w.signals:
+			if !open {
+				return now
+			}
+			signal = next
 		default:
-			return
+			return now
 		}
 	}
 }
