@@ -164,27 +164,12 @@ func optionWords(o *options, flags *pflag.FlagSet) []candidate {
 // values are those of an option, with prefix before each.
 func (c *command) values(option, value, prefix string) []candidate {
 	var words []string
+	if s := app.SettingOf(option); s != nil {
+		words = s.Choices()
+	}
 	switch option {
-	case "instances":
-		words = []string{"max"}
-	case "kind":
-		words = []string{string(app.KindBind), string(app.KindListen), string(app.KindNode), string(app.KindHandoff)}
-	case "path":
-		words = []string{string(app.PathAuto), string(app.PathSteer), string(app.PathHandoff)}
-	case "strategy":
-		words = []string{string(app.RoundRobin), string(app.LeastConnections), string(app.RandomTwo), string(app.SourceHash), string(app.First)}
-	case "ready":
-		words = []string{app.ReadyListen, app.ReadyNotify, app.ReadyExec, app.ReadyMessage, app.ReadyHTTP + "/"}
-	case "shutdown":
-		words = []string{string(app.ShutdownGraceful), string(app.ShutdownQuick)}
-	case "surge":
-		words = []string{"all"}
-	case "pin", "user-per-instance", "messages", "shutdown-message":
-		words = []string{"yes", "no"}
 	case "json":
 		words = []string{"short", "pretty", "off"}
-	case "reload-at":
-		words = []string{"hourly", "daily", "weekly", "monthly"}
 	case "user":
 		words = users(c.env.root + "/etc/passwd")
 	case "file":

@@ -17,29 +17,25 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// setDirectory takes over --working-directory=. A new app starts where the user stands, as it would from a shell: "gunicorn
-// app:app" finds its module there, "caddy run" its Caddyfile. A package's app, and one of a file, start in / unless they say
-// otherwise, as nobody stands anywhere when they are installed; but a file's, where an argument names a file beside it.
-func (c *command) setDirectory(a *app.App, isNew bool) error {
-	o := c.options
-	if o.given["working-directory"] {
-		a.WorkingDirectory = o.workingDirectory
-		if o.workingDirectory == "" {
-			return nil
-		}
-		a.WorkingDirectory = c.absolute(o.workingDirectory)
-		if c.site.packaging {
-			return nil
-		}
-		st, err := os.Stat(a.WorkingDirectory)
-		if err != nil || !st.IsDir() {
-			return inputf("mkdir "+app.ShellWord(o.workingDirectory), "--working-directory= must be a directory that exists, got %q", o.workingDirectory)
-		}
-		return nil
+// directory reads --working-directory=.
+func (c *command) directory(text string) (string, error) {
+	dir := c.absolute(text)
+	if st, err := os.Stat(dir); !c.site.packaging && (err != nil || !st.IsDir()) {
+		return "", inputf("mkdir "+app.ShellWord(text), "--working-directory= must be a directory that exists, got %q", text)
+	}
+	return dir, nil
+}
+
+// setDirectory is where an app starts that does not say it. A new app starts where the user stands, as it would from a shell:
+// "gunicorn app:app" finds its module there, "caddy run" its Caddyfile. A package's app, and one of a file, start in /, as nobody
+// stands anywhere when they are installed; but a file's, where an argument names a file beside it.
+func (c *command) setDirectory(a *app.App, isNew bool) {
+	if c.options.given["working-directory"] {
+		return
 	}
 	dir := c.commandDir()
 	if !isNew || c.site.packaging || len(a.Command) == 0 || dir == "" || dir == "/" {
-		return nil
+		return
 	}
 	about := strings.HasPrefix(a.Command[0], dir+"/") || slices.ContainsFunc(a.Command[1:], relative)
 	switch {
@@ -47,7 +43,6 @@ func (c *command) setDirectory(a *app.App, isNew bool) error {
 	default:
 		a.WorkingDirectory = dir
 	}
-	return nil
 }
 
 // isHome knows the directories in which people stand without a reason. Apps that start there could see all home directories.

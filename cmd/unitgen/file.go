@@ -58,7 +58,7 @@ func (c *command) readFile() error {
 	var found []error
 	for _, s := range settings {
 		if err := c.take(s); err != nil {
-			found = append(found, app.FileError(o.file, s.Line, err))
+			found = append(found, app.FileError(o.file, s.Number, err))
 		}
 	}
 	if !o.hasCommand {
@@ -100,26 +100,26 @@ func openRegular(path string) (*os.File, error) {
 }
 
 // take sets the option of one setting.
-func (c *command) take(s app.Setting) error {
+func (c *command) take(s app.Line) error {
 	o, f := c.options, c.file
 	dir := filepath.Dir(c.absolute(o.file))
 	switch {
-	case s.Name == "Version" || f.given[s.Option]:
+	case s.Key == "Version" || f.given[s.Option]:
 		return nil
-	case s.Name == "Command":
+	case s.Key == "Command":
 		if o.hasCommand {
 			return nil
 		}
-		f.lines["command"] = s.Line
-		o.command, o.hasCommand, o.commandDir = s.Values, true, dir
-		if o.output != "" && !filepath.IsAbs(s.Values[0]) {
-			return inputf("", "Command= must begin with an absolute path in the files of a package, got %q", s.Values[0])
+		f.lines["command"] = s.Number
+		o.command, o.hasCommand, o.commandDir = s.Given, true, dir
+		if o.output != "" && !filepath.IsAbs(s.Given[0]) {
+			return inputf("", "Command= must begin with an absolute path in the files of a package, got %q", s.Given[0])
 		}
 		return nil
 	}
-	f.lines[s.Option], o.given[s.Option] = s.Line, true
-	for _, value := range s.Values {
-		value, err := optionValue(s.Option, value, dir, o.output != "")
+	f.lines[s.Option], o.given[s.Option] = s.Number, true
+	for _, value := range s.Given {
+		value, err := optionValue(s.Setting, value, dir, o.output != "")
 		if err == nil {
 			err = o.set.Set(s.Option, value)
 		}
@@ -131,27 +131,23 @@ func (c *command) take(s app.Setting) error {
 }
 
 // optionValue is the value of a setting as its option takes it.
-func optionValue(option, value, dir string, packaging bool) (string, error) {
-	switch option {
-	case "user-units":
+func optionValue(s *app.Setting, value, dir string, packaging bool) (string, error) {
+	switch {
+	case s.Option == "user-units":
 		return strconv.FormatBool(app.Truth(value)), nil
-	case "pin", "user-per-instance", "messages", "shutdown-message":
-		if !app.Truth(value) {
-			return "no", nil
-		}
+	case s.Flag && app.Truth(value):
 		return "yes", nil
-	case "env-file", "working-directory", "watch":
-		path, optional := strings.CutPrefix(value, "-")
-		if !optional || option != "env-file" {
-			path, optional = value, false
+	case s.Flag:
+		return "no", nil
+	case s.IsPath:
+		path, optional := value, ""
+		if s.Option == "env-file" && strings.HasPrefix(value, "-") {
+			path, optional = value[1:], "-"
 		}
 		if packaging && !filepath.IsAbs(path) {
-			return "", inputf("", "--%s= must be an absolute path in the files of a package, got %q", option, value)
+			return "", inputf("", "--%s= must be an absolute path in the files of a package, got %q", s.Option, value)
 		}
-		if path = join(dir, path); optional {
-			path = "-" + path
-		}
-		return path, nil
+		return optional + join(dir, path), nil
 	}
 	return value, nil
 }
@@ -163,8 +159,7 @@ func (c *command) before(d *disk) *app.App {
 		return d.app
 	}
 	if d.app != nil && !c.options.given["systemd-version"] && d.app.SystemdVersion > 0 {
-		c.options.given["systemd-version"] = true
-		c.options.systemdVersion = strconv.Itoa(d.app.SystemdVersion)
+		c.options.give("systemd-version", strconv.Itoa(d.app.SystemdVersion))
 	}
 	return nil
 }
@@ -185,8 +180,7 @@ func (c *command) inFile(err error) error {
 		}
 		about := aboutOption(input.Msg)
 		line, known := c.file.lines[about]
-		_, isSetting := app.KeyOfOption(about)
-		if known || isSetting && !c.file.given[about] {
+		if known || app.SettingOf(about) != nil && !c.file.given[about] {
 			part = app.FileError(c.file.path, line, input)
 		}
 		found = append(found, part)
@@ -225,7 +219,7 @@ func (c *command) checkFiles(ctx context.Context) error {
 func (c *command) optionsFor(path string) (*options, error) {
 	args := []string{"--file=" + path}
 	if c.options.given["systemd-version"] {
-		args = append(args, "--systemd-version="+c.options.systemdVersion)
+		args = append(args, "--systemd-version="+c.options.text("systemd-version"))
 	}
 	if c.options.userUnits {
 		args = append(args, "--user-units")

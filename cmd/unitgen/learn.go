@@ -31,7 +31,7 @@ func (c *command) prepareLearned(ctx context.Context) (*plan, *live, error) {
 	o := c.options
 	if o.now && !o.dryRun && !o.check && !o.given["listen"] && c.isNew() {
 		c.guessed = true
-		o.given["listen"], o.listen = true, []string{guess}
+		o.give("listen", guess)
 	}
 	p, l, err := c.prepare(ctx)
 	if err != nil || l == nil || p.was != nil || !o.now {
@@ -39,7 +39,7 @@ func (c *command) prepareLearned(ctx context.Context) (*plan, *live, error) {
 	}
 	if c.guessed && !p.app.BindAnswered() {
 		l.conn.Close()
-		o.given["listen"], o.listen = false, nil
+		o.give("listen")
 		return c.prepare(ctx) // which says that the address is missing
 	}
 	learned, err := c.learn(ctx, l, p.app)
@@ -51,7 +51,7 @@ func (c *command) prepareLearned(ctx context.Context) (*plan, *live, error) {
 		return nil, nil, err
 	}
 	c.guessed = false
-	o.given["listen"], o.listen = true, learned
+	o.give("listen", learned...)
 	return c.prepare(ctx)
 }
 

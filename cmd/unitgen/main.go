@@ -9,7 +9,6 @@
 //	nearest.go   what a word that is unknown may have meant
 //	verbs.go     what each verb does with it
 //	settings.go  options and the existing app -> the app that is wanted
-//	rollout.go   the same, of rollouts and restarts
 //	command.go   the program: where it is and whether it can be executed
 //	send.go      messages to the programs of an app
 //	account.go   whose processes the instances may be

@@ -47,18 +47,18 @@ func TestManPageHasTheKeys(t *testing.T) {
 		key, text, _ := strings.Cut(entry, "\n")
 		documented[key] = text
 	}
-	for _, k := range app.Keys() {
-		text, ok := documented[k.Name]
+	for _, k := range app.Table() {
+		text, ok := documented[k.Key]
 		option := regexp.MustCompile(`\bFl -` + k.Option + `( |\n|$)`).MatchString(text)
 		switch {
 		case !ok:
-			t.Errorf("unitgen(5) does not have %s=", k.Name)
+			t.Errorf("unitgen(5) does not have %s=", k.Key)
 		case k.Option != "" && !option:
-			t.Errorf("unitgen(5) does not say that %s= is --%s", k.Name, k.Option)
+			t.Errorf("unitgen(5) does not say that %s= is --%s", k.Key, k.Option)
 		case k.List != strings.Contains(text, "May stand several times."):
-			t.Errorf("unitgen(5) does not say whether %s= may stand several times", k.Name)
+			t.Errorf("unitgen(5) does not say whether %s= may stand several times", k.Key)
 		}
-		delete(documented, k.Name)
+		delete(documented, k.Key)
 	}
 	for key := range documented {
 		t.Errorf("unitgen(5) has %s=, which does not exist", key)

@@ -25,21 +25,9 @@ type options struct {
 	hasCommand bool
 	commandDir string // where its relative names count from; empty for the current directory
 
-	instances                                     string
-	listen, env, envFile, property                []string
-	kind, path, strategy, workingDirectory, user  string
-	drainTimeout, startTimeout, idleExit          string
-	shutdown                                      string
-	ready, surge, parallel, soak, slowStart       string
-	userPerInstance                               string
-	messages, shutdownMessage                     string
-	weights, pin, maxConnections, programPort     string
-	restartDelay, maxRestarts, within             string
-	stopExitCodes, watchdog                       string
-	maxMemory, memoryReload, reloadAt             string
-	watch                                         []string
-	output, systemdVersion, file                  string
-	json                                          string
+	settings map[string]*optionValues // the values of the options that are settings of the table
+
+	output, file, json                            string
 	now, userUnits, dryRun, check, noLegend, help bool
 	showVersion                                   bool
 
@@ -47,19 +35,60 @@ type options struct {
 	set   *pflag.FlagSet  // writes to the fields above
 }
 
+// optionValues are the values of an option, as they were given; a pflag.Value.
+type optionValues struct {
+	list   bool // all that were given count, not the last alone
+	values []string
+}
+
+func (v *optionValues) Set(value string) error {
+	if !v.list {
+		v.values = nil
+	}
+	v.values = append(v.values, value)
+	return nil
+}
+
+func (v *optionValues) String() string { return "" }
+
+func (v *optionValues) Type() string {
+	if v.list {
+		return "stringArray"
+	}
+	return "string"
+}
+
+// give sets a setting as if its option had been given so; without values, as if it had not been given.
+func (o *options) give(option string, values ...string) {
+	o.settings[option].values, o.given[option] = values, len(values) > 0
+}
+
+// text is the value of a setting's option; empty if it was not given.
+func (o *options) text(option string) string {
+	if values := o.settings[option].values; len(values) > 0 {
+		return values[len(values)-1]
+	}
+	return ""
+}
+
 // settingOptions are the options that change an app.
-var settingOptions = [...]string{"instances", "listen", "program-port", "kind", "path", "strategy", "env", "env-file", "working-directory",
-	"user", "user-per-instance", "property", "drain-timeout", "shutdown", "messages", "shutdown-message", "start-timeout", "idle-exit", "ready", "surge", "parallel", "soak", "slow-start",
-	"weights", "pin", "max-connections", "restart-delay", "max-restarts", "within", "stop-exit-codes", "watchdog", "max-memory",
-	"memory-reload", "reload-at", "watch", "systemd-version"}
+func settingOptions() []string {
+	var names []string
+	for _, s := range app.Table() {
+		if s.Option != "" {
+			names = append(names, s.Option)
+		}
+	}
+	return names
+}
 
 // takes lists the options that a verb takes beside --help and --version; a verb that is not in it is reserved.
 func takes(verb string) (names []string, known bool) {
 	switch verb {
 	case "":
-		return append(settingOptions[:], "file", "now", "user-units", "output", "dry-run", "check"), true
+		return append(settingOptions(), "file", "now", "output", "dry-run", "check"), true
 	case "diff":
-		return append(settingOptions[:], "file", "user-units", "output"), true
+		return append(settingOptions(), "file", "output"), true
 	case "check":
 		return []string{"user-units", "systemd-version"}, true
 	case "scale":
@@ -91,47 +120,28 @@ func verbOf(word string) (verb string, ok bool) {
 func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("unitgen", pflag.ContinueOnError)
 	f.Usage = func() {}
-	f.StringVarP(&o.instances, "instances", "n", "", "")
-	f.StringVarP(&o.instances, "i", "i", "", "") // PM2's word for it
-	f.Lookup("i").Hidden = true
-	f.StringArrayVar(&o.listen, "listen", nil, "")
-	f.StringVar(&o.kind, "kind", "", "")
-	f.StringVar(&o.path, "path", "", "")
-	f.StringVar(&o.strategy, "strategy", "", "")
-	f.StringArrayVar(&o.env, "env", nil, "")
-	f.StringArrayVar(&o.envFile, "env-file", nil, "")
-	f.StringVar(&o.workingDirectory, "working-directory", "", "")
-	f.StringVar(&o.user, "user", "", "")
-	f.StringArrayVarP(&o.property, "property", "p", nil, "")
-	f.StringVar(&o.drainTimeout, "drain-timeout", "", "")
-	f.StringVar(&o.shutdown, "shutdown", "", "")
-	f.StringVar(&o.startTimeout, "start-timeout", "", "")
-	f.StringVar(&o.idleExit, "idle-exit", "", "")
-	for name, text := range map[string]*string{
-		"user-per-instance": &o.userPerInstance,
-		"ready":             &o.ready, "messages": &o.messages, "shutdown-message": &o.shutdownMessage, "surge": &o.surge, "parallel": &o.parallel, "soak": &o.soak, "slow-start": &o.slowStart,
-		"weights": &o.weights, "pin": &o.pin, "max-connections": &o.maxConnections, "program-port": &o.programPort, "restart-delay": &o.restartDelay, "max-restarts": &o.maxRestarts,
-		"within": &o.within, "stop-exit-codes": &o.stopExitCodes, "watchdog": &o.watchdog, "max-memory": &o.maxMemory,
-		"memory-reload": &o.memoryReload, "reload-at": &o.reloadAt,
-	} {
-		f.StringVar(text, name, "", "")
-	}
-	f.Lookup("pin").NoOptDefVal = "yes"
-	f.Lookup("user-per-instance").NoOptDefVal = "yes"
-	f.Lookup("messages").NoOptDefVal = "yes"
-	f.Lookup("shutdown-message").NoOptDefVal = "yes"
-	f.StringArrayVar(&o.watch, "watch", nil, "")
 	f.BoolVar(&o.now, "now", false, "")
 	f.BoolVar(&o.userUnits, "user-units", false, "")
 	f.StringVar(&o.file, "file", "", "")
 	f.StringVar(&o.output, "output", "", "")
-	f.StringVar(&o.systemdVersion, "systemd-version", "", "")
 	f.BoolVar(&o.dryRun, "dry-run", false, "")
 	f.BoolVar(&o.check, "check", false, "")
 	f.StringVar(&o.json, "json", "off", "")
 	f.BoolVar(&o.noLegend, "no-legend", false, "")
 	f.BoolVarP(&o.help, "help", "h", false, "")
 	f.BoolVar(&o.showVersion, "version", false, "")
+	o.settings = make(map[string]*optionValues)
+	for _, s := range app.Table() {
+		if s.Option == "" || f.Lookup(s.Option) != nil {
+			continue
+		}
+		o.settings[s.Option] = &optionValues{list: s.List}
+		flag := f.VarPF(o.settings[s.Option], s.Option, s.Letter, "")
+		if s.Flag {
+			flag.NoOptDefVal = "yes"
+		}
+	}
+	f.VarPF(o.settings["instances"], "i", "i", "").Hidden = true // PM2's word for it
 	return f
 }
 
@@ -211,7 +221,7 @@ func (o *options) judge() []error {
 		if len(o.args) != 1 {
 			found = append(found, inputf("unitgen scale app +1", "scale takes an app and a number of instances"))
 		} else {
-			o.instances, o.given["instances"] = o.args[0], true
+			o.give("instances", o.args[0])
 		}
 	case "send":
 		if o.hasCommand { // a negative number

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
 )
@@ -44,32 +43,14 @@ func (c *command) wanted(ctx context.Context, name app.Name, was *app.App) (app.
 		}
 	}
 	note("command", c.setCommand(ctx, &a, was == nil))
-	o := c.options
-	note("listen", setList(o, "listen", &a.Listen, o.listen, app.ParseListen))
-	note("env", setList(o, "env", &a.Environment, o.env, app.ParseAssignment))
-	note("property", setList(o, "property", &a.Properties, o.property, app.ParseProperty))
-	note("env-file", setList(o, "env-file", &a.EnvironmentFiles, o.envFile, c.envFile))
-	note("drain-timeout", setTime(o, "drain-timeout", &a.DrainTimeout, o.drainTimeout))
-	note("start-timeout", setTime(o, "start-timeout", &a.StartTimeout, o.startTimeout))
-	note("idle-exit", setTime(o, "idle-exit", &a.IdleExit, o.idleExit))
-	c.setRollout(&a, note)
-	c.setRestart(&a.Restart, note)
-	for option, set := range map[string]func(){
-		"kind":     func() { a.Kind = app.Kind(o.kind) },
-		"path":     func() { a.Path = app.Path(o.path) },
-		"strategy": func() { a.Strategy = app.Strategy(o.strategy) },
-		"user":     func() { a.User = o.user },
-		"ready":    func() { a.Ready = o.ready },
-		"shutdown": func() { a.Shutdown = app.Shutdown(o.shutdown) },
-		"surge":    func() { a.Surge = o.surge },
-	} {
-		if o.given[option] {
-			set()
+	for _, s := range app.Table() {
+		if given := c.options.settings[s.Option]; given != nil && c.options.given[s.Option] {
+			values, err := c.read(s.Option, given.values)
+			note(s.Option, errors.Join(err, s.Set(&a, values)))
 		}
 	}
 	c.setKind(&a)
-	note("systemd-version", setVersion(o, &a.SystemdVersion))
-	note("working-directory", c.setDirectory(&a, was == nil))
+	c.setDirectory(&a, was == nil)
 	for _, e := range app.InputErrors(a.Validate()) {
 		about, _, _ := strings.Cut(strings.TrimPrefix(e.Msg, "--"), "=")
 		if strings.HasPrefix(e.Msg, "the command") {
@@ -82,53 +63,24 @@ func (c *command) wanted(ctx context.Context, name app.Name, was *app.App) (app.
 	return a, c.inFile(errors.Join(found...))
 }
 
-// setList replaces a list by the values of a repeatable option. One empty value leaves the list empty.
-func setList[T any](o *options, option string, list *[]T, texts []string, parse func(string) (T, error)) error {
-	if !o.given[option] {
-		return nil
+// read checks the values of an option that the machine has a say in, and makes them whole. Those with an error are left out.
+func (c *command) read(option string, values []string) ([]string, error) {
+	check := map[string]func(string) (string, error){
+		"env-file": c.envFile, "working-directory": c.directory, "watch": c.watched, "reload-at": c.calendar,
+	}[option]
+	if check == nil {
+		return values, nil
 	}
-	*list = nil
 	var found []error
-	for _, text := range texts {
-		if text == "" {
-			*list = nil
-			continue
+	var whole []string
+	for _, value := range values {
+		var err error
+		if value != "" {
+			value, err = check(value)
 		}
-		value, err := parse(text)
-		if err != nil {
-			found = append(found, err)
-			continue
-		}
-		*list = append(*list, value)
+		whole, found = append(whole, value), append(found, err)
 	}
-	return errors.Join(found...)
-}
-
-func setTime(o *options, option string, span *time.Duration, text string) error {
-	if !o.given[option] {
-		return nil
-	}
-	*span = 0
-	if text == "" {
-		return nil
-	}
-	value, err := app.ParseTimeout("--"+option+"=", text)
-	*span = value
-	return err
-}
-
-func setVersion(o *options, v *int) (err error) {
-	if !o.given["systemd-version"] {
-		return nil
-	}
-	*v = 0
-	if o.systemdVersion == "" {
-		return nil
-	}
-	if *v, err = strconv.Atoi(o.systemdVersion); err != nil || *v < 1 {
-		return inputf("", "--systemd-version= must be the number of a version, got %q", o.systemdVersion)
-	}
-	return nil
+	return whole, errors.Join(found...)
 }
 
 // setCommand takes over the command. Without one an app that exists keeps its own, and a new one is named after its
@@ -180,6 +132,27 @@ func (c *command) envFile(text string) (string, error) {
 	return file, nil
 }
 
+// watched reads --watch=. A file that is not there would be watched for all the same, but a slip of the pen would never be
+// noticed.
+func (c *command) watched(text string) (string, error) {
+	path := filepath.Clean(c.absolute(text))
+	if c.site.packaging {
+		return path, nil
+	}
+	if _, err := os.Lstat(path); err != nil {
+		return "", inputf("", "--watch= must name a file or directory that exists, got %q", text)
+	}
+	return path, nil
+}
+
+// calendar reads --reload-at=.
+func (c *command) calendar(text string) (string, error) {
+	if !c.env.isCalendar(text) {
+		return "", inputf("systemd-analyze calendar 'Mon..Fri 04:00'", "--reload-at= must be a calendar expression (systemd.time(7)), got %q", text)
+	}
+	return text, nil
+}
+
 // absolute is path from the current directory, without a look at the disk.
 func (c *command) absolute(path string) string { return join(c.env.cwd, path) }
 
@@ -196,7 +169,7 @@ func join(dir, path string) string {
 
 // count is how many instances the app is to have: --instances= as a number, as "max", or as a difference to have.
 func (c *command) count(have int, isNew bool) (int, error) {
-	text := c.options.instances
+	text := c.options.text("instances")
 	switch {
 	case !c.options.given["instances"] && isNew:
 		return 1, nil

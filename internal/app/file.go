@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -12,18 +13,18 @@ const MaxFile = MaxLine
 // maxFindings is how many errors are told of one file: more say that it is something else than a settings file.
 const maxFindings = 50
 
-// Setting is one line of a .unitgen file.
-type Setting struct {
-	Key
-	Line   int      // where it begins, counted from 1
-	Values []string // one, or several of Environment=; of Command= the argv. As the option would be given, without quotes
+// Line is one line of a .unitgen file.
+type Line struct {
+	*Setting
+	Number int      // where it begins, counted from 1
+	Given  []string // one value, or several of Environment=; of Command= the argv. As the option would be given, without quotes
 }
 
 // ParseFile reads a .unitgen file (unitgen(5)): the keys of section [X-Unitgen] in the syntax of systemd.syntax(7), where
 // the section's header and Version= may be left out and Instances= may stand. It is as strict as ParseSettings. path is
 // for messages alone. The error is all that is wrong, as joined InputErrors that begin with "PATH:LINE: "; whether the
 // settings make an app is not looked at.
-func ParseFile(path, text string) ([]Setting, error) {
+func ParseFile(path, text string) ([]Line, error) {
 	if len(text) > MaxFile {
 		return nil, inputErrorf("", "%s: it must have at most %d bytes", path, MaxFile)
 	}
@@ -40,7 +41,7 @@ func ParseFile(path, text string) ([]Setting, error) {
 			break
 		}
 	}
-	return p.settings, found.err()
+	return p.lines, found.err()
 }
 
 // textProblem says why PID 1 would not read text as lines; empty if it would.
@@ -105,9 +106,9 @@ func logicalLines(text string) []logicalLine {
 
 // fileParser is a .unitgen file while it is read. The app is there to try each value as section [X-Unitgen] has it.
 type fileParser struct {
-	app      App
-	seen     map[string]struct{}
-	settings []Setting
+	app   App
+	seen  map[string]struct{}
+	lines []Line
 }
 
 func (p *fileParser) parse(line logicalLine) error {
@@ -116,20 +117,20 @@ func (p *fileParser) parse(line logicalLine) error {
 		switch {
 		case text != "["+SettingsSection+"]":
 			return inputErrorf("", "section %q is not possible here, only [%s]", shorten(text), SettingsSection)
-		case len(p.settings) > 0 || len(p.seen) > 0:
+		case len(p.lines) > 0 || len(p.seen) > 0:
 			return errors.New("[" + SettingsSection + "] must stand before all keys, once")
 		}
 		return once(p.seen, text)
 	}
 	name, value, ok := strings.Cut(text, "=")
 	name = strings.TrimRight(name, " \t")
-	key := findKey(name)
+	s := settingOfKey(name)
 	switch {
 	case !ok:
 		return inputErrorf("", "%q is not KEY=VALUE", shorten(text))
-	case key.Name == "":
+	case s == nil:
 		return unknownKey(name)
-	case key.Name == "Instances":
+	case s.Key == "Instances":
 		if err := once(p.seen, name); err != nil {
 			return err
 		}
@@ -142,10 +143,10 @@ func (p *fileParser) parse(line logicalLine) error {
 		}
 	}
 	words, err := SplitWords(value)
-	if key.form == formText || key.form == formTime {
+	if s.form == formText || s.form == formTime {
 		words = []string{strings.Join(words, " ")}
 	}
-	p.settings = append(p.settings, Setting{Key: key, Line: line.number, Values: words})
+	p.lines = append(p.lines, Line{Setting: s, Number: line.number, Given: words})
 	return err
 }
 
@@ -177,25 +178,20 @@ func nearestKey(name string) string {
 	if len(name) > maxName {
 		return ""
 	}
-	aliases := map[string]string{
-		"execstart": "Command", "port": "Listen", "listenstream": "Listen", "timeoutstopsec": "DrainTimeoutSec",
-		"timeoutstartsec": "StartTimeoutSec", "restartsec": "RestartDelaySec", "oncalendar": "ReloadAt", "memorymax": "MaxMemory",
-		"exec": "Command", "script": "Command", "cwd": "WorkingDirectory",
-	}
 	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(s)) }
 	word := plain(name)
-	if key := aliases[word]; key != "" {
-		return key
-	}
 	best, least := "", 1+min(3, len(word)/3)
-	for _, k := range Keys() {
-		for _, known := range []string{k.Name, k.Option} {
+	for _, s := range table {
+		if slices.Contains(strings.Fields(s.aliases), word) {
+			return s.Key
+		}
+		for _, known := range []string{s.Key, s.Option} {
 			d := distance(word, plain(known))
 			if known != "" && strings.TrimSuffix(plain(known), "sec") == word {
 				d = 0
 			}
 			if known != "" && d < least {
-				best, least = k.Name, d
+				best, least = s.Key, d
 			}
 		}
 	}

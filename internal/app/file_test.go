@@ -19,9 +19,9 @@ func TestKeys(t *testing.T) {
 	}
 	var got []string
 	options := make(map[string]bool)
-	for _, k := range Keys() {
-		if k.Name != "Instances" {
-			got = append(got, k.Name)
+	for _, k := range Table() {
+		if k.Key != "Instances" {
+			got = append(got, k.Key)
 		}
 		if options[k.Option] && k.Option != "" {
 			t.Errorf("--%s has two keys", k.Option)
@@ -29,7 +29,7 @@ func TestKeys(t *testing.T) {
 		options[k.Option] = true
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("Keys() are\n%q\nSettings writes\n%q", got, want)
+		t.Errorf("the table has\n%q\nSettings writes\n%q", got, want)
 	}
 }
 
@@ -41,7 +41,7 @@ func TestParseFileReadsSettings(t *testing.T) {
 	}
 	values := make(map[string][]string)
 	for _, s := range settings {
-		values[s.Name] = append(values[s.Name], s.Values...)
+		values[s.Key] = append(values[s.Key], s.Given...)
 	}
 	for key, want := range map[string][]string{
 		"Command": full().Command, "Listen": {"3000", "127.0.0.1:3001", "[fe80::1%eth0]:80"},
@@ -63,7 +63,7 @@ func TestParseFileLines(t *testing.T) {
 	}
 	var got []string
 	for _, s := range settings {
-		got = append(got, strconv.Itoa(s.Line)+" "+s.Name+" "+strings.Join(s.Values, "|"))
+		got = append(got, strconv.Itoa(s.Number)+" "+s.Key+" "+strings.Join(s.Given, "|"))
 	}
 	want := []string{"4 Command /bin/x|a", "8 Listen 3000", "9 Environment A=1|B=2 3", "10 ReloadAt Mon..Fri 04:00"}
 	if !slices.Equal(got, want) {
@@ -139,20 +139,20 @@ func FuzzParseFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var section settingsText
+		var section strings.Builder
 		section.WriteString("[X-Unitgen]\n")
 		for _, s := range settings {
-			if s.Name != "Instances" && s.Name != "Version" {
-				section.line(s.Name, s.Values...)
+			if s.Key != "Instances" && s.Key != "Version" {
+				section.WriteString(settingLine(*s.Setting, s.Given...))
 			}
 		}
 		back, err := ParseFile("f", section.String())
 		if err != nil {
 			t.Fatalf("%q\nwritten as %q\n%v", text, section.String(), err)
 		}
-		for i, s := range slices.DeleteFunc(settings, func(s Setting) bool { return s.Name == "Instances" || s.Name == "Version" }) {
-			if back[i].Name != s.Name || !slices.Equal(back[i].Values, s.Values) {
-				t.Errorf("%q\nread as %q\ncame back as %q", text, s.Values, back[i].Values)
+		for i, s := range slices.DeleteFunc(settings, func(s Line) bool { return s.Key == "Instances" || s.Key == "Version" }) {
+			if back[i].Key != s.Key || !slices.Equal(back[i].Given, s.Given) {
+				t.Errorf("%q\nread as %q\ncame back as %q", text, s.Given, back[i].Given)
 			}
 		}
 	})

@@ -60,52 +60,34 @@ func (a App) StrategyOrDefault() Strategy {
 	return cmp.Or(a.Strategy, RoundRobin)
 }
 
-// checkPaths checks kind, path and strategy, which depend on each other.
-func (a App) checkPaths(found *inputErrors) {
-	switch a.Kind {
-	case "", KindListen, KindNode, KindHandoff:
-	case KindBind:
-		if a.DataPath() == PathHandoff {
-			found.addf("--kind=handoff", "--kind=bind does not go with %s", cmp.Or(a.steerCannot(), "--path=handoff"))
-		}
-	case KindPort, KindUnix:
-		found.addf("--kind=bind", "--kind=%s is not available in this version; a program that listens on a port of its own is --kind=bind", a.Kind)
-	default:
-		found.addf("--kind=bind", "--kind= must be bind, listen, node or handoff, got %q", a.Kind)
-	}
-	switch a.Path {
-	case "", PathAuto, PathHandoff:
-	case PathSteer:
-		if what := a.steerCannot(); what != "" {
-			found.addf("--path=handoff", "%s is not possible on the steer path", what)
-		}
-		if a.Kind == KindHandoff {
-			found.addf("--path=handoff", "--kind=handoff does not go with --path=steer")
-		}
-	case PathProxy:
-		found.addf("--path=steer", "--path=%s is not available in this version", a.Path)
-	default:
-		found.addf("--path=steer", "--path= must be auto, steer or handoff, got %q", a.Path)
-	}
-	if a.Kind == KindNode {
+func (a App) checkKind(found *inputErrors) {
+	switch {
+	case a.Kind == KindBind && a.DataPath() == PathHandoff:
+		found.addf("--kind=handoff", "--kind=bind does not go with %s", cmp.Or(a.steerCannot(), "--path=handoff"))
+	case a.Kind == KindNode:
 		if i := slices.IndexFunc(a.Listen, func(l Listen) bool { return strings.HasPrefix(l.Unix, "@") }); i >= 0 {
 			found.addf("", "--listen=%s has no path, which Node.js programs need", a.Listen[i])
 		}
 	}
-	if name := server(a.Command); a.DataPath() == PathHandoff && a.Kind != KindHandoff && a.Kind != KindNode && takesListeners(name) {
-		what := a.steerCannot()
-		if what == "" {
-			what = "--path=handoff"
-		}
-		found.addf("--listen=127.0.0.1:3000", "%s takes the handoff path, on which %s would never get a connection: it takes listeners", what, name)
+}
+
+func (a App) checkPath(found *inputErrors) {
+	if a.Path != PathSteer {
+		return
 	}
-	a.checkStrategy(found)
-	a.checkProgramPort(found)
-	switch {
-	case a.MaxConnections < 0 || a.MaxConnections > maxMaxConnections:
-		found.addf("", "--max-connections= must be between 1 and %d, got %d", maxMaxConnections, a.MaxConnections)
-	case a.MaxConnections > 0 && a.DataPath() == PathSteer:
-		found.addf("--path=handoff", "--max-connections= is not possible on the steer path")
+	if what := a.steerCannot(); what != "" {
+		found.addf("--path=handoff", "%s is not possible on the steer path", what)
+	}
+	if a.Kind == KindHandoff {
+		found.addf("--path=handoff", "--kind=handoff does not go with --path=steer")
+	}
+}
+
+// checkServer checks whether a known server can take what the path gives it.
+func (a App) checkServer(found *inputErrors) {
+	if name := server(a.Command); a.DataPath() == PathHandoff && a.Kind != KindHandoff && a.Kind != KindNode && takesListeners(name) {
+		found.addf("--listen=127.0.0.1:3000", "%s takes the handoff path, on which %s would never get a connection: it takes listeners",
+			cmp.Or(a.steerCannot(), "--path=handoff"), name)
 	}
 }
 
@@ -120,13 +102,7 @@ func takesListeners(server string) bool {
 }
 
 func (a App) checkProgramPort(found *inputErrors) {
-	switch {
-	case a.ProgramPort == 0:
-	case a.ProgramPort < 0 || a.ProgramPort > 65535:
-		found.addf("--program-port=3000", "--program-port= must be between 1 and 65535, got %d", a.ProgramPort)
-	case a.Kind != KindNode && !a.BindAnswered():
-		found.addf("--kind=bind", "--program-port= is for programs that open their port themselves; this one gets its socket or connections, whatever their port")
-	case slices.ContainsFunc(a.Listen, func(l Listen) bool { return l.Port != a.Listen[0].Port }):
+	if slices.ContainsFunc(a.Listen, func(l Listen) bool { return l.Port != a.Listen[0].Port }) {
 		found.addf("", "--program-port= goes with one port of --listen=, got %d and others", a.Listen[0].Port)
 	}
 }
@@ -135,14 +111,10 @@ func (a App) checkProgramPort(found *inputErrors) {
 const maxMaxConnections = 524288
 
 func (a App) checkStrategy(found *inputErrors) {
-	switch a.Strategy {
-	case "", RoundRobin, First, RandomTwo, LeastConnections:
-	case SourceHash:
+	if a.Strategy == SourceHash {
 		if i := slices.IndexFunc(a.Listen, Listen.IsUnix); i >= 0 {
 			found.addf("--strategy=least-connections", "--strategy=source-hash does not go with --listen=%s: clients of a unix socket have no address", a.Listen[i])
 		}
-	default:
-		found.addf("--strategy=round-robin", "--strategy= must be round-robin, least-connections, random-two, source-hash or first, got %q", a.Strategy)
 	}
 	if needs := a.strategyNeeds(); needs != "" && a.DataPath() == PathSteer && a.Kind != KindNode {
 		found.addf("--strategy=round-robin", "--strategy=%s needs %s, which a user's units cannot have", a.Strategy, needs)

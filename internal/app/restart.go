@@ -2,67 +2,11 @@ package app
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// write adds the settings of r that are set.
-func (r Restart) write(t *settingsText) {
-	t.timeSpan("RestartDelaySec", r.Delay)
-	if r.Max > 0 {
-		t.line("MaxRestarts", strconv.Itoa(r.Max))
-	}
-	t.timeSpan("WithinSec", r.Within)
-	t.optional("StopExitCodes", joinNumbers(r.StopExitCodes))
-	t.timeSpan("WatchdogSec", r.Watchdog)
-	if r.MaxMemory > 0 {
-		t.line("MaxMemory", r.MaxMemory.String())
-	}
-	if r.MemoryReload > 0 {
-		t.line("MemoryReload", r.MemoryReload.String())
-	}
-	t.optional("ReloadAt", r.ReloadAt)
-	for _, path := range r.Watch {
-		t.line("Watch", path)
-	}
-}
-
-// parseWord reads the keys that are one word.
-func (r *Restart) parseWord(key, word string) (err error) {
-	switch key {
-	case "MaxRestarts":
-		r.Max, err = strconv.Atoi(word)
-		if err != nil || r.Max < 1 {
-			return fmt.Errorf("%q is not a number of restarts", word)
-		}
-	case "StopExitCodes":
-		r.StopExitCodes, err = ParseExitCodes(word)
-	case "MaxMemory":
-		r.MaxMemory, err = parsePositive(word)
-	case "MemoryReload":
-		r.MemoryReload, err = parsePositive(word)
-	case "ReloadAt":
-		r.ReloadAt, err = notEmpty(word)
-	case "Watch":
-		word, err = notEmpty(word)
-		r.Watch = append(r.Watch, word)
-	default:
-		return errors.New("unknown key")
-	}
-	return err
-}
-
-func parsePositive(word string) (Size, error) {
-	s, err := ParseSize(word)
-	if err == nil && s == 0 {
-		err = errors.New("it must not be 0")
-	}
-	return s, err
-}
 
 // ParseExitCodes reads the value of --stop-exit-codes=: numbers from 0 to 255 with commas between them, none twice.
 func ParseExitCodes(s string) ([]int, error) {
@@ -148,91 +92,41 @@ func (a App) Triggers() []string {
 	return slices.DeleteFunc(a.Name.Triggers(), func(unit string) bool { return !slices.Contains(has, unit) })
 }
 
-// checkRestart checks the settings of Restart, each against the properties that would say the same too.
-func (a App) checkRestart(found *inputErrors) {
-	r := a.Restart
-	for _, span := range []struct {
-		option string
-		d      time.Duration
-	}{{"--restart-delay=", r.Delay}, {"--within=", r.Within}, {"--watchdog=", r.Watchdog}} {
-		if span.d != 0 {
-			found.add(checkTimeout(span.option, span.d))
-		}
+// maxRestarts is one below the limit of an unsigned int, as one more start is the first.
+const maxRestarts = 1 << 20
+
+// noWithin takes back WithinSec=, which means nothing without MaxRestarts=.
+func noWithin(a *App) {
+	if a.Restart.Max == 0 {
+		a.Restart.Within = 0
 	}
-	const maxRestarts = 1 << 20 // the limit is an unsigned int, and one more start is the first
-	if r.Max < 0 || r.Max > maxRestarts {
-		found.addf("", "--max-restarts= must be between 1 and %d, got %d", maxRestarts, r.Max)
-	}
-	if r.Within != 0 && r.Max == 0 {
-		found.addf("--max-restarts=5", "--within= needs --max-restarts=, the number of restarts in that time")
-	}
-	if len(r.StopExitCodes) > 0 {
-		_, err := ParseExitCodes(joinNumbers(r.StopExitCodes))
-		found.add(err)
-	}
-	if r.Watchdog != 0 && a.ReadyOrDefault() != ReadyNotify {
-		found.addf("--ready=notify", "--watchdog= needs --ready=notify: only a program that talks to systemd can tell it that it is alive (WATCHDOG=1, sd_notify(3))")
-	}
-	a.checkMemory(found)
-	if r.ReloadAt != "" {
-		found.add(checkCalendar(r.ReloadAt))
-	}
-	for i, path := range r.Watch {
+}
+
+func (a App) checkWatch(found *inputErrors) {
+	for i, path := range a.Restart.Watch {
 		if problem := rawPathProblem(path); problem != "" {
 			found.addf("", "--watch= %s, got %q", problem, path)
-		} else if slices.Contains(r.Watch[:i], path) {
+		} else if slices.Contains(a.Restart.Watch[:i], path) {
 			found.addf("", "--watch=%s is given twice", path)
-		}
-	}
-	for _, own := range []struct {
-		key, option string
-		set         bool
-	}{
-		{"RestartSec", "--restart-delay=", r.Delay != 0}, {"RestartPreventExitStatus", "--stop-exit-codes=", len(r.StopExitCodes) > 0},
-		{"WatchdogSec", "--watchdog=", r.Watchdog != 0}, {"MemoryMax", "--max-memory=", r.MaxMemory != 0},
-		{"CPUAffinity", "--pin", a.Pin},
-	} {
-		if _, twice := a.Property(own.key); twice && own.set {
-			found.addf("", "%s and --property=%s= say the same; one must go", own.option, own.key)
 		}
 	}
 }
 
-func (a App) checkMemory(found *inputErrors) {
-	r := a.Restart
-	if r.MaxMemory != 0 {
-		found.add(checkSize("--max-memory=", r.MaxMemory))
-	}
-	if r.MemoryReload == 0 {
-		return
-	}
-	found.add(checkSize("--memory-reload=", r.MemoryReload))
-	if r.MaxMemory != 0 && r.MemoryReload >= r.MaxMemory {
+func (a App) checkMemoryReload(found *inputErrors) {
+	if r := a.Restart; r.MaxMemory != 0 && r.MemoryReload >= r.MaxMemory {
 		found.addf("", "--memory-reload=%s must be below --max-memory=%s, where the kernel kills without a drain", r.MemoryReload, r.MaxMemory)
 	}
 }
 
-// checkCalendar lets through what can be a calendar expression (systemd.time(7)); systemd-analyze calendar knows all of
+// checkReloadAt lets through what can be a calendar expression (systemd.time(7)); systemd-analyze calendar knows all of
 // its grammar. Nothing is left that a unit file would read in another way.
-func checkCalendar(s string) error {
+func (a App) checkReloadAt(found *inputErrors) {
 	const others = " *,./:~+-_" // "_", "+" and "/" stand in time zones
+	s := a.Restart.ReloadAt
 	bad := strings.ContainsFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(others, r)
 	})
 	if bad || s != strings.TrimSpace(s) || len(s) > 255 {
-		return inputErrorf("--reload-at='*-*-* 04:00'", "--reload-at= must be a calendar expression (systemd.time(7)), got %q", shorten(s))
-	}
-	return nil
-}
-
-// checkShares checks the weights, which mean nothing where one instance takes all.
-func (a App) checkShares(found *inputErrors) {
-	if len(a.Weights) == 0 {
-		return
-	}
-	_, err := ParseWeights(joinNumbers(a.Weights))
-	found.add(err)
-	if a.Strategy == First {
-		found.addf("--strategy=round-robin", "--weights= does not go with --strategy=first, by which one instance takes all")
+		found.addf("--reload-at='*-*-* 04:00'", "--reload-at= must be a calendar expression (systemd.time(7)), got %q", shorten(s))
 	}
 }

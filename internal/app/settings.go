@@ -3,9 +3,8 @@ package app
 import (
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
-	"time"
 )
 
 // settingsVersion is the value of Version=; it changes when an older unitgen could misread the section.
@@ -22,92 +21,32 @@ var ErrNoSettings = errors.New("no section [" + SettingsSection + "]")
 // that are not set left out. Values are quoted as in the rest of the unit (QuoteWord), but nothing is expanded in them,
 // so "%" and "$" stand for themselves. a must be valid; ParseSettings then returns it unchanged.
 func Settings(a App) string {
-	var t settingsText
-	t.WriteString("[" + SettingsSection + "]\n")
-	t.line("Version", settingsVersion)
-	t.line("Command", a.Command...)
-	for _, l := range a.Listen {
-		t.line("Listen", l.String())
-	}
-	if a.ProgramPort > 0 {
-		t.line("ProgramPort", strconv.Itoa(a.ProgramPort))
-	}
-	t.optional("Kind", string(a.Kind))
-	t.optional("Path", string(a.Path))
-	t.optional("Strategy", string(a.Strategy))
-	for _, e := range a.Environment {
-		t.line("Environment", e.Key+"="+e.Value)
-	}
-	for _, file := range a.EnvironmentFiles {
-		t.line("EnvironmentFile", file)
-	}
-	t.optional("WorkingDirectory", a.WorkingDirectory)
-	t.optional("User", a.User)
-	if a.UserPerInstance {
-		t.line("UserPerInstance", "yes")
-	}
-	for _, p := range a.Properties {
-		t.line("Property", p.Key+"="+p.Value)
-	}
-	t.timeSpan("DrainTimeoutSec", a.DrainTimeout)
-	t.optional("Shutdown", string(a.Shutdown))
-	t.timeSpan("StartTimeoutSec", a.StartTimeout)
-	t.timeSpan("IdleExitSec", a.IdleExit)
-	t.timeSpan("SlowStartSec", a.SlowStart)
-	t.optional("Ready", a.Ready)
-	if a.Messages {
-		t.line("Messages", "yes")
-	}
-	if a.ShutdownMessage {
-		t.line("ShutdownMessage", "yes")
-	}
-	t.optional("Surge", a.Surge)
-	if a.MaxConnections > 0 {
-		t.line("MaxConnections", strconv.Itoa(a.MaxConnections))
-	}
-	if a.Parallel > 0 {
-		t.line("Parallel", strconv.Itoa(a.Parallel))
-	}
-	t.timeSpan("SoakSec", a.Soak)
-	a.Restart.write(&t)
-	t.optional("Weights", joinNumbers(a.Weights))
-	if a.Pin {
-		t.line("Pin", "yes")
-	}
-	if a.UserUnits {
-		t.line("UserUnits", "yes")
-	}
-	if a.SystemdVersion > 0 {
-		t.line("SystemdVersion", strconv.Itoa(a.SystemdVersion))
-	}
-	return t.String()
-}
-
-// settingsText is the section while it is written.
-type settingsText struct{ strings.Builder }
-
-func (t *settingsText) line(key string, words ...string) {
-	t.WriteString(key + "=")
-	for i, word := range words {
-		if i > 0 {
-			t.WriteByte(' ')
+	var text strings.Builder
+	text.WriteString("[" + SettingsSection + "]\n")
+	for _, s := range table {
+		if s.words == nil {
+			continue
 		}
-		t.WriteString(QuoteWord(word))
+		words := s.words(&a)
+		if s.form == formArgv {
+			text.WriteString(settingLine(s, words...))
+			continue
+		}
+		for _, word := range words {
+			text.WriteString(settingLine(s, word))
+		}
 	}
-	t.WriteByte('\n')
+	return text.String()
 }
 
-// optional leaves out what is empty, timeSpan what is zero.
-func (t *settingsText) optional(key, value string) {
-	if value != "" {
-		t.line(key, value)
+func settingLine(s Setting, words ...string) string {
+	if s.form != formTime { // which has blanks, and nothing else to quote
+		words = slices.Clone(words)
+		for i, word := range words {
+			words[i] = QuoteWord(word)
+		}
 	}
-}
-
-func (t *settingsText) timeSpan(key string, d time.Duration) {
-	if d > 0 {
-		t.WriteString(key + "=" + FormatTimeSpan(d) + "\n")
-	}
+	return s.Key + "=" + strings.Join(words, " ") + "\n"
 }
 
 // ParseSettings reads the section [X-Unitgen] in the text of unit app.service. It is strict: an unknown key, a key that
@@ -170,12 +109,15 @@ func (a *App) parseLine(line string, seen map[string]struct{}) error {
 		return fmt.Errorf("%q is not KEY=VALUE", shorten(line))
 	}
 	name = strings.TrimRight(name, " \t")
-	key := findKey(name)
 	words, err := SplitWords(value)
 	if err != nil {
 		return fmt.Errorf("%s=: %w", name, err)
 	}
-	if !key.List {
+	s := settingOfKey(name)
+	if s == nil || s.words == nil {
+		return fmt.Errorf("%s=: unknown key", name)
+	}
+	if !s.List {
 		if err := once(seen, name); err != nil {
 			return err
 		}
@@ -183,148 +125,21 @@ func (a *App) parseLine(line string, seen map[string]struct{}) error {
 	switch {
 	case len(words) == 0:
 		return fmt.Errorf("%s= has no value", name)
-	case key.form == formArgv:
+	case s.form == formArgv:
 		a.Command = words
 		return nil
-	case key.form == formTime:
-		return a.parseTime(name, strings.Join(words, " "))
-	case key.form == formText:
+	case s.form == formTime, s.form == formText:
 		words = []string{strings.Join(words, " ")}
-	case len(words) > 1 && key.form == formWord:
+	case len(words) > 1 && s.form == formWord:
 		return fmt.Errorf("%s= takes one word, got %d; quotes make one of several", name, len(words))
 	}
 	for _, word := range words {
-		if err := a.parseWord(name, word); err != nil {
+		switch err := s.read(a, word); {
+		case errors.Is(err, errZero):
+			return fmt.Errorf("%s= %w", name, err)
+		case err != nil:
 			return fmt.Errorf("%s=: %w", name, err)
 		}
 	}
 	return nil
-}
-
-func (a *App) parseTime(key, text string) error {
-	d, err := ParseTimeSpan(text)
-	if err != nil {
-		return fmt.Errorf("%s=: %w", key, err)
-	}
-	if d == 0 {
-		return fmt.Errorf("%s= must not be 0", key)
-	}
-	switch key {
-	case "DrainTimeoutSec":
-		a.DrainTimeout = d
-	case "StartTimeoutSec":
-		a.StartTimeout = d
-	case "IdleExitSec":
-		a.IdleExit = d
-	case "SlowStartSec":
-		a.SlowStart = d
-	case "SoakSec":
-		a.Soak = d
-	case "RestartDelaySec":
-		a.Restart.Delay = d
-	case "WithinSec":
-		a.Restart.Within = d
-	case "WatchdogSec":
-		a.Restart.Watchdog = d
-	}
-	return nil
-}
-
-// parseWord reads the settings that are one word.
-func (a *App) parseWord(key, word string) (err error) {
-	switch key {
-	case "Version":
-		if word != settingsVersion {
-			return fmt.Errorf("%q is a format that this version of unitgen does not know", word)
-		}
-	case "Listen":
-		var l Listen
-		l, err = ParseListen(word)
-		a.Listen = append(a.Listen, l)
-	case "ProgramPort":
-		a.ProgramPort, err = strconv.Atoi(word)
-		if err != nil || a.ProgramPort < 1 {
-			return fmt.Errorf("%q is not a port", word)
-		}
-	case "Kind":
-		a.Kind, err = oneOf(word, KindBind, KindListen, KindNode, KindHandoff, KindPort, KindUnix)
-	case "Path":
-		a.Path, err = oneOf(word, PathAuto, PathSteer, PathHandoff, PathProxy)
-	case "Strategy":
-		a.Strategy, err = oneOf(word, RoundRobin, LeastConnections, RandomTwo, SourceHash, First)
-	case "Environment":
-		var assignment Assignment
-		assignment, err = ParseAssignment(word)
-		a.Environment = append(a.Environment, assignment)
-	case "EnvironmentFile":
-		a.EnvironmentFiles = append(a.EnvironmentFiles, word)
-	case "WorkingDirectory":
-		a.WorkingDirectory, err = notEmpty(word)
-	case "User":
-		a.User, err = notEmpty(word)
-	case "UserPerInstance":
-		a.UserPerInstance, err = parseTruth(word)
-	case "Property":
-		var p Property
-		p, err = ParseProperty(word)
-		a.Properties = append(a.Properties, p)
-	case "Shutdown":
-		a.Shutdown, err = oneOf(word, ShutdownGraceful, ShutdownQuick)
-	case "Ready":
-		a.Ready, err = notEmpty(word)
-	case "Messages":
-		a.Messages, err = parseTruth(word)
-	case "ShutdownMessage":
-		a.ShutdownMessage, err = parseTruth(word)
-	case "Surge":
-		a.Surge, err = notEmpty(word)
-	case "MaxConnections":
-		a.MaxConnections, err = strconv.Atoi(word)
-		if err != nil || a.MaxConnections < 1 {
-			return fmt.Errorf("%q is not a number of connections", word)
-		}
-	case "Parallel":
-		a.Parallel, err = strconv.Atoi(word)
-		if err != nil || a.Parallel < 1 {
-			return fmt.Errorf("%q is not a number of instances", word)
-		}
-	case "Weights":
-		a.Weights, err = ParseWeights(word)
-	case "Pin":
-		a.Pin, err = parseTruth(word)
-	case "UserUnits":
-		a.UserUnits, err = parseTruth(word)
-	case "SystemdVersion":
-		a.SystemdVersion, err = strconv.Atoi(word)
-		if err != nil || a.SystemdVersion < 1 {
-			return fmt.Errorf("%q is not the number of a version", word)
-		}
-	default:
-		return a.Restart.parseWord(key, word)
-	}
-	return err
-}
-
-func parseTruth(word string) (bool, error) {
-	truth, ok := boolean(word)
-	if !ok {
-		return false, fmt.Errorf("%q is neither yes nor no", word)
-	}
-	return truth, nil
-}
-
-func notEmpty(word string) (string, error) {
-	if word == "" {
-		return "", errors.New("the value is empty")
-	}
-	return word, nil
-}
-
-func oneOf[T ~string](word string, known ...T) (T, error) {
-	for _, k := range known {
-		if string(k) == word {
-			return k, nil
-		}
-	}
-	return "", fmt.Errorf("unknown value %q", word)
 }

@@ -43,14 +43,3 @@ func server(command []string) string {
 	}
 	return name
 }
-
-func (a App) checkShutdown(found *inputErrors) {
-	switch a.Shutdown {
-	case "", ShutdownGraceful, ShutdownQuick:
-	default:
-		found.addf("--shutdown=graceful", "--shutdown= must be graceful or quick, got %q", a.Shutdown)
-	}
-	if a.Shutdown != "" && a.Kind == KindNode {
-		found.addf("", "--shutdown= does not go with --kind=node, whose programs the balancer tells to finish")
-	}
-}

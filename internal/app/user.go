@@ -89,25 +89,17 @@ func sharedDirectory(p Property) bool {
 	return slices.ContainsFunc(strings.Fields(p.Value), func(dir string) bool { return !strings.Contains(dir, "%i") })
 }
 
-// checkUser checks whose processes the instances are.
+// systemUnits reports whether the units are the system's, whose processes can be any user's.
+func (a App) systemUnits() bool { return !a.UserUnits }
+
 func (a App) checkUser(found *inputErrors) {
-	switch {
-	case a.User == "":
-	case a.UserUnits:
-		found.addf("", "--user= is not possible with --user-units, whose processes all run as that user")
-	case !userName(a.User):
+	if !userName(a.User) {
 		found.addf("", "--user= must be the name or number of a user, got %q", a.User)
 	}
-	if dynamic, ok := a.Property("DynamicUser"); ok && !Truth(dynamic) && a.User == "" && !a.UserUnits {
-		found.addf("--user=USER", "--property=DynamicUser=%s needs --user=, which says who the instances run as", dynamic)
-	}
-	if !a.UserPerInstance {
-		return
-	}
-	switch {
-	case a.UserUnits:
-		found.addf("", "--user-per-instance is not possible with --user-units, whose processes all run as that user")
-	case a.User != "":
+}
+
+func (a App) checkUserPerInstance(found *inputErrors) {
+	if a.User != "" {
 		found.addf("", "--user-per-instance does not go with --user=%s, which is one user", a.User)
 	}
 	for _, p := range a.Properties {

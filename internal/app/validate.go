@@ -19,39 +19,19 @@ func (a App) Validate() error {
 	found.add(err)
 	_, err = ExecLine(a.Command)
 	found.add(err)
-	a.checkPaths(&found)
 	a.checkListeners(&found)
-	for _, assignment := range a.Environment {
-		found.add(assignment.check())
-	}
-	for _, p := range a.Properties {
-		found.add(p.check(a))
-	}
-	a.checkProcess(&found)
-	if a.DrainTimeout != 0 {
-		found.add(checkTimeout("--drain-timeout=", a.DrainTimeout))
-	}
-	if a.StartTimeout != 0 {
-		found.add(checkTimeout("--start-timeout=", a.StartTimeout))
-	}
-	if a.IdleExit != 0 {
-		found.add(checkTimeout("--idle-exit=", a.IdleExit))
-	}
-	a.checkShutdown(&found)
-	a.checkRollout(&found)
-	a.checkRestart(&found)
-	a.checkShares(&found)
-	if a.SystemdVersion != 0 && a.SystemdVersion < MinSystemdVersion {
-		found.addf("", "--systemd-version= must be at least %d, got %d", MinSystemdVersion, a.SystemdVersion)
+	a.checkServer(&found)
+	for i := range table {
+		table[i].validate(a, &found)
 	}
 	return found.err()
 }
 
-// checkRollout checks what makes an instance ready and how new code comes in.
-func (a App) checkRollout(found *inputErrors) {
+// checkReady checks what makes an instance ready.
+func (a App) checkReady(found *inputErrors) {
 	typ, typed := a.Property("Type")
 	switch {
-	case a.Ready == "", a.Ready == ReadyExec, a.Ready == ReadyListen:
+	case a.Ready == ReadyExec, a.Ready == ReadyListen:
 	case (a.Ready == ReadyNode || a.Ready == ReadyMessage) && a.Kind == KindNode:
 	case a.Ready == ReadyMessage:
 		found.addf("--ready=notify", "--ready=message is for programs for Node.js; others send READY=1 (sd_notify(3))")
@@ -65,25 +45,11 @@ func (a App) checkRollout(found *inputErrors) {
 	default:
 		found.addf("--ready=http:/health", "--ready= must be listen, notify, exec, message or http:/PATH, got %q", a.Ready)
 	}
-	if a.Messages && a.Kind == KindNode {
-		found.addf("", "--messages is for programs that use package activation; those for Node.js have messages without it")
-	}
-	if a.ShutdownMessage && a.Kind != KindNode {
-		found.addf("", "--shutdown-message is for programs for Node.js; others are told to end by a signal: -p KillSignal=SIGINT")
-	}
-	if a.Surge != "" && a.Surge != "all" {
-		if n, err := strconv.Atoi(a.Surge); err != nil || n < 0 || n > MaxInstances {
-			found.addf("--surge=1", "--surge= must be a number from 0 to %d or all, got %q", MaxInstances, a.Surge)
-		}
-	}
-	if a.Parallel < 0 || a.Parallel > MaxInstances {
-		found.addf("--parallel=1", "--parallel= must be between 1 and %d, got %d", MaxInstances, a.Parallel)
-	}
-	if a.Soak != 0 {
-		found.add(checkTimeout("--soak=", a.Soak))
-	}
-	if a.SlowStart != 0 {
-		found.add(checkTimeout("--slow-start=", a.SlowStart))
+}
+
+func (a App) checkSurge(found *inputErrors) {
+	if n, err := strconv.Atoi(a.Surge); a.Surge != "all" && (err != nil || n < 0 || n > MaxInstances) {
+		found.addf("--surge=1", "--surge= must be a number from 0 to %d or all, got %q", MaxInstances, a.Surge)
 	}
 }
 
@@ -121,19 +87,33 @@ func (a App) checkListeners(found *inputErrors) {
 	found.add(CheckListen(a.Listen))
 }
 
-// checkProcess checks what the instances' processes start with.
-func (a App) checkProcess(found *inputErrors) {
-	if a.WorkingDirectory != "" {
-		if problem := rawPathProblem(a.WorkingDirectory); problem != "" {
-			found.addf("", "--working-directory= %s, got %q", problem, a.WorkingDirectory)
-		}
+func (a App) checkEnvironment(found *inputErrors) {
+	for _, assignment := range a.Environment {
+		found.add(assignment.check())
 	}
+}
+
+func (a App) checkEnvironmentFiles(found *inputErrors) {
 	for _, file := range a.EnvironmentFiles {
 		if problem := rawPathProblem(strings.TrimPrefix(file, "-")); problem != "" {
 			found.addf("", "--env-file= %s, got %q", problem, file)
 		}
 	}
-	a.checkUser(found)
+}
+
+func (a App) checkWorkingDirectory(found *inputErrors) {
+	if problem := rawPathProblem(a.WorkingDirectory); problem != "" {
+		found.addf("", "--working-directory= %s, got %q", problem, a.WorkingDirectory)
+	}
+}
+
+func (a App) checkProperties(found *inputErrors) {
+	for _, p := range a.Properties {
+		found.add(p.check(a))
+	}
+	if dynamic, ok := a.Property("DynamicUser"); ok && !Truth(dynamic) && a.User == "" && !a.UserUnits {
+		found.addf("--user=USER", "--property=DynamicUser=%s needs --user=, which says who the instances run as", dynamic)
+	}
 }
 
 // DrainTimeoutOrDefault is how long a stopping instance may finish its connections.
