@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
-	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/internal/sockdiag"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -17,7 +17,7 @@ import (
 // drain: the program is stopped then, as PID 1 waits for that.
 //
 // An app that was idle, or that stops in its usual order, has no connection then: its instances end before the shim.
-func drainAlone(ctx context.Context, e *env, o options, p shim.DrainParameters, began time.Time) error {
+func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameters, began time.Time) error {
 	ports, serve, err := readAlone(ctx, e, o)
 	if err != nil || len(ports) == 0 { // connections of unix sockets cannot be told from each other
 		return err

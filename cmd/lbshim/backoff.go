@@ -69,7 +69,7 @@ func tellEnd(ctx context.Context, conn *systemd.Conn, e *env, o options) error {
 	if err != nil || !answers {
 		return err
 	}
-	return control.Call(ctx, o.controlPath(e), "Ended", map[string]int{"instance": o.instance}, nil)
+	return control.Call(ctx, o.controlPath(e), control.MethodEnded, control.Instance{Instance: o.instance}, nil)
 }
 
 // readNumber is 0 for a file that is not there or holds none.

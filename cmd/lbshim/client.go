@@ -25,7 +25,7 @@ func join(ctx context.Context, e *env, o options) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	err = control.Retry(ctx, func() error {
-		return control.Call(ctx, o.controlPath(e), "Join", map[string]int{"instance": o.instance}, nil, fds...)
+		return control.Call(ctx, o.controlPath(e), control.MethodJoin, control.Instance{Instance: o.instance}, nil, fds...)
 	})
 	if err != nil {
 		return fmt.Errorf("join shim as instance %d: %w", o.instance, err)

@@ -33,7 +33,7 @@ func connectOnce(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return control.Call(ctx, o.controlPath(e), "Connect", map[string]int{"instance": o.instance}, nil, fd)
+	return control.Call(ctx, o.controlPath(e), control.MethodConnect, control.Instance{Instance: o.instance}, nil, fd)
 }
 
 // dialHandoff never waits: a socket whose backlog is full, of channels that no program took, is an error.

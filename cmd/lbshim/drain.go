@@ -15,7 +15,6 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/readiness"
-	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -58,8 +57,8 @@ func drain(ctx context.Context, e *env, o options) error {
 }
 
 // drainParameters finds out what the program does on its stop signal, unless --shutdown= says it.
-func drainParameters(ctx context.Context, e *env, o options) (shim.DrainParameters, error) {
-	p := shim.DrainParameters{Instance: o.instance, Settle: settleTime}
+func drainParameters(ctx context.Context, e *env, o options) (control.DrainParameters, error) {
+	p := control.DrainParameters{Instance: o.instance, Settle: settleTime}
 	switch app.Shutdown(o.shutdown) {
 	case app.ShutdownGraceful:
 		p.Graceful = true
@@ -81,7 +80,7 @@ func drainParameters(ctx context.Context, e *env, o options) (shim.DrainParamete
 
 // drainBy is drainOnce that fails as soon as the shim has died. PID 1 holds the control socket, which takes connections that
 // nobody accepts.
-func drainBy(ctx context.Context, e *env, o options, p shim.DrainParameters, pid int) error {
+func drainBy(ctx context.Context, e *env, o options, p control.DrainParameters, pid int) error {
 	if pid != 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = readiness.WithProcess(ctx, pid)
@@ -94,12 +93,12 @@ func drainBy(ctx context.Context, e *env, o options, p shim.DrainParameters, pid
 	return err
 }
 
-func drainOnce(ctx context.Context, e *env, o options, p shim.DrainParameters) error {
+func drainOnce(ctx context.Context, e *env, o options, p control.DrainParameters) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := time.AfterFunc(control.AnswerTimeout, func() { cancel(control.ErrNoAnswer) })
 	defer silent.Stop()
-	return control.Stream(ctx, o.controlPath(e), "Drain", p, func(json.RawMessage) error {
+	return control.Stream(ctx, o.controlPath(e), control.MethodDrain, p, func(json.RawMessage) error {
 		silent.Stop()
 		return nil
 	})

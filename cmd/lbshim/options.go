@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/rollout"
 )
 
@@ -98,12 +99,21 @@ func (o *options) controlPath(e *env) string {
 	return o.app.ControlPath(runtimeDir)
 }
 
-// channelPath is where PID 1 listens for the Node.js programs of the app.
+// settings are what a running shim can be told again.
+func (o *options) settings() control.Settings {
+	return control.Settings{
+		Strategy: app.Strategy(o.strategy), DrainTimeout: o.drainTimeout, StartTimeout: o.startTimeout,
+		IdleExit: o.idleExit, SlowStart: o.slowStart, Weights: o.weights, MaxConnections: o.most,
+		ShutdownMessage: o.shutdownMsg, ProgramPort: o.programPort,
+	}
+}
+
 // handoffPath is where the channels of the instance on the handoff path are made.
 func (o *options) handoffPath(e *env) string {
 	return filepath.Join(filepath.Dir(o.controlPath(e)), app.HandoffName+strconv.Itoa(o.instance))
 }
 
+// channelPath is where PID 1 listens for the Node.js programs of the app.
 func (o *options) channelPath(e *env) string {
 	return filepath.Join(filepath.Dir(o.controlPath(e)), app.ChannelName)
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/readiness"
 	"github.com/unitgen/unitgen/internal/rollout"
-	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -87,10 +86,10 @@ func roll(ctx context.Context, e *env, o options) error {
 
 // follow has the shim notice when this process is killed. The caller calls done when the rollout has ended in any other way.
 func follow(alive context.Context, e *env, o options) (done func()) {
-	self := map[string]int{"pid": os.Getpid()}
+	self := control.Rollout{PID: os.Getpid()}
 	ctx, cancel := context.WithTimeout(alive, control.AnswerTimeout)
 	defer cancel()
-	held, err := control.Hold(ctx, o.controlPath(e), "Rolling", self)
+	held, err := control.Hold(ctx, o.controlPath(e), control.MethodRolling, self)
 	if err != nil {
 		// A shim of an older version does not know the method.
 		e.log.Warn("have the balancer follow the rollout, ignoring", "error", err)
@@ -98,7 +97,7 @@ func follow(alive context.Context, e *env, o options) (done func()) {
 	}
 	return func() {
 		defer held.Close()
-		_ = control.Call(alive, o.controlPath(e), "Rolled", self, nil) // it fails when the shim has died, which then has nothing to notice
+		_ = control.Call(alive, o.controlPath(e), control.MethodRolled, self, nil) // it fails when the shim has died, which then has nothing to notice
 	}
 }
 
@@ -116,7 +115,7 @@ func guard(alive context.Context, died context.CancelCauseFunc, shim int) (stop 
 // steered returns when the shim gives connections to an instance. One that goes away is waited for: ctx ends with it.
 func steered(ctx context.Context, e *env, o options, number int) error {
 	return control.Retry(ctx, func() error {
-		return control.Wait(ctx, o.controlPath(e), "Steered", map[string]int{"instance": number}, nil)
+		return control.Wait(ctx, o.controlPath(e), control.MethodSteered, control.Instance{Instance: number}, nil)
 	})
 }
 
@@ -159,16 +158,12 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return err
 	}
-	return control.Call(ctx, o.controlPath(e), "Configure", shim.Settings{
-		Strategy: app.Strategy(now.strategy), DrainTimeout: now.drainTimeout, StartTimeout: now.startTimeout,
-		IdleExit: now.idleExit, SlowStart: now.slowStart, Weights: now.weights, MaxConnections: now.most,
-		ShutdownMessage: now.shutdownMsg, ProgramPort: now.programPort,
-	}, nil)
+	return control.Call(ctx, o.controlPath(e), control.MethodConfigure, now.settings(), nil)
 }
 
 // tell gives the shim a line for systemctl status.
 func tell(ctx context.Context, e *env, o options, text string) error {
-	err := control.Call(ctx, o.controlPath(e), "Note", map[string]string{"text": text}, nil)
+	err := control.Call(ctx, o.controlPath(e), control.MethodNote, control.Note{Text: text}, nil)
 	var refused *control.Error
 	if errors.As(err, &refused) {
 		return fmt.Errorf("shim refused: %w", err)

@@ -56,10 +56,7 @@ func serve(ctx context.Context, e *env, o options) error {
 		return usageError("--path= must be steer or handoff, got %q", o.path)
 	}
 	s, err := shim.New(shim.Options{
-		App: o.app, Path: app.Path(o.path), Strategy: app.Strategy(o.strategy), DrainTimeout: o.drainTimeout, StartTimeout: o.startTimeout,
-		IdleExit: o.idleExit, SlowStart: o.slowStart, Weights: o.weights, MaxConnections: o.most,
-		Messages:        o.messages,
-		ShutdownMessage: o.shutdownMsg, ProgramPort: o.programPort,
+		App: o.app, Path: app.Path(o.path), Settings: o.settings(), Messages: o.messages,
 	}, inherited, notify, endpoint, units, log)
 	if err != nil {
 		return err

@@ -24,27 +24,12 @@ func askShim(ctx context.Context, controlPath string) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, shimTimeout)
 	defer cancel()
 	var answer json.RawMessage
-	err := control.Call(ctx, controlPath, "Status", struct{}{}, &answer)
+	err := control.Call(ctx, controlPath, control.MethodStatus, struct{}{}, &answer)
 	return answer, err
 }
 
-// shimStatus is what status prints of the shim's answer.
-type shimStatus struct {
-	Path      string `json:"path"`
-	Reason    string `json:"reason"`
-	Strategy  string `json:"strategy"`
-	Instances []struct {
-		Instance    int    `json:"instance"`
-		State       string `json:"state"`
-		Connections int    `json:"connections"` // -1 if they cannot be counted
-		Queued      int    `json:"queued"`
-		Steered     uint64 `json:"steered"`
-	} `json:"instances"`
-	Tampering []struct {
-		What  string `json:"what"`
-		Times int    `json:"times"`
-	} `json:"tampering"`
-}
+// shimStatus is the shim's answer, for what status prints of it.
+type shimStatus struct{ control.Status }
 
 // fromShim reads the shim's answer; nil if there is none, as for all but root.
 func (s *shown) fromShim() *shimStatus {

@@ -61,9 +61,9 @@ const sendTimeout = 30 * time.Second
 func (c *command) deliver(ctx context.Context, name app.Name, instance int, message json.RawMessage) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	var sent struct{ Instances, Dropped []int }
-	parameters := map[string]any{"instance": instance, "message": message}
-	err := control.Call(ctx, name.ControlPath(c.runtimeDir()), "Send", parameters, &sent)
+	var sent control.Sent
+	parameters := control.SendParameters{Instance: instance, Message: message}
+	err := control.Call(ctx, name.ControlPath(c.runtimeDir()), control.MethodSend, parameters, &sent)
 	var refused *control.Error
 	switch {
 	case errors.Is(err, os.ErrPermission):

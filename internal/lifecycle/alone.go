@@ -28,7 +28,7 @@ type Alone struct {
 	Began time.Time     // also of a part that the shim counted
 	Limit time.Duration // the drain time-out
 
-	// As in shim.DrainParameters.
+	// As in control.DrainParameters.
 	Graceful bool
 	Settle   time.Duration
 }

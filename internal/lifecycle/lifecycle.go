@@ -71,7 +71,7 @@ func refuse(ctx context.Context, shim int, controlPath string) error {
 var errDied = errors.New("close port: the balancer has died")
 
 func refuseOnce(ctx context.Context, controlPath string) error {
-	listeners, err := control.Take(ctx, controlPath, "Close", struct{}{})
+	listeners, err := control.Take(ctx, controlPath, control.MethodClose, struct{}{})
 	errs := []error{err}
 	for _, fd := range listeners { // of the handoff path, where it takes root
 		errs = append(errs, handoff.Refuse(fd), unix.Close(fd))

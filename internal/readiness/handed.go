@@ -35,7 +35,7 @@ func (c Check) deliver(ctx context.Context) (net.Conn, error) {
 	defer unix.Close(pair[1])
 	file := os.NewFile(uintptr(pair[0]), "probe")
 	defer file.Close()
-	if err := control.Call(ctx, c.Control, "Deliver", map[string]int{"instance": c.Instance}, nil, pair[1]); err != nil {
+	if err := control.Call(ctx, c.Control, control.MethodDeliver, control.Instance{Instance: c.Instance}, nil, pair[1]); err != nil {
 		return nil, err
 	}
 	return net.FileConn(file)

@@ -10,20 +10,13 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// missing is what Check needs of the shim's answers to Listening.
-type missing struct {
-	Missing []string `json:"missing"`
-	Silent  bool     `json:"silent"`
-	Refused string   `json:"refused"`
-}
-
 // listening waits until the instance's program listens on every address of the app on the handoff path, and with Message has said
 // that it is ready. What it did not do in time is in the error.
 func (c Check) listening(ctx context.Context) error {
-	var last missing
-	parameters := map[string]any{"instance": c.Instance, "message": c.Message}
-	err := control.Stream(ctx, c.Control, "Listening", parameters, func(raw json.RawMessage) error {
-		last = missing{}
+	var last control.Listening
+	parameters := control.ListeningParameters{Instance: c.Instance, Message: c.Message}
+	err := control.Stream(ctx, c.Control, control.MethodListening, parameters, func(raw json.RawMessage) error {
+		last = control.Listening{}
 		return json.Unmarshal(raw, &last)
 	})
 	if ctx.Err() == nil || err == nil {
@@ -51,8 +44,8 @@ const refusalTimeout = time.Second
 func (c Check) refusal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
 	defer cancel()
-	err := control.Stream(ctx, c.Control, "Listening", map[string]any{"instance": c.Instance}, func(raw json.RawMessage) error {
-		var now missing
+	err := control.Stream(ctx, c.Control, control.MethodListening, control.ListeningParameters{Instance: c.Instance}, func(raw json.RawMessage) error {
+		var now control.Listening
 		if err := json.Unmarshal(raw, &now); err != nil {
 			return err
 		}

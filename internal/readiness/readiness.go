@@ -28,14 +28,6 @@ type Check struct {
 	HTTPPath string // request that must be answered with 2xx or 3xx; empty: accepting is enough
 }
 
-// status is what Check needs of the shim's answer to Status.
-type status struct {
-	Path      string `json:"path"`
-	Addresses []struct {
-		Address string `json:"address"`
-	} `json:"addresses"`
-}
-
 // Wait returns when the instance accepts connections at every address of the app and, with HTTPPath, answers at the
 // first. It returns an error that says what is missing when ctx ends, and ErrUnsupported where connections cannot be
 // steered to one instance.
@@ -126,8 +118,8 @@ func (c Check) Addresses(ctx context.Context) ([]string, error) {
 
 // addresses returns those of the app, and whether its connections are handed off.
 func (c Check) addresses(ctx context.Context) (all []string, handed bool, err error) {
-	var s status
-	if err := control.Call(ctx, c.Control, "Status", struct{}{}, &s); err != nil {
+	var s control.Status
+	if err := control.Call(ctx, c.Control, control.MethodStatus, struct{}{}, &s); err != nil {
 		return nil, false, err
 	}
 	if len(s.Addresses) == 0 {
@@ -167,8 +159,8 @@ func (c Check) probeFrom(ctx context.Context, address string, to netip.AddrPort)
 	if err != nil {
 		return nil, err
 	}
-	parameters := map[string]any{"instance": c.Instance, "address": address, "port": s.port}
-	held, err := control.Hold(ctx, c.Control, "Probe", parameters)
+	parameters := control.ProbeParameters{Instance: c.Instance, Address: address, Port: s.port}
+	held, err := control.Hold(ctx, c.Control, control.MethodProbe, parameters)
 	if err != nil {
 		s.close()
 		var refused *control.Error
@@ -184,10 +176,8 @@ func (c Check) probeFrom(ctx context.Context, address string, to netip.AddrPort)
 // accepted returns when the instance has accepted its probe, or with again when that proves nothing: the program changed
 // its listener while it was probed, which it does a few times at most.
 func (c Check) accepted(ctx context.Context) (again bool, err error) {
-	var answer struct {
-		Again bool `json:"again"`
-	}
-	err = control.Wait(ctx, c.Control, "Accepted", map[string]int{"instance": c.Instance}, &answer)
+	var answer control.Accepted
+	err = control.Wait(ctx, c.Control, control.MethodAccepted, control.Instance{Instance: c.Instance}, &answer)
 	return answer.Again, err
 }
 

@@ -182,7 +182,7 @@ func (s *Shim) adopt(a *address, stored map[string][]int) (*steer.Group, error) 
 func (s *Shim) readopt(number int, fds []int) {
 	found, err := s.match(fds)
 	if err == nil {
-		err = s.pool.Add(number, s.options.weight(number))
+		err = s.pool.Add(number, weight(s.options.Weights, number))
 	}
 	if err != nil {
 		s.log.Warn("adopt listeners, ignoring", "instance", number, "error", err)

@@ -11,26 +11,9 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// Settings are what a running shim can be told anew: the options of its ExecStart= that it does not need a restart for.
-// All of them count, also those that are zero, which are left out of the message: a shim refuses parameters that it does
-// not know, and one that is older than the caller need not know what is not used.
-type Settings struct {
-	Strategy     app.Strategy  `json:"strategy,omitempty"`
-	DrainTimeout time.Duration `json:"drainTimeoutNSec,omitempty"`
-	StartTimeout time.Duration `json:"startTimeoutNSec,omitempty"`
-	IdleExit     time.Duration `json:"idleExitNSec,omitempty"`
-	SlowStart    time.Duration `json:"slowStartNSec,omitempty"`
-	Weights      []int         `json:"weights,omitempty"`
-	// MaxConnections counts on the handoff path only.
-	MaxConnections  int  `json:"maxConnections,omitempty"`
-	ShutdownMessage bool `json:"shutdownMessage,omitempty"`
-	// ProgramPort is for Node processes that come.
-	ProgramPort int `json:"programPort,omitempty"`
-}
-
-// configure answers method Configure with Settings.
+// configure answers method Configure.
 func (s *Shim) configure(ctx context.Context, r *control.Request) error {
-	var settings Settings
+	var settings control.Settings
 	if err := r.Decode(&settings); err != nil {
 		return err
 	}
@@ -38,7 +21,7 @@ func (s *Shim) configure(ctx context.Context, r *control.Request) error {
 }
 
 // apply takes over settings, all or none.
-func (s *Shim) apply(n Settings) error {
+func (s *Shim) apply(n control.Settings) error {
 	if err := checkWeights(n.Weights); err != nil {
 		return err
 	}
@@ -55,10 +38,7 @@ func (s *Shim) apply(n Settings) error {
 		s.activity.last = time.Now() // idleness is measured anew
 	}
 	was := s.options
-	s.options.DrainTimeout, s.options.StartTimeout = n.DrainTimeout, n.StartTimeout
-	s.options.IdleExit, s.options.SlowStart, s.options.Strategy = n.IdleExit, n.SlowStart, n.Strategy
-	s.options.Weights, s.options.ShutdownMessage, s.options.MaxConnections = n.Weights, n.ShutdownMessage, n.MaxConnections
-	s.options.ProgramPort = n.ProgramPort
+	s.options.Settings = n
 	if s.handsOff() {
 		s.handoff.Limit(n.MaxConnections)
 	}
@@ -116,7 +96,7 @@ func checkWeights(weights []int) error {
 // weigh gives every instance its share of weights; the ring follows when the loop settles.
 func (s *Shim) weigh(weights []int) error {
 	for number := range s.instances {
-		if err := s.pool.Weigh(number, Options{Weights: weights}.weight(number)); err != nil {
+		if err := s.pool.Weigh(number, weight(weights, number)); err != nil {
 			return err
 		}
 	}
@@ -126,9 +106,7 @@ func (s *Shim) weigh(weights []int) error {
 // takeNote answers method Note: a line of a rollout, which systemctl status shows before the shim's own until an empty one
 // takes it back.
 func (s *Shim) takeNote(ctx context.Context, r *control.Request) error {
-	var p struct {
-		Text string `json:"text"`
-	}
+	var p control.Note
 	if err := r.Decode(&p); err != nil {
 		return err
 	}

@@ -16,41 +16,23 @@ import (
 // all, the instance comes back.
 const drainHold = 5 * time.Second
 
-// drained is how a drain ended: with how many open connections, and how many of them busy.
-type drained struct {
-	Open     int  `json:"connections"`
-	Busy     int  `json:"busy"`
-	TimedOut bool `json:"timedOut"`
-}
-
 // drainWait is one client that waits for an instance's connections to end.
 type drainWait struct {
-	DrainParameters
+	control.DrainParameters
 	began    time.Time
 	deadline time.Time
-	asked    int          // answers of an instance to Ask before those that count; only on the handoff path
-	token    int          // reports of a Node process with a lower one are older than the drain
-	closing  time.Time    // when a Node process was told to end, or its connections; zero before, and for other programs
-	cutting  bool         // a Node process was told to close what it has
-	done     chan drained // buffered, so that the loop never waits for a client
-}
-
-// DrainParameters of method Drain.
-type DrainParameters struct {
-	Instance int `json:"instance"`
-	// Graceful says that the program, once told to stop, answers what is under way and ends its connections by itself. The
-	// drain then ends when the requests are answered that were in flight when it began.
-	Graceful bool `json:"graceful"`
-	// Settle is how long a graceful drain takes at least, unless no connection is busy: connections that were opened just
-	// before have that long to ask. Zero for a program that gives them time itself.
-	Settle time.Duration `json:"settleNSec"`
+	asked    int                  // answers of an instance to Ask before those that count; only on the handoff path
+	token    int                  // reports of a Node process with a lower one are older than the drain
+	closing  time.Time            // when a Node process was told to end, or its connections; zero before, and for other programs
+	cutting  bool                 // a Node process was told to close what it has
+	done     chan control.Drained // buffered, so that the loop never waits for a client
 }
 
 // drain answers method Drain: the instance is off the ring when the first answer is sent, which says {"state":
 // "draining"}; the last one comes when no connection of it is busy, or after the drain time-out; see also
-// DrainParameters.Graceful. When the client goes away the instance may come back, unless PID 1 stops it.
+// control.DrainParameters.Graceful. When the client goes away the instance may come back, unless PID 1 stops it.
 func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
-	var p DrainParameters
+	var p control.DrainParameters
 	if err := r.Decode(&p); err != nil {
 		return nil, err
 	}
@@ -76,7 +58,7 @@ func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 }
 
 // beginDrain takes an instance off the ring and registers who waits; nil if there is no such instance.
-func (s *Shim) beginDrain(p DrainParameters) *drainWait {
+func (s *Shim) beginDrain(p control.DrainParameters) *drainWait {
 	in := s.instances[p.Instance]
 	if in == nil {
 		return nil
@@ -90,7 +72,7 @@ func (s *Shim) beginDrain(p DrainParameters) *drainWait {
 		s.log.Error("drain instance, ignoring", "instance", p.Instance, "error", err)
 	}
 	now := time.Now()
-	d := &drainWait{DrainParameters: p, began: now, deadline: now.Add(s.options.DrainTimeout), done: make(chan drained, 1)}
+	d := &drainWait{DrainParameters: p, began: now, deadline: now.Add(s.options.DrainTimeout), done: make(chan control.Drained, 1)}
 	s.drains[d] = true
 	s.nodes.asked++
 	d.token = s.nodes.asked
@@ -132,15 +114,15 @@ func (s *Shim) countDrains() {
 			}
 			s.drainNode(d, in, own, now)
 		case quiet, d.Graceful && s.answered(d, counts, now):
-			s.endDrain(d, drained{Open: c.Open, Busy: busy})
+			s.endDrain(d, control.Drained{Open: c.Open, Busy: busy})
 		case now.After(d.deadline):
-			s.outOfTime(d, drained{Open: c.Open, Busy: busy})
+			s.outOfTime(d, control.Drained{Open: c.Open, Busy: busy})
 		}
 	}
 }
 
 // outOfTime ends a drain at its time-out. The stop signal follows.
-func (s *Shim) outOfTime(d *drainWait, result drained) {
+func (s *Shim) outOfTime(d *drainWait, result control.Drained) {
 	if in := s.instances[d.Instance]; s.attached(in) && d.closing.IsZero() && s.options.ShutdownMessage {
 		in.node.channel.Order(s.farewell())
 	}
@@ -172,7 +154,7 @@ func (s *Shim) watchEnds() {
 	}
 }
 
-func (s *Shim) endDrain(d *drainWait, result drained) {
+func (s *Shim) endDrain(d *drainWait, result control.Drained) {
 	if !s.drains[d] {
 		return
 	}

@@ -63,12 +63,14 @@ func (s *Shim) alarm(now time.Time) string {
 }
 
 // tampering lists all that was put back, what happened last first.
-func (s *Shim) tampering() []Tampering {
-	var all []Tampering
+func (s *Shim) tampering() []control.Tampering {
+	var all []control.Tampering
 	for _, a := range s.alarms.kinds {
-		all = append(all, Tampering{What: a.text, Times: a.count, Last: a.at.UnixMicro()})
+		all = append(all, control.Tampering{What: a.text, Times: a.count, Last: a.at.UnixMicro()})
 	}
-	slices.SortFunc(all, func(a, b Tampering) int { return cmp.Or(cmp.Compare(b.Last, a.Last), cmp.Compare(a.What, b.What)) })
+	slices.SortFunc(all, func(a, b control.Tampering) int {
+		return cmp.Or(cmp.Compare(b.Last, a.Last), cmp.Compare(a.What, b.What))
+	})
 	return all
 }
 
@@ -162,9 +164,7 @@ func (s *Shim) renew(in *instance, now time.Time) {
 // programEnded answers method Ended: the program of an instance has ended, and PID 1 has not begun to poll its listener,
 // which it would give up for good if that does not listen (socket_dispatch_io in src/core/socket.c).
 func (s *Shim) programEnded(ctx context.Context, r *control.Request) error {
-	var p struct {
-		Instance int `json:"instance"`
-	}
+	var p control.Instance
 	if err := r.Decode(&p); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/steer"
 )
@@ -197,7 +198,7 @@ func (b *bench) probeFrom(number int) int {
 		b.t.Fatal(err)
 	}
 	port := uint16(name.(*unix.SockaddrInet4).Port)
-	if _, err := b.beginProbe(probeParameters{Instance: number, Address: b.addresses[0].String(), Port: port}); err != nil {
+	if _, err := b.beginProbe(control.ProbeParameters{Instance: number, Address: b.addresses[0].String(), Port: port}); err != nil {
 		b.t.Fatal(err)
 	}
 	return fd

@@ -220,9 +220,7 @@ func (s *Shim) matchHanded(fds []int) (map[*address]*listener, error) {
 // connect answers method Connect: the descriptor beside it is a new channel to an instance that starts. It answers when
 // PID 1 has a duplicate, so that a shim that is killed does not take the instance's way to get connections with it.
 func (s *Shim) connect(ctx context.Context, r *control.Request) (any, error) {
-	var p struct {
-		Instance int `json:"instance"`
-	}
+	var p control.Instance
 	err := r.Decode(&p)
 	if err == nil && len(r.FDs) != 1 {
 		err = &control.Error{Name: control.ErrInvalid, Reason: fmt.Sprintf("%d descriptors, want one", len(r.FDs))}
@@ -323,7 +321,7 @@ func (s *Shim) countHanded() map[int]sockdiag.Stat {
 }
 
 // drainHanded takes a drain further: it ends when nothing was ordered of the instance that it has not answered, and by its
-// own word no connection of it is in the middle of something, or it finishes those by itself (DrainParameters.Graceful).
+// own word no connection of it is in the middle of something, or it finishes those by itself (control.DrainParameters.Graceful).
 func (s *Shim) drainHanded(d *drainWait, now time.Time) {
 	st := s.handoff.Stat(d.Instance)
 	answered := st.Asked > d.asked
@@ -335,9 +333,9 @@ func (s *Shim) drainHanded(d *drainWait, now time.Time) {
 	finishes := d.Graceful && now.Sub(d.began) >= d.Settle
 	switch {
 	case st.Pending == 0 && (st.Open == 0 || answered && (st.Busy == 0 || finishes)):
-		s.endDrain(d, drained{Open: st.Open})
+		s.endDrain(d, control.Drained{Open: st.Open})
 	case now.After(d.deadline):
-		s.outOfTime(d, drained{Open: st.Open, Busy: st.Busy})
+		s.outOfTime(d, control.Drained{Open: st.Open, Busy: st.Busy})
 	}
 }
 
@@ -373,9 +371,7 @@ func (s *Shim) stalledHanded(in *instance) bool {
 
 // deliver answers method Deliver: the descriptor beside it is given to one instance as a connection, on the ring or not.
 func (s *Shim) deliver(ctx context.Context, r *control.Request) error {
-	var p struct {
-		Instance int `json:"instance"`
-	}
+	var p control.Instance
 	err := r.Decode(&p)
 	if err == nil && (len(r.FDs) != 1 || !s.handsOff()) {
 		err = &control.Error{Name: control.ErrInvalid, Reason: "one descriptor can be delivered, on the handoff path"}

@@ -13,6 +13,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
 )
 
@@ -139,7 +140,7 @@ func (b *bench) inRing(number int) bool {
 }
 
 func TestHandedInstanceIsUpWhenItAsksForConnections(t *testing.T) {
-	b := newHandedBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	ln := b.handedUp(1)
 	if b.inRing(1) {
 		t.Error("an instance that does not accept is on the ring")
@@ -161,17 +162,17 @@ func TestHandedInstanceIsUpWhenItAsksForConnections(t *testing.T) {
 }
 
 func TestHandedDrainEndsWhenNothingIsBusy(t *testing.T) {
-	b := newHandedBench(t, Options{Strategy: app.RoundRobin, DrainTimeout: time.Hour})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin, DrainTimeout: time.Hour}})
 	conns := accepting(b.handedUp(1))
 	b.awaitHanded(func() bool { return b.inRing(1) })
 	b.dial(1)
 	conn := <-conns
 	defer conn.Close()
-	d := b.beginDrain(DrainParameters{Instance: 1})
+	d := b.beginDrain(control.DrainParameters{Instance: 1})
 	if state, _ := b.pool.Backend(1); state.State != balance.Draining || len(b.ring) != 0 {
 		t.Errorf("state is %s, ring %v", state.State, b.ring)
 	}
-	var result drained
+	var result control.Drained
 	b.awaitHanded(func() bool { // a second after the connection came it is idle
 		b.countDrains()
 		b.askHanded()
@@ -188,7 +189,7 @@ func TestHandedDrainEndsWhenNothingIsBusy(t *testing.T) {
 }
 
 func TestHandedStuckInstanceIsEjected(t *testing.T) {
-	b := newHandedBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	stuck := b.handedUp(1)
 	first := make(chan net.Conn, 1)
 	go func() {
@@ -214,7 +215,7 @@ func TestHandedStuckInstanceIsEjected(t *testing.T) {
 }
 
 func TestHandedRefuseLeavesWhatWaits(t *testing.T) {
-	b := newHandedBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	b.dial(1)
 	if err := handoff.Refuse(b.parking); err != nil {
 		t.Fatal(err)
@@ -241,7 +242,7 @@ func TestHandedRefuseLeavesWhatWaits(t *testing.T) {
 }
 
 func TestHandedJoinRefusesWhatIsNoPrivateListener(t *testing.T) {
-	b := newHandedBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	fd, err := unix.Dup(b.listen(b.address()))
 	if err != nil {
 		t.Fatal(err)

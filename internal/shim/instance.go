@@ -10,6 +10,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/sdlog"
 	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -219,7 +220,7 @@ func (s *Shim) drop(in *instance) {
 	s.units.Forget(s.options.App.InstanceSocket(in.number))
 	for d := range s.drains {
 		if d.Instance == in.number {
-			s.endDrain(d, drained{})
+			s.endDrain(d, control.Drained{})
 		}
 	}
 	s.log.Info("instance left", "instance", in.number)
@@ -250,7 +251,7 @@ func (s *Shim) join(number int, fds []int) error {
 	in := s.instances[number]
 	if in == nil {
 		in = s.newInstance(number)
-		if err := s.pool.Add(number, s.options.weight(number)); err != nil {
+		if err := s.pool.Add(number, weight(s.options.Weights, number)); err != nil {
 			closeAll(fds)
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/internal/pace"
 	"github.com/unitgen/unitgen/internal/sdlog"
@@ -341,7 +342,7 @@ func (s *Shim) nodeGone(channel *nodeChannel) {
 	s.removeChannel(number)
 	for d := range s.drains {
 		if d.Instance == number && (s.receives() || !d.closing.IsZero() && s.options.ShutdownMessage) {
-			s.endDrain(d, drained{})
+			s.endDrain(d, control.Drained{})
 		}
 	}
 	if !s.receives() {

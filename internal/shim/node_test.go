@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
@@ -180,7 +181,7 @@ func TestNodeServesWithoutItsChannel(t *testing.T) {
 // A program keeps back all that it sends behind a descriptor until that is acknowledged, whatever its channel is for.
 func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
 	for name, b := range map[string]*bench{
-		"steer": newBench(t, Options{}), "handoff": newHandedNodeBench(t, Options{Strategy: app.RoundRobin}),
+		"steer": newBench(t, Options{}), "handoff": newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}}),
 		"messages": newBench(t, Options{Messages: true}),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -222,10 +223,10 @@ func TestNodeOnTheSteerPathHasNothingToAskFor(t *testing.T) {
 func TestDrainWaitsForRequestsOfNode(t *testing.T) {
 	for _, stops := range []bool{true, false} {
 		t.Run(fmt.Sprintf("handles SIGTERM %t", stops), func(t *testing.T) {
-			b := newBench(t, Options{DrainTimeout: time.Hour})
+			b := newBench(t, Options{Settings: control.Settings{DrainTimeout: time.Hour}})
 			w, _ := b.nodeUp(1)
 			b.up(2)
-			d := b.beginDrain(DrainParameters{Instance: 1})
+			d := b.beginDrain(control.DrainParameters{Instance: 1})
 			if m := w.hear(); m["cmd"] != "NODE_UNITGEN" || m["act"] != "drain" {
 				t.Errorf("first the program hears %v", m)
 			}
@@ -258,13 +259,13 @@ func TestDrainWaitsForRequestsOfNode(t *testing.T) {
 
 // Without counts a drain waits for what waits to be accepted.
 func TestDrainOfNodeWaitsForItsQueue(t *testing.T) {
-	b := newBench(t, Options{DrainTimeout: time.Hour})
+	b := newBench(t, Options{Settings: control.Settings{DrainTimeout: time.Hour}})
 	b.up(1)
 	w := b.attach(1) // without drain.cjs
 	w.asked(0)
 	b.up(2)
 	b.dial(2) // one waits at instance 1
-	d := b.beginDrain(DrainParameters{Instance: 1})
+	d := b.beginDrain(control.DrainParameters{Instance: 1})
 	d.began = d.began.Add(-letGoFor)
 	b.countDrains()
 	if !b.drains[d] {
@@ -279,9 +280,9 @@ func TestDrainOfNodeWaitsForItsQueue(t *testing.T) {
 }
 
 func TestDrainThatIsGivenUpIsTakenBack(t *testing.T) {
-	b := newBench(t, Options{DrainTimeout: time.Hour})
+	b := newBench(t, Options{Settings: control.Settings{DrainTimeout: time.Hour}})
 	w, _ := b.nodeUp(1)
-	d := b.beginDrain(DrainParameters{Instance: 1})
+	d := b.beginDrain(control.DrainParameters{Instance: 1})
 	w.hear()
 	b.forgetDrain(d)
 	if m := w.hear(); m["cmd"] != "NODE_UNITGEN" || m["act"] != "serve" {
@@ -291,7 +292,7 @@ func TestDrainThatIsGivenUpIsTakenBack(t *testing.T) {
 
 // What the next shim finds in the FD store is what this one knew.
 func TestStateOfNodesIsReadBack(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	b.handedNodeUp(1)
 	b.nodes.tickets[b.addresses[0].node()] = json.RawMessage(`{"ticketKeys":"00"}`)
 	state := nodesState{Saved: 5, Keys: []byte{1}, Ready: []int{1}, Tickets: b.nodes.tickets, Workers: map[int]nodecluster.Worker{1: b.instances[1].node.worker}}
@@ -349,7 +350,7 @@ func TestPeerThatCannotBeLookedUpGetsNoChannel(t *testing.T) {
 }
 
 func TestAppIsNotIdleWhileInstancesStart(t *testing.T) {
-	b := newBench(t, Options{IdleExit: time.Second})
+	b := newBench(t, Options{Settings: control.Settings{IdleExit: time.Second}})
 	b.up(1)
 	b.up(2)
 	if b.changing() {
@@ -367,7 +368,7 @@ func TestAppIsNotIdleWhileInstancesStart(t *testing.T) {
 
 // Each save costs PID 1 two messages: what an instance asks for in vain is not worth one.
 func TestStateThatHasNotChangedIsNotSaved(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	w, _ := b.handedNodeUp(1)
 	before := b.nodes.saved
 	for range 20 {

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+
+	"github.com/unitgen/unitgen/internal/control"
 )
 
 // newHandedNodeBench is newHandedBench for an app of Node.js programs.
@@ -86,7 +88,7 @@ func (w *worker) accept(number int) int {
 }
 
 func TestNodeIsHandedConnections(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	w, key := b.handedNodeUp(1)
 	if !b.inRing(1) {
 		t.Fatal("the instance listens, and is not on the ring")
@@ -108,7 +110,7 @@ func TestNodeIsHandedConnections(t *testing.T) {
 // A program may say a port of its own for the app's address, which the settings name; why it may not listen on another is known
 // when it has ended of that.
 func TestNodeSaysAPortOfItsOwn(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin, ProgramPort: 3000})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin, ProgramPort: 3000}})
 	b.joinHanded(1)
 	b.socket(1, "running")
 	b.service(1, "activating", "start-post")
@@ -139,7 +141,7 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	b.dial(1)
 	w.accept(w.given(answer["key"].(string)))
 	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
-	if err := b.apply(Settings{Strategy: app.RoundRobin, ProgramPort: 4000}); err != nil {
+	if err := b.apply(control.Settings{Strategy: app.RoundRobin, ProgramPort: 4000}); err != nil {
 		t.Fatal(err)
 	}
 	w.conn.Close() // as a reload does
@@ -154,7 +156,7 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 // What a process says beside its connections waits for the shim's loop, which may be at something else: nothing is lost, and
 // connections are heard of behind it.
 func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	w, key := b.handedNodeUp(1)
 	b.dial(1)
 	number := w.given(key)
@@ -170,7 +172,7 @@ func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
 
 // The socket unit of an instance may be started anew while its process runs: that goes on with its connections.
 func TestNodeGoesOnWhenItsInstanceJoinsAgain(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	w, key := b.handedNodeUp(1)
 	b.joinHanded(1)
 	b.socket(1, "running")
@@ -197,7 +199,7 @@ func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 		"dropped":      func(w *worker, number int) {},
 	} {
 		t.Run(what, func(t *testing.T) {
-			b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+			b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 			one, key1 := b.handedNodeUp(1)
 			b.dial(1)
 			number := one.given(key1)
@@ -221,7 +223,7 @@ func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 
 // A process that closes its server gets nothing more, and still answers what it was given.
 func TestHandedNodeThatClosesItsServerIsOffTheRing(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Strategy: app.RoundRobin})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	one, key1 := b.handedNodeUp(1)
 	b.dial(1)
 	number := one.given(key1)

@@ -3,6 +3,7 @@ package shim
 import (
 	"time"
 
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
@@ -55,7 +56,7 @@ func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 	if !d.closing.IsZero() {
 		closed := !s.handsOff() && t.known && t.open == 0
 		if t.quiet && !s.options.ShutdownMessage && (closed || now.Sub(d.closing) >= closeFor) {
-			s.endDrain(d, drained{Open: t.open})
+			s.endDrain(d, control.Drained{Open: t.open})
 		}
 		return
 	}
@@ -68,7 +69,7 @@ func (s *Shim) drainNode(d *drainWait, in *instance, t traffic, now time.Time) {
 			return
 		}
 	case t.known && t.open == 0, n.report.Stops, !n.preloaded:
-		s.endDrain(d, drained{Open: t.open})
+		s.endDrain(d, control.Drained{Open: t.open})
 		return
 	}
 	d.closing = now

@@ -2,7 +2,6 @@ package shim
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,19 +11,9 @@ import (
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
-// Sent is the answer of method Send: the instances whose programs are being sent the message, and those that do not read
-// theirs and so will not get it.
-type Sent struct {
-	Instances []int `json:"instances"`
-	Dropped   []int `json:"dropped,omitempty"`
-}
-
 // send answers method Send: a message for the program of one instance, or of all. It waits for no program.
 func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
-	var p struct {
-		Instance int             `json:"instance"` // 0 for all
-		Message  json.RawMessage `json:"message"`
-	}
+	var p control.SendParameters
 	if err := r.Decode(&p); err != nil {
 		return nil, err
 	}
@@ -32,7 +21,7 @@ func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var sent Sent
+	var sent control.Sent
 	if err := s.run1(ctx, func() error {
 		sent = s.post(letter, p.Instance, 0)
 		for _, number := range sent.Dropped {
@@ -53,7 +42,7 @@ func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
 }
 
 // post gives a letter to instance to, or to all but instance from if to is 0, where there is room.
-func (s *Shim) post(l nodecluster.Letter, to, from int) (sent Sent) {
+func (s *Shim) post(l nodecluster.Letter, to, from int) (sent control.Sent) {
 	for number, in := range s.instances {
 		if !in.reachable() || to != 0 && number != to || to == 0 && number == from {
 			continue

@@ -14,7 +14,7 @@ import (
 )
 
 // sendTo calls method Send while the bench plays the shim's loop.
-func (b *bench) sendTo(parameters string) (Sent, error) {
+func (b *bench) sendTo(parameters string) (control.Sent, error) {
 	b.t.Helper()
 	type result struct {
 		answer any
@@ -30,7 +30,7 @@ func (b *bench) sendTo(parameters string) (Sent, error) {
 		case request := <-b.requests:
 			request()
 		case r := <-done:
-			sent, _ := r.answer.(Sent)
+			sent, _ := r.answer.(control.Sent)
 			return sent, r.err
 		case <-time.After(20 * time.Second):
 			b.t.Fatal("method Send does not answer")
@@ -155,10 +155,10 @@ func TestReadyIsAMessage(t *testing.T) {
 
 // A program that is told "shutdown" ends by itself: the drain goes on until then.
 func TestDrainByShutdownMessage(t *testing.T) {
-	b := newBench(t, Options{DrainTimeout: time.Hour, ShutdownMessage: true})
+	b := newBench(t, Options{Settings: control.Settings{DrainTimeout: time.Hour, ShutdownMessage: true}})
 	w, listener := b.nodeUp(1)
 	b.up(2)
-	d := b.beginDrain(DrainParameters{Instance: 1})
+	d := b.beginDrain(control.DrainParameters{Instance: 1})
 	w.hear()
 	b.askNodes()
 	w.asked(d.token)

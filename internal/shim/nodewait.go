@@ -7,27 +7,17 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// Listening is an answer of method Listening: what an instance's program does not serve yet.
-type Listening struct {
-	Missing []string `json:"missing,omitempty"` // addresses of the app
-	Silent  bool     `json:"silent,omitempty"`  // it has not sent "ready"; only where that is waited for
-	Refused string   `json:"refused,omitempty"` // why the program's last listen() got nothing
-}
-
 // listening answers method Listening, with "more", each time that something has changed; the last answer, with nothing
 // missing, comes when the instance asks for connections on the handoff path, and with "message" when its Node process has sent
 // "ready".
 func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
-	var p struct {
-		Instance int  `json:"instance"`
-		Message  bool `json:"message"`
-	}
+	var p control.ListeningParameters
 	if err := r.Decode(&p); err != nil {
 		return nil, err
 	}
 	for {
 		var (
-			now     Listening
+			now     control.Listening
 			changed chan struct{}
 		)
 		if err := s.run1(ctx, func() (err error) {
@@ -54,12 +44,12 @@ func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
 	}
 }
 
-func (s *Shim) missing(number int) (Listening, error) {
+func (s *Shim) missing(number int) (control.Listening, error) {
 	in := s.instances[number]
 	if in == nil {
-		return Listening{}, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
+		return control.Listening{}, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", number)}
 	}
-	now := Listening{Refused: in.refused}
+	now := control.Listening{Refused: in.refused}
 	if !s.handsOff() {
 		return now, nil // its supervisor and a connection tell
 	}

@@ -31,17 +31,10 @@ func newProber() *prober {
 	return p
 }
 
-// probeParameters of method Probe.
-type probeParameters struct {
-	Instance int    `json:"instance"`
-	Address  string `json:"address"` // one of the app's, as Status has them
-	Port     uint16 `json:"port"`    // that the probe's socket is bound to
-}
-
 // probe answers method Probe: from its first answer until the client hangs up, and for probeLimit at most, connection
 // requests from that port reach the instance, which is not on the ring yet. Others wait for their turn meanwhile.
 func (s *Shim) probe(ctx context.Context, r *control.Request) (any, error) {
-	var p probeParameters
+	var p control.ProbeParameters
 	if err := r.Decode(&p); err != nil {
 		return nil, err
 	}
@@ -69,7 +62,7 @@ func (s *Shim) probe(ctx context.Context, r *control.Request) (any, error) {
 	return struct{}{}, nil
 }
 
-func (s *Shim) beginProbe(p probeParameters) (*address, error) {
+func (s *Shim) beginProbe(p control.ProbeParameters) (*address, error) {
 	in := s.instances[p.Instance]
 	if in == nil {
 		return nil, &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", p.Instance)}
@@ -92,25 +85,16 @@ func (s *Shim) beginProbe(p probeParameters) (*address, error) {
 	return nil, &control.Error{Name: control.ErrInvalid, Reason: "the app has no address " + p.Address}
 }
 
-// acceptance is the answer of method Accepted.
-type acceptance struct {
-	// Again says that the probes may have gone elsewhere or wait in the kernel, as the program has changed its listener
-	// meanwhile: they prove nothing, and are to be made anew.
-	Again bool `json:"again,omitempty"`
-}
-
 // accepted answers method Accepted when nothing waits at the instance's listeners: it has accepted its probes.
 func (s *Shim) accepted(ctx context.Context, r *control.Request) (any, error) {
-	var p struct {
-		Instance int `json:"instance"`
-	}
+	var p control.Instance
 	if err := r.Decode(&p); err != nil {
 		return nil, err
 	}
 	look := time.NewTicker(acceptLook)
 	defer look.Stop()
 	for {
-		var answer acceptance
+		var answer control.Accepted
 		queued := 0
 		err := s.run1(ctx, func() (err error) { queued, answer.Again, err = s.unaccepted(p.Instance); return err })
 		if err != nil {
@@ -127,7 +111,7 @@ func (s *Shim) accepted(ctx context.Context, r *control.Request) (any, error) {
 	}
 }
 
-// unaccepted is how many connections wait at the listeners of an instance that is probed; again is as in acceptance. Where
+// unaccepted is how many connections wait at the listeners of an instance that is probed; again is as in control.Accepted. Where
 // it is neither, the probes are over.
 func (s *Shim) unaccepted(number int) (queued int, again bool, err error) {
 	queued, err = s.queuedAt(number)

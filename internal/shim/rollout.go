@@ -41,9 +41,7 @@ func (s *Shim) rolled(ctx context.Context, r *control.Request) error {
 }
 
 func rolloutOf(r *control.Request) (pid int, err error) {
-	var p struct {
-		PID int `json:"pid"`
-	}
+	var p control.Rollout
 	err = r.Decode(&p)
 	return p.PID, err
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/pace"
 	"github.com/unitgen/unitgen/internal/steer"
@@ -28,27 +29,18 @@ import (
 
 // Options are the settings of a shim.
 type Options struct {
-	App            app.Name
-	Path           app.Path // app.PathHandoff, else the steer path
-	Strategy       app.Strategy
-	DrainTimeout   time.Duration
-	StartTimeout   time.Duration // how long the first instance may take; then Run fails
-	IdleExit       time.Duration // zero: never
-	SlowStart      time.Duration // zero: an instance that came back has its whole share at once
-	MaxConnections int           // open connections that an instance has at most, on the handoff path; zero means any number
-	Weights        []int         // shares of new connections by instance number, from 1 on; those after the list have 1
-
-	Messages        bool // the channel of an instance is for messages alone: its program is not one for Node.js
-	ShutdownMessage bool // a Node process that drains is sent "shutdown", and ends by itself
-	ProgramPort     int  // what Node processes say for the app's one address, on the handoff path; zero: that address
+	App  app.Name
+	Path app.Path // app.PathHandoff, else the steer path
+	control.Settings
+	Messages bool // the channel of an instance carries messages only: its program is not one for Node.js
 }
 
 // weight is the share of instance number.
-func (o Options) weight(number int) int {
-	if number < 1 || number > len(o.Weights) {
+func weight(weights []int, number int) int {
+	if number < 1 || number > len(weights) {
 		return balance.MinWeight
 	}
-	return o.Weights[number-1]
+	return weights[number-1]
 }
 
 // ErrIdle is Run's result when the app was idle for Options.IdleExit. New connections are on their way to the parking

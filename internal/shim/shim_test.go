@@ -14,6 +14,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/sockdiag"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -386,7 +387,7 @@ func TestStatusSaysThatNobodyAccepts(t *testing.T) {
 }
 
 func TestStartFailsWhenEveryInstanceKeepsFailing(t *testing.T) {
-	b := newBench(t, Options{StartTimeout: time.Hour})
+	b := newBench(t, Options{Settings: control.Settings{StartTimeout: time.Hour}})
 	b.up(1)
 	b.instances[1].serviceKnown = false
 	b.Shim.ready = false
@@ -408,7 +409,7 @@ func TestStartFailsWhenEveryInstanceKeepsFailing(t *testing.T) {
 }
 
 func TestStartFailsWhenNothingIsReadyInTime(t *testing.T) {
-	b := newBench(t, Options{StartTimeout: time.Second})
+	b := newBench(t, Options{Settings: control.Settings{StartTimeout: time.Second}})
 	err := b.lookStart(b.started.Add(time.Second + startGrace))
 	if err == nil || !strings.Contains(err.Error(), "no instance is enabled (systemctl enable app@1.service)") {
 		t.Errorf("error %v, want the command that enables an instance", err)
@@ -416,10 +417,10 @@ func TestStartFailsWhenNothingIsReadyInTime(t *testing.T) {
 }
 
 func TestDrainTakesOffTheRingAtOnceAndEndsByTimeOut(t *testing.T) {
-	b := newBench(t, Options{DrainTimeout: time.Second})
+	b := newBench(t, Options{Settings: control.Settings{DrainTimeout: time.Second}})
 	b.up(1)
 	b.up(2)
-	d := b.beginDrain(DrainParameters{Instance: 1})
+	d := b.beginDrain(control.DrainParameters{Instance: 1})
 	want(t, "while 1 drains", b.connect(4), map[int]int{2: 4})
 	b.countDrains() // nothing to count with: the time-out decides
 	select {
@@ -445,11 +446,11 @@ func TestDrainTakesOffTheRingAtOnceAndEndsByTimeOut(t *testing.T) {
 
 // Nothing to count with, so all that is waited for is what the program has not accepted.
 func TestGracefulDrainEndsWhenNothingWaitsToBeAccepted(t *testing.T) {
-	b := newBench(t, Options{DrainTimeout: time.Hour})
+	b := newBench(t, Options{Settings: control.Settings{DrainTimeout: time.Hour}})
 	b.up(1)
 	b.up(2)
 	b.dial(2) // one waits at instance 1
-	d := b.beginDrain(DrainParameters{Instance: 1, Graceful: true, Settle: time.Minute})
+	d := b.beginDrain(control.DrainParameters{Instance: 1, Graceful: true, Settle: time.Minute})
 	for _, step := range []struct {
 		name   string
 		change func()

@@ -11,93 +11,53 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// Status is the answer of method Status.
-type Status struct {
-	App       string           `json:"app"`
-	Path      string           `json:"path"`
-	Reason    string           `json:"reason"` // what the path runs on, and why not on better
-	Strategy  string           `json:"strategy"`
-	Line      string           `json:"status"` // what systemctl status shows
-	Addresses []AddressStatus  `json:"addresses"`
-	Instances []InstanceStatus `json:"instances"`
-	Tampering []Tampering      `json:"tampering,omitempty"` // since the balancer started
-}
-
-// Tampering is something that an instance did to what it shares with others, and that was put back if it could be.
-type Tampering struct {
-	What  string `json:"what"`
-	Times int    `json:"times"`
-	Last  int64  `json:"lastUSec"` // CLOCK_REALTIME
-}
-
-// AddressStatus is one public address. Counters start when its maps are made and outlive the shim.
-type AddressStatus struct {
-	Address  string `json:"address"`
-	Waiting  int    `json:"waiting"`  // connections at the parking listener now
-	Parked   uint64 `json:"parked"`   // connections that waited there so far
-	Migrated uint64 `json:"migrated"` // moved away from a listener that nobody served
-	Refused  uint64 `json:"refused"`  // while the app stopped
-	Unplaced uint64 `json:"unplaced"` // spread by the kernel's hash, as no listener was in the ring's slots
-}
-
-// InstanceStatus is one instance.
-type InstanceStatus struct {
-	Instance    int    `json:"instance"`
-	State       string `json:"state"` // up, starting, draining, down, stuck
-	PID         int    `json:"pid,omitempty"`
-	Connections int    `json:"connections"` // accepted and open; -1 if they cannot be counted here
-	Queued      int    `json:"queued"`      // wait to be accepted; on the handoff path ordered or given, and not answered
-	Steered     uint64 `json:"steered"`     // connections given to it so far
-	Since       int64  `json:"sinceUSec"`   // CLOCK_REALTIME, of its state
-}
-
 // handle answers control clients; it runs on their goroutines.
 func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 	switch r.Method {
-	case "Join", "Connect", "Deliver":
+	case control.MethodJoin, control.MethodConnect, control.MethodDeliver:
 	default:
 		closeAll(r.FDs) // of nobody, who need not have sent them
 		r.FDs = nil
 	}
 	switch r.Method {
-	case "Join":
+	case control.MethodJoin:
 		return s.handleJoin(ctx, r)
-	case "Connect":
+	case control.MethodConnect:
 		return s.connect(ctx, r)
-	case "Deliver":
+	case control.MethodDeliver:
 		return struct{}{}, s.deliver(ctx, r)
-	case "Drain":
+	case control.MethodDrain:
 		return s.drain(ctx, r)
-	case "Close":
+	case control.MethodClose:
 		if err := r.Decode(&struct{}{}); err != nil {
 			return nil, err
 		}
 		return s.refusal(), s.run1(ctx, func() error { s.refuse(); return nil })
-	case "Probe":
+	case control.MethodProbe:
 		return s.probe(ctx, r)
-	case "Accepted":
+	case control.MethodAccepted:
 		return s.accepted(ctx, r)
-	case "Listening":
+	case control.MethodListening:
 		return s.listening(ctx, r)
-	case "Send":
+	case control.MethodSend:
 		return s.send(ctx, r)
-	case "Ended":
+	case control.MethodEnded:
 		return struct{}{}, s.programEnded(ctx, r)
-	case "Steered":
+	case control.MethodSteered:
 		return struct{}{}, s.steeredTo(ctx, r)
-	case "Configure":
+	case control.MethodConfigure:
 		return struct{}{}, s.configure(ctx, r)
-	case "Rolling":
+	case control.MethodRolling:
 		return s.rolling(ctx, r)
-	case "Rolled":
+	case control.MethodRolled:
 		return struct{}{}, s.rolled(ctx, r)
-	case "Note":
+	case control.MethodNote:
 		return struct{}{}, s.takeNote(ctx, r)
-	case "Status":
+	case control.MethodStatus:
 		if err := r.Decode(&struct{}{}); err != nil {
 			return nil, err
 		}
-		var status Status
+		var status control.Status
 		err := s.run1(ctx, func() error { status = s.snapshot(); return nil })
 		return status, err
 	}
@@ -120,9 +80,7 @@ func (s *Shim) run1(ctx context.Context, f func() error) error {
 }
 
 func (s *Shim) handleJoin(ctx context.Context, r *control.Request) (any, error) {
-	var p struct {
-		Instance int `json:"instance"`
-	}
+	var p control.Instance
 	if err := r.Decode(&p); err != nil {
 		closeAll(r.FDs)
 		return nil, err
@@ -216,12 +174,12 @@ func (s *Shim) word(b balance.Backend) string {
 	return b.State.String()
 }
 
-func (s *Shim) snapshot() Status {
+func (s *Shim) snapshot() control.Status {
 	counts, err := s.count()
 	if err != nil {
 		s.log.Warn("count connections, ignoring", "error", err)
 	}
-	status := Status{
+	status := control.Status{
 		App: string(s.options.App), Path: string(s.path()), Reason: s.pathReason(), Strategy: string(s.strategy), Line: s.line(time.Now()),
 	}
 	for _, a := range s.addresses {
@@ -230,14 +188,14 @@ func (s *Shim) snapshot() Status {
 		if err != nil {
 			s.log.Warn("read parking queue, ignoring", "address", a.String(), "error", err)
 		}
-		status.Addresses = append(status.Addresses, AddressStatus{
+		status.Addresses = append(status.Addresses, control.AddressStatus{
 			Address: a.String(), Waiting: waiting, Parked: a.group.Steered(0),
 			Migrated: totals.Migrated, Refused: totals.Refused, Unplaced: totals.Unplaced,
 		})
 	}
 	for _, b := range s.pool.Backends() {
 		in := s.instances[b.ID]
-		is := InstanceStatus{
+		is := control.InstanceStatus{
 			Instance: b.ID, State: s.word(b), PID: in.service.MainPID, Connections: -1, Since: in.since.UnixMicro(),
 		}
 		if c, ok := counts[b.ID]; ok {
@@ -252,6 +210,6 @@ func (s *Shim) snapshot() Status {
 		status.Instances = append(status.Instances, is)
 	}
 	status.Tampering = s.tampering()
-	slices.SortFunc(status.Instances, func(a, b InstanceStatus) int { return a.Instance - b.Instance })
+	slices.SortFunc(status.Instances, func(a, b control.InstanceStatus) int { return a.Instance - b.Instance })
 	return status
 }

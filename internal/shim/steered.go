@@ -11,9 +11,7 @@ import (
 // steeredTo answers method Steered when an instance takes connections: whoever is to stop another one next waits for it. It
 // does so too while no instance of the app takes any, as of programs without connections: no other one has any to lose.
 func (s *Shim) steeredTo(ctx context.Context, r *control.Request) error {
-	var p struct {
-		Instance int `json:"instance"`
-	}
+	var p control.Instance
 	if err := r.Decode(&p); err != nil {
 		return err
 	}

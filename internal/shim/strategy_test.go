@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+
+	"github.com/unitgen/unitgen/internal/control"
 )
 
 // holder is the one instance that n connections of this host go to.
@@ -24,7 +26,7 @@ func (b *bench) holder(when string) int {
 
 // A client moves when its instance drains, and is back when that has its whole share again.
 func TestSourceHashFollowsDrainsAndSlowStart(t *testing.T) {
-	b := newBench(t, Options{Strategy: app.SourceHash, SlowStart: time.Minute})
+	b := newBench(t, Options{Settings: control.Settings{Strategy: app.SourceHash, SlowStart: time.Minute}})
 	for number := 1; number <= 3; number++ {
 		b.up(number)
 	}
@@ -45,12 +47,12 @@ func TestSourceHashFollowsDrainsAndSlowStart(t *testing.T) {
 
 // A strategy is changed while the shim runs, but for one that counts.
 func TestStrategyIsChangedLive(t *testing.T) {
-	b := newBench(t, Options{Strategy: app.SourceHash, StartTimeout: time.Minute})
+	b := newBench(t, Options{Settings: control.Settings{Strategy: app.SourceHash, StartTimeout: time.Minute}})
 	b.up(1)
 	b.up(2)
 	first := b.holder("source-hash")
 	change := func(to app.Strategy) error {
-		err := b.apply(Settings{Strategy: to, StartTimeout: time.Minute})
+		err := b.apply(control.Settings{Strategy: to, StartTimeout: time.Minute})
 		b.settled()
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/control"
-	"github.com/unitgen/unitgen/internal/shim"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
@@ -33,7 +32,7 @@ func dialControl(ctx context.Context, c *rig.Container, path string) (net.Conn, 
 }
 
 // Status asks the shim on its control socket.
-func (a *App) Status() shim.Status {
+func (a *App) Status() control.Status {
 	a.T.Helper()
 	status, err := a.AskStatus()
 	if err != nil {
@@ -43,12 +42,12 @@ func (a *App) Status() shim.Status {
 }
 
 // AskStatus is Status while the shim may come and go.
-func (a *App) AskStatus() (shim.Status, error) {
+func (a *App) AskStatus() (control.Status, error) {
 	return AskStatus(a.T.Context(), a.Container, a.ControlPath())
 }
 
 // AskStatus asks the shim whose control socket is at path in the container.
-func AskStatus(ctx context.Context, c *rig.Container, path string) (status shim.Status, err error) {
+func AskStatus(ctx context.Context, c *rig.Container, path string) (status control.Status, err error) {
 	conn, err := dialControl(ctx, c, path)
 	if err != nil {
 		return status, err
@@ -72,7 +71,7 @@ func AskStatus(ctx context.Context, c *rig.Container, path string) (status shim.
 }
 
 // Up is how many instances the shim says are up.
-func Up(s shim.Status) int {
+func Up(s control.Status) int {
 	n := 0
 	for _, in := range s.Instances {
 		if in.State == "up" {

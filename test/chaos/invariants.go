@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/control"
 )
 
 // invariant is what holds before a step, and again some time after it.
@@ -120,7 +120,7 @@ func states(w *world, l *look) error {
 			if a.hostile && i == hostileInstance {
 				continue
 			}
-			at := slices.IndexFunc(status.Instances, func(in shim.InstanceStatus) bool { return in.Instance == i })
+			at := slices.IndexFunc(status.Instances, func(in control.InstanceStatus) bool { return in.Instance == i })
 			pid := l.units[name][a.instance(i)]["MainPID"]
 			if at < 0 || status.Instances[at].State != "up" || strconv.Itoa(status.Instances[at].PID) != pid {
 				errs = append(errs, fmt.Errorf("status of %s has %+v, want instance %d up with process %s", name, status.Instances, i, pid))

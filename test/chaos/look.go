@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/test/apps"
 )
 
@@ -19,7 +19,7 @@ type look struct {
 	calm   *look // the first one; nil in that itself
 	jobs   string
 	units  map[string]map[string]map[string]string // by app, by unit, its properties
-	status map[string]shim.Status                  // by app, on the control socket
+	status map[string]control.Status               // by app, on the control socket
 	shims  map[string]usage                        // by app
 	init   usage
 	ring   map[string]map[string]int // by app, how many fresh connections each process answered
@@ -32,7 +32,7 @@ type usage struct{ files, kilobytes int }
 
 // see takes a look. One that is not thorough leaves out what costs the system work: ring, doctor and log.
 func (w *world) see(ctx context.Context, thorough bool) (*look, error) {
-	l := &look{calm: w.calm, units: map[string]map[string]map[string]string{}, status: map[string]shim.Status{},
+	l := &look{calm: w.calm, units: map[string]map[string]map[string]string{}, status: map[string]control.Status{},
 		shims: map[string]usage{}, ring: map[string]map[string]int{}, doctor: map[string]string{}}
 	if err := w.seeUnits(ctx, l); err != nil {
 		return nil, err

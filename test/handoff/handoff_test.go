@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
@@ -89,14 +89,14 @@ func killShim(a *apps.App) {
 func awaitOpen(a *apps.App, want map[int]int) {
 	a.T.Helper()
 	open := make(map[int]int)
-	awaitOpenThat(a, func(in shim.InstanceStatus) bool {
+	awaitOpenThat(a, func(in control.InstanceStatus) bool {
 		open[in.Instance] = in.Connections
 		return maps.Equal(open, want)
 	}, func() string { return fmt.Sprintf("open connections are %v, want %v", open, want) })
 }
 
 // awaitOpenThat asks the shim for its instances until done says so of one. Nobody tells when a count changes.
-func awaitOpenThat(a *apps.App, done func(shim.InstanceStatus) bool, failed func() string) {
+func awaitOpenThat(a *apps.App, done func(control.InstanceStatus) bool, failed func() string) {
 	a.T.Helper()
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
@@ -431,7 +431,7 @@ func testStop(t *testing.T, s *apps.System) {
 // awaitBusy waits until an instance has a connection.
 func awaitBusy(a *apps.App) {
 	a.T.Helper()
-	awaitOpenThat(a, func(in shim.InstanceStatus) bool { return in.Connections > 0 },
+	awaitOpenThat(a, func(in control.InstanceStatus) bool { return in.Connections > 0 },
 		func() string { return "no instance has a connection" })
 }
 

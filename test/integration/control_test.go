@@ -6,7 +6,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/test/apps"
 )
 
@@ -21,11 +21,11 @@ func (a *testApp) control() net.Conn {
 }
 
 // awaitShim asks the shim again and again until ok says yes; meanwhile the shim may come and go.
-func (a *testApp) awaitShim(what string, ok func(shim.Status) bool) {
+func (a *testApp) awaitShim(what string, ok func(control.Status) bool) {
 	a.T.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	var last shim.Status
+	var last control.Status
 	var err error
 	for deadline := time.Now().Add(apps.Limit); time.Now().Before(deadline); <-tick.C {
 		if last, err = a.AskStatus(); err == nil && ok(last) {
@@ -38,7 +38,7 @@ func (a *testApp) awaitShim(what string, ok func(shim.Status) bool) {
 // awaitWaiting waits until n connections wait at the parking listeners.
 func (a *testApp) awaitWaiting(n int) {
 	a.T.Helper()
-	a.awaitShim("waiting connections", func(s shim.Status) bool {
+	a.awaitShim("waiting connections", func(s control.Status) bool {
 		waiting := 0
 		for _, address := range s.Addresses {
 			waiting += address.Waiting
@@ -50,7 +50,7 @@ func (a *testApp) awaitWaiting(n int) {
 // awaitConnections waits until n connections are open, none of them waiting to be accepted.
 func (a *testApp) awaitConnections(n int) {
 	a.T.Helper()
-	a.awaitShim("end of connections", func(s shim.Status) bool {
+	a.awaitShim("end of connections", func(s control.Status) bool {
 		open := 0
 		for _, in := range s.Instances {
 			open += in.Connections + in.Queued

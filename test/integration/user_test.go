@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
@@ -49,7 +49,7 @@ func (a *userApp) run(argv ...string) string {
 func (a *userApp) AwaitUp(n int) {
 	a.T.Helper()
 	line := fmt.Sprintf("%d/4 instances up", n)
-	a.awaitShim(line, func(s shim.Status) bool { return strings.HasPrefix(s.Line, line) })
+	a.awaitShim(line, func(s control.Status) bool { return strings.HasPrefix(s.Line, line) })
 }
 
 // kill kills a unit's process under load and waits until it is replaced.
@@ -59,7 +59,7 @@ func (a *userApp) kill(unit string, load *rig.Load) {
 	before := a.PID(unit)
 	a.MustExec(a.T, "kill", "-s", "KILL", before)
 	a.AwaitOK(load, 200)
-	a.awaitShim("other process", func(shim.Status) bool { now := a.PID(unit); return now != "0" && now != before })
+	a.awaitShim("other process", func(control.Status) bool { now := a.PID(unit); return now != "0" && now != before })
 	a.AwaitUp(4)
 }
 
