@@ -89,7 +89,10 @@ func (c *command) examineDropIns(dir string, name app.Name, path app.Path) []fin
 			if err != nil || strings.HasPrefix(text, header) {
 				continue
 			}
-			if u.Role == app.RoleInstance && app.SharesRuntimeDirectory(directoriesIn(text)) {
+			if app.TakesRuntimeDirectory(directoriesIn(text)) {
+				found = append(found, finding{string(name), file + " sets RuntimeDirectory=, with which PID 1 takes /run/unitgen from the balancers: " +
+					"its sockets and notes there go when this unit stops", "${EDITOR:-vi} " + file})
+			} else if u.Role == app.RoleInstance && app.SharesRuntimeDirectory(directoriesIn(text)) {
 				found = append(found, finding{string(name), file + " sets RuntimeDirectory=, which PID 1 removes under all instances when one stops: " +
 					"it needs RuntimeDirectoryPreserve=yes too, or %i in the name", "${EDITOR:-vi} " + file})
 			}

@@ -40,6 +40,18 @@ func everyInstances(name string) bool {
 	return !own
 }
 
+// TakesRuntimeDirectory says whether settings of a service have PID 1 take /run/unitgen, or a directory in it, for the service's own:
+// it would make the service's user its owner, and remove it with the service.
+func TakesRuntimeDirectory(settings []Property) bool {
+	taken := false
+	for _, p := range settings {
+		if p.Key == "RuntimeDirectory" {
+			taken = p.Value != "" && (taken || claimsUnitgen(p.Value))
+		}
+	}
+	return taken
+}
+
 // claimsUnitgen says whether a value of RuntimeDirectory= names /run/unitgen or a directory in it. PID 1 would make the
 // program's user its owner (setup_exec_directory in src/core/execute.c), and root keeps notes and sockets there.
 func claimsUnitgen(value string) bool {

@@ -37,3 +37,26 @@ func TestRuntimeDirectoryOfUnitgenIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Lists of one setting add up, and an empty value takes them back.
+func TestTakesRuntimeDirectory(t *testing.T) {
+	for _, test := range []struct {
+		values []string
+		want   bool
+	}{
+		{nil, false},
+		{[]string{"web"}, false},
+		{[]string{"web", "unitgen/web"}, true},
+		{[]string{"unitgen/web", "web"}, true},
+		{[]string{"unitgen/web", ""}, false},
+		{[]string{"unitgen/web", "", "web"}, false},
+	} {
+		settings := []Property{{"RuntimeDirectoryMode", "unitgen"}}
+		for _, value := range test.values {
+			settings = append(settings, Property{"RuntimeDirectory", value})
+		}
+		if got := TakesRuntimeDirectory(settings); got != test.want {
+			t.Errorf("%q: %v, want %v", test.values, got, test.want)
+		}
+	}
+}
