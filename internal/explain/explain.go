@@ -197,6 +197,7 @@ type settings struct {
 	environmentFiles []string
 	memoryMax        uint64 // 0 for none
 	privateNetwork   bool
+	calls            []string // that SystemCallFilter= lets through; none where it lists those that are refused
 }
 
 // isRoot says whether the program runs as root.
@@ -206,7 +207,7 @@ func (s settings) isRoot() bool {
 
 func (q Question) readSettings(ctx context.Context, unit string) (settings, error) {
 	values, err := q.Conn.Properties(ctx, unit, "User", "DynamicUser", "WorkingDirectory", "ProtectHome", "PrivateTmp",
-		"PrivateDevices", "MemoryDenyWriteExecute", "EnvironmentFiles", "MemoryMax", "PrivateNetwork")
+		"PrivateDevices", "MemoryDenyWriteExecute", "EnvironmentFiles", "MemoryMax", "PrivateNetwork", "SystemCallFilter")
 	if err != nil {
 		return settings{}, fmt.Errorf("read settings of %s: %w", unit, err)
 	}
@@ -222,6 +223,9 @@ func (q Question) readSettings(ctx context.Context, unit string) (settings, erro
 	s.privateDevices, _ = values["PrivateDevices"].(bool)
 	s.noExec, _ = values["MemoryDenyWriteExecute"].(bool)
 	s.privateNetwork, _ = values["PrivateNetwork"].(bool)
+	if filter, _ := values["SystemCallFilter"].([]any); len(filter) == 2 && filter[0] == true {
+		s.calls, _ = filter[1].([]string)
+	}
 	if limit, _ := values["MemoryMax"].(uint64); limit != ^uint64(0) {
 		s.memoryMax = limit
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/unitgen/unitgen/internal/app"
 )
 
 // hiddenHome explains a path in a home directory, which ProtectHome=yes hides.
@@ -62,7 +64,7 @@ func (c *caseFile) denied(path, verb string) Reason {
 		if owner != "root" && owner != c.set.user {
 			r.Hint = c.options("--user=%s", owner)
 		} else {
-			r.Hint = "chmod " + map[fs.FileMode]string{0o001: "o+x", 0o004: "o+r", 0o005: "o+rx"}[need] + " " + quote(part)
+			r.Hint = "chmod " + map[fs.FileMode]string{0o001: "o+x", 0o004: "o+r", 0o005: "o+rx"}[need] + " " + app.ShellWord(part)
 		}
 		break
 	}

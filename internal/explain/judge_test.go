@@ -53,11 +53,32 @@ func TestJudge(t *testing.T) {
 			"Error occurred during initialization of VM", "Failed to mark memory page as executable - check if grsecurity/PaX is enabled"}},
 			Reason{What: "the program makes machine code while it runs, which the sandbox refuses",
 				Said: "Failed to mark memory page as executable - check if grsecurity/PaX is enabled", Hint: "unitgen shop -p MemoryDenyWriteExecute=no"}},
+		{"gunicorn", invocation{result: "exit-code", exitCode: "exited", exitStatus: "3", said: gunicornSetsUser},
+			Reason{What: "the program changes its user, which the sandbox refuses", Said: gunicornSetsUser[len(gunicornSetsUser)-1],
+				Hint: "unitgen shop -p SystemCallFilter=@setuid"}},
 		{"start limit alone", invocation{result: "start-limit-hit"}, Reason{}},
 	} {
 		if got := shop().judge(t.Context(), &tt.run); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
 		}
+	}
+}
+
+var gunicornSetsUser = []string{
+	`  File "/usr/lib/python3/dist-packages/gunicorn/workers/base.py", line 95, in init_process`,
+	`    util.set_owner_process(self.cfg.uid, self.cfg.gid,`,
+	`  File "/usr/lib/python3/dist-packages/gunicorn/util.py", line 151, in set_owner_process`,
+	`    os.setgid(gid)`,
+	`PermissionError: [Errno 1] Operation not permitted`,
+}
+
+// Whoever has allowed setuid(2) and is still refused it needs another user.
+func TestChangesUserWithoutPrivilege(t *testing.T) {
+	c := shop()
+	c.set.calls = []string{"read", "setuid", "write"}
+	got := c.judge(t.Context(), &invocation{result: "exit-code", exitCode: "exited", exitStatus: "3", said: gunicornSetsUser})
+	if want := "unitgen shop --user=NAME"; got.Hint != want {
+		t.Errorf("%+v, want hint %q", got, want)
 	}
 }
 

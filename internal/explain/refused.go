@@ -155,7 +155,7 @@ func (c *caseFile) writable(path string) Reason {
 	} {
 		if rest, ok := strings.CutPrefix(path, d.below+"/"); ok {
 			first, _, _ := strings.Cut(rest, "/")
-			return Reason{What: what, Hint: c.options("-p %s=%s", d.setting, quote(first))}
+			return Reason{What: what, Hint: c.options("-p %s=%s", d.setting, app.ShellWord(first))}
 		}
 	}
 	dir, owner := existing(filepath.Dir(path))
@@ -163,10 +163,10 @@ func (c *caseFile) writable(path string) Reason {
 		dir, owner = existing(path)
 	}
 	if owner != "" && owner != "root" && owner != c.set.user {
-		return Reason{What: what, Hint: c.options("--user=%s -p ReadWritePaths=%s", owner, quote(dir))}
+		return Reason{What: what, Hint: c.options("--user=%s -p ReadWritePaths=%s", owner, app.ShellWord(dir))}
 	}
 	if owner != "" && owner == c.set.user {
-		return Reason{What: what, Hint: c.options("-p ReadWritePaths=%s", quote(dir))}
+		return Reason{What: what, Hint: c.options("-p ReadWritePaths=%s", app.ShellWord(dir))}
 	}
 	return Reason{What: what + "; it may write to its state directory, $STATE_DIRECTORY", Hint: c.options("-p StateDirectory=%s", c.App)}
 }
@@ -205,9 +205,9 @@ func (c *caseFile) notPermitted(ctx context.Context, m message) Reason {
 	case has("mmap", "mprotect", "prot_exec", "ffi"):
 		return c.executableMemory(ctx, m)
 	case has("setuid", "setgid", "setgroups", "initgroups", "seteuid", "change user", "set user", "drop priv", "su:"):
-		return Reason{What: "the program changes its user, which the sandbox refuses: systemd does so for it", Hint: c.options("--user=NAME")}
+		return c.asAnother("the program changes its user", "setuid")
 	case has("chown"):
-		return Reason{What: "the program changes the owner of a file, which the sandbox refuses", Hint: c.options("--user=NAME")}
+		return c.asAnother("the program changes the owner of a file", "chown")
 	case has("nice", "priority", "sched", "mlock", "rlimit", "affinity", "ioprio"):
 		return Reason{What: "the program changes its priority or limits, which the sandbox refuses", Hint: c.options("-p SystemCallFilter=@resources")}
 	case has("unshare", "namespace", "clone"):
@@ -217,6 +217,15 @@ func (c *caseFile) notPermitted(ctx context.Context, m message) Reason {
 	}
 	return Reason{What: "the program makes a system call that the sandbox refuses (SystemCallFilter=, capabilities(7))",
 		Hint: c.options("-p SystemCallFilter=@privileged")}
+}
+
+// asAnother explains calls of setuid(2) and chown(2) and their like. Many programs set the user that they have, as gunicorn's workers do,
+// which takes no privilege. Who has allowed these calls and is still refused wants to be another user.
+func (c *caseFile) asAnother(what, call string) Reason {
+	if slices.Contains(c.set.calls, call) {
+		return Reason{What: what + ", which takes a privilege: systemd starts it as the user that it is to be", Hint: c.options("--user=NAME")}
+	}
+	return Reason{What: what + ", which the sandbox refuses", Hint: c.options("-p SystemCallFilter=@%s", call)}
 }
 
 // permission explains EACCES: of a low port, of a path that the sandbox hides, or of one that the user may not use.
@@ -260,7 +269,7 @@ func (c *caseFile) notFound(_ context.Context, m message) Reason {
 		if dir := filepath.Dir(script); err == nil && dir != c.set.workingDirectory {
 			if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 				return Reason{What: fmt.Sprintf("the program looks for %s in %s, where it starts", name, c.set.workingDirectory),
-					Hint: c.options("--working-directory=%s", quote(dir))}
+					Hint: c.options("--working-directory=%s", app.ShellWord(dir))}
 			}
 		}
 	}

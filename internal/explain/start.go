@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
 )
 
 // notStarted explains a run in which PID 1 could not make a process the program.
@@ -50,7 +52,7 @@ func (c *caseFile) notStarted(_ context.Context, in *invocation) Reason {
 	r := Reason{What: fmt.Sprintf("systemd could not %s: %s", step.what, why)}
 	if path := c.pathIn(why); status == 226 && path != "" {
 		r.What = fmt.Sprintf("%s does not exist, and a setting of the sandbox names it", path)
-		r.Hint = "mkdir -p " + quote(path)
+		r.Hint = "mkdir -p " + app.ShellWord(path)
 	}
 	return r
 }
@@ -59,7 +61,7 @@ func (c *caseFile) environmentFile() Reason {
 	for _, file := range c.set.environmentFiles {
 		if _, err := os.Stat(file); err != nil {
 			return Reason{What: fmt.Sprintf("the file of --env-file=%s %s", file, unreadable(err)),
-				Hint: c.options("--env-file=-%s", quote(file))}
+				Hint: c.options("--env-file=-%s", app.ShellWord(file))}
 		}
 	}
 	return Reason{What: "a file of --env-file= cannot be read", Hint: c.options("--env-file=PATH")}
@@ -96,11 +98,11 @@ func (c *caseFile) exec(in *invocation) Reason {
 			return c.hiddenHome("the program "+program, program)
 		}
 		if st, err := os.Stat(program); err == nil && st.Mode()&0o111 == 0 {
-			return Reason{What: program + " is not executable", Hint: "chmod +x " + quote(program)}
+			return Reason{What: program + " is not executable", Hint: "chmod +x " + app.ShellWord(program)}
 		}
 		if interpreter := c.interpreter(program); interpreter != "" {
 			if st, err := os.Stat(interpreter); err == nil && st.Mode()&0o111 == 0 {
-				return Reason{What: fmt.Sprintf("%s is a script for %s, which is not executable", program, interpreter), Hint: "chmod +x " + quote(interpreter)}
+				return Reason{What: fmt.Sprintf("%s is a script for %s, which is not executable", program, interpreter), Hint: "chmod +x " + app.ShellWord(interpreter)}
 			}
 		}
 		return c.denied(program, "execute")
@@ -122,12 +124,12 @@ func (c *caseFile) execMissing(program string) Reason {
 	switch {
 	case strings.HasSuffix(interpreter, "\r"):
 		return Reason{What: fmt.Sprintf("the first line of %s ends with CR LF, as on Windows, so its interpreter is not found", program),
-			Hint: `sed -i 's/\r$//' ` + quote(program)}
+			Hint: `sed -i 's/\r$//' ` + app.ShellWord(program)}
 	case interpreter != "":
 		return Reason{What: fmt.Sprintf("%s is a script for %s, which does not exist", program, printable(interpreter)),
-			Hint: c.options("-- INTERPRETER %s ...", quote(program))}
+			Hint: c.options("-- INTERPRETER %s ...", app.ShellWord(program))}
 	}
-	return Reason{What: fmt.Sprintf("the dynamic loader that %s needs does not exist", program), Hint: "ldd " + quote(program)}
+	return Reason{What: fmt.Sprintf("the dynamic loader that %s needs does not exist", program), Hint: "ldd " + app.ShellWord(program)}
 }
 
 // interpreter is the first word behind "#!"; empty for other files.
@@ -182,16 +184,6 @@ func isHome(path string) bool {
 
 func below(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
-}
-
-// quote is a word for a shell.
-func quote(word string) string {
-	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:@,%", r))
-	}) {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // unreadable is what is wrong with a file that os.Stat refused.

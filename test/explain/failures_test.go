@@ -55,6 +55,7 @@ var failures = []failure{
 	{name: "family", args: []string{"--", python, "-c", "import socket; socket.socket(socket.AF_VSOCK)"}},
 	{name: "priority", args: []string{"--", python, "-c", "import os; os.setpriority(os.PRIO_PROCESS, 0, -5) # setpriority"}},
 	{name: "changes-user", args: []string{"--", python, "-c", "import os; os.setgroups([])"}},
+	{name: "changes-user-unprivileged", args: []string{"-p", "SystemCallFilter=@setuid", "--", python, "-c", "import os; os.setgroups([])"}},
 	{name: "machine-code", args: []string{"--", python, "-c", "import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)"}},
 
 	// It runs and is not ready.
