@@ -10,6 +10,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/readiness"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -26,19 +27,33 @@ func stop(ctx context.Context, e *env, o options) error {
 	return lifecycle.Stop(ctx, conn, o.app, o.controlPath(e))
 }
 
-// resume is ExecStartPost= of the shim's unit.
+// resume is ExecStartPost= of the shim's unit. It ends at once when the shim does: PID 1 starts the next one only after it, and the
+// drains that it waits for go on with that one. The jobs that it has queued are PID 1's.
 func resume(ctx context.Context, e *env, o options) error {
+	shimPID, err := strconv.Atoi(e.getenv("MAINPID"))
+	if err != nil {
+		return errShimEnded // PID 1 tells each such process of the shim, unless that has just ended
+	}
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	err = lifecycle.Resume(ctx, conn, o.app, filepath.Dir(o.controlPath(e)), e.log)
-	if err != nil && ctx.Err() != nil {
-		err = errors.Join(err, stopInstead(context.WithoutCancel(ctx), e, o))
+	alive, cancel := readiness.WithProcess(ctx, shimPID)
+	defer cancel()
+	err = lifecycle.Resume(alive, conn, o.app, filepath.Dir(o.controlPath(e)), e.log)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(context.Cause(alive), readiness.ErrEnded):
+		return errShimEnded
+	case ctx.Err() != nil:
+		return errors.Join(err, stopInstead(context.WithoutCancel(ctx), e, o))
 	}
 	return err
 }
+
+var errShimEnded = errors.New("the balancer has ended while it started; systemd starts the next one")
 
 // cleanup is ExecStopPost= of the shim's unit, and of its control socket.
 func cleanup(ctx context.Context, e *env, o options) error {

@@ -1,9 +1,13 @@
 package lifecycle
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -47,12 +51,42 @@ func TestRestartThatWasAskedForIsNoted(t *testing.T) {
 	note := filepath.Join(t.TempDir(), endFile)
 	for _, text := range []string{"", restarted, ""} {
 		if text != "" {
-			if err := os.WriteFile(note, []byte(text), 0o600); err != nil {
+			if err := writeNote(note, text); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if asked, err := askedFor(t.Context(), nil, "app", note); err != nil || asked != (text == restarted) {
 			t.Errorf("note %q: %v, %v", text, asked, err)
 		}
+	}
+}
+
+// A restart is noted where /run is full, also in place of an earlier note.
+func TestNoteInAFullDirectory(t *testing.T) {
+	runtime.LockOSThread() // its mounts go with it
+	if err := unix.Unshare(unix.CLONE_NEWNS); errors.Is(err, unix.EPERM) {
+		runtime.UnlockOSThread()
+		t.Skip("needs root")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("full", dir, "tmpfs", 0, "size=64k")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 128<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("fill the directory: %v", err)
+	}
+	note := filepath.Join(dir, endFile)
+	for _, text := range []string{"1234567890", restarted} {
+		if err := writeNote(note, text); err != nil {
+			t.Errorf("note %q: %v", text, err)
+		}
+	}
+	if asked, err := askedFor(t.Context(), nil, "app", note); !asked || err != nil {
+		t.Errorf("asked for: %v, %v", asked, err)
+	}
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		t.Error(err)
 	}
 }

@@ -43,7 +43,7 @@ func NoteEnd(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir 
 	if isRestart {
 		note = restarted
 	}
-	if err := os.WriteFile(filepath.Join(runtimeDir, endFile), []byte(note), 0o600); err != nil {
+	if err := writeNote(filepath.Join(runtimeDir, endFile), note); err != nil {
 		return fmt.Errorf("note end of the balancer: %w", err)
 	}
 	if !isRestart {
@@ -64,6 +64,15 @@ func NoteEnd(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir 
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// writeNote makes the note. It is the target of a symbolic link, for which a full /run has room: tmpfs keeps a short one in the inode
+// (shmem_symlink() in mm/shmem.c). A restart whose note is missing would renew nobody, and be a success.
+func writeNote(path, text string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(text, path)
 }
 
 // Resume runs when a new shim is ready. After a restart that an administrator asked for it renews the instances that
@@ -100,17 +109,17 @@ func Resume(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir s
 // RestartSec= at least. One in the last moments of the wait is taken for PID 1's. Its count of restarts, NRestarts=, does not
 // tell: where the control socket is restarted with the service, systemd 257 begins it anew each time.
 func askedFor(ctx context.Context, conn *systemd.Conn, name app.Name, note string) (bool, error) {
-	text, err := os.ReadFile(note)
+	text, err := os.Readlink(note)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	if err == nil {
 		err = os.Remove(note)
 	}
-	if err != nil || string(text) == restarted {
+	if err != nil || text == restarted {
 		return err == nil, err
 	}
-	ended, err := strconv.ParseInt(string(text), 10, 64)
+	ended, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		return false, fmt.Errorf("read end of the balancer: %w", err)
 	}

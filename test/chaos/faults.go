@@ -53,7 +53,7 @@ var faults = []fault{
 	{name: "broken-release", hits: anApp, slow: true, repeats: true, do: brokenRelease, spoils: verbs,
 		what: "systemctl reload of a program that ends at once (x1, x2) or never gets ready (x3): it fails, the old one serves"},
 
-	{name: "kill-shim", hits: anApp, often: 3, repeats: true, do: killShim, spoils: []string{"reload", "broken-release"},
+	{name: "kill-shim", hits: anApp, often: 3, repeats: true, do: killShim, spoils: []string{"reload", "restart", "broken-release"},
 		what: "kill -9 of the shim, up to three in a row"},
 	{name: "kill-rollout", hits: anApp, do: killRollout, spoils: []string{"reload"},
 		what: "kill -9 of the process that rolls a reload"},

@@ -102,7 +102,7 @@ func parseSteps(text string) (first, last int, err error) {
 func parseNames(text string) (map[string]bool, error) {
 	names := map[string]bool{}
 	for name := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == ' ' }) {
-		known := name == leftovers || slices.ContainsFunc(faults, func(f fault) bool { return f.name == name }) ||
+		known := slices.ContainsFunc(faults, func(f fault) bool { return f.name == name }) ||
 			slices.ContainsFunc(newApps(), func(a *app) bool { return a.name == name })
 		if !known {
 			return nil, fmt.Errorf("-without=%s: no fault and no app has that name", name)

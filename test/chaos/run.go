@@ -80,9 +80,6 @@ func (o options) leftOut() string {
 	return " CHAOS_WITHOUT=" + strings.Join(slices.Sorted(maps.Keys(o.without)), ",")
 }
 
-// leftovers, among what a run leaves out, repeats a reload that was cut off, as its extra instances stay until then.
-const leftovers = "leftovers"
-
 // step does all acts of s, each at its time, waits until all have ended, and checks what became of the system.
 func (w *world) step(ctx context.Context, o options, s step) error {
 	began, before := time.Now(), w.ledger.total()
@@ -99,7 +96,7 @@ func (w *world) step(ctx context.Context, o options, s step) error {
 	acts.Wait()
 	err := errors.Join(errs...)
 	if err == nil {
-		err = w.restore(ctx, o, s)
+		err = w.restore(ctx, s)
 	}
 	restored, awaited := time.Since(began), ""
 	if err == nil {
@@ -137,16 +134,11 @@ func (w *world) do(ctx context.Context, s step, a act) error {
 
 // restore brings the apps back to the state that each step begins with, by the commands of an admin, which must succeed
 // now that nothing else happens.
-func (w *world) restore(ctx context.Context, o options, s step) error {
+func (w *world) restore(ctx context.Context, s step) error {
 	if err := w.quiet(ctx); err != nil {
 		return err
 	}
 	for _, name := range w.honest {
-		if o.without[leftovers] && s.has(name, "kill-shim", "kill-rollout") && s.has(name, "reload", "broken-release") {
-			if _, err := w.run(ctx, "systemctl", "reload", name); err != nil {
-				return err
-			}
-		}
 		if s.has(name, "grow", "shrink") {
 			if err := w.scale(ctx, name, instances); err != nil {
 				return err

@@ -20,8 +20,7 @@ func TestShort(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	without := map[string]bool{"rogue": true, "streams": true, leftovers: true}
-	err := run(t.Context(), options{seed: 9, suite: suite, length: time.Hour, first: 2, last: 6, without: without, out: t.Output()})
+	err := run(t.Context(), options{seed: 9, suite: suite, length: time.Hour, first: 2, last: 6, out: t.Output()})
 	if err != nil {
 		t.Error(err)
 	}

@@ -72,6 +72,9 @@ func stopStart(ctx context.Context, w *world, s step, a act) error {
 		err = w.refused(ctx, a.app)
 	}
 	_, started := w.run(ctx, "systemctl", "start", a.app)
+	if s.merges(a, "kill-shim") {
+		started = nil // it says that the shim has died; PID 1 starts the next one
+	}
 	return errors.Join(err, started)
 }
 

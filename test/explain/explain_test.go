@@ -45,6 +45,7 @@ func TestFailures(t *testing.T) {
 		}
 		slots := make(chan struct{}, atATime)
 		run("partly", (*testing.T).Parallel, func(t *testing.T) { testPartly(t, s) })
+		run("user-units", (*testing.T).Parallel, func(t *testing.T) { testUserUnits(t, s) })
 		for _, f := range failures {
 			wait := func(t *testing.T) {
 				t.Parallel()
@@ -96,6 +97,44 @@ func testPartly(t *testing.T, s *apps.System) {
 		}
 	}
 	start(0, fmt.Sprintf("partly: 3/3 instances up at 127.0.0.1:%d (steer)\nWhat runs has the old settings until: systemctl reload partly\n", port), "--now", "--", apps.Server)
+}
+
+// testUserUnits has apps of a user without rights fail, who reads what their own manager and their own journal tell.
+func testUserUnits(t *testing.T, s *apps.System) {
+	const uid = "1300"
+	s.MustExec(t, "useradd", "--create-home", "--uid="+uid, "carol")
+	s.MustExec(t, "loginctl", "enable-linger", "carol")
+	s.MustWait(t, time.Minute, "user@"+uid+".service", func(p rig.Properties) bool { return p["ActiveState"] == "active" })
+	as := func(argv ...string) rig.Output {
+		t.Helper()
+		out, err := s.Exec(t.Context(), append([]string{"setpriv", "--reuid=carol", "--regid=carol", "--init-groups", "--", "env", "-C", "/home/carol",
+			"HOME=/home/carol", "XDG_RUNTIME_DIR=/run/user/" + uid}, argv...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for _, tt := range []struct {
+		name    string
+		command []string
+		want    string
+	}{
+		{"exits", []string{"/bin/sh", "-c", "echo 'fatal: no such table: users' >&2; exit 3"},
+			"unitgen: exits@1 did not get ready: the program ended with exit status 3; it said \"fatal: no such table: users\"\n" +
+				"unitgen: hint: unitgen logs exits@1 --user-units\n"},
+		{"family", []string{python, "-c", "import socket; socket.socket(socket.AF_VSOCK)"},
+			"unitgen: family@1 did not get ready: the program opens a kind of socket that the sandbox refuses: AF_VSOCK; " +
+				"it said \"OSError: [Errno 97] Address family not supported by protocol\"\n" +
+				"unitgen: hint: unitgen family -p RestrictAddressFamilies=AF_VSOCK --user-units\n"},
+	} {
+		out := as(append([]string{"unitgen", tt.name, "--user-units", fmt.Sprintf("--listen=%d", s.NewPort()), "--instances=1", "--now", "--"}, tt.command...)...)
+		if out.Status != 1 || !strings.HasSuffix(out.Stderr, tt.want) {
+			t.Errorf("start of %s = %+v; want status 1 and\n%s", tt.name, out, tt.want)
+		}
+		if out := as("unitgen", "remove", tt.name, "--user-units"); out.Status != 0 {
+			t.Errorf("remove %s: %+v", tt.name, out)
+		}
+	}
 }
 
 // run starts the failure as a user would and returns what the user reads, with port 4000 for the app's and no process IDs.

@@ -101,6 +101,10 @@ func testKillShimInRestart(t *testing.T, s *apps.System) {
 	a.AwaitUp(a.N)
 	checkRenewed(a, "restart whose shim was killed", before)
 	a.Lossless(load.Stop())
+	// What waits for the drains must not keep PID 1 from starting the shim that they wait for.
+	if log := a.Log(a.Shim()); strings.Contains(log, "Watchdog timeout") || !strings.Contains(log, "the balancer has ended while it started") {
+		t.Errorf("the next shim was started late:\n%s", log)
+	}
 }
 
 // testJoinByHand tries to restart the unit that gave a listener to the shim, which would change the listener's flags under
