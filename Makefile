@@ -74,8 +74,9 @@ demo: build
 	$(GO) run ./test/demo
 
 # Beside the peers that are installed (haproxy, nginx with its stream module, node, pm2); about 12 minutes. BENCH=quick shows in two that all works.
+# BENCH_SETS=go,uvicorn,redis are programs that open their own port, alone, behind unitgen and behind HAProxy; see test/bench.
 bench:
-	$(GO) run ./test/bench $(if $(BENCH),-$(BENCH))
+	$(GO) run ./test/bench $(if $(BENCH),-$(BENCH)) $(if $(BENCH_SETS),-sets=$(BENCH_SETS))
 
 # How time, CPU and memory grow with instances, apps, connections and reloads, in a container.
 scale: build

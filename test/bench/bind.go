@@ -11,27 +11,9 @@ import (
 
 // startBind is startSteer for a server that opens its own port and knows of nobody else: its bind() is answered.
 func startBind(ctx context.Context) (*target, error) {
-	t := &target{name: "unitgen, steer, bind() answered"}
-	port, err := freePort()
-	if err != nil {
-		return t, err
-	}
-	t.address = "127.0.0.1:" + strconv.Itoa(port)
-	var fds []int
-	for i := range instances {
-		fd, err := t.listen(t.address)
-		if err != nil {
-			return t, err
-		}
-		if err := t.bound(ctx, i+1, fd, "/", os.Environ(), serverProgram, "tcp:"+strconv.Itoa(port)); err != nil {
-			return t, err
-		}
-		fds = append(fds, fd)
-	}
-	if err := t.steer(fds); err != nil {
-		return t, err
-	}
-	return t, t.awaitAll(ctx)
+	return opener{name: "unitgen, steer, bind() answered", command: func(port string) ([]string, error) {
+		return []string{serverProgram, "tcp:" + port}, nil
+	}}.startSteer(ctx)
 }
 
 // bound starts a command whose bind() is answered with a duplicate of listener, which it borrows, as lbshim does it.

@@ -1,9 +1,11 @@
-// Bench compares what stands between clients and four instances, in three sets of the same program:
+// Bench compares what stands between clients and four instances, in sets of the same program:
 //
 //   - a server in C of one read and one write a request: one instance that clients connect to directly, the kernel's own
 //     SO_REUSEPORT hash, steering, and the proxies HAProxy, nginx and systemd-socket-proxyd;
-//   - a Go program: directly, steered, and on the handoff path;
-//   - an unchanged Node.js program: alone, steered, on the handoff path, behind Node's own cluster module and PM2.
+//   - a Go program: directly, steered, on the handoff path, and one that opens its own port, steered and behind HAProxy;
+//   - an unchanged Node.js program: alone, steered, on the handoff path, behind Node's own cluster module and PM2;
+//   - uvicorn, and redis-server, unchanged: alone, steered, and behind HAProxy with a port for each instance. They run from
+//     the root file system of many servers ("test/prepare servers") where they are not installed.
 //
 // What is not installed is left out, with a line. Everything runs in one process tree on loopback. Targets take turns, in
 // rounds whose order alternates, so that a drift of the machine's speed favours nobody. What counts is the ratio to the
@@ -22,6 +24,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -51,7 +54,7 @@ func main() {
 	flag.DurationVar(&b.span, "time", time.Second, "time of one turn")
 	quick := flag.Bool("quick", false, "two rounds of short turns: figures to see that all works, not to quote")
 	flag.StringVar(&b.only, "only", "", "measure the first target of each set, and those whose name contains `text`")
-	sets := flag.String("sets", "c,go,node", "which sets, by name")
+	sets := flag.String("sets", "c,go,node", "which sets, by name: c, go, node, uvicorn, redis")
 	out := flag.String("out", "build/bench", "directory of the results")
 	flag.Parse()
 	if *quick {
@@ -72,6 +75,8 @@ func childOf(args []string) func() error {
 		return func() error { return serve(passedListener) }
 	case len(args) == 1 && args[0] == handedArg:
 		return func() error { return serve(handed) }
+	case len(args) == 2 && args[0] == openArg:
+		return func() error { return serve(func() (net.Listener, error) { return net.Listen("tcp4", args[1]) }) }
 	case len(args) == 1 && args[0] == nodeHandOffArg:
 		return handOffToNodes
 	case len(args) == 2 && args[0] == handOffArg:
@@ -84,6 +89,7 @@ func childOf(args []string) func() error {
 type set struct {
 	name, title string
 	bulk        bool // its program answers without end, too
+	slow        bool // its program takes a fraction of the fixed rates of the others: slowly
 	starts      []func(context.Context) (*target, error)
 }
 
@@ -91,9 +97,11 @@ var sets = []set{
 	{name: "c", title: "A server in C", bulk: true, starts: []func(context.Context) (*target, error){
 		startDirect, startDirectAgain, startHash, startSteer, startBind, startHAProxyUnix, startHAProxyTCP, startNginx, startSocketProxy}},
 	{name: "go", title: "A Go program", starts: []func(context.Context) (*target, error){
-		startGoDirect, startGoDirectAgain, startGoSteer, startHandoff, startHandoffHash}},
+		startGoDirect, startGoDirectAgain, startGoSteer, startHandoff, startHandoffHash, goOpener.startSteer, goOpener.startHAProxy}},
 	{name: "node", title: "An unchanged Node.js program", starts: []func(context.Context) (*target, error){
 		startNodeDirect, startNodeDirectAgain, startNodeSteer, startNodeHandoff, startNodeCluster, startPM2}},
+	{name: "uvicorn", title: "uvicorn", slow: true, starts: uvicornOpener.starts()},
+	{name: "redis", title: "redis-server", starts: redisOpener.starts()},
 }
 
 // bench is one run.

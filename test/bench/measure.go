@@ -33,6 +33,9 @@ var measures = []measure{
 	{Name: "bulk", mode: "bulk", connections: 4, bulk: true},
 }
 
+// slowly divides the fixed rates for slow programs.
+const slowly = 5
+
 // idleConnections is how many connections are open while memory is looked at. It stays below nginx's and
 // systemd-socket-proxyd's limits as they are set here.
 const idleConnections = 4000
@@ -66,11 +69,12 @@ type result struct {
 	Idle    map[string]float64 // bytes of the balancer's memory for an idle connection; none for targets without a balancer
 	Ended   []string           // targets whose balancer has ended under the load
 	Dropped int                // turns that were measured again
+	Rates   map[string]int     // by measure, those that are fixed
 }
 
 // compare gives each target of a set its turn in each round of each measure.
 func (b bench) compare(ctx context.Context, s set) (result, error) {
-	r := result{Set: s.name, Title: s.title, Series: make(map[string]map[string]series), Idle: make(map[string]float64)}
+	r := result{Set: s.name, Title: s.title, Series: make(map[string]map[string]series), Idle: make(map[string]float64), Rates: make(map[string]int)}
 	targets, err := s.start(ctx, b.only)
 	defer func() {
 		for _, t := range targets {
@@ -90,6 +94,10 @@ func (b bench) compare(ctx context.Context, s set) (result, error) {
 		if m.bulk && !s.bulk {
 			continue
 		}
+		if s.slow {
+			m.rate /= slowly
+		}
+		r.Rates[m.Name] = m.rate
 		r.Series[m.Name] = make(map[string]series)
 		for round := range b.rounds {
 			order := slices.Clone(targets)
@@ -145,7 +153,7 @@ func (t *target) once(ctx context.Context, m measure, span time.Duration) (sampl
 		return sample{}, err
 	}
 	began := time.Now()
-	a, err := load(ctx, t.address, m, span)
+	a, err := t.load(ctx, m, span)
 	if err != nil {
 		return sample{}, err
 	}
@@ -193,19 +201,19 @@ func (a account) sample(m measure, used spent, foreign float64) sample {
 	return s
 }
 
-// clientCommand is the load on an address.
-func clientCommand(ctx context.Context, address string, m measure, span time.Duration) *exec.Cmd {
-	host, port, _ := strings.Cut(address, ":")
+// clientCommand is the load on a target.
+func (t *target) clientCommand(ctx context.Context, m measure, span time.Duration) *exec.Cmd {
+	host, port, _ := strings.Cut(t.address, ":")
 	c := exec.CommandContext(ctx, clientProgram, m.mode, host, port, strconv.Itoa(m.connections),
-		strconv.FormatInt(span.Milliseconds(), 10), strconv.Itoa(m.rate))
+		strconv.FormatInt(span.Milliseconds(), 10), strconv.Itoa(m.rate), t.protocol)
 	c.Stderr = os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c
 }
 
-// load puts one turn of load on an address.
-func load(ctx context.Context, address string, m measure, span time.Duration) (a account, err error) {
-	out, err := clientCommand(ctx, address, m, span).Output()
+// load puts one turn of load on a target.
+func (t *target) load(ctx context.Context, m measure, span time.Duration) (a account, err error) {
+	out, err := t.clientCommand(ctx, m, span).Output()
 	if err != nil {
 		return a, fmt.Errorf("run the load: %w", err)
 	}
@@ -222,7 +230,7 @@ func (t *target) idleMemory(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	c := clientCommand(ctx, t.address, measure{mode: "idle", connections: idleConnections}, 20*time.Second)
+	c := t.clientCommand(ctx, measure{mode: "idle", connections: idleConnections}, 20*time.Second)
 	in, err := c.StdinPipe()
 	if err != nil {
 		return 0, err

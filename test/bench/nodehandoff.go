@@ -83,7 +83,7 @@ func (t *target) awaitAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
-		a, err := load(ctx, t.address, measure{mode: "conn", connections: instances}, 200*time.Millisecond)
+		a, err := t.load(ctx, measure{mode: "conn", connections: instances}, 200*time.Millisecond)
 		if err != nil || len(a.Answers) == instances {
 			return err
 		}

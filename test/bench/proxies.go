@@ -127,13 +127,18 @@ func startHAProxy(ctx context.Context, network string) (*target, error) {
 	if err != nil {
 		return t, err
 	}
+	return t, t.haproxy(ctx, program, backends)
+}
+
+// haproxy starts HAProxy before backends.
+func (t *target) haproxy(ctx context.Context, program string, backends []string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "global\n maxconn 8000\ndefaults\n mode tcp\n timeout client 1m\n timeout server 1m\n timeout connect 5s\n"+
 		"listen bench\n bind %s\n balance roundrobin\n", t.address)
 	for i, address := range backends {
 		fmt.Fprintf(&b, " server s%d %s\n", i, address)
 	}
-	return t, t.proxy(ctx, b.String(), func(path string) []string { return []string{program, "-q", "-db", "-f", path} })
+	return t.proxy(ctx, b.String(), func(path string) []string { return []string{program, "-q", "-db", "-f", path} })
 }
 
 func startNginx(ctx context.Context) (*target, error) {

@@ -118,7 +118,7 @@ func (r result) processors(b *strings.Builder) {
 // latency prints what requests take that come at a fixed rate.
 func (r result) latency(b *strings.Builder) {
 	b.WriteString("\nLatency in µs at a fixed rate, from when a request is due:\n\n")
-	header(b, "", "1,000 connections/s: p50", "p99", "p99.9", "5,000 requests/s: p50", "p99", "p99.9", "CPU of the balancer per request")
+	header(b, "", fmt.Sprintf("%d connections/s: p50", r.Rates["pacedConnections"]), "p99", "p99.9", fmt.Sprintf("%d requests/s: p50", r.Rates["pacedRequests"]), "p99", "p99.9", "CPU of the balancer per request")
 	for _, t := range r.Targets {
 		cells := []string{t}
 		for _, m := range []string{"pacedConnections", "pacedRequests"} {
@@ -144,13 +144,18 @@ func (r result) median(measure, target string, of func(sample) float64) float64 
 func (r result) ratios(measure, target string) (ratios []float64) {
 	base := r.Series[measure][r.Targets[0]]
 	for i, s := range r.Series[measure][target] {
-		ratios = append(ratios, s.PerSecond/base[i].PerSecond)
+		if base[i].PerSecond > 0 {
+			ratios = append(ratios, s.PerSecond/base[i].PerSecond)
+		}
 	}
 	return ratios
 }
 
 func (r result) ratio(measure, target string) string {
 	ratios := r.ratios(measure, target)
+	if len(ratios) == 0 {
+		return "–" // the first target answered nothing in time
+	}
 	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -19,8 +20,9 @@ import (
 type target struct {
 	name      string
 	address   string
-	balancer  []int // processes whose CPU counts as the balancer's
-	instances []int // those that answer, once warm
+	protocol  string // "redis"; HTTP else
+	balancer  []int  // processes whose CPU counts as the balancer's
+	instances []int  // those that answer, once warm
 	cleanup   []func()
 }
 
@@ -34,7 +36,7 @@ func (t *target) stop() {
 
 // warmUp loads the target until its instances are known, and have compiled what they run.
 func (t *target) warmUp(ctx context.Context) error {
-	a, err := load(ctx, t.address, measure{mode: "conn", connections: 64}, 500*time.Millisecond)
+	a, err := t.load(ctx, measure{mode: "conn", connections: 64}, 500*time.Millisecond)
 	if err != nil {
 		return err
 	}
@@ -82,6 +84,11 @@ func startSteer(ctx context.Context) (*target, error) {
 
 // steer spreads connections to the target's address over listeners.
 func (t *target) steer(fds []int) error {
+	return t.steerEach(fds, func() error { return nil })
+}
+
+// steerEach is steer after a call of each while connections go to one listener alone, one listener after another.
+func (t *target) steerEach(fds []int, each func() error) error {
 	parking, err := t.listen(t.address)
 	if err != nil {
 		return err
@@ -94,6 +101,9 @@ func (t *target) steer(fds []int) error {
 	var ring []uint16
 	for i, fd := range fds {
 		if err := g.Put(i+1, fd); err != nil {
+			return err
+		}
+		if err := errors.Join(g.SetRing([]uint16{uint16(i + 1)}), each()); err != nil {
 			return err
 		}
 		ring = append(ring, uint16(i+1))

@@ -90,6 +90,9 @@ func Programs() (string, error) {
 	return dir, nil
 }
 
+// RootFS returns the directory of the root file system of suite, which nobody may change.
+func RootFS(suite string) (string, error) { return findRootfs(suite) }
+
 // cached returns what test/prepare has published under name.
 func cached(name string) (string, error) {
 	cache := os.Getenv("UNITGEN_CACHE")

@@ -4,7 +4,7 @@
  * look more alike. So it is C, one epoll loop, and reads clocks through the vDSO alone. One request costs one write and
  * one read; one connection also socket, setsockopt, bind, connect, epoll_ctl and close.
  *
- *     client MODE ADDRESS PORT CONNECTIONS MILLISECONDS [REQUESTS-PER-SECOND]
+ *     client MODE ADDRESS PORT CONNECTIONS MILLISECONDS [REQUESTS-PER-SECOND [redis]]
  *
  * conn  every request has a connection of its own
  * keep  CONNECTIONS are kept
@@ -14,6 +14,8 @@
  * Without a rate the loop is closed: a client asks again when it is answered. With a rate requests are due at fixed
  * times, and the latency of one counts from when it was due, so that a server that stalls is charged for every request
  * that would have come meanwhile (no coordinated omission).
+ *
+ * With "redis" requests are "GET pid" of that protocol.
  *
  * It prints one line of JSON. Failures are counted, and end nothing.
  */
@@ -48,6 +50,7 @@ struct client {
 };
 
 static enum mode mode;
+static int redis; /* in place of HTTP */
 static struct sockaddr_in to;
 static int epoll_fd;
 static struct client *idle, *idle_last; /* a queue: with a rate, every connection has its turn */
@@ -117,9 +120,9 @@ static void give_up(struct client *c)
 /* ask sends the request; a connection that is not complete yet is watched until it is. */
 static void ask(struct client *c)
 {
-	static const char plain[] = "GET / HTTP/1.1\r\nHost: bench\r\n\r\n", stream[] = "GET /bulk HTTP/1.1\r\nHost: bench\r\n\r\n";
-	const char *text = mode == BULK ? stream : plain;
-	size_t n = mode == BULK ? sizeof stream - 1 : sizeof plain - 1;
+	const char *text = mode == BULK ? "GET /bulk HTTP/1.1\r\nHost: bench\r\n\r\n" :
+		redis ? "GET pid\r\n" : "GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
+	size_t n = strlen(text);
 	c->length = 0;
 	if (send(c->fd, text, n, MSG_NOSIGNAL) == (ssize_t)n)
 		c->sent = 1;
@@ -171,10 +174,27 @@ static void count(const char *body, int n)
 	}
 }
 
+/* whole_redis is whole of "$LENGTH\r\nVALUE\r\n". */
+static int whole_redis(struct client *c, char **body)
+{
+	if (c->length > 0 && c->answer[0] != '$')
+		return -1;
+	char *end = strstr(c->answer, "\r\n");
+	if (!end)
+		return c->length < (int)sizeof c->answer - 1 ? 0 : -1;
+	int n = atoi(c->answer + 1);
+	if (n < 1)
+		return -1;
+	*body = end + 2;
+	return c->answer + c->length - *body >= n + 2;
+}
+
 /* whole says whether the answer is complete: 1, not yet: 0, or wrong: -1. *body is where the body begins. */
 static int whole(struct client *c, char **body)
 {
 	c->answer[c->length] = 0;
+	if (redis)
+		return whole_redis(c, body);
 	char *end = strstr(c->answer, "\r\n\r\n");
 	if (!end)
 		return c->length < (int)sizeof c->answer - 1 ? 0 : -1;
@@ -293,7 +313,7 @@ static void report(uint64_t elapsed)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: client conn|keep|bulk|idle ADDRESS PORT CONNECTIONS MILLISECONDS [REQUESTS-PER-SECOND]\n");
+	fprintf(stderr, "usage: client conn|keep|bulk|idle ADDRESS PORT CONNECTIONS MILLISECONDS [REQUESTS-PER-SECOND [redis]]\n");
 	return 2;
 }
 
@@ -317,6 +337,7 @@ int main(int argc, char **argv)
 	if (m == 4 || n < 1 || n > 200000)
 		return usage();
 	mode = m;
+	redis = argc > 7 && !strcmp(argv[7], "redis");
 	to.sin_family = AF_INET;
 	to.sin_port = htons(atoi(argv[3]));
 	if (inet_pton(AF_INET, argv[2], &to.sin_addr) != 1)
