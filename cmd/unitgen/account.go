@@ -19,7 +19,7 @@ const minDynamic, maxDynamic = 61184, 65519
 // checkAccounts makes sure that the user who was chosen exists, and that those who were not chosen do not: PID 1 takes an
 // account of that name for a dynamic user, with all that it may do and read. A package's users are those of another machine.
 func (c *command) checkAccounts(ctx context.Context, a app.App, instances []int) error {
-	if c.site.packaging || a.UserUnits {
+	if c.site.Packaging || a.UserUnits {
 		return nil
 	}
 	if a.User != "" {

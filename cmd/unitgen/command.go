@@ -20,7 +20,7 @@ func (c *command) resolve(program string) (string, error) {
 	if program == "" {
 		return "", inputf("", "the command must not be empty")
 	}
-	if c.site.packaging && filepath.IsAbs(program) {
+	if c.site.Packaging && filepath.IsAbs(program) {
 		return program, nil
 	}
 	var path string

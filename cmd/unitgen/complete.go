@@ -241,7 +241,7 @@ func (c *command) instances(current string) []candidate {
 		return nil
 	}
 	var found []candidate
-	for _, i := range instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), name) {
+	for _, i := range c.site.Instances(name) {
 		found = append(found, candidate{word: strings.TrimSuffix(name.Instance(i), ".service")})
 	}
 	return found

@@ -15,12 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/plan"
 )
 
 // directory reads --working-directory=.
 func (c *command) directory(text string) (string, error) {
 	dir := c.absolute(text)
-	if st, err := os.Stat(dir); !c.site.packaging && (err != nil || !st.IsDir()) {
+	if st, err := os.Stat(dir); !c.site.Packaging && (err != nil || !st.IsDir()) {
 		return "", inputf("mkdir "+app.ShellWord(text), "--working-directory= must be a directory that exists, got %q", text)
 	}
 	return dir, nil
@@ -34,7 +35,7 @@ func (c *command) setDirectory(a *app.App, isNew bool) {
 		return
 	}
 	dir := c.commandDir()
-	if !isNew || c.site.packaging || len(a.Command) == 0 || dir == "" || dir == "/" {
+	if !isNew || c.site.Packaging || len(a.Command) == 0 || dir == "" || dir == "/" {
 		return
 	}
 	about := strings.HasPrefix(a.Command[0], dir+"/") || slices.ContainsFunc(a.Command[1:], relative)
@@ -72,7 +73,7 @@ func relative(arg string) bool {
 // checkPlace makes sure that the app's user may enter the directory in which the program starts, and that of the program: PID 1
 // starts both as that user.
 func (c *command) checkPlace(ctx context.Context, a app.App) error {
-	if c.site.packaging || a.UserUnits || changesView(a) {
+	if c.site.Packaging || a.UserUnits || changesView(a) {
 		return nil
 	}
 	who := c.visitor(ctx, a)
@@ -114,8 +115,8 @@ func executed(command string) []string {
 }
 
 // placeChanges reports whether an app is new, or starts as another user, elsewhere or by another program.
-func (c *command) placeChanges(a app.App, d *disk) bool {
-	return d.app == nil || a.User != d.app.User || a.WorkingDirectory != d.app.WorkingDirectory || a.Command[0] != d.app.Command[0]
+func (c *command) placeChanges(a app.App, d *plan.Disk) bool {
+	return d.App == nil || a.User != d.App.User || a.WorkingDirectory != d.App.WorkingDirectory || a.Command[0] != d.App.Command[0]
 }
 
 // changesView reports whether a setting gives the instances other files, or other rights to them, than this machine shows.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,6 +13,8 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -44,7 +45,7 @@ func (c *command) doctor(ctx context.Context) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if c.env.selfTest != nil && c.env.euid == 0 && c.site.booted && !c.site.userUnits {
+	if c.env.selfTest != nil && c.env.euid == 0 && c.booted && !c.site.UserUnits {
 		kernel := c.env.selfTest()
 		found = append(found, steering(kernel)...)
 		c.say("Steering on this kernel: %s.", kernel)
@@ -73,9 +74,9 @@ func (c *command) doctor(ctx context.Context) (status int, err error) {
 func (c *command) examineMachine(ctx context.Context) ([]finding, *live, error) {
 	var found []finding
 	note := func(err error) {
-		var f *fault
+		var f *fault.Fault
 		if errors.As(err, &f) {
-			found = append(found, finding{"machine", f.Error(), f.hint})
+			found = append(found, finding{"machine", f.Error(), f.Hint})
 		} else if err != nil {
 			found = append(found, finding{"machine", err.Error(), "systemctl status"})
 		}
@@ -88,7 +89,7 @@ func (c *command) examineMachine(ctx context.Context) ([]finding, *live, error) 
 		found = append(found, finding{"machine", "it does not run on cgroup v2 alone, by which connections are counted: a drain cannot wait for them",
 			"stat -f -c %T /sys/fs/cgroup"})
 	}
-	if !c.site.booted {
+	if !c.booted {
 		found = append(found, finding{"machine", "systemd does not run here, so no app does", "ps -p 1"})
 		return found, nil, nil
 	}
@@ -98,7 +99,7 @@ func (c *command) examineMachine(ctx context.Context) ([]finding, *live, error) 
 		return found, nil, nil
 	}
 	note(c.checkUser(ctx, l))
-	if c.site.userUnits && !c.lingers() {
+	if c.site.UserUnits && !c.lingers() {
 		found = append(found, finding{"machine", "your units end when you log out", "loginctl enable-linger " + c.env.userName})
 	}
 	return found, l, nil
@@ -140,12 +141,11 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 	if a != nil {
 		path = a.DataPath()
 	}
-	for _, dir := range append([]string{c.site.dir}, c.site.others(c.env.root)...) {
+	for _, dir := range c.site.Dirs() {
 		found = append(found, c.examineDropIns(dir, name, path)...)
 	}
 	if a != nil && !a.UserUnits {
-		dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)
-		if taken := c.takenUser(ctx, *a, instancesIn(dirs, name)); taken != "" {
+		if taken := c.takenUser(ctx, *a, c.site.Instances(name)); taken != "" {
 			found = append(found, finding{string(name), "its instances would run as " + taken + ", an account that exists", "getent passwd " + taken})
 		}
 	}
@@ -185,7 +185,7 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 func (c *command) examineInstances(ctx context.Context, l *live, a app.App) ([]finding, error) {
 	var found []finding
 	name := a.Name
-	for _, i := range instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), name) {
+	for _, i := range c.site.Instances(name) {
 		u, err := l.conn.Unit(ctx, name.Instance(i))
 		if err != nil {
 			return nil, err
@@ -210,72 +210,63 @@ func (c *command) examineInstances(ctx context.Context, l *live, a app.App) ([]f
 // examineUnits compares the units with what this unitgen would write. Those of packages are theirs to write.
 func (c *command) examineUnits(ctx context.Context, l *live, name app.Name) (found []finding, a *app.App, err error) {
 	unitgen := "unitgen " + string(name)
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		unitgen += " --user-units"
 	}
-	if _, err := os.Lstat(filepath.Join(c.site.dir, name.Service())); errors.Is(err, fs.ErrNotExist) {
+	if !c.site.Owns(name) {
 		return c.packaged(name)
 	}
-	d, err := readDisk(c.site, name, c.env.root)
+	d, err := c.site.Read(name)
 	if err != nil {
+		var f *fault.Fault
 		hint := "unitgen diff " + string(name)
-		var f *fault
 		if errors.As(err, &f) {
-			hint = firstOf(f.hint, hint)
+			hint = firstOf(f.Hint, hint)
 		}
 		return []finding{{string(name), strings.ReplaceAll(err.Error(), "\n", "; "), hint}}, nil, nil
 	}
-	if err := d.app.Validate(); err != nil {
-		e := parts(err)[0]
+	if err := d.App.Validate(); err != nil {
+		e := fault.Parts(err)[0]
 		return []finding{{string(name), "its settings are not possible any more: " + e.Error(), unitgen + " --help"}}, nil, nil
 	}
-	p, err := c.compare(*d.app, d, len(d.instances))
+	p, err := d.For(*d.App, len(d.Instances))
 	if err != nil {
 		return nil, nil, err
 	}
-	if program := lbshimOf(d.files[name.Service()]); program != c.env.lbshim {
+	if program := d.Lbshim(); program != c.env.lbshim {
 		found = append(found, finding{string(name), fmt.Sprintf("its balancer is %s, and this unitgen's is %s", program, c.env.lbshim), unitgen})
-	} else if len(p.changes) > 0 {
-		found = append(found, finding{string(name), fmt.Sprintf("%d of its files differ from what this unitgen writes", len(p.changes)), unitgen})
+	} else if len(p.Changes) > 0 {
+		found = append(found, finding{string(name), fmt.Sprintf("%d of its files differ from what this unitgen writes", len(p.Changes)), unitgen})
 	}
-	if l != nil && d.app.SystemdVersion != 0 && d.app.SystemdVersion != l.version {
-		found = append(found, finding{string(name), fmt.Sprintf("its units are for systemd %d, and this one is %d", d.app.SystemdVersion, l.version),
+	if l != nil && d.App.SystemdVersion != 0 && d.App.SystemdVersion != l.version {
+		found = append(found, finding{string(name), fmt.Sprintf("its units are for systemd %d, and this one is %d", d.App.SystemdVersion, l.version),
 			fmt.Sprintf("%s --systemd-version=%d", unitgen, l.version)})
 	}
-	return found, d.app, nil
+	return found, d.App, nil
 }
 
 // packaged reads an app whose units are not in the site's own directory.
 func (c *command) packaged(name app.Name) ([]finding, *app.App, error) {
-	for _, dir := range c.site.others(c.env.root) {
-		text, err := os.ReadFile(filepath.Join(dir, name.Service()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		a, err := app.ParseSettings(name, string(text))
-		if err != nil {
-			return []finding{{string(name), err.Error(), "systemctl cat " + name.Service()}}, nil, nil
-		}
-		if program := lbshimOf(string(text)); program != c.env.lbshim {
-			return []finding{{string(name), fmt.Sprintf("its balancer is %s, and this machine's is %s", program, c.env.lbshim), "systemctl cat " + name.Service()}}, &a, nil
-		}
-		return nil, &a, nil
+	text, err := c.site.Find(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
 	}
-	return nil, nil, nil
-}
-
-// lbshimOf is the balancer that app.service starts.
-func lbshimOf(service string) string {
-	program, _, _ := strings.Cut(setting(service, "ExecStart"), " ")
-	return program
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := app.ParseSettings(name, text)
+	if err != nil {
+		return []finding{{string(name), err.Error(), "systemctl cat " + name.Service()}}, nil, nil
+	}
+	if program := plan.LbshimOf(text); program != c.env.lbshim {
+		return []finding{{string(name), fmt.Sprintf("its balancer is %s, and this machine's is %s", program, c.env.lbshim), "systemctl cat " + name.Service()}}, &a, nil
+	}
+	return nil, &a, nil
 }
 
 // examineShim asks a running balancer on what its path runs. Units of a user's own manager have no better one.
 func (c *command) examineShim(ctx context.Context, name app.Name) []finding {
-	if c.env.shimStatus == nil || c.site.userUnits {
+	if c.env.shimStatus == nil || c.site.UserUnits {
 		return nil
 	}
 	answer, err := c.env.shimStatus(ctx, name.ControlPath(c.runtimeDir()))

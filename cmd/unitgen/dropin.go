@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/plan"
 )
 
 // broken is what no longer works when a drop-in sets a key of a unit that unitgen writes; empty for the many that are the
@@ -86,7 +87,7 @@ func (c *command) examineDropIns(dir string, name app.Name, path app.Path) []fin
 		files, _ := filepath.Glob(filepath.Join(dir, entry.Name(), "*.conf"))
 		for _, file := range files {
 			text, err := readText(file)
-			if err != nil || strings.HasPrefix(text, header) {
+			if err != nil || strings.HasPrefix(text, plan.Header) {
 				continue
 			}
 			if app.TakesRuntimeDirectory(directoriesIn(text)) {

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/templates"
 )
 
@@ -44,7 +46,7 @@ func (c *command) readFile() error {
 	o := c.options
 	text, err := readText(c.absolute(o.file))
 	if err != nil {
-		return inputf("", "--file=%s cannot be read: %v", o.file, withoutPath(err))
+		return inputf("", "--file=%s cannot be read: %v", o.file, fault.WithoutPath(err))
 	}
 	settings, err := app.ParseFile(o.file, text)
 	if err != nil {
@@ -154,12 +156,12 @@ func optionValue(s *app.Setting, value, dir string, packaging bool) (string, err
 
 // before is the app that options change: the one on disk, or none where a file says all. The version that the units are
 // written for is no matter of the file's, unless it says so.
-func (c *command) before(d *disk) *app.App {
+func (c *command) before(d *plan.Disk) *app.App {
 	if c.file == nil {
-		return d.app
+		return d.App
 	}
-	if d.app != nil && !c.options.given["systemd-version"] && d.app.SystemdVersion > 0 {
-		c.options.give("systemd-version", strconv.Itoa(d.app.SystemdVersion))
+	if d.App != nil && !c.options.given["systemd-version"] && d.App.SystemdVersion > 0 {
+		c.options.give("systemd-version", strconv.Itoa(d.App.SystemdVersion))
 	}
 	return nil
 }
@@ -171,9 +173,9 @@ func (c *command) inFile(err error) error {
 		return err
 	}
 	var found []error
-	for _, part := range parts(err) {
+	for _, part := range fault.Parts(err) {
 		var input *app.InputError
-		var f *fault
+		var f *fault.Fault
 		if errors.As(part, &f) || !errors.As(part, &input) {
 			found = append(found, part)
 			continue
@@ -207,7 +209,7 @@ func (c *command) checkFiles(ctx context.Context) error {
 	for _, path := range append([]string{c.options.name}, c.options.args...) {
 		o, err := c.optionsFor(path)
 		if err == nil {
-			one := &command{env: c.env, options: o, site: site{packaging: true}}
+			one := &command{env: c.env, options: o, site: plan.Site{Packaging: true}}
 			err = one.checkFile(ctx)
 		}
 		found = append(found, err)

@@ -14,7 +14,9 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/bindnotify"
 	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/learn"
+	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/templates"
 )
 
@@ -27,22 +29,22 @@ const familyLimit = 10 * time.Second
 
 // prepareLearned is prepare, which finds out what a new app's options leave open by a run of its program: the address without
 // --listen=, the family of a port. Only --now starts anything.
-func (c *command) prepareLearned(ctx context.Context) (*plan, *live, error) {
+func (c *command) prepareLearned(ctx context.Context) (*plan.Plan, *live, error) {
 	o := c.options
 	if o.now && !o.dryRun && !o.check && !o.given["listen"] && c.isNew() {
 		c.guessed = true
 		o.give("listen", guess)
 	}
 	p, l, err := c.prepare(ctx)
-	if err != nil || l == nil || p.was != nil || !o.now {
+	if err != nil || l == nil || p.Was != nil || !o.now {
 		return p, l, err
 	}
-	if c.guessed && !p.app.BindAnswered() {
+	if c.guessed && !p.App.BindAnswered() {
 		l.conn.Close()
 		o.give("listen")
 		return c.prepare(ctx) // which says that the address is missing
 	}
-	learned, err := c.learn(ctx, l, p.app)
+	learned, err := c.learn(ctx, l, p.App)
 	if err == nil && learned == nil {
 		return p, l, nil
 	}
@@ -60,8 +62,8 @@ func (c *command) isNew() bool {
 	if err != nil {
 		return false
 	}
-	d, err := readDisk(c.site, name, c.env.root)
-	return err == nil && d.app == nil
+	d, err := c.site.Read(name)
+	return err == nil && d.App == nil
 }
 
 // learn runs the program of an app once, if that can tell something, and returns the values of --listen= that it shows; nil:
@@ -77,7 +79,7 @@ func (c *command) learn(ctx context.Context, l *live, a app.App) (listen []strin
 	}
 	trial := learn.Trial{Conn: l.conn, Endpoint: l.endpoint, Unit: unit.Name, Text: unit.Text, Limit: min(familyLimit, a.StartTimeoutOrDefault()),
 		Dir: c.env.root + filepath.Join(c.runtimeDir(), "systemd", "system")}
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		trial.Dir = c.env.root + filepath.Join(c.runtimeDir(), "systemd", "user")
 	}
 	if c.guessed {
@@ -170,23 +172,23 @@ func (c *command) notLearned(ctx context.Context, l *live, a app.App, trial lear
 	q.Trial = &explain.Trial{Unit: trial.Instance(), App: a, Retype: c.retype}
 	logs := "journalctl " + c.userOption() + "-e -u " + trial.Instance()
 	if what, hint := state.Problem(string(a.Name), nil); what != "" {
-		return &fault{errors.New(what), hint}
+		return fault.With(errors.New(what), hint)
 	}
 	if errors.Is(err, learn.ErrEnded) {
 		if r, e := q.Instance(ctx, 1); e == nil && r.What != "" {
-			return &fault{fmt.Errorf("%s did not listen: %s", a.Name, r), r.Hint}
+			return fault.With(fmt.Errorf("%s did not listen: %s", a.Name, r), r.Hint)
 		}
-		return &fault{fmt.Errorf("%w; one that goes to the background needs its option to stay in the foreground", err), logs}
+		return fault.With(fmt.Errorf("%w; one that goes to the background needs its option to stay in the foreground", err), logs)
 	}
 	limit := app.FormatTimeSpan(trial.Limit)
 	if learn.UDP(state) {
-		return &fault{fmt.Errorf("the program has a UDP port and listened on no TCP port within %s: unitgen balances TCP", limit), logs}
+		return fault.With(fmt.Errorf("the program has a UDP port and listened on no TCP port within %s: unitgen balances TCP", limit), logs)
 	}
-	return &fault{fmt.Errorf("the program listened on no TCP port within %s", limit), c.retype("--start-timeout=" + app.FormatTimeSpan(3*trial.Limit))}
+	return fault.With(fmt.Errorf("the program listened on no TCP port within %s", limit), c.retype("--start-timeout="+app.FormatTimeSpan(3*trial.Limit)))
 }
 
 func (c *command) userOption() string {
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		return "--user "
 	}
 	return ""

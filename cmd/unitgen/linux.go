@@ -14,22 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/plan"
 )
 
 // isTerminal is isatty(3).
 func isTerminal(fd uintptr) bool {
 	_, err := unix.IoctlGetTermios(int(fd), unix.TCGETS)
 	return err == nil
-}
-
-// flock locks f for its open file description, until it is closed. how is unix.LOCK_EX, with LOCK_NB or without.
-func flock(f *os.File, how int) error {
-	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if err != unix.EINTR {
-			return os.NewSyscallError("flock", err)
-		}
-	}
 }
 
 // usableCPUs counts the processors that this process may use: its affinity, and the CPU quota of its control group and
@@ -94,9 +85,9 @@ func quota(file string) int {
 }
 
 // checkSocketPaths checks the unix sockets that the app did not have.
-func (c *command) checkSocketPaths(p *plan) error {
+func (c *command) checkSocketPaths(p *plan.Plan) error {
 	var found []error
-	for _, l := range p.newListeners() {
+	for _, l := range p.NewListeners() {
 		found = append(found, c.checkSocketPath(l))
 	}
 	return errors.Join(found...)

@@ -7,14 +7,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -34,7 +34,7 @@ func (c *command) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.site.booted {
+	if c.booted {
 		l, err := c.dial(ctx)
 		if err != nil {
 			return err
@@ -77,63 +77,21 @@ func stateColour(state string) string {
 	return ""
 }
 
-// findApps reads every app.service that has settings of ours in it. The same unit in two directories counts once, as
-// the manager has it: /etc before /run before /usr.
+// findApps describes the apps of this machine. One whose settings cannot be read is listed all the same: it may be running.
 func (c *command) findApps() ([]*listed, error) {
-	dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)
+	found, err := c.site.Apps()
+	if err != nil {
+		return nil, err
+	}
 	apps := []*listed{} // "[]" as JSON
-	for _, dir := range dirs {
-		entries, err := os.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
+	for _, f := range found {
+		if f.App == nil {
+			apps = append(apps, &listed{App: f.Name, Listen: []string{}, State: "unreadable"})
 			continue
 		}
-		if err != nil {
-			return nil, err
-		}
-		for _, entry := range entries {
-			word, ok := strings.CutSuffix(entry.Name(), ".service")
-			if !ok || !entry.Type().IsRegular() || strings.Contains(word, "@") {
-				continue
-			}
-			name := app.Name(word)
-			if slices.ContainsFunc(apps, func(a *listed) bool { return a.App == name }) {
-				continue
-			}
-			text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
-			if err != nil || !strings.Contains(string(text), "["+app.SettingsSection+"]") {
-				continue // somebody else's, and none of our business
-			}
-			apps = append(apps, describe(name, string(text), dirs))
-		}
+		apps = append(apps, &listed{App: f.Name, Instances: len(c.site.Instances(f.Name)), Listen: plan.ListenTexts(f.App.Listen), Path: f.App.DataPath()})
 	}
-	slices.SortFunc(apps, func(a, b *listed) int { return strings.Compare(string(a.App), string(b.App)) })
 	return apps, nil
-}
-
-// describe reads one app. One whose settings cannot be read is listed all the same: it may be running.
-func describe(name app.Name, text string, dirs []string) *listed {
-	a, err := app.ParseSettings(name, text)
-	if err != nil {
-		return &listed{App: name, Listen: []string{}, State: "unreadable"}
-	}
-	return &listed{App: name, Instances: len(instancesIn(dirs, name)), Listen: listenTexts(a.Listen), Path: a.DataPath()}
-}
-
-// instancesIn is the union of the links in the app's .wants directories.
-func instancesIn(dirs []string, name app.Name) []int {
-	all := &disk{links: make(map[int]string)}
-	for _, dir := range dirs {
-		d := &disk{links: make(map[int]string)}
-		d.readLinks(filepath.Join(dir, name.WantsDir()), name) // what cannot be read is no instance
-		for i := range d.links {
-			all.links[i] = ""
-		}
-	}
-	for i := range all.links {
-		all.instances = append(all.instances, i)
-	}
-	slices.Sort(all.instances)
-	return all.instances
 }
 
 // states asks the manager for the state of each app and how many of its instances are up.
@@ -201,35 +159,29 @@ func (c *command) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	dirs := append([]string{c.site.dir}, c.site.others(c.env.root)...)
-	var text []byte
-	for _, dir := range dirs {
-		if text, err = os.ReadFile(filepath.Join(dir, name.Service())); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-	}
+	text, err := c.site.Find(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c.noApp(name)
 	}
 	if err != nil {
-		return writeFault(err)
+		return err
 	}
-	a, err := app.ParseSettings(name, string(text))
+	a, err := app.ParseSettings(name, text)
 	if errors.Is(err, app.ErrNoSettings) {
 		return c.noApp(name)
 	}
 	if err != nil {
-		return &fault{err, "systemctl status " + string(name)}
+		return fault.With(err, "systemctl status "+string(name))
 	}
-	if !c.site.booted {
-		return &fault{errors.New("systemd does not run here, so no app does"), "unitgen list"}
+	if !c.booted {
+		return fault.With(errors.New("systemd does not run here, so no app does"), "unitgen list")
 	}
 	l, err := c.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.conn.Close()
-	s, err := c.show(ctx, l, a, instancesIn(dirs, name))
+	s, err := c.show(ctx, l, a, c.site.Instances(name))
 	if err != nil {
 		return err
 	}
@@ -256,7 +208,7 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 	if err != nil {
 		return nil, err
 	}
-	s := &shown{App: a.Name, State: shim.ActiveState, Status: shim.StatusText, Since: sinceOf(shim), Listen: listenTexts(a.Listen),
+	s := &shown{App: a.Name, State: shim.ActiveState, Status: shim.StatusText, Since: sinceOf(shim), Listen: plan.ListenTexts(a.Listen),
 		Path: a.DataPath(), Strategy: a.StrategyOrDefault(), Instances: []shownInstance{}}
 	if err := l.look(ctx, a.Name); err != nil {
 		return nil, err

@@ -15,6 +15,8 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -30,21 +32,21 @@ type live struct {
 // dial connects to the manager that the site's units are for, and refuses one that is too old.
 func (c *command) dial(ctx context.Context) (*live, error) {
 	endpoint, hint := systemd.SystemEndpoint(c.env.euid, c.env.getenv("DBUS_SYSTEM_BUS_ADDRESS")), "systemctl status dbus"
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		dir := c.env.getenv("XDG_RUNTIME_DIR")
 		hint = "loginctl enable-linger " + c.env.userName
 		if dir == "" {
-			return nil, &fault{errors.New("XDG_RUNTIME_DIR is not set, so there is no manager of your own to talk to"), hint}
+			return nil, fault.With(errors.New("XDG_RUNTIME_DIR is not set, so there is no manager of your own to talk to"), hint)
 		}
 		endpoint = systemd.UserEndpoint(dir, c.env.getenv("DBUS_SESSION_BUS_ADDRESS"))
 	}
 	conn, err := systemd.Dial(ctx, endpoint)
 	if err != nil {
-		return nil, &fault{err, hint}
+		return nil, fault.With(err, hint)
 	}
 	v, err := conn.Version(ctx)
 	if err == nil && v < app.MinSystemdVersion {
-		err = &fault{fmt.Errorf("systemd %d is too old, unitgen needs %d or later", v, app.MinSystemdVersion), ""}
+		err = fault.With(fmt.Errorf("systemd %d is too old, unitgen needs %d or later", v, app.MinSystemdVersion), "")
 	}
 	if err != nil {
 		conn.Close()
@@ -69,9 +71,9 @@ func (l *live) look(ctx context.Context, name app.Name) error {
 }
 
 // checkPorts finds ports that another program listens on. The app's own are not asked for.
-func checkPorts(p *plan) error {
+func checkPorts(p *plan.Plan) error {
 	var found []error
-	for _, l := range p.newListeners() {
+	for _, l := range p.NewListeners() {
 		err := checkPort(l)
 		switch {
 		case errors.Is(err, unix.EADDRINUSE):
@@ -92,11 +94,11 @@ func (c *command) checkLbshim() error {
 	st, err := os.Stat(c.env.root + c.env.lbshim)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &fault{fmt.Errorf("find %s: it is not installed, and no app can run without it", c.env.lbshim), "make install"}
+		return fault.With(fmt.Errorf("find %s: it is not installed, and no app can run without it", c.env.lbshim), "make install")
 	case err != nil:
 		return fmt.Errorf("find lbshim: %w", err)
 	case !st.Mode().IsRegular() || st.Mode()&0o111 == 0:
-		return &fault{fmt.Errorf("%s is not an executable file", c.env.lbshim), "make install"}
+		return fault.With(fmt.Errorf("%s is not an executable file", c.env.lbshim), "make install")
 	}
 	return nil
 }
@@ -107,7 +109,7 @@ const shimUser = "lbshim"
 // checkUser makes sure that the shim's user exists where it must. The units ask for a dynamic one (DynamicUser=), and
 // dbus-broker takes that; the reference dbus-daemon closes its connections, see systemd.SystemEndpoint.
 func (c *command) checkUser(ctx context.Context, l *live) error {
-	if c.site.userUnits || hasUser(c.env.root+"/etc/passwd", shimUser) {
+	if c.site.UserUnits || hasUser(c.env.root+"/etc/passwd", shimUser) {
 		return nil
 	}
 	broker, err := l.conn.Unit(ctx, "dbus-broker.service")
@@ -119,7 +121,7 @@ func (c *command) checkUser(ctx context.Context, l *live) error {
 	if _, err := os.Stat(c.env.root + file); err == nil {
 		hint = "systemd-sysusers " + file
 	}
-	return &fault{fmt.Errorf("find user %s: there is none, and this machine's D-Bus daemon takes no dynamic users", shimUser), hint}
+	return fault.With(fmt.Errorf("find user %s: there is none, and this machine's D-Bus daemon takes no dynamic users", shimUser), hint)
 }
 
 // hasUser looks for name in a file as passwd(5) describes it.
@@ -146,7 +148,7 @@ func (l *live) stopUnits(ctx context.Context, units []string) (err error) {
 	for range stopTries {
 		var failed []error
 		canceled := false
-		for _, part := range parts(l.conn.Run(ctx, jobs(systemd.Stop, units)...)) {
+		for _, part := range fault.Parts(l.conn.Run(ctx, jobs(systemd.Stop, units)...)) {
 			if systemd.IsNoSuchUnit(part) {
 				continue
 			}
@@ -196,19 +198,19 @@ func (l *live) stopApp(ctx context.Context, name app.Name) error {
 
 // apply carries out a plan on a machine that runs systemd. A failed start leaves the units as they are written: they are
 // what the user asked for, and what the journal speaks of.
-func (c *command) apply(ctx context.Context, l *live, p *plan) error {
-	name := p.app.Name
+func (c *command) apply(ctx context.Context, l *live, p *plan.Plan) error {
+	name := p.App.Name
 	if err := l.look(ctx, name); err != nil {
 		return err
 	}
-	moved := p.listenChanges() && l.open
+	moved := p.ListenChanges() && l.open
 	if unit := c.wasStopped(name); unit != "" && l.serving {
 		os.Remove(c.stoppedNote(name)) // somebody has started it meanwhile
 	} else if unit != "" {
 		l.serving, l.open, moved = unit == name.Service(), true, true
 	}
 	if moved {
-		if err := try(p.changes); err != nil {
+		if err := plan.Try(p.Changes); err != nil {
 			return err
 		}
 		c.say("Stopping %s, as its listeners change.", name)
@@ -225,12 +227,12 @@ func (c *command) apply(ctx context.Context, l *live, p *plan) error {
 		}
 	}
 	// Before their files go: a timer fails when PID 1 finds that what it starts is gone.
-	if err := l.stopUnits(ctx, p.disarm); err != nil {
+	if err := l.stopUnits(ctx, p.Disarm); err != nil {
 		return c.explain(ctx, l, name, err)
 	}
 	if err := c.write(p); err != nil {
 		if l.serving {
-			err = errors.Join(err, l.conn.Run(ctx, jobs(systemd.Start, p.disarm)...))
+			err = errors.Join(err, l.conn.Run(ctx, jobs(systemd.Start, p.Disarm)...))
 		}
 		if moved {
 			err = errors.Join(err, l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: l.toStart(name)}))
@@ -244,13 +246,13 @@ func (c *command) apply(ctx context.Context, l *live, p *plan) error {
 			return err
 		}
 	}
-	if len(p.changes) > 0 || enabled {
+	if len(p.Changes) > 0 || enabled {
 		if err := c.reload(ctx, l); err != nil {
 			return err
 		}
 	}
 	if moved {
-		if err := c.startAgain(ctx, l, p.app); err != nil {
+		if err := c.startAgain(ctx, l, p.App); err != nil {
 			return err
 		}
 	} else if err := c.scale(ctx, l, p); err != nil {
@@ -313,35 +315,35 @@ func (c *command) wasStopped(name app.Name) string {
 
 // scale starts the instances that were added to a running app and stops those that were dropped, and touches no other
 // unit. A dropped instance's socket goes after it: its queue is moved to the others before.
-func (c *command) scale(ctx context.Context, l *live, p *plan) error {
-	name := p.app.Name
-	if len(p.add) > 0 && l.serving {
-		if err := l.conn.Run(ctx, jobs(systemd.Start, unitNames(p.add, name.Instance))...); err != nil {
+func (c *command) scale(ctx context.Context, l *live, p *plan.Plan) error {
+	name := p.App.Name
+	if len(p.Add) > 0 && l.serving {
+		if err := l.conn.Run(ctx, jobs(systemd.Start, unitNames(p.Add, name.Instance))...); err != nil {
 			return err
 		}
-		c.say("Started %s.", instanceNames(name, p.add))
+		c.say("Started %s.", instanceNames(name, p.Add))
 	}
-	if len(p.drop) > 0 && l.open {
-		if err := l.stopUnits(ctx, unitNames(p.drop, name.Instance)); err != nil {
+	if len(p.Drop) > 0 && l.open {
+		if err := l.stopUnits(ctx, unitNames(p.Drop, name.Instance)); err != nil {
 			return err
 		}
-		if err := l.stopUnits(ctx, unitNames(p.drop, name.InstanceSocket)); err != nil {
+		if err := l.stopUnits(ctx, unitNames(p.Drop, name.InstanceSocket)); err != nil {
 			return err
 		}
-		c.say("Stopped %s.", instanceNames(name, p.drop))
+		c.say("Stopped %s.", instanceNames(name, p.Drop))
 	}
 	return nil
 }
 
 // armTriggers starts the timers and watches of a running app that are new or changed. That touches nothing of what they
 // trigger.
-func (c *command) armTriggers(ctx context.Context, l *live, p *plan) error {
+func (c *command) armTriggers(ctx context.Context, l *live, p *plan.Plan) error {
 	if !l.serving {
 		return nil
 	}
 	var list []systemd.Job
-	for _, unit := range p.app.Triggers() {
-		if slices.Contains(p.arm, unit) || slices.ContainsFunc(p.changes, func(ch change) bool { return filepath.Base(ch.path) == unit }) {
+	for _, unit := range p.App.Triggers() {
+		if slices.Contains(p.Arm, unit) || slices.ContainsFunc(p.Changes, func(ch plan.Change) bool { return filepath.Base(ch.Path) == unit }) {
 			list = append(list, systemd.Job{Verb: systemd.Restart, Unit: unit})
 		}
 	}
@@ -349,25 +351,25 @@ func (c *command) armTriggers(ctx context.Context, l *live, p *plan) error {
 }
 
 // finish does --now, or says what is left to do.
-func (c *command) finish(ctx context.Context, l *live, p *plan, moved bool) error {
-	name := p.app.Name
+func (c *command) finish(ctx context.Context, l *live, p *plan.Plan, moved bool) error {
+	name := p.App.Name
 	systemctl := "systemctl "
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		systemctl += "--user "
 	}
 	switch {
 	case c.options.now && !(moved && l.serving):
 		c.release() // a slow start must not keep other apps waiting
-		if err := c.start(ctx, l, p.app); err != nil {
+		if err := c.start(ctx, l, p.App); err != nil {
 			return err
 		}
-	case p.was == nil:
+	case p.Was == nil:
 		c.say("It is not started yet: %senable --now %s", systemctl, name)
 	}
-	if e := p.effect(c.site); e != effectNone && l.serving && !moved {
-		c.say("What runs has the old settings until: %s", e.command(systemctl, name))
+	if e := p.Effect(); e != plan.EffectNone && l.serving && !moved {
+		c.say("What runs has the old settings until: %s", e.Command(systemctl, name))
 	}
-	if c.site.userUnits && !c.lingers() {
+	if c.site.UserUnits && !c.lingers() {
 		c.say("Your units end when you log out, until: loginctl enable-linger %s", c.env.userName)
 	}
 	return nil

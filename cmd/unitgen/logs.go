@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -17,9 +15,9 @@ func (c *command) logs() error {
 	if err != nil {
 		return err
 	}
-	if !c.exists(name) {
+	if !c.site.Has(name) {
 		hint := "journalctl -u " + name.Service()
-		if c.site.userUnits {
+		if c.site.UserUnits {
 			hint = "journalctl --user -u " + name.Service()
 		}
 		return inputf(hint, "there is no app %q; what it said while it was there may be in the journal", name)
@@ -33,21 +31,11 @@ func (c *command) logs() error {
 		units = []string{name.Instance(i), name.InstanceSocket(i), name.Join(i)}
 	}
 	argv := []string{"journalctl"}
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		argv = append(argv, "--user")
 	}
 	for _, unit := range units {
 		argv = append(argv, "--unit="+unit)
 	}
 	return c.env.exec(append(argv, c.options.command...))
-}
-
-// exists reports whether an app's units are on this machine, by whomever they were installed.
-func (c *command) exists(name app.Name) bool {
-	for _, dir := range append([]string{c.site.dir}, c.site.others(c.env.root)...) {
-		if _, err := os.Lstat(filepath.Join(dir, name.Service())); err == nil {
-			return true
-		}
-	}
-	return false
 }

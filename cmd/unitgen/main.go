@@ -15,14 +15,12 @@
 //	directory.go where the program starts, and whether its user may be there
 //	node.go      programs for Node.js, and what stands between them and node
 //	file.go      the same, from a .unitgen file
-//	disk.go      what is on disk
 //	verify.go    properties, as systemd reads them
-//	plan.go      wanted app and disk -> changes
-//	write.go     changes -> disk, all or nothing
 //	live.go      changes -> the service manager
-//	effect.go    changes -> what has yet to be done for them to count
 //	doctor.go    what is wrong with the machine and its apps
 //	complete.go  what can stand in a command line
+//
+// Package plan has what is on disk, how that differs from what is wanted, and the writing.
 package main
 
 import (

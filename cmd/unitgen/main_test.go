@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -158,53 +159,6 @@ func TestVerbsAreNoNames(t *testing.T) {
 	}
 }
 
-func TestDifference(t *testing.T) {
-	for _, test := range []struct {
-		have      []int
-		n         int
-		add, drop []int
-	}{
-		{nil, 3, []int{1, 2, 3}, nil},
-		{[]int{1, 2, 3}, 3, nil, nil},
-		{[]int{1, 2, 5}, 5, []int{3, 4}, nil},
-		{[]int{1, 2, 5}, 1, nil, []int{5, 2}},
-		{[]int{7}, 2, []int{1}, nil},
-	} {
-		add, drop := difference(test.have, test.n)
-		if !slices.Equal(add, test.add) || !slices.Equal(drop, test.drop) {
-			t.Errorf("difference(%v, %d) = %v, %v", test.have, test.n, add, drop)
-		}
-	}
-}
-
-// The diff of any two texts, applied by patch(1), gives the second.
-func TestUnifiedDiff(t *testing.T) {
-	if _, err := exec.LookPath("patch"); err != nil {
-		t.Skip("patch is not installed")
-	}
-	lines := func(s string) string { return strings.Join(strings.Split(s, ""), "\n") + "\n" }
-	for _, test := range [][2]string{
-		{"abc", "abc" + "d"}, {"abcdefghijklmnop", "abXdefghijklmYop"}, {"a", "b"}, {"abcdefgh", "h"}, {"aaaa", "aabaa"},
-		{"abcdefghij", "Abcdefghij"}, {"abcdefghijklmnopqrstuvwxyz", "bcdefghijklmnopqrstuvwxy"}, {"xaxbxcxdxexfxgxhx", "axbxcxdxexfxgxh"},
-	} {
-		dir := t.TempDir()
-		old, text := lines(test[0]), lines(test[1])
-		if err := os.WriteFile(dir+"/f", []byte(old), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		var b strings.Builder
-		unifiedDiff(&b, "f", old, text)
-		cmd := exec.Command("patch", "-s", "--fuzz=0", "f")
-		cmd.Dir, cmd.Stdin = dir, strings.NewReader(b.String())
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%q: %v\n%s\n%s", test, err, out, b.String())
-		}
-		if got, _ := os.ReadFile(dir + "/f"); string(got) != text {
-			t.Errorf("%q gave %q", test, got)
-		}
-	}
-}
-
 func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1min 1s", 2*time.Hour + 4*time.Minute + 3*time.Second: "2h 4min",
@@ -248,7 +202,7 @@ func TestSteering(t *testing.T) {
 
 // What the user may mend is 2, what the system has to is 1, both together 1; and there is one hint.
 func TestReport(t *testing.T) {
-	input, system := inputf("do this", "a"), &fault{errors.New("b\nb"), "do that"}
+	input, system := inputf("do this", "a"), fault.With(errors.New("b\nb"), "do that")
 	for _, test := range []struct {
 		err    error
 		status int

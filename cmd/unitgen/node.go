@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
 // setKind makes a command that runs on Node.js an app of that kind, unless --kind= says otherwise, now or before.
@@ -105,7 +106,7 @@ func (c *command) realNode(ctx context.Context, path string) (string, error) {
 	}
 	real, err := c.env.nodePath(ctx, path)
 	if err != nil {
-		return "", &fault{fmt.Errorf("ask %s for the node that it stands for: %w", path, err), "give the path of node itself"}
+		return "", fault.With(fmt.Errorf("ask %s for the node that it stands for: %w", path, err), "give the path of node itself")
 	}
 	if !filepath.IsAbs(real) || !isExecutable(real) {
 		return "", inputf("", "%s stands for %q, which is not a program", path, real)

@@ -7,13 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/rollout"
 )
 
@@ -24,40 +24,43 @@ func (c *command) remove(ctx context.Context) error {
 		return err
 	}
 	if !c.options.dryRun {
-		release, err := c.lock(ctx)
+		release, err := c.site.Lock(ctx, c.waiting)
 		if err != nil {
 			return err
 		}
 		defer release()
 	}
-	changes, err := c.removals(name)
+	changes, err := c.site.Removals(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c.noApp(name)
+	}
 	if err != nil {
 		return err
 	}
 	if c.options.dryRun {
 		for _, ch := range changes {
-			fmt.Fprintf(c.env.stdout, "# remove %s\n", ch.path)
+			fmt.Fprintf(c.env.stdout, "# remove %s\n", ch.Path)
 		}
 		return nil
 	}
 	var l *live
-	if c.site.booted && !c.site.packaging {
+	if c.booted && !c.site.Packaging {
 		if l, err = c.dial(ctx); err != nil {
 			return err
 		}
 		defer l.conn.Close()
-		if err := try(changes); err != nil {
+		if err := plan.Try(changes); err != nil {
 			return err
 		}
 		if err := l.stopApp(ctx, name); err != nil {
 			return c.explain(ctx, l, name, err)
 		}
 	}
-	if err := commit(changes); err != nil {
+	if err := plan.Commit(changes); err != nil {
 		return err
 	}
 	for _, ch := range changes {
-		c.say("Removed %s.", ch.path)
+		c.say("Removed %s.", ch.Path)
 	}
 	if l == nil {
 		return nil
@@ -97,58 +100,4 @@ func (c *command) forget(ctx context.Context, l *live, name app.Name) error {
 		}
 	}
 	return errors.Join(failed...)
-}
-
-// removals lists the files and links of an app. Its settings need not be readable, but app.service must be ours.
-func (c *command) removals(name app.Name) ([]change, error) {
-	var changes []change
-	always := app.App{Name: name}.Units()
-	for _, unit := range name.Units() {
-		file := filepath.Join(c.site.dir, unit)
-		_, err := readUnit(file)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			if unit == name.Service() {
-				return nil, c.noApp(name)
-			}
-		case err != nil && slices.Contains(always, unit):
-			return nil, err
-		case err != nil: // somebody else's, where this app had nothing
-		default:
-			changes = append(changes, change{path: file})
-		}
-	}
-	d := &disk{files: make(map[string]string), links: make(map[int]string), foreign: make(map[string]error)}
-	d.readPins(c.site.dir, name)
-	for _, i := range d.pins {
-		changes = append(changes, change{path: filepath.Join(c.site.dir, name.Pin(i))})
-	}
-	wants := filepath.Join(c.site.dir, name.WantsDir())
-	if err := d.readLinks(wants, name); err != nil {
-		return nil, err
-	}
-	for _, i := range d.instances {
-		changes = append(changes, change{path: filepath.Join(wants, name.Instance(i))})
-	}
-	for _, unit := range d.triggers {
-		changes = append(changes, change{path: filepath.Join(wants, unit)})
-	}
-	return append(changes, c.enableLinks(name)...), nil
-}
-
-// enableLinks are those that systemctl enable and add-wants made. PID 1 is not asked to remove them: it first reads the
-// unit, and refuses one that is damaged.
-func (c *command) enableLinks(name app.Name) []change {
-	var changes []change
-	for _, dir := range []string{"*.wants", "*.requires", "*.upholds"} {
-		for _, unit := range []string{name.Service(), name.Socket()} {
-			links, _ := filepath.Glob(filepath.Join(c.site.dir, dir, unit))
-			for _, link := range links {
-				if st, err := os.Lstat(link); err == nil && st.Mode()&fs.ModeSymlink != 0 {
-					changes = append(changes, change{path: link})
-				}
-			}
-		}
-	}
-	return changes
 }

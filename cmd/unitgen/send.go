@@ -11,6 +11,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
 // recipient takes APP or APP@INSTANCE apart; instance 0 stands for all.
@@ -37,8 +38,8 @@ func (c *command) send(ctx context.Context) error {
 	if !json.Valid(message) {
 		return inputf(fmt.Sprintf("unitgen send %s '{\"hello\":1}'", c.options.name), "the message must be JSON, got %q", c.options.args[0])
 	}
-	if !c.site.booted {
-		return &fault{errors.New("systemd does not run here, so no app does"), "unitgen list"}
+	if !c.booted {
+		return fault.With(errors.New("systemd does not run here, so no app does"), "unitgen list")
 	}
 	l, err := c.dial(ctx)
 	if err != nil {
@@ -49,7 +50,7 @@ func (c *command) send(ctx context.Context) error {
 		return err
 	}
 	if !l.serving { // a connection to its socket would start it
-		return &fault{fmt.Errorf("%s does not run", name), c.systemctl("start " + string(name))}
+		return fault.With(fmt.Errorf("%s does not run", name), c.systemctl("start "+string(name)))
 	}
 	return c.deliver(ctx, name, instance, message)
 }
@@ -67,11 +68,11 @@ func (c *command) deliver(ctx context.Context, name app.Name, instance int, mess
 	var refused *control.Error
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return &fault{err, "run it as root (sudo): others may not send to an app of the system"}
+		return fault.With(err, "run it as root (sudo): others may not send to an app of the system")
 	case errors.As(err, &refused) && refused.Name == control.ErrInvalid:
 		return inputf("", "%s", refused.Reason)
 	case err != nil:
-		return &fault{err, "unitgen status " + string(name)}
+		return fault.With(err, "unitgen status "+string(name))
 	}
 	var deaf []error
 	for _, i := range sent.Dropped {
@@ -82,7 +83,7 @@ func (c *command) deliver(ctx context.Context, name app.Name, instance int, mess
 
 // systemctl is a command line for the manager of the site.
 func (c *command) systemctl(words string) string {
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		return "systemctl --user " + words
 	}
 	return "systemctl " + words

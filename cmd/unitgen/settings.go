@@ -97,7 +97,7 @@ func (c *command) setCommand(ctx context.Context, a *app.App, isNew bool) error 
 		argv = []string{o.name}
 	}
 	program, err := c.resolve(argv[0])
-	if err == nil && isNode(program) && !c.site.packaging {
+	if err == nil && isNode(program) && !c.site.Packaging {
 		program, err = c.realNode(ctx, program)
 	}
 	if err != nil {
@@ -124,7 +124,7 @@ func (c *command) envFile(text string) (string, error) {
 	if optional {
 		return "-" + file, nil
 	}
-	if !c.site.packaging {
+	if !c.site.Packaging {
 		if st, err := os.Stat(file); err != nil || st.IsDir() {
 			return "", inputf(app.ShellWord("--env-file=-"+text), "--env-file= must name a file that exists, got %q", text)
 		}
@@ -136,7 +136,7 @@ func (c *command) envFile(text string) (string, error) {
 // noticed.
 func (c *command) watched(text string) (string, error) {
 	path := filepath.Clean(c.absolute(text))
-	if c.site.packaging {
+	if c.site.Packaging {
 		return path, nil
 	}
 	if _, err := os.Lstat(path); err != nil {

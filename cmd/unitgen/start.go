@@ -11,6 +11,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -42,7 +43,7 @@ func (s *starting) told(u systemd.UnitState) {
 // has passed. It says how many are up and, in its error, why the others are not.
 func (c *command) start(ctx context.Context, l *live, a app.App) error {
 	began := c.env.now()
-	numbers := instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), a.Name)
+	numbers := c.site.Instances(a.Name)
 	waiting, err := l.retry(ctx, a.Name, numbers)
 	if err != nil {
 		return err
@@ -58,7 +59,7 @@ func (c *command) start(ctx context.Context, l *live, a app.App) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case len(numbers) == 0:
-		return &fault{fmt.Errorf("no instance of %s is enabled", a.Name), "unitgen scale " + string(a.Name) + " 1"}
+		return fault.With(fmt.Errorf("no instance of %s is enabled", a.Name), "unitgen scale "+string(a.Name)+" 1")
 	case up == 0 && err != nil:
 		return c.explain(ctx, l, a.Name, err)
 	case up == 0:
@@ -71,7 +72,7 @@ func (c *command) start(ctx context.Context, l *live, a app.App) error {
 		c.say("%s", line)
 		return nil
 	}
-	return errors.Join(append([]error{&fault{errors.New(line), ""}}, c.reasons(ctx, l, a.Name, began)...)...)
+	return errors.Join(append([]error{fault.With(errors.New(line), "")}, c.reasons(ctx, l, a.Name, began)...)...)
 }
 
 // retry prepares the wait. An instance that has failed and waits for its next try, perhaps by the settings before, is
@@ -192,17 +193,17 @@ func settled(waiting map[string]*starting, enough int, started bool) bool {
 func (c *command) reasons(ctx context.Context, l *live, name app.Name, since time.Time) []error {
 	q := c.question(l, name)
 	q.Since = since
-	all, _ := q.Instances(ctx, instancesIn(append([]string{c.site.dir}, c.site.others(c.env.root)...), name))
+	all, _ := q.Instances(ctx, c.site.Instances(name))
 	var why []error
 	for _, f := range all {
-		why = append(why, &fault{errors.New(f.String()), f.Hint})
+		why = append(why, fault.With(errors.New(f.String()), f.Hint))
 	}
 	return why
 }
 
 // question is what package explain is asked about an app.
 func (c *command) question(l *live, name app.Name) explain.Question {
-	return explain.Question{Conn: l.conn, App: name, UserUnits: c.site.userUnits,
+	return explain.Question{Conn: l.conn, App: name, UserUnits: c.site.UserUnits,
 		RuntimeDir: c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir()))}
 }
 
@@ -213,7 +214,7 @@ func (c *command) explain(ctx context.Context, l *live, name app.Name, err error
 		return err
 	}
 	if r, e := c.question(l, name).Socket(ctx); e == nil && r.What != "" {
-		return &fault{fmt.Errorf("%s did not get ready: %s", name, r), r.Hint}
+		return fault.With(fmt.Errorf("%s did not get ready: %s", name, r), r.Hint)
 	}
 	if why := c.reasons(ctx, l, name, time.Time{}); len(why) > 0 {
 		return errors.Join(why...)
@@ -227,10 +228,10 @@ func (c *command) explain(ctx context.Context, l *live, name app.Name, err error
 		}
 	}
 	user := ""
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		user = "--user "
 	}
-	return &fault{err, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", user, name, name)}
+	return fault.With(err, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", user, name, name))
 }
 
 // listenWords says where an app listens: "port 3000", "127.0.0.1:3000".

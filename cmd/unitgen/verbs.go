@@ -4,21 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/systemd"
-	"github.com/unitgen/unitgen/templates"
 )
 
 // command is one run of unitgen.
 type command struct {
 	env     *env
 	options *options
-	site    site
+	site    plan.Site
+	booted  bool          // systemd runs here
 	file    *settingsFile // of --file=; nil for none
 	guessed bool          // the app's address stands in for one that is to be learned
 	release func()        // lets other runs into the site's directory; may be called more than once
@@ -69,6 +69,7 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 			return 0, err
 		}
 	}
+	c.booted = systemd.Booted(c.env.root)
 	if c.site, err = c.findSite(); err != nil {
 		return 0, err
 	}
@@ -92,12 +93,12 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 }
 
 // findSite says where units go.
-func (c *command) findSite() (site, error) {
-	s := site{userUnits: c.options.userUnits, booted: systemd.Booted(c.env.root)}
+func (c *command) findSite() (plan.Site, error) {
+	s := plan.Site{Root: c.env.root, UserUnits: c.options.userUnits, Lbshim: c.env.lbshim, CPUs: c.env.cpuNumbers}
 	switch {
 	case c.options.output != "":
-		s.dir, s.packaging = c.absolute(c.options.output), true
-	case s.userUnits:
+		s.Dir, s.Packaging = c.absolute(c.options.output), true
+	case s.UserUnits:
 		config := c.env.getenv("XDG_CONFIG_HOME")
 		if config == "" {
 			home := c.env.getenv("HOME")
@@ -106,9 +107,9 @@ func (c *command) findSite() (site, error) {
 			}
 			config = home + "/.config"
 		}
-		s.dir = filepath.Join(config, "systemd/user")
+		s.Dir = filepath.Join(config, "systemd/user")
 	default:
-		s.dir = c.env.root + "/etc/systemd/system"
+		s.Dir = c.env.root + "/etc/systemd/system"
 	}
 	return s, nil
 }
@@ -119,16 +120,16 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		return 0, err
 	}
 	reads := c.options.dryRun || c.options.check
-	if !reads && !c.site.packaging {
-		if !c.site.booted {
-			return 0, &fault{errors.New("systemd does not run here, so there is nothing to give units to"), "--output=DIR writes the units into a directory, --dry-run prints them"}
+	if !reads && !c.site.Packaging {
+		if !c.booted {
+			return 0, fault.With(errors.New("systemd does not run here, so there is nothing to give units to"), "--output=DIR writes the units into a directory, --dry-run prints them")
 		}
 		if err := c.checkLbshim(); err != nil {
 			return 0, err
 		}
 	}
 	if !reads {
-		release, err := c.lock(ctx)
+		release, err := c.site.Lock(ctx, c.waiting)
 		if err != nil {
 			return 0, err
 		}
@@ -142,7 +143,7 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 	if l != nil {
 		defer l.conn.Close()
 	}
-	for _, warning := range p.app.Warnings() {
+	for _, warning := range p.App.Warnings() {
 		c.say("Note: %s.", warning)
 	}
 	switch {
@@ -160,24 +161,24 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 }
 
 // prepare finds out what is to change. It changes nothing. The manager is nil if there is none to talk to, or no need.
-func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
+func (c *command) prepare(ctx context.Context) (*plan.Plan, *live, error) {
 	name, err := c.appName()
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := readDisk(c.site, name, c.env.root)
+	d, err := c.site.Read(name)
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.options.verb == "scale" && d.app == nil {
+	if c.options.verb == "scale" && d.App == nil {
 		return nil, nil, c.noApp(name)
 	}
 	a, err := c.wanted(ctx, name, c.before(d))
-	n, countErr := c.count(len(d.instances), d.app == nil)
+	n, countErr := c.count(len(d.Instances), d.App == nil)
 	if err := errors.Join(countErr, err); err != nil {
 		return nil, nil, err
 	}
-	if err := c.checkAccounts(ctx, a, instancesAfter(d.instances, n)); err != nil {
+	if err := c.checkAccounts(ctx, a, d.After(n)); err != nil {
 		return nil, nil, err
 	}
 	if c.placeChanges(a, d) {
@@ -185,21 +186,21 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 			return nil, nil, err
 		}
 	}
-	if d.app != nil && a.UserUnits != d.app.UserUnits {
+	if d.App != nil && a.UserUnits != d.App.UserUnits {
 		return nil, nil, inputf("", "%s is an app of the other kind: --user-units cannot be changed", name)
 	}
 	var l *live
-	if c.site.booted && !c.site.packaging {
+	if c.booted && !c.site.Packaging {
 		l, err = c.dial(ctx)
 		if err != nil && !c.options.dryRun && !c.options.check && c.options.verb != "diff" {
 			return nil, nil, err
 		}
 	}
-	if l != nil && d.app == nil && a.SystemdVersion == 0 {
+	if l != nil && d.App == nil && a.SystemdVersion == 0 {
 		a.SystemdVersion = l.version
 	}
-	p, err := c.compare(a, d, n)
-	if err == nil && !c.site.packaging {
+	p, err := d.For(a, n)
+	if err == nil && !c.site.Packaging {
 		err = errors.Join(c.checkSocketPaths(p), c.checkProperties(ctx, p))
 	}
 	if err == nil && l != nil && c.options.verb != "diff" && !c.guessed {
@@ -214,109 +215,61 @@ func (c *command) prepare(ctx context.Context) (*plan, *live, error) {
 	return p, l, nil
 }
 
-// compare renders the units and compares them with the disk.
-func (c *command) compare(a app.App, d *disk, n int) (*plan, error) {
-	override := os.DirFS(c.env.root + "/etc/unitgen/templates")
-	files, err := templates.RenderFS(a, templates.Paths{Lbshim: c.env.lbshim}, override)
-	if err != nil {
-		return nil, err
-	}
-	pins, err := c.pins(a, instancesAfter(d.instances, n), override)
-	if err != nil {
-		return nil, err
-	}
-	files = append(files, pins...)
-	var foreign []error
-	for _, f := range files {
-		foreign = append(foreign, d.foreign[f.Name])
-	}
-	if err := errors.Join(foreign...); err != nil {
-		return nil, err
-	}
-	if err := checkHeaders(files, a.Name); err != nil {
-		return nil, err
-	}
-	return newPlan(c.site, a, d, files, n), nil
-}
-
-// pins are the drop-ins that tie instances to CPUs, one after another and round again.
-func (c *command) pins(a app.App, instances []int, override fs.FS) ([]templates.File, error) {
-	if !a.Pin {
-		return nil, nil
-	}
-	if c.site.packaging {
-		return nil, inputf("", "--pin does not go with --output=, as the CPUs of the machine that it is for are not known here")
-	}
-	cpus := c.env.cpuNumbers()
-	var files []templates.File
-	for _, i := range instances {
-		f, err := templates.PinFS(a, i, cpus[(i-1)%len(cpus)], override)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-	}
-	return files, nil
-}
-
 func (c *command) noApp(name app.Name) error {
 	list := "unitgen list"
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		list += " --user-units"
 	}
-	return inputf(list, "there is no app %q in %s", name, c.site.dir)
+	return inputf(list, "there is no app %q in %s", name, c.site.Dir)
 }
 
 // write makes the plan's changes to the disk and says which.
-func (c *command) write(p *plan) error {
-	if err := commit(p.changes); err != nil {
+func (c *command) write(p *plan.Plan) error {
+	if err := p.Write(); err != nil {
 		return err
 	}
-	for _, ch := range p.changes {
-		exists := p.text(c.site, ch.path) != ""
+	for _, ch := range p.Changes {
 		past := map[string]string{"create": "Created", "change": "Changed", "link": "Linked", "remove": "Removed"}
-		c.say("%s %s.", past[ch.verb(exists)], ch.path)
+		c.say("%s %s.", past[ch.Verb()], ch.Path)
 	}
-	if len(p.changes) == 0 {
-		c.say("%s is as it should be, nothing was written.", p.app.Name)
+	if len(p.Changes) == 0 {
+		c.say("%s is as it should be, nothing was written.", p.App.Name)
 	}
 	return nil
 }
 
 // checkPlan is --check: it says what differs, and so does the exit status.
-func (c *command) checkPlan(p *plan) int {
-	for _, ch := range p.changes {
-		exists := p.text(c.site, ch.path) != ""
-		c.say("Would %s %s.", ch.verb(exists), ch.path)
+func (c *command) checkPlan(p *plan.Plan) int {
+	for _, ch := range p.Changes {
+		c.say("Would %s %s.", ch.Verb(), ch.Path)
 	}
-	if len(p.changes) > 0 {
+	if len(p.Changes) > 0 {
 		return exitFailure
 	}
 	return exitSuccess
 }
 
 // printPlan is --dry-run: what would be done, then every file under its path.
-func (c *command) printPlan(p *plan) error {
+func (c *command) printPlan(p *plan.Plan) error {
 	var b strings.Builder
 	changed := make(map[string]string)
-	for _, ch := range p.changes {
-		exists := p.text(c.site, ch.path) != ""
-		verb := ch.verb(exists)
-		changed[ch.path] = verb
-		if ch.target != "" {
-			fmt.Fprintf(&b, "# %s %s -> %s\n", verb, ch.path, ch.target)
+	for _, ch := range p.Changes {
+		verb := ch.Verb()
+		changed[ch.Path] = verb
+		if ch.Target != "" {
+			fmt.Fprintf(&b, "# %s %s -> %s\n", verb, ch.Path, ch.Target)
 			continue
 		}
-		fmt.Fprintf(&b, "# %s %s\n", verb, ch.path)
+		fmt.Fprintf(&b, "# %s %s\n", verb, ch.Path)
 	}
-	if p.listenChanges() {
-		fmt.Fprintf(&b, "# listeners change: if %s runs, it is stopped before and started after\n", p.app.Name)
+	if p.ListenChanges() {
+		fmt.Fprintf(&b, "# listeners change: if %s runs, it is stopped before and started after\n", p.App.Name)
 	}
-	if len(p.changes) == 0 {
+	if len(p.Changes) == 0 {
 		fmt.Fprintf(&b, "# nothing to do\n")
 	}
-	for _, f := range p.files {
-		fmt.Fprintf(&b, "\n# %s\n%s", filepath.Join(c.site.dir, f.Name), f.Text)
+	for _, f := range p.Files {
+		fmt.Fprintf(&b, "\n# %s\n%s", filepath.Join(c.site.Dir, f.Name), f.Text)
 	}
 	_, err := fmt.Fprint(c.env.stdout, b.String())
 	return err
@@ -324,7 +277,7 @@ func (c *command) printPlan(p *plan) error {
 
 // runtimeDir is where the manager's units have their sockets (%t of systemd.unit(5)).
 func (c *command) runtimeDir() string {
-	if c.site.userUnits {
+	if c.site.UserUnits {
 		return c.env.getenv("XDG_RUNTIME_DIR")
 	}
 	return "/run"
@@ -339,22 +292,12 @@ func (c *command) diff(ctx context.Context) error {
 	if l != nil {
 		l.conn.Close()
 	}
-	var b strings.Builder
-	for _, ch := range p.changes {
-		switch {
-		case ch.text != "":
-			unifiedDiff(&b, ch.path, p.text(c.site, ch.path), ch.text)
-		case ch.target != "":
-			fmt.Fprintf(&b, "+ link %s -> %s\n", ch.path, ch.target)
-		case p.text(c.site, ch.path) != "":
-			unifiedDiff(&b, ch.path, p.text(c.site, ch.path), "")
-		default:
-			fmt.Fprintf(&b, "- link %s\n", ch.path)
-		}
-	}
-	_, err = fmt.Fprint(c.env.stdout, b.String())
+	_, err = fmt.Fprint(c.env.stdout, p.Diff())
 	return err
 }
+
+// waiting is said when another run works on the same units.
+func (c *command) waiting() { c.say("Waiting for another unitgen that works in %s.", c.site.Dir) }
 
 // say tells the user what happens: talk, so it goes to stderr.
 func (c *command) say(format string, args ...any) { fmt.Fprintf(c.env.stderr, format+"\n", args...) }

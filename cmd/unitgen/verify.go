@@ -14,17 +14,18 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/plan"
 )
 
 // checkProperties has systemd itself read the properties that are new: PID 1 would ignore what it does not understand, with a
 // line in the journal. It takes some 80 ms.
-func (c *command) checkProperties(ctx context.Context, p *plan) error {
-	if c.env.verify == nil || c.site.packaging || p.was != nil && slices.Equal(p.was.Properties, p.app.Properties) || len(p.app.Properties) == 0 {
+func (c *command) checkProperties(ctx context.Context, p *plan.Plan) error {
+	if c.env.verify == nil || c.site.Packaging || p.Was != nil && slices.Equal(p.Was.Properties, p.App.Properties) || len(p.App.Properties) == 0 {
 		return nil
 	}
-	for _, f := range p.files {
-		if f.Name == p.app.Name.InstanceTemplate() {
-			return propertyErrors(p.app, f.Text, c.env.verify(ctx, c.site.userUnits, f.Name, f.Text))
+	for _, f := range p.Files {
+		if f.Name == p.App.Name.InstanceTemplate() {
+			return propertyErrors(p.App, f.Text, c.env.verify(ctx, c.site.UserUnits, f.Name, f.Text))
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package plan
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
 // tree describes all that a directory holds: names, inodes, modes, times, targets and contents.
@@ -66,22 +68,22 @@ func populate(t *testing.T, dir string) {
 	}
 }
 
-func someChanges(dir string) []change {
-	return []change{
-		{path: dir + "/app.service", text: "new\n"},
-		{path: dir + "/app@.service", text: "new template\n"},
-		{path: dir + "/app.socket"},
-		{path: dir + "/app.service.wants/app@1.service", target: "../app@.service"},
-		{path: dir + "/app.service.wants/app@2.service"},
-		{path: dir + "/app.service.wants/app@3.service", target: "../app@.service"},
-		{path: dir + "/a/b/deep", text: "deep\n"},
+func someChanges(dir string) []Change {
+	return []Change{
+		{Path: dir + "/app.service", Text: "new\n"},
+		{Path: dir + "/app@.service", Text: "new template\n"},
+		{Path: dir + "/app.socket"},
+		{Path: dir + "/app.service.wants/app@1.service", Target: "../app@.service"},
+		{Path: dir + "/app.service.wants/app@2.service"},
+		{Path: dir + "/app.service.wants/app@3.service", Target: "../app@.service"},
+		{Path: dir + "/a/b/deep", Text: "deep\n"},
 	}
 }
 
 func TestCommit(t *testing.T) {
 	dir := t.TempDir()
 	populate(t, dir)
-	if err := commit(someChanges(dir)); err != nil {
+	if err := Commit(someChanges(dir)); err != nil {
 		t.Fatal(err)
 	}
 	got := regexp.MustCompile(`(?m) \d{4}-.*? \d+($| ->)`).ReplaceAllString(tree(t, dir), "$1")
@@ -115,16 +117,16 @@ func TestCommitRollsBack(t *testing.T) {
 		for at := range len(someChanges("")) + 1 {
 			dir := t.TempDir()
 			populate(t, dir)
-			bad := change{path: dir + "/other/below", text: "x"} // "other" is a file
+			bad := Change{Path: dir + "/other/below", Text: "x"} // "other" is a file
 			if name == "in swapping" {
-				bad = change{path: dir + "/full", text: "x"} // is replaced by a directory: rename fails
+				bad = Change{Path: dir + "/full", Text: "x"} // is replaced by a directory: rename fails
 				if err := os.MkdirAll(dir+"/full/sub", 0o755); err != nil {
 					t.Fatal(err)
 				}
 			}
 			before := tree(t, dir)
 			changes := slices.Insert(someChanges(dir), at, bad)
-			if err := commit(changes); err == nil {
+			if err := Commit(changes); err == nil {
 				t.Fatalf("%s, change %d: no error", name, at)
 			}
 			if after := tree(t, dir); after != before {
@@ -152,7 +154,7 @@ func TestCommitFullDisk(t *testing.T) {
 		}
 		fill(t, dir+"/ballast", free)
 		before := tree(t, dir)
-		err := commit(someChanges(dir))
+		err := Commit(someChanges(dir))
 		if err == nil {
 			break
 		}
@@ -194,9 +196,10 @@ func TestLock(t *testing.T) {
 	if err := os.WriteFile(stale, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var talk strings.Builder
-	c := &command{env: &env{stderr: &talk}, site: site{dir: dir, packaging: true}}
-	release, err := c.lock(t.Context())
+	waited := 0
+	waiting := func() { waited++ }
+	s := Site{Dir: dir, Packaging: true}
+	release, err := s.Lock(t.Context(), waiting)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +208,7 @@ func TestLock(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		release, err := c.lock(context.Background())
+		release, err := s.Lock(context.Background(), waiting)
 		if err == nil {
 			release()
 		}
@@ -220,17 +223,17 @@ func TestLock(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if !strings.Contains(talk.String(), "Waiting for another unitgen") {
-		t.Errorf("said %q", talk.String())
+	if waited != 1 {
+		t.Errorf("told %d times that it waits, want once", waited)
 	}
-	release, err = c.lock(t.Context())
+	release, err = s.Lock(t.Context(), waiting)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer release()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := c.lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.Lock(ctx, waiting); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("interrupted: %v", err)
 	}
 }
@@ -245,8 +248,8 @@ func TestCommitReadOnly(t *testing.T) {
 		t.Skip("mount:", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
-	err := commit([]change{{path: dir + "/app.service", text: "new\n"}})
-	if !errors.Is(err, unix.EROFS) || strings.Contains(err.Error(), temporary) || len(parts(err)) != 1 {
+	err := Commit([]Change{{Path: dir + "/app.service", Text: "new\n"}})
+	if !errors.Is(err, unix.EROFS) || strings.Contains(err.Error(), temporary) || len(fault.Parts(err)) != 1 {
 		t.Errorf("got %v", err)
 	}
 }

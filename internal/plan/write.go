@@ -1,7 +1,6 @@
-package main
+package plan
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
 // temporary is how the names of our temporary files begin. systemd reads no file whose name begins with a dot.
@@ -25,76 +26,66 @@ type transaction struct {
 
 // step is one change under way.
 type step struct {
-	change
+	Change
 	fresh string // the new file, not in place yet; empty to remove
 	old   string // second name of what was there; empty for nothing
 	done  bool
 }
 
-// commit makes all changes, or leaves everything as it was and returns why. An error on the way back is joined.
-func commit(changes []change) error {
+// Write makes the plan's changes, or leaves everything as it was and returns why.
+func (p *Plan) Write() error { return Commit(p.Changes) }
+
+// Commit makes all changes, or leaves everything as it was and returns why. An error on the way back is joined.
+func Commit(changes []Change) error {
 	t := &transaction{}
 	err := t.stage(changes)
 	if err == nil {
 		err = t.swap()
 	}
 	if err != nil {
-		return errors.Join(writeFault(err), t.rollback())
+		return errors.Join(fault.Write(err), t.rollback())
 	}
 	return t.finish()
 }
 
-// try finds out whether commit can make all changes, and leaves everything as it was. What must be stopped before its files change
+// Try finds out whether Commit can make all changes, and leaves everything as it was. What must be stopped before its files change
 // is not stopped for nothing.
-func try(changes []change) error {
+func Try(changes []Change) error {
 	t := &transaction{}
 	err := t.stage(changes)
-	return errors.Join(writeFault(err), t.rollback())
+	return errors.Join(fault.Write(err), t.rollback())
 }
 
 // stage does what can fail.
-func (t *transaction) stage(changes []change) error {
+func (t *transaction) stage(changes []Change) error {
 	for n, c := range changes {
-		if err := t.makeDirs(filepath.Dir(c.path)); err != nil {
+		if err := t.makeDirs(filepath.Dir(c.Path)); err != nil {
 			return err
 		}
-		t.steps = append(t.steps, step{change: c})
+		t.steps = append(t.steps, step{Change: c})
 		s := &t.steps[n]
-		base := filepath.Join(filepath.Dir(c.path), fmt.Sprintf("%s%d-%d-", temporary, os.Getpid(), n))
+		base := filepath.Join(filepath.Dir(c.Path), fmt.Sprintf("%s%d-%d-", temporary, os.Getpid(), n))
 		// A hard link, to a symbolic link too: os.Link does not follow (linkat(2) without AT_SYMLINK_FOLLOW).
-		switch err := os.Link(c.path, base+"old"); {
+		switch err := os.Link(c.Path, base+"old"); {
 		case err == nil:
 			s.old = base + "old"
 		case !errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("keep %s: %w", c.path, err)
+			return fmt.Errorf("keep %s: %w", c.Path, err)
 		}
 		var err error
 		switch {
-		case c.target != "":
+		case c.Target != "":
 			s.fresh = base + "new"
-			err = os.Symlink(c.target, s.fresh)
-		case c.text != "":
+			err = os.Symlink(c.Target, s.fresh)
+		case c.Text != "":
 			s.fresh = base + "new"
-			err = writeFile(s.fresh, c.text)
+			err = writeFile(s.fresh, c.Text)
 		}
 		if err != nil {
-			return fmt.Errorf("write %s: %w", c.path, withoutPath(err))
+			return fmt.Errorf("write %s: %w", c.Path, fault.WithoutPath(err))
 		}
 	}
 	return nil
-}
-
-// withoutPath takes the temporary name out of an error: nobody can do anything with it.
-func withoutPath(err error) error {
-	var path *fs.PathError
-	var link *os.LinkError
-	switch {
-	case errors.As(err, &path):
-		return path.Err
-	case errors.As(err, &link):
-		return link.Err
-	}
-	return err
 }
 
 // writeFile writes a new file and waits until the disk has it.
@@ -127,7 +118,7 @@ func (t *transaction) makeDirs(dir string) error {
 		}
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make directory %s: %w", dir, withoutPath(err))
+		return fmt.Errorf("make directory %s: %w", dir, fault.WithoutPath(err))
 	} else if err == nil {
 		t.dirs = append(t.dirs, dir)
 	}
@@ -140,12 +131,12 @@ func (t *transaction) swap() error {
 		s := &t.steps[i]
 		var err error
 		if s.fresh != "" {
-			err = os.Rename(s.fresh, s.path)
+			err = os.Rename(s.fresh, s.Path)
 		} else {
-			err = os.Remove(s.path)
+			err = os.Remove(s.Path)
 		}
 		if err != nil && !(s.fresh == "" && errors.Is(err, fs.ErrNotExist)) {
-			return fmt.Errorf("replace %s: %w", s.path, withoutPath(err))
+			return fmt.Errorf("replace %s: %w", s.Path, fault.WithoutPath(err))
 		}
 		s.done = true
 	}
@@ -160,12 +151,12 @@ func (t *transaction) rollback() error {
 		var err error
 		switch {
 		case s.done && s.old != "":
-			err = os.Rename(s.old, s.path)
+			err = os.Rename(s.old, s.Path)
 		case s.done:
-			err = os.Remove(s.path)
+			err = os.Remove(s.Path)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = append(failed, fmt.Errorf("put back %s: %w", s.path, err))
+			failed = append(failed, fmt.Errorf("put back %s: %w", s.Path, err))
 		}
 	}
 	failed = append(failed, t.clean())
@@ -198,7 +189,7 @@ func (t *transaction) finish() error {
 	failed := []error{t.clean()}
 	dirs := make(map[string]bool)
 	for _, s := range t.steps {
-		dirs[filepath.Dir(s.path)] = true
+		dirs[filepath.Dir(s.Path)] = true
 	}
 	for dir := range dirs {
 		if strings.HasSuffix(dir, ".wants") || strings.HasSuffix(dir, ".service.d") {
@@ -218,65 +209,3 @@ func syncDir(dir string) error {
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
-
-// lock keeps other unitgen runs out of the site's directory until release is called, and removes what one that was
-// killed left behind.
-func (c *command) lock(ctx context.Context) (release func(), err error) {
-	dir := c.site.dir
-	f, err := c.openLock()
-	if errors.Is(err, fs.ErrNotExist) {
-		// Nobody works in a directory that does not exist; two runs that make it meet at the exclusive creation of files.
-		return func() {}, nil
-	}
-	if errors.Is(err, fs.ErrPermission) {
-		err = fmt.Errorf("write to %s: %w", dir, withoutPath(err))
-	}
-	if err != nil {
-		return nil, writeFault(err)
-	}
-	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", dir, err)
-		}
-		c.say("Waiting for another unitgen that works in %s.", dir)
-		locked := make(chan error, 1)
-		go waitForLock(f, locked)
-		select {
-		case err = <-locked:
-		case <-ctx.Done():
-			err = ctx.Err() // the process ends, and the goroutine and its descriptor with it
-		}
-		if err != nil {
-			return nil, fmt.Errorf("lock %s: %w", dir, err)
-		}
-	}
-	removeStale(dir)
-	return func() { f.Close() }, nil
-}
-
-// openLock opens what is locked: the directory, but for the system's a file that is root's alone. Any user may lock what
-// he may read, and could keep root waiting.
-func (c *command) openLock() (*os.File, error) {
-	if c.site.packaging || c.site.userUnits {
-		return os.Open(c.site.dir)
-	}
-	return os.OpenFile(c.env.root+"/run/unitgen.lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-}
-
-// removeStale removes the temporary files of a run that was killed; the caller holds the lock. What cannot be removed
-// does no harm.
-func removeStale(dir string) {
-	for _, pattern := range []string{temporary + "*", "*.wants/" + temporary + "*", "*.service.d/" + temporary + "*"} {
-		names, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			continue // dir has characters of patterns in it
-		}
-		for _, name := range names {
-			os.Remove(name)
-		}
-	}
-}
-
-// waitForLock is a goroutine of its own as flock(2) knows no deadline. It ends when the lock is free.
-func waitForLock(f *os.File, locked chan<- error) { locked <- flock(f, unix.LOCK_EX) }

@@ -1,4 +1,4 @@
-package main
+package plan
 
 import (
 	"fmt"
@@ -9,35 +9,35 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// effect is what a running app needs before a change to its files counts, as a verb of systemctl.
-type effect string
+// Effect is what a running app needs before a change to its files counts, as a verb of systemctl.
+type Effect string
 
 const (
-	effectNone    effect = ""        // daemon-reload was enough, or what unitgen did beside it
-	effectReload  effect = "reload"  // a rollout: new instances, and the shim takes over its options
-	effectRestart effect = "restart" // a new process for the shim
-	effectRenew   effect = "renew"   // new sockets: a restart keeps them
+	EffectNone    Effect = ""        // daemon-reload was enough, or what unitgen did beside it
+	EffectReload  Effect = "reload"  // a rollout: new instances, and the shim takes over its options
+	EffectRestart Effect = "restart" // a new process for the shim
+	EffectRenew   Effect = "renew"   // new sockets: a restart keeps them
 )
 
-// command is what the user pastes; systemctl has its options and a blank behind it.
-func (e effect) command(systemctl string, name app.Name) string {
-	if e == effectRenew {
+// Command is what the user pastes; systemctl has its options and a blank behind it.
+func (e Effect) Command(systemctl string, name app.Name) string {
+	if e == EffectRenew {
 		return fmt.Sprintf("%sstop %s && %[1]sstart %[2]s", systemctl, name)
 	}
 	return fmt.Sprintf("%s%s %s", systemctl, e, name)
 }
 
-// effect says what the changes of p need: the most that one of them does.
-func (p *plan) effect(s site) effect {
-	if p.was == nil {
-		return effectNone
+// Effect says what the changes of p need: the most that one of them does.
+func (p *Plan) Effect() Effect {
+	if p.Was == nil {
+		return EffectNone
 	}
-	most := effectNone
-	for _, c := range p.changes {
-		if c.target != "" {
+	most := EffectNone
+	for _, c := range p.Changes {
+		if c.Target != "" {
 			continue
 		}
-		if e := p.effectOf(s, c); e.rank() > most.rank() {
+		if e := p.effectOf(c); e.rank() > most.rank() {
 			most = e
 		}
 	}
@@ -45,47 +45,46 @@ func (p *plan) effect(s site) effect {
 }
 
 // rank orders effects: each does what those below it do.
-func (e effect) rank() int {
-	return slices.Index([]effect{effectNone, effectReload, effectRestart, effectRenew}, e)
+func (e Effect) rank() int {
+	return slices.Index([]Effect{EffectNone, EffectReload, EffectRestart, EffectRenew}, e)
 }
 
-func (p *plan) effectOf(s site, c change) effect {
-	name := p.app.Name
-	old := p.text(s, c.path)
-	file, err := filepath.Rel(s.dir, c.path)
+func (p *Plan) effectOf(c Change) Effect {
+	name, old := p.App.Name, c.Old
+	file, err := filepath.Rel(p.site.Dir, c.Path)
 	instance, pin := name.ParsePin(file)
 	switch {
 	case err != nil:
-		return effectNone
-	case pin && (slices.Contains(p.add, instance) || slices.Contains(p.drop, instance)):
-		return effectNone // it starts with it, or is gone
+		return EffectNone
+	case pin && (slices.Contains(p.Add, instance) || slices.Contains(p.Drop, instance)):
+		return EffectNone // it starts with it, or is gone
 	case pin:
-		return effectReload
+		return EffectReload
 	case file == name.InstanceTemplate():
-		if setting(old, "User") != setting(c.text, "User") && len(p.app.SharedDirectories()) > 0 {
+		if setting(old, "User") != setting(c.Text, "User") && len(p.App.SharedDirectories()) > 0 {
 			// PID 1 gives the directories to the new user when the first instance of it starts: the old ones must be gone.
-			return effectRestart
+			return EffectRestart
 		}
-		if held(old) != held(c.text) || setting(old, "ExecStart") != setting(c.text, "ExecStart") {
-			return effectReload
+		if held(old) != held(c.Text) || setting(old, "ExecStart") != setting(c.Text, "ExecStart") {
+			return EffectReload
 		}
-		return effectNone
+		return EffectNone
 	case file == name.Service():
-		return p.shimEffect(old, c.text)
+		return shimEffect(old, c.Text)
 	case old == "" || isTrigger(name, file):
-		return effectNone
-	case c.text == "": // links, of instances that scale starts and stops
-		return effectNone
+		return EffectNone
+	case c.Text == "": // links, of instances that scale starts and stops
+		return EffectNone
 	case strings.HasSuffix(file, ".socket"):
-		if held(old) == held(c.text) {
-			return effectNone
+		if held(old) == held(c.Text) {
+			return EffectNone
 		}
-		return effectRenew
+		return EffectRenew
 	}
-	return effectRestart
+	return EffectRestart
 }
 
-// isTrigger knows the units beside the app's own, which armTriggers starts anew.
+// isTrigger knows the units beside the app's own, which are started again when they change.
 func isTrigger(name app.Name, file string) bool {
 	switch file {
 	case name.MemoryService(), name.MemoryTimer(), name.ReloadService(), name.ReloadTimer(), name.ReloadPath():
@@ -96,7 +95,7 @@ func isTrigger(name app.Name, file string) bool {
 
 // shimEffect compares two texts of app.service. The shim takes over its options in a rollout, all but those that need
 // privileges which a running process cannot get.
-func (p *plan) shimEffect(old, text string) effect {
+func shimEffect(old, text string) Effect {
 	oldOptions, newOptions := setting(old, "ExecStart"), setting(text, "ExecStart")
 	oldProgram, _, _ := strings.Cut(oldOptions, " ")
 	newProgram, _, _ := strings.Cut(newOptions, " ")
@@ -106,16 +105,17 @@ func (p *plan) shimEffect(old, text string) effect {
 	gains := slices.ContainsFunc(needs, func(c string) bool { return !slices.Contains(had, c) })
 	switch {
 	case held(old) != held(text), oldProgram != newProgram, gains:
-		return effectRestart
+		return EffectRestart
 	case oldOptions != newOptions:
-		return effectReload
+		return EffectReload
 	}
-	return effectNone
+	return EffectNone
 }
 
-// held are the lines of a unit that what runs keeps until it is started anew, but for its command and its
-// capabilities, which the callers compare, and what a socket says of IPv6, which changes with its listeners or not at all. What else is left out PID 1 reads when it needs it, and what section
-// [X-Unitgen] says is written out elsewhere too.
+// held returns the settings of a unit that take effect only when its process starts again. The command and the
+// capabilities are left out because callers compare them. Other settings are left out because PID 1 reads them when it
+// needs them, because they stand elsewhere too (section [X-Unitgen]), or because they change with the listeners only
+// (BindIPv6Only=).
 func held(text string) string {
 	text, _, _ = strings.Cut(text, "\n["+app.SettingsSection+"]\n")
 	var b strings.Builder

@@ -1,0 +1,37 @@
+package plan
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/diff"
+)
+
+// Diff says how the disk differs from what is wanted, for people and for patch(1): files as diff -u has them, and a line for
+// each link.
+func (p *Plan) Diff() string {
+	var b strings.Builder
+	for _, c := range p.Changes {
+		switch {
+		case c.Text != "" || c.Old != "":
+			b.Write(unified(c))
+		case c.Target != "":
+			fmt.Fprintf(&b, "+ link %s -> %s\n", c.Path, c.Target)
+		default:
+			fmt.Fprintf(&b, "- link %s\n", c.Path)
+		}
+	}
+	return b.String()
+}
+
+// unified leaves the line "diff OLD NEW" out, which says nothing that the next two do not.
+func unified(c Change) []byte {
+	from := c.Path
+	if c.Old == "" {
+		from = "/dev/null"
+	}
+	text := diff.Diff(from, []byte(c.Old), c.Path, []byte(c.Text))
+	_, text, _ = bytes.Cut(text, []byte("\n"))
+	return text
+}
