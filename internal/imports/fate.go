@@ -1,0 +1,182 @@
+package imports
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// App is what one app of a source becomes. It is complete when Read returns it.
+type App struct {
+	Name     app.Name
+	Settings []Setting
+	Secrets  []app.Assignment // of the environment; they go to a file of their own
+	Fates    Fates
+	Skip     string // why no app can be made of it; empty if one can
+	Stopped  bool   // the source does not start it by itself
+
+	place       // where the source begins it; its file is that of what is added
+	err   error // of the name
+}
+
+// place is a word of the source, such as a key, and its line; line 0 where nothing has lines.
+type place struct {
+	word string
+	line int
+	file string // for messages
+}
+
+// Setting is a key of the .unitgen file with one value of it, and where it comes from.
+type Setting struct {
+	Key    string
+	Values []string // one, or the argv of Command=
+	place
+}
+
+// Fates is what became of the words of a source, in its order.
+type Fates []Fate
+
+// Fate is what became of one word of a source: settings, or why there are none.
+type Fate struct {
+	Word string
+	Line int
+	To   []string // settings as the .unitgen file has them; without values of secrets
+	Why  string   // a remark; with an empty To the reason why the word was left out
+}
+
+// Left reports whether nothing became of the word.
+func (f Fate) Left() bool { return len(f.To) == 0 }
+
+// of returns the fate of word, a new one if there is none yet.
+func (f *Fates) of(word string, line int) *Fate {
+	for i := range *f {
+		if (*f)[i].Word == word && ((*f)[i].Line == line || line == 0) {
+			return &(*f)[i]
+		}
+	}
+	*f = append(*f, Fate{Word: word, Line: line})
+	return &(*f)[len(*f)-1]
+}
+
+// leave says why nothing becomes of word.
+func (f *Fates) leave(word string, line int, why string) {
+	fate := f.of(word, line)
+	if fate.Why != "" && why != "" {
+		why = fate.Why + "; " + why
+	}
+	fate.Why = why
+}
+
+// set adds a value of a key.
+func (a *App) set(word string, line int, key string, values ...string) {
+	a.Settings = append(a.Settings, Setting{Key: key, Values: values, place: place{word, line, a.file}})
+	fate := a.Fates.of(word, line)
+	fate.To = append(fate.To, settingLine(key, values))
+}
+
+// became says what of the app a word is that has no setting of its own.
+func (a *App) became(word string, line int, to string) {
+	fate := a.Fates.of(word, line)
+	fate.To = append(fate.To, to)
+}
+
+// note adds a remark to what became of word; it is the reason if nothing did.
+func (a *App) note(word string, line int, why string) { a.Fates.leave(word, line, why) }
+
+// has reports whether a key has a value already.
+func (a *App) has(key string) bool {
+	for _, s := range a.Settings {
+		if s.Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// property adds a setting of systemd.
+func (a *App) property(word string, line int, key, value string) {
+	a.set(word, line, "Property", key+"="+value)
+}
+
+// milliseconds adds a time that the source has in milliseconds.
+func (a *App) milliseconds(word string, line int, key string, ms int64) {
+	const longest = int64(365 * 24 * time.Hour / time.Millisecond) // more than any key takes, and no overflow
+	a.set(word, line, key, app.FormatTimeSpan(time.Duration(max(0, min(ms, longest)))*time.Millisecond))
+}
+
+// env adds one variable of the environment. A secret goes to the app's file; all are secret if all is true.
+func (a *App) env(word string, line int, key, value string, all bool) {
+	switch {
+	case !environmentName(key):
+		a.note(word, line, "PID 1 takes no variable named "+strconv.Quote(key))
+	case ownVariable(key):
+		a.note(word, line, key+" is set by systemd for each instance")
+	case all || secret(key, value):
+		a.forget(key)
+		a.Secrets = append(a.Secrets, app.Assignment{Key: key, Value: value})
+		a.became(word, line, string(a.Name)+".env: "+key)
+	default:
+		a.forget(key)
+		a.set(word, line, "Environment", key+"="+value)
+	}
+}
+
+// forget takes a variable back that has another value now: one in a file wins over all that are not.
+func (a *App) forget(key string) {
+	for i := len(a.Settings) - 1; i >= 0; i-- {
+		if s := a.Settings[i]; s.Key == "Environment" && strings.HasPrefix(s.Values[0], key+"=") {
+			a.leaveSetting(i, "a later "+key+" counts")
+		}
+	}
+	a.Secrets = slices.DeleteFunc(a.Secrets, func(s app.Assignment) bool { return s.Key == key })
+}
+
+func ownVariable(key string) bool {
+	switch key {
+	case "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET":
+		return true
+	}
+	return false
+}
+
+func environmentName(s string) bool {
+	for i, r := range s {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
+		if !letter && (i == 0 || r < '0' || r > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// variable returns a variable of the app's environment.
+func (a *App) variable(key string) (value string, ok bool) {
+	for _, s := range a.Settings {
+		if k, v, _ := strings.Cut(s.Values[0], "="); s.Key == "Environment" && k == key {
+			value, ok = v, true
+		}
+	}
+	for _, s := range a.Secrets {
+		if s.Key == key {
+			value, ok = s.Value, true
+		}
+	}
+	return value, ok
+}
+
+// settingLine is a setting as the .unitgen file has it.
+func settingLine(key string, values []string) string {
+	words := make([]string, len(values))
+	for i, v := range values {
+		if words[i] = v; !spansWords(key) {
+			words[i] = app.QuoteWord(v)
+		}
+	}
+	return key + "=" + strings.Join(words, " ")
+}
+
+// spansWords says whether the value of a key may have blanks without quotes (unitgen(5)).
+func spansWords(key string) bool { return strings.HasSuffix(key, "Sec") || key == "ReloadAt" }

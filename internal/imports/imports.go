@@ -1,0 +1,217 @@
+// Package imports turns what other process managers know of a program into .unitgen files (unitgen(5)): ecosystem files and
+// dump.pm2 of PM2, Procfiles, programs of supervisord, and hand-written units of systemd.
+//
+// Each source is one file of the package with one function, which reads text and gives apps: their settings, and for each
+// word of the source what became of it. Nothing that a source says is passed over in silence. The package starts nothing but
+// node for an ecosystem file in JavaScript (javascript.go), asks no manager, and writes with Write alone.
+//
+//	imports.go     which source a file is
+//	fate.go        an app, and what became of each word of its source
+//	tree.go        JSON and YAML, with the numbers of lines
+//	pm2.go         PM2: the table of its keys
+//	pm2command.go  PM2: the command
+//	pm2dump.go     PM2: its list of processes
+//	javascript.go  PM2: a file that is a program
+//	cron.go        times of cron -> calendar expressions
+//	procfile.go    Procfile and .env
+//	ini.go         supervisord: the file
+//	supervisord.go supervisord: its programs
+//	unit.go        units of systemd
+//	unitcommand.go units of systemd: ExecStart=
+//	words.go       command lines of shells
+//	secret.go      which values are secrets
+//	check.go       what is wrong with the apps that came out
+//	write.go       .unitgen files and files of environments
+//	report.go      what became of what
+package imports
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+)
+
+// Options is what an import is told beside its source.
+type Options struct {
+	Path  string   // absolute, of the source
+	Shown string   // the same as the user wrote it, for messages
+	Only  []string // the apps that are wanted; none: all
+	Env   string   // of an ecosystem file: takes env_NAME over env
+	User  string   // User= of every app, whatever the source says
+
+	UserUnits bool // the apps are units of a user's own manager
+
+	CPUs   func() int
+	Getenv func(string) string
+
+	// JavaScript returns the JSON of the configuration that the file at Path exports.
+	JavaScript func(ctx context.Context, path string) ([]byte, error)
+}
+
+// Import is what came of a source.
+type Import struct {
+	Shown string // the source, for people
+	Apps  []*App
+	Rest  Fates // words of the source that are about no app
+	Env   bool  // the apps' environment is a shell's, so that all of it counts as secret
+}
+
+// maxSource is how long a source may be in bytes: the longest file of settings is not longer.
+const maxSource = app.MaxFile
+
+// maxApps is how many apps may come of one source: more say that it is no configuration.
+const maxApps = 1000
+
+// Read reads the source and returns its apps, each of which can be written. The error is all that is wrong with it, as joined
+// InputErrors that begin with "PATH:LINE: ", unless a file cannot be read or node fails.
+func Read(ctx context.Context, o Options) (*Import, error) {
+	read, err := sourceOf(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	s := &source{Options: o, ctx: ctx, result: &Import{Shown: o.Shown}}
+	if err := read(s); err != nil {
+		return nil, err
+	}
+	if err := s.choose(); err != nil {
+		return nil, err
+	}
+	return s.result, s.finish()
+}
+
+// source is one run.
+type source struct {
+	Options
+	ctx    context.Context
+	result *Import
+	errs   []error
+}
+
+// sourceOf goes by the name of the file, as each of these programs does.
+func sourceOf(path string) (func(*source) error, error) {
+	base := filepath.Base(path)
+	lower := strings.ToLower(base)
+	switch filepath.Ext(lower) {
+	case ".js", ".cjs", ".mjs":
+		return (*source).javaScript, nil
+	case ".json", ".yaml", ".yml":
+		if lower == "package.json" {
+			return nil, &app.InputError{Msg: fmt.Sprintf("%s describes a package, not the apps that run", path), Hint: "unitgen app --now -- npm start"}
+		}
+		return (*source).ecosystem, nil
+	case ".service":
+		return (*source).unit, nil
+	case ".conf", ".ini":
+		return (*source).supervisord, nil
+	}
+	switch {
+	case base == "dump.pm2" || base == "dump.pm2.bak":
+		return (*source).dump, nil
+	case base == "Procfile" || strings.HasPrefix(base, "Procfile."):
+		return (*source).procfile, nil
+	}
+	return nil, &app.InputError{Msg: fmt.Sprintf("%s is no source that import knows: ecosystem.config.js, .cjs, .mjs, .json or .yaml, dump.pm2, Procfile, supervisord.conf or APP.service", path),
+		Hint: "unitgen import ecosystem.config.js"}
+}
+
+// dir is the directory of the source, from which its relative paths count.
+func (s *source) dir() string { return filepath.Dir(s.Path) }
+
+// text reads the source.
+func (s *source) text() (string, error) {
+	text, err := readText(s.Path)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", s.Shown, cause(err))
+	}
+	return text, nil
+}
+
+// readText reads a regular file with at most maxSource bytes. Of a pipe that nobody writes to, open(2) would wait for ever.
+func readText(path string) (string, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil {
+		return "", err
+	} else if !st.Mode().IsRegular() {
+		return "", errors.New("it is no regular file")
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxSource+1))
+	if err == nil && len(text) > maxSource {
+		err = fmt.Errorf("it must have at most %d bytes", maxSource)
+	}
+	return string(text), err
+}
+
+// cause is what the system said, without the path that the message has already.
+func cause(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// fail notes what is wrong at a line of the source; 0 for no line.
+func (s *source) fail(line int, hint, format string, args ...any) {
+	s.errs = append(s.errs, s.fault(s.Shown, line, hint, format, args...))
+}
+
+func (s *source) fault(path string, line int, hint, format string, args ...any) error {
+	return app.FileError(path, line, &app.InputError{Msg: fmt.Sprintf(format, args...), Hint: hint})
+}
+
+// add gives a new app of the source. The name is what the source calls it, and word where it says so.
+func (s *source) add(name, word string, line int) *App {
+	a := &App{place: place{word, line, s.Shown}}
+	a.Name, a.err = appName(name)
+	if a.err == nil && string(a.Name) != name {
+		a.note(word, line, fmt.Sprintf("%q is no name of units", name))
+	}
+	s.result.Apps = append(s.result.Apps, a)
+	return a
+}
+
+// appName makes the name of an app of what another program allows as one: what units cannot have becomes "-".
+func appName(name string) (app.Name, error) {
+	mapped := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(":-_.", r) {
+			return r
+		}
+		return '-'
+	}, name)
+	return app.ParseName(strings.TrimLeft(mapped, "-."))
+}
+
+// choose leaves the apps that are wanted.
+func (s *source) choose() error {
+	if len(s.Only) == 0 {
+		return errors.Join(s.errs...)
+	}
+	var names []string
+	for _, a := range s.result.Apps {
+		names = append(names, string(a.Name))
+	}
+	for _, want := range s.Only {
+		if !slices.Contains(names, want) {
+			s.fail(0, "", "there is no app %q; there are: %s", want, cmp.Or(strings.Join(names, ", "), "none"))
+		}
+	}
+	s.result.Apps = slices.DeleteFunc(s.result.Apps, func(a *App) bool { return !slices.Contains(s.Only, string(a.Name)) })
+	return errors.Join(s.errs...)
+}
+
+// named says whether the user asked for this app by name.
+func (s *source) named(name app.Name) bool { return slices.Contains(s.Only, string(name)) }
