@@ -15,6 +15,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/bindnotify"
+	"github.com/unitgen/unitgen/internal/cgroup"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/readiness"
@@ -111,11 +112,11 @@ func supervisorState(o options) bindnotify.State {
 	if app.Kind(o.kind) != app.KindBind {
 		return bindnotify.State{}
 	}
-	dir, err := bindnotify.OwnCgroup()
+	group, err := cgroup.Own()
 	if err != nil {
 		return bindnotify.State{}
 	}
-	state, _ := bindnotify.Find(dir)
+	state, _ := bindnotify.Find(cgroup.Dir(group))
 	return state
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/plan"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // isTerminal is isatty(3).
@@ -140,10 +141,7 @@ func checkPort(l app.Listen) error {
 	if !addr.IsValid() {
 		addr = netip.IPv6Unspecified()
 	}
-	family, sockaddr := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(l.Port), Addr: addr.As16()})
-	if addr.Is4() {
-		family, sockaddr = unix.AF_INET, &unix.SockaddrInet4{Port: int(l.Port), Addr: addr.As4()}
-	}
+	family := sock.Family(addr)
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil
@@ -162,7 +160,7 @@ func checkPort(l app.Listen) error {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
-	if err := unix.Bind(fd, sockaddr); errors.Is(err, unix.EADDRINUSE) {
+	if err := unix.Bind(fd, sock.Sockaddr(netip.AddrPortFrom(addr, l.Port))); errors.Is(err, unix.EADDRINUSE) {
 		return fmt.Errorf("bind %s: %w", l, err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/bindnotify"
+	"github.com/unitgen/unitgen/internal/cgroup"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -20,7 +21,7 @@ func (c *command) unanswered(a app.App, u systemd.UnitState) explain.Reason {
 	if _, err := os.ReadFile("/proc/" + strconv.Itoa(u.MainPID) + "/cmdline"); err != nil {
 		return explain.Reason{} // hidepid=
 	}
-	if _, err := bindnotify.Find(bindnotify.Cgroup(u.ControlGroup)); !errors.Is(err, bindnotify.ErrNone) {
+	if _, err := bindnotify.Find(cgroup.Dir(u.ControlGroup)); !errors.Is(err, bindnotify.ErrNone) {
 		return explain.Reason{}
 	}
 	manager := ""

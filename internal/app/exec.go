@@ -59,36 +59,6 @@ func specifiersAndVariables(s string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(s, "%", "%%"), "$", "$$")
 }
 
-// ParseExecLine takes apart what ExecLine wrote. It refuses what ExecLine would not write: specifiers and variables
-// that PID 1 would expand, several commands, and prefixes other than ":".
-func ParseExecLine(s string) ([]string, error) {
-	literal := strings.HasPrefix(s, ":")
-	words, err := SplitWords(strings.TrimPrefix(s, ":"))
-	if err != nil {
-		return nil, err
-	}
-	for i, word := range words {
-		if word, err = collapse(word, '%'); err == nil && !literal {
-			word, err = collapse(word, '$')
-		}
-		if err != nil {
-			return nil, err
-		}
-		words[i] = word
-	}
-	return words, checkCommand(words)
-}
-
-// collapse undoes the doubling of c.
-func collapse(s string, c byte) (string, error) {
-	pair := string([]byte{c, c})
-	rest := strings.ReplaceAll(s, pair, "")
-	if strings.IndexByte(rest, c) >= 0 {
-		return "", fmt.Errorf("parse command: %q would be expanded", shorten(s))
-	}
-	return strings.ReplaceAll(s, pair, string(c)), nil
-}
-
 // QuoteAssignment writes a as the value of Environment= (systemd.exec(5)): PID 1 passes on exactly KEY=VALUE. Variables
 // are not expanded there, so "$" stays as it is.
 func QuoteAssignment(a Assignment) string { return QuoteWord(specifiersOnly(a.Key + "=" + a.Value)) }

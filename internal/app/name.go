@@ -156,15 +156,6 @@ func (n Name) ControlPath(runtimeDir string) string {
 	return filepath.Join(runtimeDir, "unitgen", string(n), "control")
 }
 
-// Slice is the slice in which the system manager places the instances and their sockets: system-app.slice.
-func (n Name) Slice() string { return "system-" + n.sliceWord() + ".slice" }
-
-// UserSlice is the same below a user's manager: app-app.slice.
-func (n Name) UserSlice() string { return "app-" + n.sliceWord() + ".slice" }
-
-// sliceWord escapes "-", which in a slice's name separates levels (unit_name_escape in src/basic/unit-name.c).
-func (n Name) sliceWord() string { return strings.ReplaceAll(string(n), "-", `\x2d`) }
-
 // Role is the part that a unit plays in its app.
 type Role int
 

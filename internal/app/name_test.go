@@ -40,7 +40,7 @@ func TestParseName(t *testing.T) {
 // The longest name fits everywhere: a unit name has 255 bytes, a socket's path 107.
 func TestMaxName(t *testing.T) {
 	n := Name(strings.Repeat("x", MaxName))
-	for _, unit := range append(n.Units(), n.Join(MaxInstances), n.WantsDir(), n.Slice()) {
+	for _, unit := range append(n.Units(), n.Join(MaxInstances), n.WantsDir()) {
 		if len(unit) > 255 {
 			t.Errorf("%s has %d bytes", unit, len(unit))
 		}
@@ -74,7 +74,6 @@ func TestUnitNames(t *testing.T) {
 		n.Instance(3): "web-shop@3.service", n.InstanceSocket(3): "web-shop@3.socket", n.Join(3): "web-shop-join@3.service",
 		n.InstanceTemplate(): "web-shop@.service", n.InstanceSocketTemplate(): "web-shop@.socket",
 		n.JoinTemplate(): "web-shop-join@.service", n.WantsDir(): "web-shop.service.wants",
-		n.Slice(): `system-web\x2dshop.slice`, n.UserSlice(): `app-web\x2dshop.slice`,
 		n.ControlPath("/run"): "/run/unitgen/web-shop/control",
 	} {
 		if got != want {

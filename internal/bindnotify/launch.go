@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // Descriptors of a supervisor, beside the standard ones. Its listeners follow.
@@ -131,11 +133,7 @@ func takeKernel() (kernel, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("recvmsg", err)
 	}
-	messages, err := unix.ParseSocketControlMessage(oob[:n])
-	if err != nil || len(messages) != 1 {
-		return -1, ErrAbandoned
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
+	fds, err := sock.Rights(oob[:n])
 	if err != nil || len(fds) != 1 {
 		return -1, ErrAbandoned
 	}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // socket is a descriptor of a socket.
@@ -35,17 +37,8 @@ func (s socket) listens() bool {
 
 // local is the address that the socket is bound to.
 func (s socket) local() (netip.AddrPort, bool) {
-	name, err := unix.Getsockname(int(s))
-	if err != nil {
-		return netip.AddrPort{}, false
-	}
-	switch a := name.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)), true
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)), true
-	}
-	return netip.AddrPort{}, false
+	address, err := sock.Name(int(s))
+	return address, err == nil
 }
 
 // setNonblocking has calls on the open file description, which all duplicates share, return at once or wait.

@@ -63,31 +63,6 @@ func read(pid int) (State, error) {
 	return s, err
 }
 
-// OwnCgroup is the directory of this process's cgroup, of the hierarchy that systemd uses.
-func OwnCgroup() (string, error) {
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(text)) {
-		hierarchy, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if _, path, ok := strings.Cut(rest, ":"); ok && hierarchy == "0" {
-			return Cgroup(path), nil
-		}
-	}
-	return "", errors.New("find own cgroup: not in the unified hierarchy")
-}
-
-// Cgroup is the directory of a unit's ControlGroup=.
-func Cgroup(path string) string {
-	if dir := filepath.Join("/sys/fs/cgroup/unified", path); path != "" {
-		if _, err := os.Stat(dir); err == nil {
-			return dir
-		}
-	}
-	return filepath.Join("/sys/fs/cgroup", path)
-}
-
 // processes lists those of a cgroup and of the groups right below it, where a unit that has them delegated starts its program.
 func processes(dir string) (pids []int, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))

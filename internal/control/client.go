@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // AnswerTimeout bounds a call whose answer waits for nothing. A shim answers within milliseconds; one that asks PID 1 first,
@@ -155,7 +157,7 @@ func (c *client) send(ctx context.Context, method string, more bool, parameters 
 
 func (c *client) receive(ctx context.Context, result any) (continues bool, err error) {
 	continues, fds, err := c.receiveFDs(ctx, result)
-	closeAll(fds)
+	sock.CloseAll(fds)
 	return continues, err
 }
 
@@ -164,7 +166,7 @@ func (c *client) receiveFDs(ctx context.Context, result any) (continues bool, fd
 	defer c.bound(ctx)()
 	defer func() {
 		if err != nil {
-			closeAll(fds)
+			sock.CloseAll(fds)
 			fds = nil
 		}
 	}()

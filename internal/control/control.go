@@ -19,6 +19,8 @@ import (
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // Interface is the name before the dot of every method.
@@ -102,7 +104,7 @@ func (w *wire) fill() error {
 	)
 	n, oobn, flags, _, err := w.conn.ReadMsgUnix(chunk[:], oob)
 	if oobn > 0 {
-		fds, ferr := rights(oob[:oobn])
+		fds, ferr := sock.Rights(oob[:oobn]) // close-on-exec is Go's (net.UnixConn.ReadMsgUnix)
 		w.fds = append(w.fds, fds...)
 		if ferr != nil {
 			return ferr
@@ -122,26 +124,6 @@ func (w *wire) fill() error {
 	}
 	w.buf = append(w.buf, chunk[:n]...)
 	return nil
-}
-
-// rights takes the descriptors out of control data; Go sets close-on-exec on receipt (net.UnixConn.ReadMsgUnix).
-func rights(oob []byte) ([]int, error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, fmt.Errorf("parse control data: %w", err)
-	}
-	var all []int
-	for _, m := range messages {
-		if m.Header.Level != unix.SOL_SOCKET || m.Header.Type != unix.SCM_RIGHTS {
-			continue
-		}
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			return all, fmt.Errorf("parse descriptors: %w", err)
-		}
-		all = append(all, fds...)
-	}
-	return all, nil
 }
 
 func (w *wire) write(v any, fds ...int) error {
@@ -166,14 +148,8 @@ func (w *wire) write(v any, fds ...int) error {
 
 // drop closes descriptors that nobody took.
 func (w *wire) drop() {
-	closeAll(w.fds)
+	sock.CloseAll(w.fds)
 	w.fds = nil
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }
 
 // errorOf turns a reply into an error, nil if it is none.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // serve runs a server for handle until the test ends and returns its socket's path.
@@ -74,7 +76,7 @@ func TestCallAnswersWithParameters(t *testing.T) {
 
 func TestDescriptorsArriveWithTheirCall(t *testing.T) {
 	path := serve(t, func(_ context.Context, r *Request) (any, error) {
-		defer closeAll(r.FDs)
+		defer sock.CloseAll(r.FDs)
 		var text []string
 		for _, fd := range r.FDs {
 			f := os.NewFile(uintptr(fd), "passed")

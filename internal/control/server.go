@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // MaxClients bounds the connections served at a time: each of 512 instances may join and drain at once, and a few
@@ -146,7 +148,7 @@ func (s *Server) readCalls(ctx context.Context, cancel context.CancelFunc, w *wi
 		select {
 		case calls <- inbound{bytes.Clone(message), fds}:
 		case <-ctx.Done():
-			closeAll(fds)
+			sock.CloseAll(fds)
 			return
 		}
 	}
@@ -180,12 +182,12 @@ func (s *Server) answer(ctx context.Context, w *wire, in inbound) error {
 	var c call
 	fds := in.fds
 	if err := json.Unmarshal(in.message, &c); err != nil {
-		closeAll(fds)
+		sock.CloseAll(fds)
 		return fmt.Errorf("parse call: %w", err)
 	}
 	method, ok := strings.CutPrefix(c.Method, Interface+".")
 	if !ok || method == "" {
-		closeAll(fds)
+		sock.CloseAll(fds)
 		return w.write(refusal(&Error{Name: ErrMethodNotFound, Reason: "no such method: " + c.Method}))
 	}
 	r := &Request{Method: method, Parameters: c.Parameters, More: c.More, FDs: fds}

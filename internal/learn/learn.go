@@ -18,6 +18,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/bindnotify"
+	"github.com/unitgen/unitgen/internal/cgroup"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -72,11 +73,11 @@ func (t Trial) Run(ctx context.Context) (bindnotify.State, error) {
 		return bindnotify.State{}, ErrEnded
 	}
 	units.Watch(t.Instance())
-	return t.follow(ctx, bindnotify.Cgroup(unit.ControlGroup), units)
+	return t.follow(ctx, cgroup.Dir(unit.ControlGroup), units)
 }
 
 // follow reads what the supervisor sees until the program listens and has settled, ends, or the limit has passed.
-func (t Trial) follow(ctx context.Context, cgroup string, units *systemd.Watcher) (state bindnotify.State, err error) {
+func (t Trial) follow(ctx context.Context, dir string, units *systemd.Watcher) (state bindnotify.State, err error) {
 	limit := time.NewTimer(t.Limit)
 	defer limit.Stop()
 	pause := lookFirst
@@ -93,7 +94,7 @@ func (t Trial) follow(ctx context.Context, cgroup string, units *systemd.Watcher
 				return state, ErrEnded
 			}
 		case now := <-look.C:
-			if next, err := bindnotify.Find(cgroup); err == nil {
+			if next, err := bindnotify.Find(dir); err == nil {
 				if len(next.Facts) > len(state.Facts) {
 					settled = now.Add(settleTime)
 				}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/cgroup"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -72,20 +73,15 @@ func resident(group string) (app.Size, error) {
 		return 0, nil // it has ended
 	}
 	var pages uint64
-	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		err := filepath.WalkDir(filepath.Join(mount, group), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.Name() != "cgroup.procs" {
-				return missing(err)
-			}
-			n, err := processes(path)
-			pages += n
-			return err
-		})
-		if err != nil || pages > 0 {
-			return app.Size(pages * uint64(os.Getpagesize())), err
+	err := filepath.WalkDir(cgroup.Dir(group), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "cgroup.procs" {
+			return missing(err)
 		}
-	}
-	return 0, nil
+		n, err := processes(path)
+		pages += n
+		return err
+	})
+	return app.Size(pages * uint64(os.Getpagesize())), err
 }
 
 // processes sums up the resident pages of the processes listed in a file cgroup.procs (cgroups(7)).

@@ -125,9 +125,6 @@ func (w *Worker) given(address Address) bool {
 	return false
 }
 
-// Withdraw takes back what Give noted, because the listener could not be sent.
-func (w *Worker) Withdraw(key string) { delete(w.Servers, key) }
-
 // Listens notes that a server listens and returns its address; false if it is none that Give has given: a program may
 // open sockets by itself.
 func (w *Worker) Listens(a Asked) (address Address, ok bool) {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // Check says how one instance is tried.
@@ -141,7 +142,7 @@ func (c Check) probe(ctx context.Context, address string) (net.Conn, error) {
 		return nil, fmt.Errorf("parse address of the app: %w", err)
 	}
 	var failed []error
-	for _, to := range reachable(listener) {
+	for _, to := range sock.Local(listener) {
 		conn, err := c.probeFrom(ctx, address, to)
 		for tries := 0; errors.Is(err, unix.EADDRNOTAVAIL) && tries < portTries; tries++ {
 			conn, err = c.probeFrom(ctx, address, to)
@@ -212,17 +213,4 @@ func (c Check) request(ctx context.Context, connect func() (net.Conn, error)) er
 		return err
 	}
 	return get(ctx, conn, c.HTTPPath)
-}
-
-// reachable turns the address of a listener into those to connect to from this host, best first. A host may have IPv6
-// listeners and no IPv6 address (net.ipv6.conf.all.disable_ipv6=1): one for both families is reached over IPv4 then.
-func reachable(listener netip.AddrPort) []netip.AddrPort {
-	v4 := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), listener.Port())
-	switch a := listener.Addr(); {
-	case a == netip.IPv6Unspecified():
-		return []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Loopback(), listener.Port()), v4}
-	case a.IsUnspecified():
-		return []netip.AddrPort{v4}
-	}
-	return []netip.AddrPort{listener}
 }

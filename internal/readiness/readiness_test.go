@@ -3,7 +3,6 @@ package readiness
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -184,17 +183,5 @@ func TestHTTPCheckSaysWhatTheLastAnswerWas(t *testing.T) {
 	err := Check{Control: path, Instance: 1, HTTPPath: "/health"}.Wait(ctx)
 	if want := "check GET /health: answer is 404 Not Found"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
-	}
-}
-
-func TestReachableIsOnThisHost(t *testing.T) {
-	for listener, want := range map[string]string{
-		"0.0.0.0:80":   "[127.0.0.1:80]",
-		"[::]:80":      "[[::1]:80 127.0.0.1:80]",
-		"192.0.2.1:80": "[192.0.2.1:80]",
-	} {
-		if got := reachable(netip.MustParseAddrPort(listener)); fmt.Sprint(got) != want {
-			t.Errorf("%s is reached at %v, want %s", listener, got, want)
-		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // socket is a TCP socket that is bound and not yet connected: its port is known before its SYN.
@@ -22,16 +24,16 @@ type socket struct {
 
 // bind makes a socket that can connect to an address of this host, in the network namespace of the calling thread.
 func bind(to netip.AddrPort) (*socket, error) {
-	family, local := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Addr: [4]byte{}})
+	any := netip.IPv4Unspecified()
 	if to.Addr().Is6() {
-		family, local = unix.AF_INET6, &unix.SockaddrInet6{}
+		any = netip.IPv6Unspecified()
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := unix.Socket(sock.Family(any), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	s := &socket{fd: fd, to: to}
-	err = unix.Bind(fd, local)
+	err = unix.Bind(fd, sock.Sockaddr(netip.AddrPortFrom(any, 0)))
 	if err == unix.EPERM {
 		return s, s.choosePort()
 	}
@@ -39,17 +41,12 @@ func bind(to netip.AddrPort) (*socket, error) {
 		s.close()
 		return nil, os.NewSyscallError("bind", err)
 	}
-	name, err := unix.Getsockname(fd)
+	name, err := sock.Name(fd)
 	if err != nil {
 		s.close()
-		return nil, os.NewSyscallError("getsockname", err)
+		return nil, err
 	}
-	switch a := name.(type) {
-	case *unix.SockaddrInet4:
-		s.port = uint16(a.Port)
-	case *unix.SockaddrInet6:
-		s.port = uint16(a.Port)
-	}
+	s.port = name.Port()
 	return s, nil
 }
 
@@ -73,7 +70,7 @@ func (s *socket) connect() (net.Conn, error) {
 	defer s.close()
 	err := error(unix.EINTR)
 	for err == unix.EINTR {
-		err = unix.Connect(s.fd, sockaddr(s.to))
+		err = unix.Connect(s.fd, sock.Sockaddr(s.to))
 	}
 	if err != nil && err != unix.EISCONN {
 		return nil, fmt.Errorf("connect to %s: %w", s.to, err)
@@ -85,13 +82,6 @@ func (s *socket) connect() (net.Conn, error) {
 	file := os.NewFile(uintptr(fd), "probe")
 	defer file.Close()
 	return net.FileConn(file)
-}
-
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	}
-	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
 
 // get makes one request on conn, which it closes, and wants an answer of 2xx or 3xx.

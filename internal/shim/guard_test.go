@@ -36,7 +36,7 @@ func TestSteeringThatIsTakenOffIsPutBack(t *testing.T) {
 	b := newBench(t, Options{})
 	b.up(1)
 	b.up(2)
-	if err := steer.Detach(b.listeners[1]); err != nil {
+	if err := unix.SetsockoptInt(b.listeners[1], unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0); err != nil {
 		t.Fatal(err)
 	}
 	b.awaitAlarm("the steering program was taken off (put back): an instance did it")

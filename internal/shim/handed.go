@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/sockdiag"
 	"github.com/unitgen/unitgen/internal/steer"
 )
@@ -114,10 +114,6 @@ func (s *Shim) openHanded(fd int) (*address, error) {
 		return nil, fmt.Errorf("take public listener: %w", os.NewSyscallError("getsockname", err))
 	}
 	switch name := name.(type) {
-	case *unix.SockaddrInet4:
-		a.Address = netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port))
-	case *unix.SockaddrInet6:
-		a.Address = netip.AddrPortFrom(netip.AddrFrom16(name.Addr), uint16(name.Port))
 	case *unix.SockaddrUnix:
 		a.unix = name.Name
 		var stat unix.Stat_t
@@ -126,7 +122,10 @@ func (s *Shim) openHanded(fd int) (*address, error) {
 		}
 		a.inode = uint32(stat.Ino)
 	default:
-		return nil, fmt.Errorf("take public listener: address is %T, neither IP nor unix", name)
+		var ok bool
+		if a.Address, ok = sock.AddrPort(name); !ok {
+			return nil, fmt.Errorf("take public listener: address is %T, neither IP nor unix", name)
+		}
 	}
 	// The instances accept from it too: the unit has NonBlocking=yes, so that this changes nothing.
 	if err := unix.SetNonblock(fd, true); err != nil {
@@ -210,7 +209,7 @@ func (s *Shim) matchHanded(fds []int) (map[*address]*listener, error) {
 			return nil, errors.Join(errors.New("listener is not of the handoff path (ListenSequentialPacket=)"), err)
 		}
 	}
-	cookie, err := sockdiag.Cookie(fds[0])
+	cookie, err := sock.Cookie(fds[0])
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/sockdiag"
 )
 
@@ -32,7 +33,7 @@ func TestMovedConnectionsAreKnownOneByOne(t *testing.T) {
 		t.Fatalf("accept the connection that was moved to instance 2: %v", err)
 	}
 	t.Cleanup(func() { unix.Close(last) })
-	cookie, err := sockdiag.Cookie(last)
+	cookie, err := sock.Cookie(last)
 	if err != nil {
 		t.Fatal(err)
 	}

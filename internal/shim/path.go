@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/cgroup"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -82,7 +83,7 @@ func (s *Shim) count1(number int) error {
 	if unit.ControlGroup == "" {
 		return fmt.Errorf("find cgroup of %s: it has none", unit.Name)
 	}
-	dir, err := openCgroup(filepath.Dir(unit.ControlGroup))
+	dir, err := os.Open(cgroup.Dir(filepath.Dir(unit.ControlGroup)))
 	if err != nil {
 		return err
 	}
@@ -104,15 +105,6 @@ func (s *Shim) count1(number int) error {
 		}
 	}
 	return nil
-}
-
-// openCgroup opens the directory of a cgroup, where the unified hierarchy is mounted on this host.
-func openCgroup(path string) (*os.File, error) {
-	dir, err := os.Open(filepath.Join("/sys/fs/cgroup", path))
-	if errors.Is(err, os.ErrNotExist) {
-		dir, err = os.Open(filepath.Join("/sys/fs/cgroup/unified", path))
-	}
-	return dir, err
 }
 
 // adoptCount takes over the counting of an earlier shim, if it counted and this one is to.

@@ -6,12 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -63,22 +63,14 @@ func (a *address) relayOne(fd int, log *slog.Logger) {
 	<-done
 }
 
-// dialInstance connects to the address, at a loopback address if it is every one of the host: by number, as names may need
-// a resolver that is not there.
+// dialInstance connects to the address from its own host.
 func (a *address) dialInstance(ctx context.Context) (net.Conn, error) {
-	hosts := []netip.Addr{a.Address.Addr()}
-	switch {
-	case a.Address.Addr() == netip.IPv4Unspecified():
-		hosts[0] = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	case a.Address.Addr() == netip.IPv6Unspecified():
-		hosts[0] = netip.IPv6Loopback()
-		if a.DualStack {
-			hosts = append(hosts, netip.AddrFrom4([4]byte{127, 0, 0, 1})) // where IPv6 is off on the loopback device
-		}
-	}
 	var errs []error
-	for _, host := range hosts {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(host, a.Address.Port()).String())
+	for _, to := range sock.Local(a.Address) {
+		if to.Addr().Is4() != a.Address.Addr().Is4() && !a.DualStack {
+			continue
+		}
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", to.String())
 		if err == nil {
 			return conn, nil
 		}

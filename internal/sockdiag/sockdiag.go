@@ -208,16 +208,6 @@ func (c *Conn) Listeners(ports []uint16) ([]Listener, error) {
 	return list, nil
 }
 
-// Cookie returns the kernel's name for the socket fd, which is never used again while the system runs (SO_COOKIE,
-// socket(7)). The descriptor stays the caller's.
-func Cookie(fd int) (uint64, error) {
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("read cookie of socket: %w", os.NewSyscallError("getsockopt", err))
-	}
-	return cookie, nil
-}
-
 func (c *Conn) connections(f Filter, each func(*socket) error) error {
 	req, err := dumpRequest(openStates, infoBit, f.Ports, f.Cgroup)
 	if err != nil {

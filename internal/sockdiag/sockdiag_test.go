@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/cgroup"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // stat counts. Waiting, which grows with time, is left out.
@@ -132,7 +136,7 @@ func TestListeners(t *testing.T) {
 	}
 	var cookie uint64
 	var cerr error
-	if err := raw.Control(func(fd uintptr) { cookie, cerr = Cookie(int(fd)) }); err != nil || cerr != nil {
+	if err := raw.Control(func(fd uintptr) { cookie, cerr = sock.Cookie(int(fd)) }); err != nil || cerr != nil {
 		t.Fatal(err, cerr)
 	}
 	dial(t, ln, "tcp4")
@@ -164,12 +168,11 @@ type child struct {
 
 func startChild(t *testing.T, name string) *child {
 	t.Helper()
-	mount, err := cgroupMount()
+	self, err := cgroup.Own()
 	if err != nil {
 		need(t, "no cgroup v2: %v", err)
 	}
-	self := ownCgroup(t)
-	dir := filepath.Join(mount, self, name)
+	dir := cgroup.Dir(filepath.Join(self, name))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		need(t, "cannot make a cgroup: %v", err)
 	}
@@ -202,9 +205,12 @@ func startChild(t *testing.T, name string) *child {
 		cmd.Wait()
 	})
 	c.addr = c.line()
-	if c.id, err = CgroupID(filepath.Join(self, name)); err != nil {
-		t.Fatal(err)
+	// As ss(8) finds it: the inode number equals it on 64-bit machines only.
+	handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, dir, 0)
+	if err != nil || handle.Size() != 8 {
+		t.Fatalf("find number of %s: %d bytes, %v", dir, handle.Size(), err)
 	}
+	c.id = binary.NativeEndian.Uint64(handle.Bytes())
 	return c
 }
 
@@ -233,21 +239,6 @@ func (c *child) connect(n, accepted int) (port uint16) {
 	return port
 }
 
-func ownCgroup(t *testing.T) string {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			return path
-		}
-	}
-	need(t, "this process is in no cgroup v2")
-	return ""
-}
-
 func TestCountByCgroup(t *testing.T) {
 	a, b := startChild(t, fmt.Sprintf("sockdiag-a-%d", os.Getpid())), startChild(t, fmt.Sprintf("sockdiag-b-%d", os.Getpid()))
 	ports := []uint16{a.connect(5, 3), b.connect(2, 2)}
@@ -267,27 +258,6 @@ func TestCountByCgroup(t *testing.T) {
 	}
 	if got := stat(t, c, Filter{Ports: ports}); got.Open != 7 {
 		t.Errorf("all: got %+v, want 7 open", got)
-	}
-}
-
-func TestCgroupID(t *testing.T) {
-	mount, err := cgroupMount()
-	if err != nil {
-		need(t, "no cgroup v2: %v", err)
-	}
-	self := ownCgroup(t)
-	got, err := CgroupID(self)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if fi, err := os.Stat(filepath.Join(mount, self)); err != nil || ^uint(0)>>63 == 1 && fi.Sys().(*syscall.Stat_t).Ino != got {
-		t.Errorf("got %d, inode %+v, %v", got, fi, err)
-	}
-	if _, err := CgroupID("/no/such/cgroup"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no such cgroup: %v", err)
-	}
-	if _, err := CgroupID("../../../../proc"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("path out of the mount: %v", err)
 	}
 }
 

@@ -87,8 +87,8 @@ func TestAdoptKeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	if !g.Refusing() {
-		t.Error("Refuse was lost by adoption")
+	if _, err := connect(s.address); !refused(err) {
+		t.Errorf("Refuse was lost by adoption: %v", err)
 	}
 	s.expect(0, 3, 3, 5)
 	if got := g.Steered(3); got != 5 {

@@ -66,14 +66,3 @@ func Lock(listener int) error {
 	}
 	return nil
 }
-
-// Detach takes the program, eBPF or classic, from the reuseport group of a listener, which it borrows. From then on the
-// kernel spreads connections by hash over all members, drained ones and the parking listener included. A group without
-// a program is left as it is.
-func Detach(listener int) error {
-	err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0)
-	if err != nil && err != unix.ENOENT {
-		return fmt.Errorf("detach steering program: setsockopt SO_DETACH_REUSEPORT_BPF: %w", err)
-	}
-	return nil
-}

@@ -157,9 +157,6 @@ func (c *Classic) Admit() error {
 	return c.steer()
 }
 
-// Refusing reports whether Refuse is in force.
-func (c *Classic) Refusing() bool { return c.refuse }
-
 // Rescue fails with errors.ErrUnsupported: with a classic program the kernel resets the queue of a listener that stops
 // listening, or with net.ipv4.tcp_migrate_req=1 spreads it over drained members too. Accept what waits and hand it on.
 func (c *Classic) Rescue(slot, _ int) (int, error) {

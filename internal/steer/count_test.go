@@ -5,38 +5,26 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/cgroup"
 )
 
 // ownCgroup opens the cgroup v2 directory of the test process, in which its listeners are made.
 func ownCgroup(t *testing.T) int {
 	t.Helper()
 	needRoot(t)
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
+	group, err := cgroup.Own()
+	if err == nil {
+		fd, err := unix.Open(cgroup.Dir(group), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-			if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err != nil {
-				continue
-			}
-			fd, err := unix.Open(filepath.Join(root, path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { unix.Close(fd) })
-			return fd
-		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
 	}
 	if os.Getenv("UNITGEN_CI") == "1" {
 		t.Fatal("needs cgroup v2, and in CI must have it")

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // Listener is what Describe learned of a listening socket.
@@ -35,36 +37,21 @@ func Describe(fd int) (Listener, error) {
 			return Listener{}, errors.New("describe listener: " + want.cause)
 		}
 	}
-	cookie, err := cookieOf(fd)
+	cookie, err := sock.Cookie(fd)
 	if err != nil {
 		return Listener{}, fmt.Errorf("describe listener: %w", err)
 	}
-	l := Listener{Cookie: cookie}
-	name, err := unix.Getsockname(fd)
+	address, err := sock.Name(fd)
 	if err != nil {
-		return Listener{}, fmt.Errorf("describe listener: getsockname: %w", err)
+		return Listener{}, fmt.Errorf("describe listener: %w", err)
 	}
-	switch a := name.(type) {
-	case *unix.SockaddrInet4:
-		l.Address = netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		l.Address = netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	l := Listener{Address: address, Cookie: cookie}
+	if address.Addr().Is6() {
 		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 		if err != nil {
 			return Listener{}, fmt.Errorf("describe listener: getsockopt IPV6_V6ONLY: %w", err)
 		}
 		l.DualStack = only == 0
-	default:
-		return Listener{}, fmt.Errorf("describe listener: address is %T, not IPv4 or IPv6", name)
 	}
 	return l, nil
-}
-
-// cookieOf returns the number that the kernel gave the socket behind fd (SO_COOKIE, net/core/sock_diag.c).
-func cookieOf(fd int) (uint64, error) {
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("getsockopt SO_COOKIE: %w", err)
-	}
-	return cookie, nil
 }

@@ -247,9 +247,6 @@ func (g *Group) Admit() error {
 	return nil
 }
 
-// Refusing reports whether Refuse is in force.
-func (g *Group) Refusing() bool { return g.state.word(offControl).Load()&controlClosed != 0 }
-
 // Steered returns how many connections the program gave to a slot, since the maps were made; of slot Parking, how many
 // it parked. Safe for concurrent use with everything but Close; slots out of range have none.
 func (g *Group) Steered(slot int) uint64 {

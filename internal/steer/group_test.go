@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 func TestSpreadIsExact(t *testing.T) {
@@ -170,8 +172,8 @@ func TestRefuse(t *testing.T) {
 		t.Errorf("connect while refusing: %v", err)
 	}
 	setRing(t, g, 2)
-	if !g.Refusing() {
-		t.Error("a new ring ended Refuse")
+	if _, err := connect(s.address); !refused(err) {
+		t.Errorf("a new ring ended Refuse: %v", err)
 	}
 	s.close(1)
 	s.expect(0, 0, 4)
@@ -180,8 +182,8 @@ func TestRefuse(t *testing.T) {
 	}
 	s.dial(1)
 	s.expect(0, 0, 5)
-	if got := g.Totals().Refused; got != 1 {
-		t.Errorf("refused: got %d, want 1", got)
+	if got := g.Totals().Refused; got != 2 {
+		t.Errorf("refused: got %d, want 2", got)
 	}
 }
 
@@ -260,7 +262,7 @@ func TestProbeGoesToItsSlotAndDisturbsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.dial(3)
-	if err := unix.Connect(client, socketAddress(s.address)); err != nil && err != unix.EINPROGRESS {
+	if err := unix.Connect(client, sock.Sockaddr(s.address)); err != nil && err != unix.EINPROGRESS {
 		t.Fatal(err)
 	}
 	s.dial(1)

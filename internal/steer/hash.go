@@ -2,7 +2,6 @@ package steer
 
 import (
 	"encoding/binary"
-	"net/netip"
 
 	"github.com/cilium/ebpf/asm"
 )
@@ -109,18 +108,6 @@ func hashAddress() asm.Instructions {
 		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
 		asm.Mod.Reg(regPos, asm.R1),
 	}
-}
-
-// bucket returns the position in a table of a client's address, as the program computes it.
-func bucket(client netip.Addr, length int) int {
-	b := client.As16()
-	h := binary.BigEndian.Uint64(b[:8]) * hashFirst
-	h ^= h >> 32
-	h = (h + binary.BigEndian.Uint64(b[8:])) * hashFirst
-	h ^= h >> 33
-	h *= hashSecond
-	h ^= h >> 33
-	return int(h % uint64(length))
 }
 
 // networkOrder16 returns n as this machine reads it from a packet.

@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -317,4 +318,16 @@ func benchProgram(b *testing.B, strategy Strategy, n int) {
 		b.Fatal(err)
 	}
 	b.ReportMetric(float64(used.Runtime.Nanoseconds())/float64(used.RunCount), "ns/pick")
+}
+
+// bucket returns the position in a table of a client's address, as the program computes it.
+func bucket(client netip.Addr, length int) int {
+	b := client.As16()
+	h := binary.BigEndian.Uint64(b[:8]) * hashFirst
+	h ^= h >> 32
+	h = (h + binary.BigEndian.Uint64(b[8:])) * hashFirst
+	h ^= h >> 33
+	h *= hashSecond
+	h ^= h >> 33
+	return int(h % uint64(length))
 }

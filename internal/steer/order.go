@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 const (
@@ -74,14 +76,7 @@ func (c *Classic) occupant(index uint32) (slot int, found bool, err error) {
 // probe sends one probe to an index, and returns the slots whose listeners dropped something meanwhile. All other
 // connections are steered as before.
 func (c *Classic) probe(index uint32) ([]int, error) {
-	to := c.address.Address
-	if to.Addr().IsUnspecified() {
-		loopback := netip.IPv6Loopback()
-		if to.Addr().Is4() {
-			loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		}
-		to = netip.AddrPortFrom(loopback, to.Port())
-	}
+	to := sock.Local(c.address.Address)[0]
 	fd, from, err := openProbe(to)
 	if err != nil {
 		return nil, err
@@ -98,7 +93,7 @@ func (c *Classic) probe(index uint32) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Connect(fd, socketAddress(to)); err != unix.EINPROGRESS {
+	if err := unix.Connect(fd, sock.Sockaddr(to)); err != unix.EINPROGRESS {
 		return nil, fmt.Errorf("connect to %v: got %v, not EINPROGRESS", to, err)
 	}
 	for range probeTries {
@@ -123,11 +118,7 @@ func (c *Classic) probe(index uint32) ([]int, error) {
 // openProbe opens a socket that will sign what it sends to an address, bound to that same address: both ends are on
 // this host. The caller closes it.
 func openProbe(to netip.AddrPort) (fd int, from netip.AddrPort, err error) {
-	domain := unix.AF_INET
-	if to.Addr().Is6() {
-		domain = unix.AF_INET6
-	}
-	fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	fd, err = unix.Socket(sock.Family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err != nil {
 		return -1, from, fmt.Errorf("socket: %w", err)
 	}
@@ -136,21 +127,17 @@ func openProbe(to netip.AddrPort) (fd int, from netip.AddrPort, err error) {
 			unix.Close(fd)
 		}
 	}()
-	if err := unix.Bind(fd, socketAddress(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
+	if err := unix.Bind(fd, sock.Sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
 		return -1, from, fmt.Errorf("bind %v: %w", to.Addr(), err)
 	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		return -1, from, fmt.Errorf("getsockname: %w", err)
+	if from, err = sock.Name(fd); err != nil {
+		return -1, from, err
 	}
 	key := unix.TCPMD5Sig{Keylen: 1, Key: [80]byte{1}}
-	switch a := name.(type) {
-	case *unix.SockaddrInet4:
-		from = netip.AddrPortFrom(to.Addr(), uint16(a.Port))
+	if to.Addr().Is4() {
 		peer := (*unix.RawSockaddrInet4)(unsafe.Pointer(&key.Addr))
 		*peer = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().As4()}
-	case *unix.SockaddrInet6:
-		from = netip.AddrPortFrom(to.Addr(), uint16(a.Port))
+	} else {
 		peer := (*unix.RawSockaddrInet6)(unsafe.Pointer(&key.Addr))
 		*peer = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: to.Addr().As16()}
 	}
@@ -158,13 +145,6 @@ func openProbe(to netip.AddrPort) (fd int, from netip.AddrPort, err error) {
 		return -1, from, fmt.Errorf("setsockopt TCP_MD5SIG: %w", err)
 	}
 	return fd, from, nil
-}
-
-func socketAddress(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
-	}
-	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
 }
 
 // drops returns how many packets each member dropped.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // needRoot skips a test that loads BPF programs when it may not; in CI that is a failure.
@@ -166,7 +168,7 @@ func connect(to netip.AddrPort) (int, error) {
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5})
 	err = unix.EINTR
 	for err == unix.EINTR { // with a time-out connect is not restarted
-		err = unix.Connect(fd, socketAddress(to))
+		err = unix.Connect(fd, sock.Sockaddr(to))
 	}
 	if err != nil && err != unix.EISCONN {
 		unix.Close(fd)
@@ -196,7 +198,7 @@ func bound(t *testing.T, a netip.AddrPort) int {
 			t.Fatal(err)
 		}
 	}
-	if err := unix.Bind(fd, socketAddress(a)); err != nil {
+	if err := unix.Bind(fd, sock.Sockaddr(a)); err != nil {
 		t.Fatalf("bind %v: %v", a, err)
 	}
 	return fd
