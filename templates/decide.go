@@ -56,7 +56,7 @@ type values struct {
 	User             string
 	DynamicUser      bool
 	Runtime          string // name of a runtime that compiles while it runs; empty for other programs
-	PrivateTmp       bool
+	TmpPaths         []string
 	ProtectHome      bool
 	PrivateNetwork   bool
 	ProbeAddresses   string // what the command that waits for an instance must be allowed to connect to
@@ -253,7 +253,7 @@ func (v *values) decideProcess(a app.App) {
 	if a.WorkingDirectory != "" {
 		v.WorkingDirectory = app.RawPath(a.WorkingDirectory)
 	}
-	v.PrivateTmp, v.ProtectHome = a.PrivateTmp(), a.ProtectHome()
+	v.TmpPaths, v.ProtectHome = a.TmpPaths(), a.ProtectHome()
 	v.AddressFamilies = "AF_UNIX AF_INET AF_INET6 AF_NETLINK"
 	if network, ok := a.Property("PrivateNetwork"); ok && app.Truth(network) {
 		v.PrivateNetwork = true

@@ -25,22 +25,34 @@ func testPlace(t *testing.T, s *system) {
 	s.MustExec(t, "useradd", "--create-home", "alice")
 	s.later(t, "userdel", "--force", "--remove", "alice")
 	s.MustExec(t, "chmod", "0700", "/home/alice")
-	for _, dir := range []string{"/srv/place", "/home/alice/place"} {
+	s.later(t, "rm", "-r", "/tmp/place", "/var/tmp/here.py")
+	for _, dir := range []string{"/srv/place", "/home/alice/place", "/tmp/place", "/var/tmp"} {
 		s.MustExec(t, "mkdir", "-p", dir)
 		s.MustWriteFile(t, dir+"/here.py", here, 0o644)
-		s.MustExec(t, "chmod", "0755", dir)
+		if dir != "/var/tmp" {
+			s.MustExec(t, "chmod", "0755", dir)
+		}
 	}
 	stand := func(dir string, args ...string) []string {
 		return append([]string{"env", "--chdir=" + dir, "unitgen"}, args...)
 	}
 	const program = "/usr/bin/python3"
-	for _, name := range []string{"placed", "homely"} {
+	for _, name := range []string{"placed", "homely", "fleeting", "kept"} {
 		s.removeLater(t, name)
 	}
 	port := s.newPort()
 	s.MustExec(t, stand("/srv/place", "placed", "--now", listenOption(port), "--", program, "-m", "here")...)
 	if text := s.get(t, port); !strings.HasPrefix(text, "/srv/place lo") {
 		t.Errorf("answers %q, want its directory and interfaces", text)
+	}
+
+	// A dynamic user has a /tmp of its own, in which the app's files stand none the less.
+	for name, dir := range map[string]string{"fleeting": "/tmp/place", "kept": "/var/tmp"} {
+		port = s.newPort()
+		s.MustExec(t, stand(dir, name, "--now", listenOption(port), "--", program, "here.py")...)
+		if text := s.get(t, port); !strings.HasPrefix(text, dir+" lo") {
+			t.Errorf("in %s, answers %q", dir, text)
+		}
 	}
 
 	port = s.newPort()
