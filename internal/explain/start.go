@@ -45,7 +45,8 @@ func (c *caseFile) notStarted(_ context.Context, in *invocation) Reason {
 	for _, line := range in.pid1 {
 		// What stands before "Failed at step" has the path.
 		if !strings.HasPrefix(line, "Failed at step") {
-			why = line
+			// Before version 254 PID 1 says where it mounts the file system of the unit.
+			why = strings.ReplaceAll(line, "/run/systemd/unit-root/", "/")
 			break
 		}
 	}

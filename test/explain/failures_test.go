@@ -16,6 +16,14 @@ type failure struct {
 	timeout string            // of the start; for those that must wait for it
 }
 
+// machineCode says the same on every systemd: the error is EACCES where PID 1 has prctl(PR_SET_MDWE) do it, else EPERM.
+const machineCode = `import mmap, sys
+try:
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+except PermissionError:
+    sys.exit('mmap with PROT_EXEC: permission denied')
+`
+
 // prepare makes what several failures need: a user with a home directory.
 const prepare = `useradd --create-home --shell /bin/sh alice; chmod 750 /home/alice`
 
@@ -52,11 +60,11 @@ var failures = []failure{
 	{name: "state-directory", args: []string{"--", python, "-c", "open('/var/lib/shop/data.db', 'w')"}},
 	{name: "secret-file", setup: "echo x >key.pem; chmod 600 key.pem; chown alice key.pem", args: []string{"--", python, "-c", "open('{dir}/key.pem')"}},
 	{name: "tmp", setup: "touch /tmp/handed-over", args: []string{"--", python, "-c", "import os; p = '/tm' + 'p/handed-over'; open(p)"}},
-	{name: "family", args: []string{"--", python, "-c", "import socket; socket.socket(socket.AF_VSOCK)"}},
-	{name: "priority", args: []string{"--", python, "-c", "import os; os.setpriority(os.PRIO_PROCESS, 0, -5) # setpriority"}},
-	{name: "changes-user", args: []string{"--", python, "-c", "import os; os.setgroups([])"}},
+	{name: "family", files: map[string]string{"main.py": "import socket; socket.socket(socket.AF_VSOCK)\n"}, args: []string{"--", python, "{dir}/main.py"}},
+	{name: "priority", files: map[string]string{"main.py": "import os; os.setpriority(os.PRIO_PROCESS, 0, -5) # setpriority\n"}, args: []string{"--", python, "{dir}/main.py"}},
+	{name: "changes-user", files: map[string]string{"main.py": "import os; os.setgroups([])\n"}, args: []string{"--", python, "{dir}/main.py"}},
 	{name: "changes-user-unprivileged", args: []string{"-p", "SystemCallFilter=@setuid", "--", python, "-c", "import os; os.setgroups([])"}},
-	{name: "machine-code", args: []string{"--", python, "-c", "import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)"}},
+	{name: "machine-code", files: map[string]string{"main.py": machineCode}, args: []string{"--", python, "{dir}/main.py"}},
 
 	// It runs and is not ready.
 	{name: "hangs", timeout: "10s", args: []string{"--", "/bin/sleep", "600"}},

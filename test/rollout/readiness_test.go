@@ -75,7 +75,7 @@ func testReadyFenced(t *testing.T, s *apps.System) {
 
 // testNeverReady starts an app whose program listens by itself: the start fails within its time-out and says what to do.
 func testNeverReady(t *testing.T, s *apps.System) {
-	a := apps.New(t, s, "aloof", "--start-timeout", "3s", "--", "/bin/sleep", "600")
+	a := apps.New(t, s, "aloof", "--start-timeout", "8s", "--", "/bin/sleep", "600")
 	out, err := a.Exec(t.Context(), "systemctl", "start", a.Name)
 	if err != nil || out.Status == 0 {
 		t.Errorf("start = %+v, %v; want an exit status other than 0", out, err)
