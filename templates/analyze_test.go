@@ -103,6 +103,7 @@ func TestSecurity(t *testing.T) {
 		"node":            {"app.service": "15", "app@.service": "15"},
 		"everything":      {"web-shop.service": "15", "web-shop@.service": "15"},
 		"private-network": {"app.service": "15", "app@.service": "5"},
+		"agent":           {"app-agent.service": "20"},
 		"restart":         {"app@.service": "15", "app-memory.service": "20", "app-reload.service": "20"},
 	}
 	for _, g := range goldens() {

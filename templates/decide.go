@@ -42,6 +42,12 @@ type values struct {
 	BindIPv6Only string // empty: as the kernel has it
 	PollLimit    bool   // PollLimitIntervalSec= is known (255)
 
+	// The agent.
+	Agent         string // its address as ListenStream=; empty: none
+	AgentFreeBind bool
+	AgentPath     bool // it is a path
+	AgentIPv6Only string
+
 	// The shim.
 	ServeOptions string // each with a blank before it
 	Capabilities string
@@ -123,6 +129,10 @@ func decide(a app.App, p Paths) (values, error) {
 	for _, l := range a.Listen {
 		v.Listen = append(v.Listen, l.ListenStream())
 		v.FreeBind = v.FreeBind || l.Specific()
+	}
+	if a.Agent != (app.Listen{}) {
+		v.Agent, v.AgentFreeBind = a.Agent.ListenStream(), a.Agent.Specific()
+		v.AgentPath, v.AgentIPv6Only = a.Agent.IsUnix(), bindIPv6Only([]app.Listen{a.Agent})
 	}
 	v.decideReady(a)
 	v.decideUserUnits(a)

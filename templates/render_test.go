@@ -98,6 +98,13 @@ func goldens() []golden {
 			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, UserUnits: true, SystemdVersion: 257,
 			Restart: app.Restart{Delay: time.Minute, MemoryReload: 1 << 30, ReloadAt: "daily"},
 		}},
+		{"agent", app.App{
+			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, Agent: app.Listen{Port: 9999}, SystemdVersion: 257,
+		}},
+		{"agent-user-units", app.App{
+			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, Agent: app.Listen{Unix: "/run/user/1000/100% app"}, UserUnits: true,
+			SystemdVersion: 252,
+		}},
 		{"nginx", app.App{
 			Name: "app", Command: []string{"/usr/sbin/nginx", "-c", "/srv/nginx.conf"}, Listen: port,
 			Environment: []app.Assignment{{Key: "NGINX", Value: "3;"}}, Properties: []app.Property{{Key: "IPAddressDeny", Value: "any"}},

@@ -18,6 +18,7 @@
 //	lbshim stop APP      ExecStop= of APP.service: closes the port and stops the instances on stop
 //	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle
 //	lbshim memory APP    APP-memory.service: restarts instances that have grown too large
+//	lbshim agent APP     APP-agent.service: tells load balancers on other machines how the app is on this one
 //	lbshim upgrade       the hook of lbshim's package: has the running balancers go on as the new program
 //
 // It is not meant to be started by hand: see unitgen(1).
@@ -114,6 +115,7 @@ func verbs() []verb {
 		{name: "stop", run: stop},
 		{name: "cleanup", run: cleanup},
 		{name: "memory", run: relieve},
+		{name: "agent", run: tellHost},
 		{name: "upgrade", allApps: true, run: upgrade},
 	}
 }
@@ -211,6 +213,7 @@ Verbs:
   stop APP             close the port and end the instances, unless the app is restarted
   cleanup APP          stop the instances of an app that went idle
   memory APP           restart the instances that have grown above --limit=
+  agent APP            tell load balancers how the app is on this host
   upgrade              have the running balancers of all apps go on as this program
 
 Options:

@@ -91,12 +91,14 @@ func (o *options) flags() *pflag.FlagSet {
 }
 
 // controlPath is where PID 1 (or the user's manager) listens for the shim.
-func (o *options) controlPath(e *env) string {
-	runtimeDir := "/run"
+func (o *options) controlPath(e *env) string { return o.app.ControlPath(o.runtimeDir(e)) }
+
+// runtimeDir is where the manager's units have their sockets.
+func (o *options) runtimeDir(e *env) string {
 	if o.userUnits {
-		runtimeDir = e.getenv("XDG_RUNTIME_DIR")
+		return e.getenv("XDG_RUNTIME_DIR")
 	}
-	return o.app.ControlPath(runtimeDir)
+	return "/run"
 }
 
 // settings are what a running shim can be told again.

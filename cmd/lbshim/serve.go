@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
@@ -56,7 +57,7 @@ func serve(ctx context.Context, e *env, o options) error {
 		return usageError("--path= must be steer or handoff, got %q", o.path)
 	}
 	s, err := shim.New(shim.Options{
-		App: o.app, Path: app.Path(o.path), Settings: o.settings(), Messages: o.messages,
+		App: o.app, Path: app.Path(o.path), Settings: o.settings(), Messages: o.messages, Drained: drainedSince(e, o),
 	}, inherited, notify, endpoint, units, log)
 	if err != nil {
 		return err
@@ -64,6 +65,16 @@ func serve(ctx context.Context, e *env, o options) error {
 	ctx, cancel := linger(ctx, e, o)
 	defer cancel()
 	return serveUntil(ctx, s, ln, &control.Server{Handle: s.Handler(), Log: log, UID: os.Geteuid()})
+}
+
+// drainedSince reads the notes by which the drain of the host outlives the shim; zero if there is none.
+func drainedSince(e *env, o options) (since time.Time) {
+	for _, note := range []string{o.app.DrainNote(o.runtimeDir(e)), o.app.PersistentDrainNote(app.StateDir(o.userUnits, e.getenv))} {
+		if info, err := os.Stat(note); err == nil {
+			since = info.ModTime()
+		}
+	}
+	return since
 }
 
 // serveUntil runs the shim and its control server until one of them ends.

@@ -170,7 +170,7 @@ func (c *command) examine(ctx context.Context, l *live, name app.Name) ([]findin
 		return append(found, c.examineShim(ctx, name)...), nil
 	}
 	for _, listen := range a.Listen {
-		if err := c.checkSocketPath(listen); !l.open && err != nil {
+		if err := c.checkSocketPath("--listen=", listen); !l.open && err != nil {
 			found = append(found, finding{string(name), err.Error(), "ls -l " + listen.Unix})
 		}
 		if !l.open && errors.Is(checkPort(listen), unix.EADDRINUSE) {

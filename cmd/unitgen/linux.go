@@ -89,14 +89,15 @@ func quota(file string) int {
 func (c *command) checkSocketPaths(p *plan.Plan) error {
 	var found []error
 	for _, l := range p.NewListeners() {
-		found = append(found, c.checkSocketPath(l))
+		found = append(found, c.checkSocketPath("--listen=", l))
 	}
+	found = append(found, c.checkSocketPath("--agent=", p.NewAgent()))
 	return errors.Join(found...)
 }
 
 // checkSocketPath refuses the path of a unix socket where something else is, or a socket that another program listens on: PID
 // 1 unlinks what is in the way of its sockets, whatever it is (socket_address_listen() in src/shared/socket-util.c).
-func (c *command) checkSocketPath(l app.Listen) error {
+func (c *command) checkSocketPath(option string, l app.Listen) error {
 	path := c.env.root + l.Unix
 	if !strings.HasPrefix(l.Unix, "/") {
 		return nil
@@ -106,9 +107,9 @@ func (c *command) checkSocketPath(l app.Listen) error {
 	case err != nil:
 		return nil // nothing is there; what is wrong with the directory PID 1 says
 	case st.Mode().Type() != fs.ModeSocket:
-		return inputf("ls -l "+app.ShellWord(l.Unix), "--listen=%s exists and is no socket: systemd would delete it", l)
+		return inputf("ls -l "+app.ShellWord(l.Unix), "%s%s exists and is no socket: systemd would delete it", option, l)
 	case listenedOn(path):
-		return inputf("ss -lxp src "+app.ShellWord(l.Unix), "--listen=%s is in use by another program", l)
+		return inputf("ss -lxp src "+app.ShellWord(l.Unix), "%s%s is in use by another program", option, l)
 	}
 	return nil
 }

@@ -77,16 +77,25 @@ func checkPorts(p *plan.Plan) error {
 		err := checkPort(l)
 		switch {
 		case errors.Is(err, unix.EADDRINUSE):
-			who := ""
-			if h, ok := explain.FindHolder(int(l.Port)); ok && h.PID != 1 {
-				who = ": " + h.String()
-			}
-			found = append(found, inputf(fmt.Sprintf("ss -ltnp 'sport = :%d'", l.Port), "--listen=%s is in use by another program%s", l, who))
+			found = append(found, inputf(fmt.Sprintf("ss -ltnp 'sport = :%d'", l.Port), "--listen=%s is in use by another program%s", l, holder(l)))
 		case err != nil:
 			found = append(found, err)
 		}
 	}
+	if agent := p.NewAgent(); agent != (app.Listen{}) {
+		if errors.Is(checkPort(agent), unix.EADDRINUSE) {
+			found = append(found, inputf(fmt.Sprintf("ss -ltnp 'sport = :%d'", agent.Port), "--agent=%s is in use by another program%s", agent, holder(agent)))
+		}
+	}
 	return errors.Join(found...)
+}
+
+// holder says who listens on a port, if that can be found out.
+func holder(l app.Listen) string {
+	if h, ok := explain.FindHolder(int(l.Port)); ok && h.PID != 1 {
+		return ": " + h.String()
+	}
+	return ""
 }
 
 // checkLbshim makes sure that the program which all units call is there.

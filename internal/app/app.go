@@ -72,6 +72,7 @@ type App struct {
 	StartTimeout     time.Duration // zero means DefaultStartTimeout
 	IdleExit         time.Duration // zero means never
 	SlowStart        time.Duration // zero means that an instance that came back has its whole share at once
+	Agent            Listen        // where load balancers learn how the app is; zero: nowhere
 	Ready            string        // what makes an instance ready: see ReadyOrDefault
 	Messages         bool          // programs other than Node.js have a channel for messages (package activation)
 	ShutdownMessage  bool          // Node.js programs are told "shutdown" before SIGTERM

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -174,4 +175,27 @@ func covers(wide, l Listen) bool {
 		return false
 	}
 	return wide.Addr.Is4() == l.Addr.Is4()
+}
+
+// parseAgent reads the value of --agent=, which is as that of --listen=.
+func parseAgent(s string) (Listen, error) {
+	l, err := ParseListen(s)
+	var refused *InputError
+	if errors.As(err, &refused) {
+		in := strings.NewReplacer("--listen=", "--agent=", "3000", "9999")
+		return l, &InputError{Msg: strings.ReplaceAll(refused.Msg, "--listen=", "--agent="), Hint: in.Replace(refused.Hint)}
+	}
+	return l, err
+}
+
+// checkAgent checks the agent's address against the app's own.
+func (a App) checkAgent(found *inputErrors) {
+	for _, l := range a.Listen {
+		if l == a.Agent || overlap(l, a.Agent) || overlap(a.Agent, l) {
+			found.addf("--agent=9999", "--agent=%s is the app's own --listen=%s; the agent needs an address beside it", a.Agent, l)
+		}
+	}
+	if a.UserUnits && !a.Agent.IsUnix() && a.Agent.Port < 1024 {
+		found.addf("--agent=9999", "--agent=%s is a port below 1024, which a user's units cannot open", a.Agent)
+	}
 }

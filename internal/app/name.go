@@ -36,7 +36,7 @@ func ParseName(s string) (Name, error) {
 			return "", inputErrorf("", "the app's name must be written without %q: %q", suffix, base)
 		}
 	}
-	for _, suffix := range []string{"-control", "-diag", "-join", "-channel", "-memory", "-reload"} {
+	for _, suffix := range []string{"-control", "-diag", "-join", "-channel", "-memory", "-reload", "-agent"} {
 		if base, ok := strings.CutSuffix(s, suffix); ok {
 			return "", inputErrorf("", "the app's name must not end in %q: app %q would have units of the same names", suffix, base)
 		}
@@ -68,7 +68,7 @@ func nameRune(r rune) bool {
 
 func reserved(s string) bool {
 	switch s {
-	case "list", "ls", "status", "top", "logs", "scale", "remove", "diff", "import", "handover", "doctor",
+	case "list", "ls", "status", "top", "logs", "scale", "remove", "diff", "import", "export", "drain", "undrain", "handover", "doctor",
 		"completion", "help", "check", "send":
 		return true
 	}
@@ -108,10 +108,14 @@ func (n Name) ReloadService() string { return string(n) + "-reload.service" }
 func (n Name) ReloadTimer() string   { return string(n) + "-reload.timer" }
 func (n Name) ReloadPath() string    { return string(n) + "-reload.path" }
 
-// Triggers lists the units that act on the app by themselves while it runs: they start with it, by links in WantsDir,
+// AgentSocket and AgentService tell load balancers how the app is: app-agent.socket, app-agent.service.
+func (n Name) AgentSocket() string  { return string(n) + "-agent.socket" }
+func (n Name) AgentService() string { return string(n) + "-agent.service" }
+
+// Triggers lists the units that others than the app start while it runs, by the clock, a file or a connection: they start with it, by links in WantsDir,
 // and stop with it. An app has those that its settings ask for.
 func (n Name) Triggers() []string {
-	return []string{n.MemoryTimer(), n.ReloadPath(), n.ReloadTimer()}
+	return []string{n.AgentSocket(), n.MemoryTimer(), n.ReloadPath(), n.ReloadTimer()}
 }
 
 // InstanceTemplate is app@.service.
@@ -136,7 +140,7 @@ const HandoffName = "handoff@"
 // Units lists all unit files that an app can have, sorted; App.Units lists those that it has.
 func (n Name) Units() []string {
 	// In byte order "-" sorts before "." before "@".
-	return []string{n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.MemoryService(), n.MemoryTimer(),
+	return []string{n.AgentService(), n.AgentSocket(), n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.MemoryService(), n.MemoryTimer(),
 		n.ReloadPath(), n.ReloadService(), n.ReloadTimer(), n.Service(), n.Socket(), n.InstanceTemplate(), n.InstanceSocketTemplate()}
 }
 

@@ -73,6 +73,8 @@ func (a App) Units() []string {
 		switch unit {
 		case a.Name.ChannelSocket():
 			return a.Kind != KindNode && !a.Messages
+		case a.Name.AgentService(), a.Name.AgentSocket():
+			return a.Agent == Listen{}
 		case a.Name.MemoryService(), a.Name.MemoryTimer():
 			return !memory
 		case a.Name.ReloadTimer():

@@ -117,6 +117,8 @@ func TestValidateRefuses(t *testing.T) {
 		"--ready=tcp is --ready=listen here":                                                   func(a *App) { a.Ready = "tcp" },
 		"--watchdog= needs --ready=notify":                                                     func(a *App) { a.Restart.Watchdog = time.Minute },
 		"--max-memory= must be at least 1M, got 1K":                                            func(a *App) { a.Restart.MaxMemory = 1 << 10 },
+		"--agent=3000 is the app's own --listen=3000":                                          func(a *App) { a.Agent.Port = 3000 },
+		"--agent= does not go with --idle-exit=":                                               func(a *App) { a.Agent.Port, a.IdleExit = 9999, time.Minute },
 		"--memory-reload= must be at least 1M, got 1":                                          func(a *App) { a.Restart.MemoryReload = 1 },
 		"--memory-reload=2G must be below --max-memory=1G":                                     func(a *App) { a.Restart.MaxMemory, a.Restart.MemoryReload = 1<<30, 2<<30 },
 		"--reload-at= must be a calendar expression":                                           func(a *App) { a.Restart.ReloadAt = "daily\nX=y" },

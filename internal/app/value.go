@@ -343,3 +343,17 @@ func as(f form, v value) value {
 	v.form = f
 	return v
 }
+
+// agentAddress is one address, zero if it is not set.
+func agentAddress(at func(*App) *Listen) value {
+	return one(at, codec[Listen]{
+		read: ParseListen,
+		take: func(_, text string) (Listen, error) { return parseAgent(text) },
+		write: func(l Listen) string {
+			if l == (Listen{}) {
+				return ""
+			}
+			return l.String()
+		},
+	})
+}

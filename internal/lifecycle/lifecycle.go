@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -33,13 +34,15 @@ func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath st
 	if strings.Contains(shim.JobType, "restart") {
 		return nil
 	}
-	return errors.Join(stopTriggers(ctx, conn, name), refuse(ctx, shim.MainPID, controlPath), stopInstances(ctx, conn, name))
+	// The agent stays until the shim has ended: it says what the shim says, "maint" from now on.
+	actors := slices.DeleteFunc(name.Triggers(), func(unit string) bool { return unit == name.AgentSocket() })
+	return errors.Join(stopTriggers(ctx, conn, name, actors), refuse(ctx, shim.MainPID, controlPath), stopInstances(ctx, conn, name))
 }
 
 // stopTriggers keeps timers and watched files from acting on an app that stops. It does not wait: PID 1 stops them at
 // once.
-func stopTriggers(ctx context.Context, conn *systemd.Conn, name app.Name) error {
-	all, err := conn.ListUnits(ctx, name.Triggers()...)
+func stopTriggers(ctx context.Context, conn *systemd.Conn, name app.Name, units []string) error {
+	all, err := conn.ListUnits(ctx, units...)
 	if err != nil {
 		return fmt.Errorf("list triggers of %s: %w", name, err)
 	}
@@ -117,7 +120,7 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	if stop { // first, so that no connection starts the app again
 		errs = append(errs, closeSockets(ctx, conn, name))
 	}
-	errs = append(errs, stopTriggers(ctx, conn, name), stopInstances(ctx, conn, name))
+	errs = append(errs, stopTriggers(ctx, conn, name, name.Triggers()), stopInstances(ctx, conn, name))
 	sockets, err := conn.InstanceSockets(ctx, name)
 	errs = append(errs, err)
 	var jobs []systemd.Job

@@ -34,6 +34,7 @@ func TestEffect(t *testing.T) {
 		"restart delay":     {func(a *app.App) { a.Restart.Delay = time.Second }, EffectNone},
 		"max restarts":      {func(a *app.App) { a.Restart.Max = 3 }, EffectNone},
 		"reload at":         {func(a *app.App) { a.Restart.ReloadAt = "daily" }, EffectNone},
+		"agent":             {func(a *app.App) { a.Agent.Port = 9999 }, EffectNone},
 		"memory reload":     {func(a *app.App) { a.Restart.MemoryReload = 1 << 30 }, EffectNone},
 	} {
 		changed := base

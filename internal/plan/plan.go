@@ -172,6 +172,14 @@ func (p *Plan) NewListeners() []app.Listen {
 	return slices.DeleteFunc(slices.Clone(p.App.Listen), func(l app.Listen) bool { return slices.Contains(old, l.String()) })
 }
 
+// NewAgent is the address of the agent if the app did not have it; else zero.
+func (p *Plan) NewAgent() app.Listen {
+	if p.Was != nil && p.Was.Agent == p.App.Agent {
+		return app.Listen{}
+	}
+	return p.App.Agent
+}
+
 // ListenTexts are listeners as options have them.
 func ListenTexts(listeners []app.Listen) []string {
 	texts := make([]string, len(listeners))

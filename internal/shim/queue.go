@@ -9,7 +9,7 @@ import (
 
 // nextLook is when the next tick is due.
 func (s *Shim) nextLook(now time.Time) time.Duration {
-	if len(s.drains) > 0 || s.anyStall() || now.Sub(s.activity.recent) < tickIdle {
+	if len(s.drains) > 0 || len(s.host.waiting) > 0 || s.anyStall() || now.Sub(s.activity.recent) < tickIdle {
 		return tickBusy
 	}
 	return tickIdle
@@ -95,6 +95,7 @@ func (s *Shim) look(now time.Time) error {
 	}
 	s.guard(now)
 	s.endHolds(now)
+	s.lookHost(now)
 	if !s.activity.look(now, s.steered()) && !s.anyStall() {
 		return s.lookIdle(now)
 	}

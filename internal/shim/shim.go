@@ -32,7 +32,8 @@ type Options struct {
 	App  app.Name
 	Path app.Path // app.PathHandoff, else the steer path
 	control.Settings
-	Messages bool // the channel of an instance carries messages only: its program is not one for Node.js
+	Messages bool      // the channel of an instance carries messages only: its program is not one for Node.js
+	Drained  time.Time // since when the whole host is drained; zero: it is not
 }
 
 // weight is the share of instance number.
@@ -72,6 +73,7 @@ type Shim struct {
 	rollouts       map[int]bool // by process: those that have not said that they end
 	cutOff         bool         // one of them was killed
 	activity       activity
+	host           host
 	status         string
 	statusPace     pace.Bucket // instances can cause changes
 
@@ -107,6 +109,7 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		nodes:          newNodes(inherited.Channels, log),
 		handedChanged:  make(chan struct{}, 1),
 		strategy:       o.Strategy,
+		host:           host{drained: o.Drained},
 		statusPace:     pace.Bucket{Burst: 20, Every: 100 * time.Millisecond},
 	}
 	if !s.handsOff() {

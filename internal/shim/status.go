@@ -53,6 +53,12 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		return struct{}{}, s.rolled(ctx, r)
 	case control.MethodNote:
 		return struct{}{}, s.takeNote(ctx, r)
+	case control.MethodHost:
+		return s.hostNow(ctx, r)
+	case control.MethodDrainHost:
+		return s.drainHost(ctx, r)
+	case control.MethodHostDrained:
+		return s.hostDrained(ctx, r)
 	case control.MethodStatus:
 		if err := r.Decode(&struct{}{}); err != nil {
 			return nil, err
@@ -160,6 +166,7 @@ func (s *Shim) line(now time.Time) string {
 	if len(not) > 0 {
 		line += "; " + strings.Join(not, ", ")
 	}
+	line = s.hostNote() + line
 	if alarm := s.alarm(now); alarm != "" {
 		line += "; " + alarm
 	}
