@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/imports"
 )
 
 // completions are the scripts for the shells. They ask "unitgen completion words SHELL WORD..." for what can stand in the
@@ -191,6 +192,8 @@ func (c *command) positions(plain []string, current string) []candidate {
 	switch n := len(plain); {
 	case c.options.verb == "check":
 		return named(files(c.env, current, func(name string) bool { return strings.HasSuffix(name, extension) }))
+	case c.options.verb == "import" && n == 0:
+		return named(files(c.env, current, imports.Known))
 	case c.options.verb == "completion" && n == 0:
 		return named(shells[:])
 	case c.options.verb == "" && n == 0 && strings.ContainsAny(current, "/"):

@@ -98,7 +98,7 @@ func TestComplete(t *testing.T) {
 	e.getenv = func(key string) string { return map[string]string{"PATH": dir + "/bin"}[key] }
 	writeApp(t, dir+"/root", "hello", 2)
 	for line, want := range map[string]string{
-		"":                         "list status scale logs diff send check remove doctor completion help hello",
+		"":                         "list status scale logs diff send check import remove doctor completion help hello",
 		"s":                        "status scale send",
 		"d":                        "diff doctor",
 		"./":                       "./bin/ ./root/ ./run.sh",

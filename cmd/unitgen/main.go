@@ -16,6 +16,7 @@
 //	node.go      programs for Node.js, and what stands between them and node
 //	file.go      the same, from a .unitgen file
 //	verify.go    properties, as systemd reads them
+//	import.go    files of other process managers -> .unitgen files
 //	live.go      changes -> the service manager
 //	doctor.go    what is wrong with the machine and its apps
 //	complete.go  what can stand in a command line
@@ -51,19 +52,21 @@ const (
 
 // env is the outside world, so that tests run the real command in-process.
 type env struct {
-	args     []string // without the program's name
-	getenv   func(string) string
-	cwd      string
-	root     string // before every path of the system but those that the user gave; empty for the real one
-	euid     int
-	userName string
-	stdout   io.Writer
-	stderr   io.Writer
-	terminal bool // stdout is one
-	now      func() time.Time
-	cpus     func() int // that the instances may use
-	lbshim   string
-	version  string
+	args   []string // without the program's name
+	getenv func(string) string
+
+	environment func() []string // for programs that are started; nil: none
+	cwd         string
+	root        string // before every path of the system but those that the user gave; empty for the real one
+	euid        int
+	userName    string
+	stdout      io.Writer
+	stderr      io.Writer
+	terminal    bool // stdout is one
+	now         func() time.Time
+	cpus        func() int // that the instances may use
+	lbshim      string
+	version     string
 
 	// nodePath asks a program that stands for node for the path of the real one.
 	nodePath func(ctx context.Context, program string) (string, error)
@@ -83,8 +86,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	e := &env{
-		args:     os.Args[1:],
-		getenv:   os.Getenv,
+		args:   os.Args[1:],
+		getenv: os.Getenv,
+
+		environment: os.Environ,
+
 		euid:     os.Geteuid(),
 		stdout:   os.Stdout,
 		terminal: isTerminal(os.Stdout.Fd()),

@@ -99,6 +99,8 @@ func takes(verb string) (names []string, known bool) {
 		return []string{"user-units", "output", "dry-run"}, true
 	case "logs", "send", "doctor":
 		return []string{"user-units"}, true
+	case "import":
+		return []string{"env", "user", "user-units", "output", "dry-run", "now"}, true
 	case "help", "completion":
 		return nil, true
 	}
@@ -238,6 +240,8 @@ func (o *options) judge() []error {
 		if o.name == "" {
 			found = append(found, inputf("unitgen check app.unitgen", "check takes files"))
 		}
+	case "import":
+		found = append(found, o.judgeImport())
 	case "list":
 		if o.name != "" {
 			found = append(found, inputf("unitgen status "+app.ShellWord(o.name), "list takes no app, got %q", o.name))
@@ -267,7 +271,7 @@ func (o *options) judgeValues() []error {
 	if o.given["output"] && o.output == "" {
 		found = append(found, inputf("", "--output= must be a directory, got \"\""))
 	}
-	if o.given["output"] && o.now {
+	if o.given["output"] && o.now && o.verb != "import" {
 		found = append(found, inputf("", "--now does not go with --output=, which touches no manager"))
 	}
 	return found

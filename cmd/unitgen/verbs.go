@@ -63,6 +63,8 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 		return exitSuccess, c.checkFiles(ctx)
 	case "completion":
 		return exitSuccess, c.completion()
+	case "import":
+		return c.importApps(ctx)
 	}
 	if c.options.file != "" {
 		if err := c.readFile(); err != nil {

@@ -124,6 +124,20 @@ func sourceOf(path string) (func(*source) error, error) {
 		Hint: "unitgen import ecosystem.config.js"}
 }
 
+// Known reports whether a file is a source, by its name.
+func Known(path string) bool {
+	_, err := sourceOf(path)
+	return err == nil
+}
+
+// Starting are the apps that can be made and that the source starts.
+func (m *Import) Starting() []*App {
+	return slices.DeleteFunc(slices.Clone(m.Apps), func(a *App) bool { return a.Skip != "" || a.Stopped })
+}
+
+// Listens reports whether the source says where the app is served.
+func (a *App) Listens() bool { return a.has("Listen") }
+
 // dir is the directory of the source, from which its relative paths count.
 func (s *source) dir() string { return filepath.Dir(s.Path) }
 
@@ -131,7 +145,7 @@ func (s *source) dir() string { return filepath.Dir(s.Path) }
 func (s *source) text() (string, error) {
 	text, err := readText(s.Path)
 	if err != nil {
-		return "", fmt.Errorf("read %s: %w", s.Shown, cause(err))
+		return "", s.fault(s.Shown, 0, "", "it cannot be read: %v", cause(err))
 	}
 	return text, nil
 }

@@ -2,7 +2,6 @@ package imports
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"regexp"
@@ -106,7 +105,7 @@ func (s *source) dotenv() ([]app.Assignment, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("read %s: %w", shown, cause(err))
+		return nil, s.fault(shown, 0, "", "it cannot be read: %v", cause(err))
 	}
 	variables, err := parseDotenv(text)
 	var at *lineError

@@ -77,7 +77,7 @@ func (s *source) included(sections []iniSection) ([]iniSection, error) {
 				}
 				text, err := readText(path)
 				if err != nil {
-					return nil, fmt.Errorf("read %s: %w", path, cause(err))
+					return nil, s.fault(path, 0, "", "it cannot be read: %v", cause(err))
 				}
 				more, err := parseINI(path, text)
 				if err != nil {

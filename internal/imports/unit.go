@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -90,7 +91,7 @@ func (s *source) unit() error {
 func (s *source) unitFile(path string) ([]option, error) {
 	text, err := readText(path)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, cause(err))
+		return nil, s.fault(path, 0, "", "it cannot be read: %v", cause(err))
 	}
 	options, err := parseUnit(path, text)
 	if err != nil {
@@ -322,10 +323,11 @@ func (u *handUnit) environment(o option) {
 
 // socket reads app.socket: its addresses become the app's.
 func (u *handUnit) socket(path string) error {
-	options, err := u.s.unitFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
-	} else if err != nil {
+	}
+	options, err := u.s.unitFile(path)
+	if err != nil {
 		return err
 	}
 	word := func(o option) string { return filepath.Base(path) + " " + o.key }

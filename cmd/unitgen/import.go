@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/imports"
+)
+
+// importApps is the verb import: it makes .unitgen files, and with --now apps, of what another process manager knows.
+func (c *command) importApps(ctx context.Context) (status int, err error) {
+	o := c.options
+	node := imports.Node{Program: search("node", c.env.getenv("PATH"), c.env.cwd), Root: c.env.euid == 0, User: o.text("user"), Environ: c.env.environ()}
+	found, err := imports.Read(ctx, imports.Options{
+		Path: c.absolute(o.name), Shown: o.name, Only: o.args, Env: o.text("env"), User: o.text("user"), UserUnits: o.userUnits,
+		CPUs: c.env.cpus, Getenv: c.env.getenv, JavaScript: node.Evaluate,
+	})
+	if err != nil {
+		return 0, err
+	}
+	files := found.Files(c.absolute(o.output))
+	if _, err := io.WriteString(c.env.stdout, found.Report()); err != nil {
+		return 0, err
+	}
+	if o.dryRun {
+		return exitSuccess, c.printFiles(files)
+	}
+	written, err := imports.Write(files)
+	if err != nil {
+		return 0, err
+	}
+	if o.now {
+		if status := c.tryImported(ctx, found); status != exitSuccess {
+			return status, imports.Remove(written)
+		}
+	}
+	for _, path := range written {
+		c.say("Wrote %s.", path)
+	}
+	if !o.now {
+		c.sayNext(found)
+		return exitSuccess, nil
+	}
+	return c.makeImported(ctx, found), nil
+}
+
+// printFiles prints the files that would be written, without the values of secrets.
+func (c *command) printFiles(files []imports.File) error {
+	var b strings.Builder
+	for _, f := range files {
+		if f.Secret {
+			fmt.Fprintf(&b, "\n# %s, for its owner alone; its values are not shown\n", f.Path)
+			continue
+		}
+		fmt.Fprintf(&b, "\n# %s\n%s", f.Path, f.Text)
+	}
+	_, err := io.WriteString(c.env.stdout, b.String())
+	return err
+}
+
+// imported is the .unitgen file of an app.
+func (c *command) imported(a *imports.App) string {
+	return filepath.Join(c.absolute(c.options.output), string(a.Name)+extension)
+}
+
+// tryImported finds out whether all apps can be made, and says why one cannot. It changes nothing.
+func (c *command) tryImported(ctx context.Context, found *imports.Import) (status int) {
+	for _, a := range found.Starting() {
+		args := []string{"--file=" + c.imported(a), "--dry-run"}
+		if !a.Listens() {
+			args = append(args, "--listen="+guess) // --now finds out
+		}
+		var told bytes.Buffer
+		sub := *c.env
+		sub.args, sub.stdout, sub.stderr = args, io.Discard, &told
+		if status = run(ctx, &sub); status != exitSuccess {
+			c.env.stderr.Write(told.Bytes())
+			return status
+		}
+	}
+	return exitSuccess
+}
+
+// makeImported makes the apps one after another, also those after one that fails.
+func (c *command) makeImported(ctx context.Context, found *imports.Import) (status int) {
+	for _, a := range found.Starting() {
+		sub := *c.env
+		sub.args = []string{"--file=" + c.imported(a), "--now"}
+		if failed := run(ctx, &sub); failed != exitSuccess {
+			status = failed
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return status
+}
+
+// sayNext says how the apps are made of the files.
+func (c *command) sayNext(found *imports.Import) {
+	for _, a := range found.Apps {
+		if a.Skip == "" {
+			c.say("To make %s: unitgen --file=%s --now", a.Name, app.ShellWord(c.imported(a)))
+		}
+	}
+}
+
+// environ is the environment of this process as programs get it; empty in tests.
+func (e *env) environ() []string {
+	if e.environment == nil {
+		return nil
+	}
+	return e.environment()
+}
+
+// judgeImport finds what is wrong with a command line of import as such.
+func (o *options) judgeImport() error {
+	var found []error
+	if o.name == "" {
+		found = append(found, inputf("unitgen import ecosystem.config.js", "import takes a file: what another process manager runs the apps by"))
+	}
+	if o.now && o.dryRun {
+		found = append(found, inputf("", "--now does not go with --dry-run"))
+	}
+	if o.given["user"] && o.userUnits {
+		found = append(found, inputf("", "--user= is not possible with --user-units, whose processes all run as that user"))
+	}
+	return errors.Join(found...)
+}
