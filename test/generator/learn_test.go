@@ -68,8 +68,8 @@ func testLearn(t *testing.T, s *system) {
 				"unitgen: hint: unitgen learn-twice --now --listen=127.0.0.1:8131 -- /usr/bin/python3 /srv/twoports.py\n"},
 		{"silent", []string{"--now", "--start-timeout=2s", "--", "/usr/bin/sleep", "infinity"}, 1,
 			"the program listened on no TCP port within 2s"},
-		{"ends", []string{"--now", "--", "/bin/ls", "/no/such/file"}, 1,
-			"learn-ends did not listen: the program ended with exit status 2; it said \"ls: cannot access '/no/such/file': No such file or directory\""},
+		{"ends", []string{"--now", "--", "/bin/sh", "-c", "echo there is no configuration >&2; exit 2"}, 1,
+			`learn-ends did not listen: the program ended with exit status 2; it said "there is no configuration"`},
 		{"no-now", []string{"--", "/usr/bin/sleep", "infinity"}, 2, "--listen= is missing"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
