@@ -36,7 +36,7 @@ func plot(results []result) string {
 func (r result) chart(b *strings.Builder, y int, measure, title string) int {
 	highest := 1.0
 	for _, t := range r.Targets {
-		highest = max(highest, slices.Max(r.ratios(measure, t)))
+		highest = slices.Max(append(r.ratios(measure, t), highest))
 	}
 	x := func(ratio float64) float64 {
 		return plotLabel + ratio/highest*(plotWidth-plotLabel-60)
@@ -45,6 +45,9 @@ func (r result) chart(b *strings.Builder, y int, measure, title string) int {
 	y += plotTitle
 	for _, t := range r.Targets {
 		ratios := r.ratios(measure, t)
+		if len(ratios) == 0 {
+			continue
+		}
 		mid, colour := float64(y)+plotBar/2, "#9aa5b1"
 		if strings.HasPrefix(t, "unitgen") {
 			colour = "#2f6f4f"

@@ -140,7 +140,7 @@ func (r result) median(measure, target string, of func(sample) float64) float64 
 	return median(values)
 }
 
-// ratios are those to the first target, round by round.
+// ratios are those to the first target, round by round; none where that had answered nothing.
 func (r result) ratios(measure, target string) (ratios []float64) {
 	base := r.Series[measure][r.Targets[0]]
 	for i, s := range r.Series[measure][target] {
