@@ -105,6 +105,9 @@ func TestNode(t *testing.T) {
 			run("v"+version+"/Late", nil, func(t *testing.T) { testLate(t, s, version) })
 		}
 		for _, tt := range tests {
+			if tt.name == "Permission" && strings.HasPrefix(version, "v18.") {
+				continue // Node.js has no permission model before 20
+			}
 			run(version+"/"+tt.name, (*testing.T).Parallel, func(t *testing.T) { tt.run(t, s, node) })
 		}
 	})
