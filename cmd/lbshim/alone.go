@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 
@@ -18,8 +19,8 @@ import (
 //
 // An app that was idle, or that stops in its usual order, has no connection then: its instances end before the shim.
 func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameters, began time.Time) error {
-	ports, serve, err := readAlone(ctx, e, o)
-	if err != nil || len(ports) == 0 { // connections of unix sockets cannot be told from each other
+	ports, paths, serve, err := readAlone(ctx, e, o)
+	if err != nil {
 		return err
 	}
 	conn, err := openDiag(o)
@@ -29,11 +30,15 @@ func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameter
 	defer conn.Close()
 	left, timedOut, err := lifecycle.Alone{
 		Count: func() (sockdiag.Stat, error) {
+			own, err := countUnix(paths)
+			if err != nil || len(ports) == 0 {
+				return own, err
+			}
 			count, err := conn.Count(sockdiag.Filter{Ports: ports})
 			if serve.path == string(app.PathHandoff) {
 				count.Queued = 0 // nobody accepts them without a balancer
 			}
-			return count, err
+			return count.Plus(own), err
 		},
 		Began: began, Limit: serve.drainTimeout, Graceful: p.Graceful, Settle: p.Settle,
 	}.Wait(ctx)
@@ -49,18 +54,30 @@ func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameter
 	return nil
 }
 
-// readAlone asks PID 1 for what the shim knew: the app's ports and the shim's options, drop-ins included.
-func readAlone(ctx context.Context, e *env, o options) (ports []uint16, serve options, err error) {
+func countUnix(paths []string) (sockdiag.Stat, error) {
+	if len(paths) == 0 {
+		return sockdiag.Stat{}, nil
+	}
+	table, err := os.Open(lifecycle.UnixTable)
+	if err != nil {
+		return sockdiag.Stat{}, err
+	}
+	defer table.Close()
+	return lifecycle.CountUnix(table, paths)
+}
+
+// readAlone asks PID 1 for what the shim knew: the app's listeners and the shim's options, drop-ins included.
+func readAlone(ctx context.Context, e *env, o options) (ports []uint16, paths []string, serve options, err error) {
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
-		return nil, serve, err
+		return nil, nil, serve, err
 	}
 	defer conn.Close()
 	if serve, err = serveOptions(ctx, conn, o.app); err != nil {
-		return nil, serve, err
+		return nil, nil, serve, err
 	}
-	ports, err = lifecycle.Ports(ctx, conn, o.app)
-	return ports, serve, err
+	ports, paths, err = lifecycle.Listeners(ctx, conn, o.app)
+	return ports, paths, serve, err
 }
 
 // serveOptions are those of ExecStart= of the shim's unit.

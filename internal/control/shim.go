@@ -25,6 +25,7 @@ const (
 	MethodRolled    = "Rolled"    // Rollout
 	MethodNote      = "Note"      // Note
 	MethodStatus    = "Status"    // Status
+	MethodAddresses = "Addresses" // Addresses
 )
 
 // Instance are the parameters of methods that concern one instance.
@@ -114,6 +115,13 @@ type Rollout struct {
 // Note are the parameters of method Note: a line of a rollout; an empty one takes the last one back.
 type Note struct {
 	Text string `json:"text"`
+}
+
+// Addresses is the answer of method Addresses, which costs nothing that grows with instances or connections, as Status does: each
+// instance that starts asks.
+type Addresses struct {
+	Path      string   `json:"path"` // as in Status
+	Addresses []string `json:"addresses"`
 }
 
 // Status is the answer of method Status.

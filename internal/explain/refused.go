@@ -99,7 +99,10 @@ func (c *caseFile) ownPort(port int) Reason {
 		if slices.ContainsFunc(c.set.app.Listen, func(l app.Listen) bool { return int(l.Port) == port && !l.Addr.IsValid() }) {
 			r.What += "; a port alone is one of IPv6" // which a program for IPv4 could not use
 			r.Hint = c.options("--listen=0.0.0.0:%d", port)
+			return r
 		}
+		r.What += "; it may bind by io_uring, which cannot be answered"
+		r.Hint = c.options("-p SystemCallFilter=~io_uring_setup")
 		return r
 	}
 	r := Reason{What: fmt.Sprintf("the program opens port %d by itself, which systemd holds for it: "+

@@ -58,44 +58,46 @@ func (d Alone) Wait(ctx context.Context) (left sockdiag.Stat, timedOut bool, err
 	}
 }
 
-// Ports are the TCP ports of the app's public listeners, as PID 1 has them open; none where it listens on unix sockets alone.
-func Ports(ctx context.Context, conn *systemd.Conn, name app.Name) ([]uint16, error) {
+// Listeners are the TCP ports and the unix sockets of the app's public listeners, as PID 1 has them open.
+func Listeners(ctx context.Context, conn *systemd.Conn, name app.Name) (ports []uint16, paths []string, err error) {
 	values, err := conn.Properties(ctx, name.Socket(), "Listen")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	listen, _ := values["Listen"].([][]any)
-	ports, err := portsOf(listen)
-	if err != nil {
-		return nil, fmt.Errorf("read listeners of %s: %w", name.Socket(), err)
+	if ports, paths, err = listenersOf(listen); err != nil {
+		return nil, nil, fmt.Errorf("read listeners of %s: %w", name.Socket(), err)
 	}
-	return ports, nil
+	return ports, paths, nil
 }
 
-// portsOf reads property Listen of a socket unit: pairs of a type and an address.
-func portsOf(listen [][]any) ([]uint16, error) {
-	var ports []uint16
+// listenersOf reads property Listen of a socket unit: pairs of a type and an address.
+func listenersOf(listen [][]any) (ports []uint16, paths []string, err error) {
 	for _, l := range listen {
 		if len(l) != 2 {
-			return nil, fmt.Errorf("property Listen has an entry of %d values", len(l))
+			return nil, nil, fmt.Errorf("property Listen has an entry of %d values", len(l))
 		}
 		address, _ := l[1].(string)
-		if l[0] != "Stream" || address == "" || address[0] == '/' || address[0] == '@' {
+		if l[0] != "Stream" || address == "" {
+			continue
+		}
+		if address[0] == '/' || address[0] == '@' {
+			paths = append(paths, address)
 			continue
 		}
 		// "[::]:3000", "127.0.0.1:3000", and for a link-local address "[fe80::1]:80%eth0" (socket_address_print).
 		_, text, err := net.SplitHostPort(cutScope(address))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		port, err := strconv.ParseUint(text, 10, 16)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		ports = append(ports, uint16(port))
 	}
 	slices.Sort(ports)
-	return slices.Compact(ports), nil
+	return slices.Compact(ports), paths, nil
 }
 
 // cutScope cuts the interface off behind the port.

@@ -2,6 +2,9 @@ package lifecycle
 
 import (
 	"errors"
+	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -52,6 +55,41 @@ func TestAloneEndsByTheRuleOfTheShim(t *testing.T) {
 	}
 }
 
+// The kernel's own table: accepted connections alone count, those of the app's paths.
+func TestCountUnix(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a b")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	expect := func(want int) {
+		t.Helper()
+		table, err := os.Open("/proc/self/net/unix")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer table.Close()
+		if n, err := CountUnix(table, []string{"/other", path}); n != (sockdiag.Stat{Open: want, Busy: want}) || err != nil {
+			t.Errorf("%+v, %v; want %d", n, err, want)
+		}
+	}
+	expect(0)
+	client, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	expect(0)
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(1)
+	accepted.Close()
+	expect(0)
+}
+
 // A drain that cannot count says so at once: it would hold the stop for nothing.
 func TestAloneWithoutCounts(t *testing.T) {
 	want := errors.New("no table")
@@ -61,23 +99,24 @@ func TestAloneWithoutCounts(t *testing.T) {
 	}
 }
 
-func TestPortsOfASocketUnit(t *testing.T) {
+func TestListenersOfASocketUnit(t *testing.T) {
 	pair := func(kind, address string) []any { return []any{kind, address} }
 	for _, tt := range []struct {
 		listen [][]any
 		want   []uint16
+		paths  []string
 		bad    bool
 	}{
-		{nil, nil, false},
-		{[][]any{pair("Stream", "[::]:3000"), pair("Stream", "127.0.0.1:80"), pair("Stream", "0.0.0.0:3000")}, []uint16{80, 3000}, false},
-		{[][]any{pair("Stream", "[fe80::1]:80%eth0"), pair("Stream", "[fe80::1%eth0]:81")}, []uint16{80, 81}, false},
-		{[][]any{pair("Stream", "/run/app.sock"), pair("Stream", "@app"), pair("Netlink", "inet-diag 0")}, nil, false},
-		{[][]any{pair("Stream", "[::]:70000")}, nil, true},
-		{[][]any{pair("Stream", "somewhere")}, nil, true},
-		{[][]any{{"Stream"}}, nil, true},
+		{nil, nil, nil, false},
+		{[][]any{pair("Stream", "[::]:3000"), pair("Stream", "127.0.0.1:80"), pair("Stream", "0.0.0.0:3000")}, []uint16{80, 3000}, nil, false},
+		{[][]any{pair("Stream", "[fe80::1]:80%eth0"), pair("Stream", "[fe80::1%eth0]:81")}, []uint16{80, 81}, nil, false},
+		{[][]any{pair("Stream", "/run/app.sock"), pair("Stream", "@app"), pair("Netlink", "inet-diag 0")}, nil, []string{"/run/app.sock", "@app"}, false},
+		{[][]any{pair("Stream", "[::]:70000")}, nil, nil, true},
+		{[][]any{pair("Stream", "somewhere")}, nil, nil, true},
+		{[][]any{{"Stream"}}, nil, nil, true},
 	} {
-		if got, err := portsOf(tt.listen); !slices.Equal(got, tt.want) || (err != nil) != tt.bad {
-			t.Errorf("%v: %v, %v", tt.listen, got, err)
+		if got, paths, err := listenersOf(tt.listen); !slices.Equal(got, tt.want) || !slices.Equal(paths, tt.paths) || (err != nil) != tt.bad {
+			t.Errorf("%v: %v, %q, %v", tt.listen, got, paths, err)
 		}
 	}
 }

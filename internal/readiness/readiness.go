@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/sock"
 )
@@ -119,17 +120,14 @@ func (c Check) Addresses(ctx context.Context) ([]string, error) {
 
 // addresses returns those of the app, and whether its connections are handed off.
 func (c Check) addresses(ctx context.Context) (all []string, handed bool, err error) {
-	var s control.Status
-	if err := control.Call(ctx, c.Control, control.MethodStatus, struct{}{}, &s); err != nil {
+	var s control.Addresses
+	if err := control.Call(ctx, c.Control, control.MethodAddresses, struct{}{}, &s); err != nil {
 		return nil, false, err
 	}
 	if len(s.Addresses) == 0 {
 		return nil, false, errors.New("ask shim for addresses: it has none")
 	}
-	for _, a := range s.Addresses {
-		all = append(all, a.Address)
-	}
-	return all, s.Path == "handoff", nil
+	return s.Addresses, s.Path == string(app.PathHandoff), nil
 }
 
 // portTries is how often another port is tried where choosePort met one that is in use: most are free.

@@ -28,8 +28,8 @@ func fakeShim(t *testing.T, address string, accepted func(ctx context.Context) e
 	probed := make(chan uint16, 16)
 	handle := func(ctx context.Context, r *control.Request) (any, error) {
 		switch r.Method {
-		case "Status":
-			return map[string]any{"addresses": []map[string]string{{"address": address}}}, nil
+		case "Addresses":
+			return map[string]any{"path": "steer", "addresses": []string{address}}, nil
 		case "Probe":
 			var p struct {
 				Instance int

@@ -66,6 +66,18 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		var status control.Status
 		err := s.run1(ctx, func() error { status = s.snapshot(); return nil })
 		return status, err
+	case control.MethodAddresses:
+		if err := r.Decode(&struct{}{}); err != nil {
+			return nil, err
+		}
+		all := control.Addresses{Path: string(s.path())}
+		err := s.run1(ctx, func() error {
+			for _, a := range s.addresses {
+				all.Addresses = append(all.Addresses, a.String())
+			}
+			return nil
+		})
+		return all, err
 	}
 	return nil, &control.Error{Name: control.ErrMethodNotFound, Reason: "no such method: " + r.Method}
 }

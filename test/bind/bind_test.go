@@ -40,6 +40,8 @@ func TestPrograms(t *testing.T) {
 		{"Unreadable", testUnreadable},
 		{"ChangesUser", testChangesUser},
 		{"Forbidden", testForbidden},
+		{"OwnFilter", testOwnFilter},
+		{"Ring", testRing},
 	}
 	t.Run("trixie", func(t *testing.T) {
 		s := boot(t, "trixie")
@@ -278,4 +280,38 @@ func testForbidden(t *testing.T, s *apps.System) {
 	if log, want := a.Log(a.Instance(1)), "bind() of the program is not answered"; !strings.Contains(log, want) || !strings.Contains(log, "else unitgen forbidden --kind=listen") {
 		t.Errorf("journal = %s; want %q", log, want)
 	}
+}
+
+// testOwnFilter has programs with a seccomp filter of their own: one that decides by itself does no harm, one that wants to be asked cannot
+// be served, as the kernel knows one who is asked.
+func testOwnFilter(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "filters", "--now", listenOn(port), "--", program, "-filter", "own", ":"+strconv.Itoa(port))
+	a.AwaitUp(a.N)
+	a.Evenly()
+
+	port = s.NewPort()
+	b := apps.NewAt(t, s, port, "asks", listenOn(port), "--", program, "-filter", "notify", ":"+strconv.Itoa(port))
+	out, err := b.Exec(t.Context(), "unitgen", "asks", "--now")
+	for _, want := range []string{"program wants seccomp notification for itself, which the kernel refuses below that of the balancer", "unitgen: hint: unitgen asks --kind=listen"} {
+		if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, want) {
+			t.Errorf("start = %+v, %v; want %q", out, err, want)
+		}
+	}
+}
+
+// testRing has a program that binds by io_uring, of which no filter hears: it is said, and without io_uring the program binds as others do.
+func testRing(t *testing.T, s *apps.System) {
+	port := s.NewPort()
+	a := apps.NewAt(t, s, port, "ring", listenOn(port), "--", program, "-uring", ":"+strconv.Itoa(port))
+	out, err := a.Exec(t.Context(), "unitgen", "ring", "--now")
+	for _, want := range []string{fmt.Sprintf("the program opens port %d, which systemd holds for it, and was not given it; it may bind by io_uring", port),
+		"unitgen: hint: unitgen ring -p SystemCallFilter=~io_uring_setup\n"} {
+		if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, want) {
+			t.Errorf("start = %+v, %v; want %q", out, err, want)
+		}
+	}
+	a.MustExec(t, "unitgen", "ring", "-p", "SystemCallFilter=~io_uring_setup", "--now")
+	a.AwaitUp(a.N)
+	a.Evenly()
 }
