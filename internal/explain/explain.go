@@ -161,7 +161,7 @@ func (c *caseFile) options(format string, args ...any) string {
 		return c.Trial.Retype(fmt.Sprintf(format, args...))
 	}
 	if c.UserUnits {
-		format += " --user-units"
+		format = "--user-units " + format // before a "--"
 	}
 	return "unitgen " + string(c.App) + " " + fmt.Sprintf(format, args...)
 }

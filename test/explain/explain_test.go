@@ -114,21 +114,28 @@ func testUserUnits(t *testing.T, s *apps.System) {
 		}
 		return out
 	}
+	const file = "/home/carol/run"
+	start := func(name string, args ...string) rig.Output {
+		return as(append([]string{"unitgen", name, "--user-units"}, args...)...)
+	}
 	for _, tt := range []struct {
-		name    string
-		command []string
-		want    string
+		name   string
+		script string // in place of the one that the units were written for
+		want   string
 	}{
-		{"exits", []string{"/bin/sh", "-c", "echo 'fatal: no such table: users' >&2; exit 3"},
+		{"exits", "#!/bin/sh\necho 'fatal: no such table: users' >&2\nexit 3\n",
 			"unitgen: exits@1 did not get ready: the program ended with exit status 3; it said \"fatal: no such table: users\"\n" +
 				"unitgen: hint: unitgen logs exits@1 --user-units\n"},
-		{"family", []string{python, "-c", "import socket; socket.socket(socket.AF_VSOCK)"},
-			"unitgen: family@1 did not get ready: the program opens a kind of socket that the sandbox refuses: AF_VSOCK; " +
-				"it said \"OSError: [Errno 97] Address family not supported by protocol\"\n" +
-				"unitgen: hint: unitgen family -p RestrictAddressFamilies=AF_VSOCK --user-units\n"},
+		{"no-interpreter", "#!/opt/ruby/bin/ruby\n",
+			"unitgen: no-interpreter@1 did not get ready: /home/carol/run is a script for /opt/ruby/bin/ruby, which does not exist\n" +
+				"unitgen: hint: unitgen no-interpreter --user-units -- INTERPRETER /home/carol/run ...\n"},
 	} {
-		out := as(append([]string{"unitgen", tt.name, "--user-units", fmt.Sprintf("--listen=%d", s.NewPort()), "--instances=1", "--now", "--"}, tt.command...)...)
-		if out.Status != 1 || !strings.HasSuffix(out.Stderr, tt.want) {
+		s.MustWriteFile(t, file, "#!/bin/sh\n", 0o755)
+		if out := start(tt.name, fmt.Sprintf("--listen=%d", s.NewPort()), "--instances=1", "--", file); out.Status != 0 {
+			t.Fatalf("write units of %s: %+v", tt.name, out)
+		}
+		s.MustWriteFile(t, file, tt.script, 0o755)
+		if out := start(tt.name, "--now"); out.Status != 1 || !strings.HasSuffix(out.Stderr, tt.want) {
 			t.Errorf("start of %s = %+v; want status 1 and\n%s", tt.name, out, tt.want)
 		}
 		if out := as("unitgen", "remove", tt.name, "--user-units"); out.Status != 0 {
