@@ -226,7 +226,7 @@ func (c *command) examineUnits(ctx context.Context, l *live, name app.Name) (fou
 		return []finding{{string(name), strings.ReplaceAll(err.Error(), "\n", "; "), hint}}, nil, nil
 	}
 	if err := d.App.Validate(); err != nil {
-		e := fault.Parts(err)[0]
+		e := app.Parts(err)[0]
 		return []finding{{string(name), "its settings are not possible any more: " + e.Error(), unitgen + " --help"}}, nil, nil
 	}
 	p, err := d.For(*d.App, len(d.Instances))

@@ -173,7 +173,7 @@ func (c *command) inFile(err error) error {
 		return err
 	}
 	var found []error
-	for _, part := range fault.Parts(err) {
+	for _, part := range app.Parts(err) {
 		var input *app.InputError
 		var f *fault.Fault
 		if errors.As(part, &f) || !errors.As(part, &input) {

@@ -157,7 +157,7 @@ func (l *live) stopUnits(ctx context.Context, units []string) (err error) {
 	for range stopTries {
 		var failed []error
 		canceled := false
-		for _, part := range fault.Parts(l.conn.Run(ctx, jobs(systemd.Stop, units)...)) {
+		for _, part := range app.Parts(l.conn.Run(ctx, jobs(systemd.Stop, units)...)) {
 			if systemd.IsNoSuchUnit(part) {
 				continue
 			}

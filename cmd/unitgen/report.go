@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/fault"
 )
 
@@ -18,7 +19,7 @@ func inputf(hint, format string, args ...any) error {
 // the user's to mend, else 1.
 func report(w io.Writer, err error) int {
 	status, hint := exitInvalidArgument, ""
-	for _, part := range fault.Parts(err) {
+	for _, part := range app.Parts(err) {
 		fmt.Fprintf(w, "unitgen: %s\n", printable(strings.ReplaceAll(part.Error(), "\n", "; ")))
 		hint = firstOf(hint, fault.Hint(part))
 		if !fault.IsInput(part) {

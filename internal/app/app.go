@@ -4,7 +4,11 @@
 // cmd/unitgen writes it to disk and package systemd talks to the service manager.
 package app
 
-import "time"
+import (
+	"time"
+
+	"github.com/unitgen/unitgen/internal/balance"
+)
 
 // MaxInstances is the highest instance number and so the highest count. 512 listeners fill one reuseport array with
 // room for the extra instances of a rollout, and are more than any machine has use for.
@@ -32,15 +36,15 @@ const (
 	PathProxy   Path = "proxy"
 )
 
-// Strategy names how the next instance is picked, in HAProxy's words.
-type Strategy string
+// Strategy and its values are balance.Strategy's.
+type Strategy = balance.Strategy
 
 const (
-	RoundRobin       Strategy = "round-robin"
-	LeastConnections Strategy = "least-connections"
-	RandomTwo        Strategy = "random-two"
-	SourceHash       Strategy = "source-hash"
-	First            Strategy = "first"
+	RoundRobin       = balance.RoundRobin
+	LeastConnections = balance.LeastConnections
+	RandomTwo        = balance.RandomTwo
+	SourceHash       = balance.SourceHash
+	First            = balance.First
 )
 
 // Shutdown is what a program does on its stop signal.

@@ -6,7 +6,7 @@ import (
 )
 
 // InputError is something that the user gave and that cannot be done. Functions that find several return them joined
-// (errors.Join), so that one run names them all; InputErrors takes such a tree apart again.
+// (errors.Join), so that one run names them all; InputErrors takes those apart again.
 type InputError struct {
 	Msg  string // begins with the option, for example "--listen= ..."
 	Hint string // one line to paste or to act on; may be empty
@@ -15,28 +15,34 @@ type InputError struct {
 // Error returns Msg; the hint is the command line's to print.
 func (e *InputError) Error() string { return e.Msg }
 
-// InputErrors returns every InputError in the tree of err, in the order in which they were joined and each text once.
-// It returns nil if there is none; other errors in the tree are left out.
-func InputErrors(err error) []*InputError {
-	var found []*InputError
-	seen := map[string]struct{}{}
+// Parts takes errors.Join apart, and drops what is said twice. It returns nothing for nil.
+func Parts(err error) []error {
+	var found []error
+	seen := make(map[string]bool)
 	var walk func(error)
 	walk = func(err error) {
-		switch e := err.(type) {
-		case *InputError:
-			if _, dup := seen[e.Msg]; !dup {
-				seen[e.Msg] = struct{}{}
-				found = append(found, e)
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, part := range joined.Unwrap() {
+				walk(part)
 			}
-		case interface{ Unwrap() []error }:
-			for _, sub := range e.Unwrap() {
-				walk(sub)
-			}
-		case interface{ Unwrap() error }:
-			walk(e.Unwrap())
+		} else if err != nil && !seen[err.Error()] {
+			seen[err.Error()] = true
+			found = append(found, err)
 		}
 	}
 	walk(err)
+	return found
+}
+
+// InputErrors returns the InputErrors among the Parts of err. It returns nil if there is none.
+func InputErrors(err error) []*InputError {
+	var found []*InputError
+	for _, part := range Parts(err) {
+		var input *InputError
+		if errors.As(part, &input) {
+			found = append(found, input)
+		}
+	}
 	return found
 }
 

@@ -34,10 +34,6 @@ func (a App) steerCannot() string {
 	return ""
 }
 
-// CountsConnections says whether a strategy needs to know how many connections are open. On the steer path the kernel counts
-// them, which takes CAP_NET_ADMIN.
-func (s Strategy) CountsConnections() bool { return s == LeastConnections || s == RandomTwo }
-
 // strategyNeeds says what the strategy takes on the steer path that the app's units cannot have; empty if nothing.
 func (a App) strategyNeeds() string {
 	switch {

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // Setting is a row of the table of settings. The table says all of a setting but what the unit templates make of it and
@@ -45,7 +47,7 @@ var table = [...]Setting{
 	{Key: "Path", Option: "path", check: App.checkPath, hint: "--path=steer",
 		value: choice(func(a *App) *Path { return &a.Path }, []Path{PathAuto, PathSteer, PathHandoff}, "", PathProxy)},
 	{Key: "Strategy", Option: "strategy", check: App.checkStrategy,
-		value: choice(func(a *App) *Strategy { return &a.Strategy }, []Strategy{RoundRobin, LeastConnections, RandomTwo, SourceHash, First}, "")},
+		value: choice(func(a *App) *Strategy { return &a.Strategy }, balance.Strategies(), "")},
 	{Key: "Environment", Option: "env", check: App.checkEnvironment,
 		value: as(formWords, list(func(a *App) *[]Assignment { return &a.Environment }, ParseAssignment,
 			func(e Assignment) string { return e.Key + "=" + e.Value }))},

@@ -187,7 +187,7 @@ func TestValidateSaysAll(t *testing.T) {
 
 func TestInputErrors(t *testing.T) {
 	one, two := &InputError{Msg: "one"}, &InputError{Msg: "two", Hint: "--two"}
-	tree := fmt.Errorf("wrap: %w", errors.Join(one, errors.New("other"), fmt.Errorf("x: %w", errors.Join(two, one))))
+	tree := errors.Join(one, errors.New("other"), nil, errors.Join(fmt.Errorf("x: %w", two), one))
 	if found := InputErrors(tree); len(found) != 2 || found[0] != one || found[1] != two {
 		t.Errorf("got %v", found)
 	}

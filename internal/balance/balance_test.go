@@ -235,8 +235,8 @@ func TestSlowStartStepsEnd(t *testing.T) {
 }
 
 func TestPoolErrors(t *testing.T) {
-	if _, err := NewPool(Options{Strategy: "source-hash"}); err == nil {
-		t.Error("source-hash: no error")
+	if _, err := NewPool(Options{Strategy: "best"}); err == nil {
+		t.Error("an unknown strategy: no error")
 	}
 	p := newPool(t, Options{}, 1)
 	for name, err := range map[string]error{

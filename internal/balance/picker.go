@@ -6,13 +6,6 @@ import (
 	"slices"
 )
 
-// Strategies of a Picker beside RoundRobin and First: those of a path that sees every connection.
-const (
-	LeastConnections Strategy = "least-connections" // the fewest for its weight; among equals round robin
-	RandomTwo        Strategy = "random-two"        // the less loaded of two that are drawn by weight
-	SourceHash       Strategy = "source-hash"       // the client's address decides, by weighted rendezvous hashing
-)
-
 // Picker picks a backend for one connection at a time, from the ring of a Pool. The zero Picker has nobody to pick. Not
 // safe for concurrent use.
 type Picker struct {

@@ -13,14 +13,6 @@ import (
 	"time"
 )
 
-// Strategy names how the next backend is picked, in the words of the configuration.
-type Strategy string
-
-const (
-	RoundRobin Strategy = "round-robin" // smooth, by weight
-	First      Strategy = "first"       // the lowest number that is up takes all, so that the others go idle
-)
-
 // Options configures a Pool. The zero value is round robin without slow start.
 type Options struct {
 	Strategy  Strategy      // zero means RoundRobin
@@ -35,12 +27,8 @@ type Pool struct {
 
 // NewPool returns a pool without backends. An unknown strategy is an error: a path that cannot do one must not run.
 func NewPool(options Options) (*Pool, error) {
-	switch options.Strategy {
-	case "":
-		options.Strategy = RoundRobin
-	case RoundRobin, First:
-	default:
-		return nil, fmt.Errorf("make pool: strategy %q has no ring", options.Strategy)
+	if !options.Strategy.known() {
+		return nil, fmt.Errorf("make pool: there is no strategy %q", options.Strategy)
 	}
 	return &Pool{options: options, backends: make(map[int]*Backend)}, nil
 }

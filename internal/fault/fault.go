@@ -1,7 +1,7 @@
 // Package fault is for errors that a command tells its user: what is wrong, and one line to type about that.
 //
 // There are two kinds. An app.InputError is the user's to mend, and Input makes one. A Fault is something that the system
-// could not do, and With makes one. Functions that find several return them joined, and Parts takes those apart.
+// could not do, and With makes one. Functions that find several return them joined, and app.Parts takes those apart.
 package fault
 
 import (
@@ -50,30 +50,6 @@ func IsInput(err error) bool {
 	var f *Fault
 	var input *app.InputError
 	return !errors.As(err, &f) && errors.As(err, &input)
-}
-
-// Parts takes errors.Join apart, and drops what is said twice. It returns nothing for nil.
-func Parts(err error) []error {
-	var found []error
-	seen := make(map[string]bool)
-	var walk func(error)
-	walk = func(err error) {
-		if err == nil {
-			return
-		}
-		if joined, ok := err.(interface{ Unwrap() []error }); ok {
-			for _, sub := range joined.Unwrap() {
-				walk(sub)
-			}
-			return
-		}
-		if !seen[err.Error()] {
-			seen[err.Error()] = true
-			found = append(found, err)
-		}
-	}
-	walk(err)
-	return found
 }
 
 // Write explains a failed write: what can be done about it depends on why. nil stays nil.

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/app"
 )
 
 // tree describes all that a directory holds: names, inodes, modes, times, targets and contents.
@@ -249,7 +249,7 @@ func TestCommitReadOnly(t *testing.T) {
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	err := Commit([]Change{{Path: dir + "/app.service", Text: "new\n"}})
-	if !errors.Is(err, unix.EROFS) || strings.Contains(err.Error(), temporary) || len(fault.Parts(err)) != 1 {
+	if !errors.Is(err, unix.EROFS) || strings.Contains(err.Error(), temporary) || len(app.Parts(err)) != 1 {
 		t.Errorf("got %v", err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // vault stands for PID 1's descriptor store: it keeps duplicates of a group's maps.
@@ -58,7 +60,7 @@ func TestAdoptKeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	g, err := Adopt(s.listeners[0], v.maps, RoundRobin)
+	g, err := Adopt(s.listeners[0], v.maps, balance.RoundRobin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,7 @@ func TestAdoptKeepsEverything(t *testing.T) {
 		t.Errorf("Refuse did not outlive the group: %v", err)
 	}
 
-	g, err = Adopt(s.listeners[0], kept.maps, RoundRobin)
+	g, err = Adopt(s.listeners[0], kept.maps, balance.RoundRobin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +147,7 @@ func TestAdoptUnderLoad(t *testing.T) {
 		}
 		closeGroup(t, g)
 		var err error
-		if g, err = Adopt(s.listeners[0], maps, RoundRobin); err != nil {
+		if g, err = Adopt(s.listeners[0], maps, balance.RoundRobin); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,12 +251,12 @@ func TestAdoptRefusesOtherLayouts(t *testing.T) {
 	g := s.stored(&v)
 	g.state.word(offVersion).Add(1)
 	closeGroup(t, g)
-	if _, err := Adopt(s.listeners[0], v.maps, RoundRobin); !errors.Is(err, ErrLayout) {
+	if _, err := Adopt(s.listeners[0], v.maps, balance.RoundRobin); !errors.Is(err, ErrLayout) {
 		t.Errorf("another version: got %v, want %v", err, ErrLayout)
 	}
 	g = s.stored(&v)
 	closeGroup(t, g)
-	if _, err := Adopt(s.listeners[0], Maps{Slots: v.maps.State, State: v.maps.Slots}, RoundRobin); !errors.Is(err, ErrLayout) {
+	if _, err := Adopt(s.listeners[0], Maps{Slots: v.maps.State, State: v.maps.Slots}, balance.RoundRobin); !errors.Is(err, ErrLayout) {
 		t.Errorf("maps swapped: got %v, want %v", err, ErrLayout)
 	}
 	null, err := os.Open(os.DevNull)
@@ -265,7 +267,7 @@ func TestAdoptRefusesOtherLayouts(t *testing.T) {
 	if err := v.store(Maps{Slots: int(null.Fd()), State: int(null.Fd())}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Adopt(s.listeners[0], v.maps, RoundRobin); err == nil {
+	if _, err := Adopt(s.listeners[0], v.maps, balance.RoundRobin); err == nil {
 		t.Error("not maps: no error")
 	}
 }

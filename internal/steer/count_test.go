@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/cgroup"
 )
 
@@ -43,7 +44,7 @@ func (s *site) counted(store func(Counter) error) *Group {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { g.Close() })
-	if err := g.Pick(LeastConnections); err == nil {
+	if err := g.Pick(balance.LeastConnections); err == nil {
 		s.t.Fatal("least connections without counting: no error")
 	}
 	if err := g.Count(ownCgroup(s.t), store); err != nil {
@@ -54,7 +55,7 @@ func (s *site) counted(store func(Counter) error) *Group {
 			s.t.Fatal(err)
 		}
 	}
-	if err := g.Pick(LeastConnections); err != nil {
+	if err := g.Pick(balance.LeastConnections); err != nil {
 		s.t.Fatal(err)
 	}
 	return g
@@ -129,7 +130,7 @@ func TestLeastConnectionsWeights(t *testing.T) {
 	setRing(t, g, 2, 3)
 	s.dial(4)
 	opens(t, g, 20, 12, 12)
-	if err := g.Pick(RoundRobin); err != nil {
+	if err := g.Pick(balance.RoundRobin); err != nil {
 		t.Fatal(err)
 	}
 	setRing(t, g, 1)
@@ -176,7 +177,7 @@ func TestCountSurvivesAdoption(t *testing.T) {
 	closeGroup(t, g)
 	s.dial(4)
 
-	g, err := Adopt(s.listeners[0], v.maps, RoundRobin)
+	g, err := Adopt(s.listeners[0], v.maps, balance.RoundRobin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func TestCountSurvivesAdoption(t *testing.T) {
 	if err := g.AdoptCount(kept); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Pick(LeastConnections); err != nil {
+	if err := g.Pick(balance.LeastConnections); err != nil {
 		t.Fatal(err)
 	}
 	opens(t, g, 4, 4)

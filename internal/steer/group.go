@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // Group steers the connections of one public address; a dual-stack [::]:port is one group. It owns its maps, and borrows
@@ -19,11 +21,11 @@ type Group struct {
 	slots    *ebpf.Map
 	shared   *ebpf.Map
 	state    *state
-	strategy Strategy
-	tether   *tether   // says whether the program is attached
-	trial    *ebpf.Map // what tethers are tried with
-	marks    *ebpf.Map // nil unless connections are counted
-	counter  link.Link // likewise
+	strategy balance.Strategy // one that has a program, see programOf
+	tether   *tether          // says whether the program is attached
+	trial    *ebpf.Map        // what tethers are tried with
+	marks    *ebpf.Map        // nil unless connections are counted
+	counter  link.Link        // likewise
 }
 
 // New makes a group around the parking listener, which it borrows, and attaches the program with an empty ring: every
@@ -42,7 +44,7 @@ func New(parking int, store func(Maps) error) (*Group, error) {
 	if err := store(Maps{Slots: slots.FD(), State: shared.FD()}); err != nil {
 		return nil, errors.Join(fmt.Errorf("store maps: %w", err), slots.Close(), shared.Close())
 	}
-	return start(parking, slots, shared, RoundRobin)
+	return start(parking, slots, shared, balance.RoundRobin)
 }
 
 // Adopt takes over the maps of a group that an earlier process made, and loads and attaches the program of this release
@@ -54,7 +56,7 @@ func New(parking int, store func(Maps) error) (*Group, error) {
 // Adopt owns the descriptors of m from the call on, also when it fails. An error that wraps ErrLayout says that these
 // maps are of no use to this release: take them out of the store, or they hold on to the listeners, and build anew with
 // New. On any error the group steers on as before.
-func Adopt(parking int, m Maps, strategy Strategy) (*Group, error) {
+func Adopt(parking int, m Maps, strategy balance.Strategy) (*Group, error) {
 	slots, shared, err := takeMaps(m)
 	if err != nil {
 		return nil, err
@@ -63,9 +65,9 @@ func Adopt(parking int, m Maps, strategy Strategy) (*Group, error) {
 }
 
 // start builds the group over its maps, which it owns from here on.
-func start(parking int, slots, shared *ebpf.Map, strategy Strategy) (g *Group, err error) {
-	if strategy.counts() {
-		strategy = RoundRobin
+func start(parking int, slots, shared *ebpf.Map, strategy balance.Strategy) (g *Group, err error) {
+	if strategy = programOf(strategy); strategy.CountsConnections() {
+		strategy = balance.RoundRobin
 	}
 	g = &Group{parking: parking, slots: slots, shared: shared, strategy: strategy}
 	defer func() {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // clients are n addresses of the loopback network.
@@ -76,7 +78,7 @@ func (s *site) placed() map[netip.Addr]int {
 func (s *site) hashed() *Group {
 	s.t.Helper()
 	g := s.group()
-	if err := g.Pick(SourceHash); err != nil {
+	if err := g.Pick(balance.SourceHash); err != nil {
 		s.t.Fatal(err)
 	}
 	return g
@@ -84,7 +86,7 @@ func (s *site) hashed() *Group {
 
 // table is where the table for a ring sends a client.
 func table(ring []uint16, client netip.Addr) int {
-	return int(entries(SourceHash, ring)[bucket(client, MaxRing)])
+	return int(entries(balance.SourceHash, ring)[bucket(client, MaxRing)])
 }
 
 // A client's connections all go to one instance, and to the same one over IPv4 and a dual-stack listener; it is the one that
@@ -166,14 +168,14 @@ func TestSourceHashIsAdopted(t *testing.T) {
 	s := newSite(t, "127.0.0.1", 4)
 	var v vault
 	g := s.stored(&v)
-	if err := g.Pick(SourceHash); err != nil {
+	if err := g.Pick(balance.SourceHash); err != nil {
 		t.Fatal(err)
 	}
 	weighted := []uint16{1, 1, 1, 2, 3}
 	setRing(t, g, weighted...)
 	tabled := g.Ring()
 	closeGroup(t, g)
-	g, err := Adopt(s.listeners[0], v.maps, SourceHash)
+	g, err := Adopt(s.listeners[0], v.maps, balance.SourceHash)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +190,7 @@ func TestSourceHashIsAdopted(t *testing.T) {
 		}
 	}
 	// Another strategy has a ring again.
-	if err := g.Pick(RoundRobin); err != nil {
+	if err := g.Pick(balance.RoundRobin); err != nil {
 		t.Fatal(err)
 	}
 	setRing(t, g, 1, 2)
@@ -225,7 +227,7 @@ func TestRandomTwo(t *testing.T) {
 	ownCgroup(t)
 	s := newSite(t, "127.0.0.1", 3)
 	g := s.counted(keepNoCounter)
-	if err := g.Pick(RandomTwo); err != nil {
+	if err := g.Pick(balance.RandomTwo); err != nil {
 		t.Fatal(err)
 	}
 	setRing(t, g, 1, 1, 2, 3)
@@ -241,7 +243,7 @@ func TestRandomTwo(t *testing.T) {
 			t.Errorf("accept queues: %v", got)
 		}
 	}
-	if err := g.Pick(RoundRobin); err != nil {
+	if err := g.Pick(balance.RoundRobin); err != nil {
 		t.Fatal(err)
 	}
 	if got := fmt.Sprint(g.Ring()); got != "[1 1 2 3]" {
@@ -255,14 +257,14 @@ func BenchmarkPrograms(b *testing.B) {
 	for _, n := range []int{4, 64} {
 		for _, c := range []struct {
 			name     string
-			strategy Strategy
-		}{{"round-robin", RoundRobin}, {"source-hash", SourceHash}, {"random-two", RandomTwo}, {"least-connections", LeastConnections}} {
+			strategy balance.Strategy
+		}{{"round-robin", balance.RoundRobin}, {"source-hash", balance.SourceHash}, {"random-two", balance.RandomTwo}, {"least-connections", balance.LeastConnections}} {
 			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) { benchProgram(b, c.strategy, n) })
 		}
 	}
 }
 
-func benchProgram(b *testing.B, strategy Strategy, n int) {
+func benchProgram(b *testing.B, strategy balance.Strategy, n int) {
 	g := benchGroup(b)
 	name, err := unix.Getsockname(g.parking)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // Offsets in struct sk_reuseport_md (linux/bpf.h).
@@ -48,12 +50,12 @@ const (
 //
 // It is attached as SELECT_OR_MIGRATE: the kernel asks it also where the queue of a listener that goes away shall move
 // (net/core/sock_reuseport.c, reuseport_migrate_sock).
-func loadProgram(s Strategy, slots, state *ebpf.Map) (*ebpf.Program, error) {
-	choose := map[Strategy]func() asm.Instructions{
-		RoundRobin: chooseNext, LeastConnections: chooseLeast, RandomTwo: chooseTwo, SourceHash: chooseByHash,
+func loadProgram(s balance.Strategy, slots, state *ebpf.Map) (*ebpf.Program, error) {
+	choose := map[balance.Strategy]func() asm.Instructions{
+		balance.RoundRobin: chooseNext, balance.LeastConnections: chooseLeast, balance.RandomTwo: chooseTwo, balance.SourceHash: chooseByHash,
 	}[s]
 	parts := []asm.Instructions{enter(state), choose(), deliver(slots), park(slots), count()}
-	if s.counts() {
+	if s.CountsConnections() {
 		parts = append(parts, reserve())
 	}
 	var program asm.Instructions

@@ -8,16 +8,6 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
-// Strategy is how the program picks from the ring. The zero value is RoundRobin.
-type Strategy uint8
-
-const (
-	RoundRobin       Strategy = iota // in the order of the ring
-	LeastConnections                 // fewest open connections for its weight, in turn among equals; needs Count
-	RandomTwo                        // of two that are drawn by weight the one with fewer for its weight; needs Count
-	SourceHash                       // by the client's address, see hash.go
-)
-
 const (
 	// maxScan is up to how many members are all compared; of more the better of two random ones is picked, which is
 	// nearly as even and does not grow.
@@ -31,13 +21,32 @@ const (
 	stackBest   = -40 // u64: position of the best so far
 )
 
-// counts says whether a strategy needs Count.
-func (s Strategy) counts() bool { return s == LeastConnections || s == RandomTwo }
+// Strategy and its values are balance.Strategy's.
+type Strategy = balance.Strategy
+
+const (
+	LeastConnections = balance.LeastConnections
+	RandomTwo        = balance.RandomTwo
+	SourceHash       = balance.SourceHash
+)
+
+// programOf is the strategy whose program does the picking for s. What is not picked by one of its own is in the ring.
+func programOf(s balance.Strategy) balance.Strategy {
+	switch s {
+	case balance.LeastConnections, balance.RandomTwo, balance.SourceHash:
+		return s
+	}
+	return balance.RoundRobin
+}
 
 // Pick makes the group pick by strategy s from now on; the ring stays. A strategy that needs Count, or AdoptCount, is
 // refused without: all counts would be zero.
-func (g *Group) Pick(s Strategy) error {
-	if s.counts() && g.marks == nil {
+func (g *Group) Pick(s balance.Strategy) error {
+	s = programOf(s)
+	if s == g.strategy {
+		return nil
+	}
+	if s.CountsConnections() && g.marks == nil {
 		return fmt.Errorf("pick by open connections: connections are not counted")
 	}
 	before := g.strategy
@@ -52,25 +61,25 @@ func (g *Group) Pick(s Strategy) error {
 // entries puts a ring in the form that the program of strategy s reads: for RoundRobin each slot as often as it is in
 // the ring; for LeastConnections once, with that number as its weight; for RandomTwo as often and with its weight; for
 // SourceHash as the table of balance.Table.
-func entries(s Strategy, ring []uint16) []uint32 {
+func entries(s balance.Strategy, ring []uint16) []uint32 {
 	all := make([]uint32, 0, len(ring))
 	weights := make(map[uint16]uint32)
 	for _, slot := range ring {
 		weights[slot]++
 	}
 	switch s {
-	case LeastConnections:
+	case balance.LeastConnections:
 		for _, slot := range ring {
 			if weight := weights[slot]; weight > 0 {
 				all = append(all, uint32(slot)|weight<<weightShift)
 				weights[slot] = 0 // it is in
 			}
 		}
-	case RandomTwo:
+	case balance.RandomTwo:
 		for _, slot := range ring {
 			all = append(all, uint32(slot)|weights[slot]<<weightShift)
 		}
-	case SourceHash:
+	case balance.SourceHash:
 		members := make([]balance.Member, 0, len(weights))
 		for slot, weight := range weights {
 			members = append(members, balance.Member{ID: int(slot), Weight: int(weight)})
