@@ -27,7 +27,7 @@ type starting struct {
 	up    bool
 	gone  bool            // it has ended, and PID 1 does not start it again
 	ended map[string]bool // runs that ended before they were ready
-	old   string          // the run that had ended before the wait began
+	old   string          // the run before the wait began, perhaps by the settings before: its end says nothing
 }
 
 // told takes in PID 1's word on the instance.
@@ -85,12 +85,11 @@ func (l *live) retry(ctx context.Context, name app.Name, numbers []int) (map[str
 		if err != nil {
 			return nil, err
 		}
-		s := &starting{ended: make(map[string]bool)}
+		s := &starting{ended: make(map[string]bool), old: u.InvocationID}
 		waiting[unit] = s
 		if !u.Failed() {
 			continue
 		}
-		s.old = u.InvocationID
 		for _, failed := range []string{unit, name.InstanceSocket(i)} {
 			if err := l.conn.ResetFailed(ctx, failed); err != nil {
 				return nil, err
