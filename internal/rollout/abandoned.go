@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/rollout/tally"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -30,9 +31,10 @@ func Abandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtimeDir s
 // ExecStartPost= runs into its start. What takes longer the next rollout follows up.
 const abandonedWait = 3 * time.Second
 
-// RemoveAbandoned has PID 1 stop what Abandoned has listed. It leaves them to a rollout that is under way.
+// RemoveAbandoned has PID 1 stop what Abandoned has listed, and counts the rollout that was cut off. It leaves both to a
+// rollout that is under way.
 func RemoveAbandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtimeDir string, extra []int, log *slog.Logger) error {
-	if len(extra) == 0 {
+	if last, err := tally.Read(runtimeDir); len(extra) == 0 && (err != nil || last.Running == 0) {
 		return nil
 	}
 	r := New(Options{App: name, RuntimeDir: runtimeDir}, systemd.Endpoint{}, nil, nil, log)
@@ -41,6 +43,10 @@ func RemoveAbandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtim
 		return nil // the rollout that holds the lock removes them
 	}
 	defer held.Close()
+	r.counted(tally.Settle(runtimeDir))
+	if len(extra) == 0 {
+		return nil
+	}
 	log.Info("extra instances of a rollout that was cut off are removed", "instances", fmt.Sprint(extra))
 	if err := r.abandon(ctx, c, extra); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/rollout/tally"
 )
 
 // Files below Options.RuntimeDir.
@@ -39,7 +40,7 @@ func (r *Rollout) lock() (*os.File, error) {
 // Forget removes what rollouts of an app that is gone have left in its runtime directory.
 func Forget(runtimeDir string) error {
 	var errs []error
-	for _, name := range []string{extraFile, lockFile} {
+	for _, name := range []string{extraFile, lockFile, tally.File} {
 		if err := os.Remove(filepath.Join(runtimeDir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("forget rollouts: %w", err))
 		}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/rollout/tally"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -90,7 +91,7 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 
 // Run rolls the app. It returns nil when every instance that ran is up on the new code. On an error the instances that
 // were not reached still run the old code, and no extra one is left, unless it is ErrNoBalancer; ctx ending is such an error.
-func (r *Rollout) Run(ctx context.Context) error {
+func (r *Rollout) Run(ctx context.Context) (err error) {
 	r.began = time.Now()
 	defer r.hangUp()
 	lock, err := r.lock()
@@ -98,6 +99,8 @@ func (r *Rollout) Run(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
+	r.counted(tally.Begin(r.options.RuntimeDir, r.began))
+	defer func() { r.count(ctx, err) }()
 	leftover := r.leftover()
 	for _, number := range leftover {
 		r.log.Info("extra instance of a rollout that was cut off is removed", "instance", number)
@@ -117,6 +120,26 @@ func (r *Rollout) Run(ctx context.Context) error {
 	r.note("")
 	r.log.Info("rollout is complete", "instances", len(numbers))
 	return nil
+}
+
+// count adds this rollout, which ends with err, to the tally.
+func (r *Rollout) count(ctx context.Context, err error) {
+	result := tally.Failure
+	switch {
+	case err == nil:
+		result = tally.Success
+	case ctx.Err() != nil:
+		result = tally.Cancelled
+	}
+	now := time.Now()
+	r.counted(tally.End(r.options.RuntimeDir, result, now.Sub(r.began), now))
+}
+
+// counted logs that the tally could not be written, which costs a line of the metrics and no instance.
+func (r *Rollout) counted(err error) {
+	if err != nil {
+		r.log.Warn("count rollout, ignoring", "error", err)
+	}
 }
 
 // status is an error in words that every user may read.
