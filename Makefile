@@ -21,7 +21,7 @@ all: build
 
 # Static, so that the same files run on every distribution and in the tests' containers.
 build:
-	CGO_ENABLED=$(CGO_ENABLED) $(GO) build -trimpath -ldflags "-X main.version=$(VERSION) $(GO_LDFLAGS)" -o bin/ ./cmd/unitgen ./cmd/lbshim
+	CGO_ENABLED=$(CGO_ENABLED) $(GO) build -trimpath -ldflags "-X main.version=$(VERSION) $(GO_LDFLAGS)" -o bin/ ./cmd/unitgen ./cmd/lbshim ./cmd/unitgen-metrics
 
 # With the tag, vet reads all files: none is for builds without it.
 check:
@@ -88,6 +88,7 @@ install: build install-files
 install-files:
 	install -D -m 755 bin/unitgen $(DESTDIR)$(PREFIX)/bin/unitgen
 	install -D -m 755 bin/lbshim $(DESTDIR)$(PREFIX)/lib/unitgen/lbshim
+	install -D -m 755 bin/unitgen-metrics $(DESTDIR)$(PREFIX)/lib/unitgen/metrics
 	install -D -m 644 packaging/node/drain.cjs $(DESTDIR)$(PREFIX)/lib/unitgen/node/drain.cjs
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 packaging/man/unitgen.1
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 packaging/man/unitgen.5
@@ -97,6 +98,10 @@ install-files:
 	install -D -m 644 cmd/unitgen/completion/unitgen.zsh $(DESTDIR)$(PREFIX)/share/zsh/$(ZSHDIR)/_unitgen
 	install -D -m 644 cmd/unitgen/completion/unitgen.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/unitgen.fish
 	install -D -m 644 packaging/sysusers.d/unitgen.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/unitgen.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system packaging/systemd/unitgen-metrics.socket packaging/systemd/unitgen-metrics.service \
+		packaging/systemd/unitgen-status.socket packaging/systemd/unitgen-status.service
+	install -D -m 644 packaging/prometheus/unitgen.rules.yml $(DESTDIR)$(PREFIX)/share/unitgen/prometheus/unitgen.rules.yml
+	install -D -m 644 packaging/grafana/unitgen.json $(DESTDIR)$(PREFIX)/share/unitgen/grafana/unitgen.json
 	install -D -m 644 packaging/polkit/50-unitgen.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/50-unitgen.rules
 
 # All below build/; see docs/packaging.md.

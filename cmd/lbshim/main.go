@@ -19,6 +19,7 @@
 //	lbshim cleanup APP   ExecStopPost= of APP.service: stops the instances when the app is idle
 //	lbshim memory APP    APP-memory.service: restarts instances that have grown too large
 //	lbshim agent APP     APP-agent.service: tells load balancers on other machines how the app is on this one
+//	lbshim status        unitgen-status.service: tells the program that answers scrapes what balancers say
 //	lbshim upgrade       the hook of lbshim's package: has the running balancers go on as the new program
 //
 // It is not meant to be started by hand: see unitgen(1).
@@ -116,6 +117,7 @@ func verbs() []verb {
 		{name: "cleanup", run: cleanup},
 		{name: "memory", run: relieve},
 		{name: "agent", run: tellHost},
+		{name: "status", allApps: true, run: status},
 		{name: "upgrade", allApps: true, run: upgrade},
 	}
 }
@@ -214,6 +216,7 @@ Verbs:
   cleanup APP          stop the instances of an app that went idle
   memory APP           restart the instances that have grown above --limit=
   agent APP            tell load balancers how the app is on this host
+  status               relay the status of the balancers to the program that answers scrapes
   upgrade              have the running balancers of all apps go on as this program
 
 Options:

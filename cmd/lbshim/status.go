@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/user"
+	"strconv"
+
+	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/relay"
+)
+
+// metricsUser is whom the relay answers: the user of units that answer scrapes (sysusers.d/unitgen.conf).
+const metricsUser = "unitgen-metrics"
+
+// status is ExecStart= of unitgen-status.service.
+func status(ctx context.Context, e *env, o options) error {
+	passed, err := activation.Inherit()
+	if err != nil {
+		return &statusError{exitNotConfigured, err}
+	}
+	defer passed.Close()
+	ln, err := unixListener(passed, "status")
+	if err != nil {
+		return &statusError{exitNotConfigured, fmt.Errorf("%w (systemctl start unitgen-status.socket)", err)}
+	}
+	uid, err := uidOf(metricsUser)
+	if err != nil {
+		return &statusError{exitNotConfigured, err}
+	}
+	return relay.New("/run", e.log).Serve(ctx, ln, uid, relay.Idle)
+}
+
+func uidOf(name string) (int, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("find whom to answer: %w (systemd-sysusers makes the user)", err)
+	}
+	return strconv.Atoi(u.Uid)
+}

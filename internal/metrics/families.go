@@ -1,0 +1,228 @@
+package metrics
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/unitgen/unitgen/internal/rollout/tally"
+)
+
+// The label of an instance's number is app_instance: Prometheus gives every series a label instance of its own, the address
+// that it scrapes, and would rename ours.
+const (
+	labelApp      = "app"
+	labelInstance = "app_instance"
+	labelAddress  = "address"
+	labelState    = "state"
+	labelResult   = "result"
+)
+
+// emit sends one value of a family; labels are those after app, in the order of the family.
+type emit func(value float64, labels ...string)
+
+// family is one metric.
+type family struct {
+	name   string
+	kind   prometheus.ValueType
+	help   string
+	labels []string // after app
+	each   func(s *snapshot, emit emit)
+}
+
+const (
+	counter = prometheus.CounterValue
+	gauge   = prometheus.GaugeValue
+)
+
+// families lists all metrics but the durations of rollouts, which are a summary. docs/metrics.md has the same table.
+var families = []family{
+	{"unitgen_app_info", gauge, "Always 1; how connections reach the instances, and by which strategy, as the balancer says.",
+		[]string{"path", "strategy"}, func(s *snapshot, emit emit) {
+			if s.answered {
+				emit(1, s.status.Path, s.status.Strategy)
+			}
+		}},
+	{"unitgen_app_state", gauge, "1 for the state of the app, 0 for the others. When idle, the next connection starts it.",
+		[]string{labelState}, func(s *snapshot, emit emit) {
+			for _, state := range appStates {
+				emit(truth(s.state == state), state)
+			}
+		}},
+	{"unitgen_balancer_up", gauge, "Whether the balancer answers. If it does not, what only it knows is missing; connections are steered on.",
+		nil, func(s *snapshot, emit emit) { emit(truth(s.answered)) }},
+	{"unitgen_instances_wanted", gauge, "How many instances the app has: those that are enabled.",
+		nil, func(s *snapshot, emit emit) { emit(float64(s.wanted)) }},
+	{"unitgen_instances", gauge, "Instances by state. Stuck ones accept nothing while others do. Extra ones of a rollout count.",
+		[]string{labelState}, func(s *snapshot, emit emit) {
+			count := make(map[string]int)
+			for _, in := range s.instances {
+				count[in.state]++
+			}
+			for _, state := range states {
+				emit(float64(count[state]), state)
+			}
+		}},
+	{"unitgen_instance_up", gauge, "Whether the instance may take connections.",
+		[]string{labelInstance}, each(func(in instance, emit emit) { emit(truth(in.state == "up"), in.label()) })},
+	{"unitgen_instance_restarts_total", counter, "Automatic restarts. Reset when somebody starts or restarts the instance, by a rollout too.",
+		[]string{labelInstance}, each(func(in instance, emit emit) { emit(float64(in.restarts), in.label()) })},
+	{"unitgen_instance_cpu_seconds_total", counter, "CPU time of the instance's processes. Reset at each start of the instance.",
+		[]string{labelInstance}, each(func(in instance, emit emit) {
+			if in.usage.known {
+				emit(in.usage.cpu, in.label())
+			}
+		})},
+	{"unitgen_instance_memory_bytes", gauge, "Memory that the kernel charges to the instance, page cache included: what MemoryMax= limits.",
+		[]string{labelInstance}, each(func(in instance, emit emit) {
+			if in.usage.known {
+				emit(in.usage.memory, in.label())
+			}
+		})},
+	{"unitgen_connections_given_total", counter, "Connections that were given to the instance. Reset when the app stops.",
+		[]string{labelInstance}, said(func(in instance, emit emit) { emit(float64(in.steered), in.label()) })},
+	{"unitgen_connections_open", gauge, "Connections that the instance has accepted and that are open. Missing where the balancer cannot count them.",
+		[]string{labelInstance}, said(func(in instance, emit emit) {
+			if in.open >= 0 {
+				emit(float64(in.open), in.label())
+			}
+		})},
+	{"unitgen_connections_queued", gauge, "Connections that were given to the instance and that it has not accepted yet.",
+		[]string{labelInstance}, said(func(in instance, emit emit) { emit(float64(in.queued), in.label()) })},
+	{"unitgen_connections_waiting", gauge, "Connections that wait until any instance is up.",
+		[]string{labelAddress}, func(s *snapshot, emit emit) {
+			for _, a := range s.status.Addresses {
+				emit(float64(a.Waiting), a.Address)
+			}
+		}},
+	{"unitgen_connections_waited_total", counter, "Connections that came when no instance was up. Reset when the app stops.",
+		[]string{labelAddress}, func(s *snapshot, emit emit) {
+			for _, a := range s.status.Addresses {
+				emit(float64(a.Parked), a.Address)
+			}
+		}},
+	{"unitgen_connections_moved_total", counter, "Connections that were moved away from an instance that did not accept them. Reset when the app stops.",
+		[]string{labelAddress}, func(s *snapshot, emit emit) {
+			for _, a := range s.status.Addresses {
+				emit(float64(a.Migrated), a.Address)
+			}
+		}},
+	{"unitgen_connections_refused_total", counter, "Connections that were refused as the app stopped. Reset when the app has stopped.",
+		[]string{labelAddress}, func(s *snapshot, emit emit) {
+			for _, a := range s.status.Addresses {
+				emit(float64(a.Refused), a.Address)
+			}
+		}},
+	{"unitgen_connections_unplaced_total", counter, "Connections that the kernel spread by its own hash, as the balancer's choice had no listener. Reset when the app stops.",
+		[]string{labelAddress}, func(s *snapshot, emit emit) {
+			for _, a := range s.status.Addresses {
+				emit(float64(a.Unplaced), a.Address)
+			}
+		}},
+	{"unitgen_tampering_total", counter, "Changes of shared sockets that instances made and the balancer put back. Reset when the balancer starts.",
+		nil, func(s *snapshot, emit emit) {
+			if !s.answered {
+				return
+			}
+			n := 0
+			for _, t := range s.status.Tampering {
+				n += t.Times
+			}
+			emit(float64(n))
+		}},
+	{"unitgen_balancer_cpu_seconds_total", counter, "CPU time of the balancer and of the commands of its unit. Reset when it starts.",
+		nil, func(s *snapshot, emit emit) {
+			if s.balancer.known {
+				emit(s.balancer.cpu)
+			}
+		}},
+	{"unitgen_balancer_memory_bytes", gauge, "Memory that the kernel charges to the balancer.",
+		nil, func(s *snapshot, emit emit) {
+			if s.balancer.known {
+				emit(s.balancer.memory)
+			}
+		}},
+	{"unitgen_rollout_running", gauge, "Whether a rollout is under way.",
+		nil, func(s *snapshot, emit emit) { emit(truth(s.rollouts.Running != 0)) }},
+	{"unitgen_rollout_last_end_time_seconds", gauge, "When the last rollout ended, by the clock. Missing if there was none since the boot.",
+		nil, func(s *snapshot, emit emit) {
+			if s.rollouts.Last != 0 {
+				emit(float64(s.rollouts.Last) / 1e6)
+			}
+		}},
+}
+
+// Durations of rollouts.
+const (
+	rolloutName = "unitgen_rollout_duration_seconds"
+	rolloutHelp = "Rollouts by result (success, failure, cancelled, killed), and for how long they took; 0 for one that was killed. Reset at a boot, and when the app is removed."
+)
+
+func (in instance) label() string { return strconv.Itoa(in.number) }
+
+func truth(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// each has f emit for each instance.
+func each(f func(in instance, emit emit)) func(*snapshot, emit) {
+	return func(s *snapshot, emit emit) {
+		for _, in := range s.instances {
+			f(in, emit)
+		}
+	}
+}
+
+// said is each for what only the balancer knows.
+func said(f func(in instance, emit emit)) func(*snapshot, emit) {
+	return func(s *snapshot, emit emit) {
+		if s.answered {
+			each(f)(s, emit)
+		}
+	}
+}
+
+// collector gives out what was gathered for one scrape.
+type collector struct {
+	descs   []*prometheus.Desc
+	rollout *prometheus.Desc
+	gather  func() ([]snapshot, error)
+}
+
+func newCollector(gather func() ([]snapshot, error)) *collector {
+	c := &collector{gather: gather, rollout: prometheus.NewDesc(rolloutName, rolloutHelp, []string{labelApp, labelResult}, nil)}
+	for _, f := range families {
+		c.descs = append(c.descs, prometheus.NewDesc(f.name, f.help, append([]string{labelApp}, f.labels...), nil))
+	}
+	return c
+}
+
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		out <- d
+	}
+	out <- c.rollout
+}
+
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	all, err := c.gather()
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(c.descs[0], err) // the scrape fails: status 500 with the reason
+		return
+	}
+	for i := range all {
+		s := &all[i]
+		for n, f := range families {
+			f.each(s, func(value float64, labels ...string) {
+				out <- prometheus.MustNewConstMetric(c.descs[n], f.kind, value, append([]string{string(s.name)}, labels...)...)
+			})
+		}
+		for _, result := range tally.Results() {
+			e := s.rollouts.Ended[result]
+			out <- prometheus.MustNewConstSummary(c.rollout, e.Count, e.Seconds, nil, string(s.name), string(result))
+		}
+	}
+}

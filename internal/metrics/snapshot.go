@@ -1,0 +1,75 @@
+package metrics
+
+import (
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/rollout/tally"
+)
+
+// Status is what is read of a balancer's answer to Status (lbshim.protocol(7)). Fields of a newer balancer are left out.
+type Status struct {
+	Path      string
+	Strategy  string
+	Addresses []struct {
+		Address                             string
+		Waiting                             int
+		Parked, Migrated, Refused, Unplaced uint64
+	}
+	Instances []struct {
+		Instance            int
+		State               string
+		Connections, Queued int
+		Steered             uint64
+	}
+	Tampering []struct{ Times int }
+}
+
+// usage is what a control group has used.
+type usage struct {
+	known  bool
+	cpu    float64 // seconds
+	memory float64 // bytes
+}
+
+// instance is one instance at the time of a scrape. What systemd says is always there, the rest if the balancer has answered.
+type instance struct {
+	number   int
+	state    string // up, starting, draining, down, stuck
+	restarts uint64
+	usage    usage
+	steered  uint64
+	open     int // less than 0: the balancer cannot count it
+	queued   int
+}
+
+// snapshot is one app at the time of a scrape.
+type snapshot struct {
+	name      app.Name
+	state     string
+	wanted    int
+	answered  bool
+	status    Status
+	instances []instance
+	balancer  usage
+	rollouts  tally.Tally
+}
+
+// states are those of an instance, in the balancer's words.
+var states = [...]string{"up", "starting", "draining", "down", "stuck"}
+
+// appStates are those of an app, in systemd's words for app.service, and idle: the next connection starts it.
+var appStates = [...]string{"active", "reloading", "activating", "deactivating", "idle", "inactive", "failed"}
+
+// instanceState says in the balancer's words what systemd says of an instance.
+func instanceState(active, sub string) string {
+	switch {
+	case sub == "auto-restart", sub == "auto-restart-queued", sub == "stop-post":
+		return "down"
+	case active == "active", active == "reloading":
+		return "up"
+	case active == "activating":
+		return "starting"
+	case active == "deactivating":
+		return "draining"
+	}
+	return "down"
+}
