@@ -27,6 +27,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/metrics"
 	"github.com/unitgen/unitgen/internal/relay"
 	"github.com/unitgen/unitgen/internal/sdlog"
@@ -59,7 +60,7 @@ func main() {
 	e := &env{args: os.Args[1:], getenv: os.Getenv, euid: os.Geteuid(), stdout: os.Stdout, stderr: os.Stderr}
 	e.log = slog.New(sdlog.NewStream("metrics", os.Stderr, slog.LevelInfo))
 	if ok, err := journal.StderrIsJournalStream(); ok && err == nil {
-		e.log = slog.New(sdlog.NewJournal("metrics", sdlog.JournalSocket, os.Stderr, slog.LevelInfo))
+		e.log = slog.New(sdlog.NewJournal("metrics", os.Stderr, slog.LevelInfo))
 	}
 	os.Exit(run(ctx, e))
 }
@@ -151,15 +152,17 @@ func serve(ctx context.Context, e *env, o options, ln net.Listener) error {
 		return err
 	}
 	defer notify.Close()
-	source := &metrics.Source{App: o.app, RuntimeDir: "/run", Log: e.log, Ask: func(ctx context.Context, name app.Name) (metrics.Status, error) {
-		return relay.Status[metrics.Status](ctx, relay.Path, relay.Ask{App: name})
+	source := &metrics.Source{App: o.app, RuntimeDir: "/run", Log: e.log, Ask: func(ctx context.Context, name app.Name) (s control.Status, err error) {
+		err = control.Call(ctx, relay.Path, control.MethodStatus, relay.Ask{App: name}, &s)
+		return s, err
 	}}
 	endpoint := systemd.SystemEndpoint(e.euid, e.getenv("DBUS_SYSTEM_BUS_ADDRESS"))
 	if o.userUnits { // the control sockets are the user's own
 		source.RuntimeDir = e.getenv("XDG_RUNTIME_DIR")
 		endpoint = systemd.UserEndpoint(source.RuntimeDir, e.getenv("DBUS_SESSION_BUS_ADDRESS"))
-		source.Ask = func(ctx context.Context, name app.Name) (metrics.Status, error) {
-			return relay.Status[metrics.Status](ctx, name.ControlPath(source.RuntimeDir), struct{}{})
+		source.Ask = func(ctx context.Context, name app.Name) (s control.Status, err error) {
+			err = control.Call(ctx, name.ControlPath(source.RuntimeDir), control.MethodStatus, struct{}{}, &s)
+			return s, err
 		}
 	}
 	source.Dial = func(ctx context.Context) (metrics.Manager, func(), error) {

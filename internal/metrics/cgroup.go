@@ -6,10 +6,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-)
 
-// cgroups is where the control groups are mounted; the second is where cgroup v1 is beside them (hybrid).
-var cgroups = [...]string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
+	"github.com/unitgen/unitgen/internal/cgroup"
+)
 
 // usageOf reads what the control group of a unit has used since the unit was started (cgroup v2). It is unknown where the group
 // is gone, or where CPU or memory is not accounted for.
@@ -17,21 +16,18 @@ func usageOf(group string) usage {
 	if group == "" {
 		return usage{}
 	}
-	for _, mount := range cgroups {
-		dir := filepath.Join(mount, filepath.Join("/", group)) // Join keeps it below the mount
-		stat, err := readSmall(filepath.Join(dir, "cpu.stat"))
-		if err != nil {
-			continue
-		}
-		memory, err := readSmall(filepath.Join(dir, "memory.current"))
-		if err != nil {
-			continue
-		}
-		cpu, ok := field(stat, "usage_usec")
-		bytes, err := strconv.ParseFloat(strings.TrimSpace(memory), 64)
-		return usage{known: ok && err == nil, cpu: cpu / 1e6, memory: bytes}
+	dir := cgroup.Dir(group)
+	stat, err := readSmall(filepath.Join(dir, "cpu.stat"))
+	if err != nil {
+		return usage{}
 	}
-	return usage{}
+	memory, err := readSmall(filepath.Join(dir, "memory.current"))
+	if err != nil {
+		return usage{}
+	}
+	cpu, ok := field(stat, "usage_usec")
+	bytes, err := strconv.ParseFloat(strings.TrimSpace(memory), 64)
+	return usage{known: ok && err == nil, cpu: cpu / 1e6, memory: bytes}
 }
 
 // field is the number behind a word in a file of words and numbers.

@@ -10,13 +10,14 @@ import (
 	"sync"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/rollout/tally"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
 // Manager is what is asked of systemd. *systemd.Conn is one.
 type Manager interface {
-	ListUnitsByPatterns(ctx context.Context, patterns ...string) ([]systemd.UnitStatus, error)
+	ListUnits(ctx context.Context, patterns ...string) ([]systemd.UnitState, error)
 	Sweep(ctx context.Context, questions []systemd.Question) ([]any, error)
 }
 
@@ -28,7 +29,7 @@ type Source struct {
 	// Dial connects to the manager, for one scrape; the returned function ends the connection.
 	Dial func(ctx context.Context) (m Manager, hangUp func(), err error)
 	// Ask asks the balancer of an app that runs.
-	Ask func(ctx context.Context, name app.Name) (Status, error)
+	Ask func(ctx context.Context, name app.Name) (control.Status, error)
 	Log *slog.Logger
 }
 
@@ -42,7 +43,7 @@ func (s *Source) gather(ctx context.Context) ([]snapshot, error) {
 		return nil, err
 	}
 	defer hangUp()
-	units, err := m.ListUnitsByPatterns(ctx, s.patterns()...)
+	units, err := m.ListUnits(ctx, s.patterns()...)
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +80,8 @@ type looked struct {
 
 // find picks the apps from what is loaded: each has all of app.service, app-control.socket and app-diag.socket. One that is
 // neither enabled nor running is not loaded, and has no metrics.
-func (s *Source) find(units []systemd.UnitStatus) []*looked {
-	byName := make(map[string]systemd.UnitStatus, len(units))
+func (s *Source) find(units []systemd.UnitState) []*looked {
+	byName := make(map[string]systemd.UnitState, len(units))
 	for _, u := range units {
 		byName[u.Name] = u
 	}
@@ -108,7 +109,7 @@ func (s *Source) find(units []systemd.UnitStatus) []*looked {
 			continue
 		}
 		if part, ok := f.name.ParseUnit(u.Name); ok && part.Role == app.RoleInstance && part.Instance > 0 {
-			f.loaded[part.Instance] = instanceState(u.ActiveState, u.SubState)
+			f.loaded[part.Instance] = u.Balance().String()
 		}
 	}
 	slices.SortFunc(found, func(a, b *looked) int { return strings.Compare(string(a.name), string(b.name)) })

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/rollout/tally"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -26,15 +27,15 @@ var update = flag.Bool("update", false, "write the golden exposition anew")
 
 // played is a manager with the units and properties of a test.
 type played struct {
-	units      []systemd.UnitStatus
+	units      []systemd.UnitState
 	properties map[systemd.Question]any
 	err        error
 	listings   atomic.Int32
 }
 
-func (p *played) ListUnitsByPatterns(_ context.Context, patterns ...string) ([]systemd.UnitStatus, error) {
+func (p *played) ListUnits(_ context.Context, patterns ...string) ([]systemd.UnitState, error) {
 	p.listings.Add(1)
-	var matching []systemd.UnitStatus
+	var matching []systemd.UnitState
 	for _, u := range p.units {
 		for _, pattern := range patterns {
 			if ok, _ := filepath.Match(pattern, u.Name); ok {
@@ -55,7 +56,7 @@ func (p *played) Sweep(_ context.Context, questions []systemd.Question) ([]any, 
 }
 
 func (p *played) unit(name, active, sub string) {
-	p.units = append(p.units, systemd.UnitStatus{Name: name, LoadState: "loaded", ActiveState: active, SubState: sub})
+	p.units = append(p.units, systemd.UnitState{Name: name, LoadState: "loaded", ActiveState: active, SubState: sub})
 }
 
 // play makes app web, of which one instance is up, one crashed, one is enabled and was never started, and one is what a rollout has
@@ -101,7 +102,7 @@ func play(t *testing.T) (*played, *Source) {
 	return m, &Source{
 		RuntimeDir: dir, Log: slog.New(slog.DiscardHandler),
 		Dial: func(context.Context) (Manager, func(), error) { return m, func() {}, nil },
-		Ask: func(_ context.Context, name app.Name) (s Status, err error) {
+		Ask: func(_ context.Context, name app.Name) (s control.Status, err error) {
 			switch name {
 			case "lazy":
 				t.Error("an app that is idle was asked, which starts it")
@@ -109,20 +110,12 @@ func play(t *testing.T) (*played, *Source) {
 				return s, errors.New("it is silent")
 			}
 			s.Path, s.Strategy = "steer", "round-robin"
-			s.Addresses = append(s.Addresses, struct {
-				Address                             string
-				Waiting                             int
-				Parked, Migrated, Refused, Unplaced uint64
-			}{"[::]:3000", 3, 30, 20, 10, 1})
-			for _, in := range []struct {
-				Instance            int
-				State               string
-				Connections, Queued int
-				Steered             uint64
-			}{{1, "up", 12, 1, 1000}, {2, "stuck", -1, 0, 500}, {9, "up", 1, 1, 1}, {5, "dancing", 0, 0, 4}} {
-				s.Instances = append(s.Instances, in)
+			s.Addresses = append(s.Addresses, control.AddressStatus{Address: "[::]:3000", Waiting: 3, Parked: 30, Migrated: 20, Refused: 10, Unplaced: 1})
+			s.Instances = []control.InstanceStatus{
+				{Instance: 1, State: "up", Connections: 12, Queued: 1, Steered: 1000}, {Instance: 2, State: "stuck", Connections: -1, Steered: 500},
+				{Instance: 9, State: "up", Connections: 1, Queued: 1, Steered: 1}, {Instance: 5, State: "dancing", Steered: 4},
 			}
-			s.Tampering = []struct{ Times int }{{2}, {3}}
+			s.Tampering = []control.Tampering{{Times: 2}, {Times: 3}}
 			return s, nil
 		},
 	}

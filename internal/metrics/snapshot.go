@@ -2,26 +2,9 @@ package metrics
 
 import (
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/rollout/tally"
 )
-
-// Status is what is read of a balancer's answer to Status (lbshim.protocol(7)). Fields of a newer balancer are left out.
-type Status struct {
-	Path      string
-	Strategy  string
-	Addresses []struct {
-		Address                             string
-		Waiting                             int
-		Parked, Migrated, Refused, Unplaced uint64
-	}
-	Instances []struct {
-		Instance            int
-		State               string
-		Connections, Queued int
-		Steered             uint64
-	}
-	Tampering []struct{ Times int }
-}
 
 // usage is what a control group has used.
 type usage struct {
@@ -47,7 +30,7 @@ type snapshot struct {
 	state     string
 	wanted    int
 	answered  bool
-	status    Status
+	status    control.Status
 	instances []instance
 	balancer  usage
 	rollouts  tally.Tally
@@ -58,18 +41,3 @@ var states = [...]string{"up", "starting", "draining", "down", "stuck"}
 
 // appStates are those of an app, in systemd's words for app.service, and idle: the next connection starts it.
 var appStates = [...]string{"active", "reloading", "activating", "deactivating", "idle", "inactive", "failed"}
-
-// instanceState says in the balancer's words what systemd says of an instance.
-func instanceState(active, sub string) string {
-	switch {
-	case sub == "auto-restart", sub == "auto-restart-queued", sub == "stop-post":
-		return "down"
-	case active == "active", active == "reloading":
-		return "up"
-	case active == "activating":
-		return "starting"
-	case active == "deactivating":
-		return "draining"
-	}
-	return "down"
-}

@@ -70,7 +70,7 @@ func (r *Relay) handle(ctx context.Context, call *control.Request) (any, error) 
 	for _, fd := range call.FDs {
 		unix.Close(fd)
 	}
-	if call.Method != "Status" {
+	if call.Method != control.MethodStatus {
 		return nil, &control.Error{Name: control.ErrMethodNotFound, Reason: "no such method: " + call.Method}
 	}
 	var p struct {
@@ -89,7 +89,8 @@ func (r *Relay) handle(ctx context.Context, call *control.Request) (any, error) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	answer, err := Status[json.RawMessage](ctx, name.ControlPath(r.runtimeDir), struct{}{})
+	var answer json.RawMessage
+	err = control.Call(ctx, name.ControlPath(r.runtimeDir), control.MethodStatus, struct{}{}, &answer)
 	select {
 	case r.answered <- struct{}{}:
 	case <-ctx.Done():
@@ -97,18 +98,7 @@ func (r *Relay) handle(ctx context.Context, call *control.Request) (any, error) 
 	return answer, err
 }
 
-// Ask is what the relay's client asks with.
+// Ask are the parameters of method Status of the relay.
 type Ask struct {
 	App app.Name `json:"app"`
-}
-
-// Status asks at path, of a balancer with no parameters or of the relay with Ask.
-func Status[T any](ctx context.Context, path string, parameters any) (status T, err error) {
-	client, err := control.Dial(ctx, path)
-	if err != nil {
-		return status, err
-	}
-	defer client.Close()
-	err = client.Call(ctx, "Status", parameters, &status)
-	return status, err
 }

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -48,23 +47,19 @@ func start(t *testing.T, idle time.Duration) (path string, calls *[]string, ende
 
 func TestRelaysStatusAndNothingElse(t *testing.T) {
 	path, calls, _ := start(t, time.Hour)
-	got, err := Status[struct{ App string }](t.Context(), path, Ask{App: "web"})
+	var got control.Status
+	err := control.Call(t.Context(), path, control.MethodStatus, Ask{App: "web"}, &got)
 	if err != nil || got.App != "web" {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	client, err := control.Dial(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
 	var refused *control.Error
 	for _, method := range []string{"Close", "Drain", "Join", "Configure"} {
-		if err := client.Call(t.Context(), method, Ask{App: "web"}, nil); !errors.As(err, &refused) || refused.Name != control.ErrMethodNotFound {
+		if err := control.Call(t.Context(), path, method, Ask{App: "web"}, nil); !errors.As(err, &refused) || refused.Name != control.ErrMethodNotFound {
 			t.Errorf("%s: %v", method, err)
 		}
 	}
 	for _, name := range []string{"", "../web", "a/b", "web@1", "status"} {
-		if _, err := Status[json.RawMessage](t.Context(), path, map[string]string{"app": name}); !errors.As(err, &refused) {
+		if err := control.Call(t.Context(), path, control.MethodStatus, map[string]string{"app": name}, nil); !errors.As(err, &refused) {
 			t.Errorf("app %q: %v", name, err)
 		}
 	}
