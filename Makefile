@@ -78,10 +78,11 @@ demo: build
 bench:
 	$(GO) run ./test/bench $(if $(BENCH),-$(BENCH)) $(if $(BENCH_SETS),-sets=$(BENCH_SETS))
 
-# How time, CPU and memory grow with instances, apps, connections and reloads, in a container.
+# How time, CPU and memory grow with instances, apps, connections and reloads, in a container. SCALE="-instances 512 -apps= -connections= -reloads 0"
+# measures a part.
 scale: build
 	test/prepare
-	$(GO) run ./test/scale
+	$(GO) run ./test/scale $(SCALE)
 
 install: build install-files
 

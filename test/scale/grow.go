@@ -118,32 +118,24 @@ func (s *scale) connections(numbers []int) error {
 	return s.remove(app)
 }
 
+// each is how many connections one client process holds: the limit of descriptors of many machines is 20,000, which a container cannot
+// raise. An instance has that limit too.
+const each = 15000
+
 // hold opens n connections and measures while they are open.
 func (s *scale) hold(app, port string, n int) error {
-	c, err := s.c.Command(s.ctx, "sh", "-c", "ulimit -n 500000; exec client idle 127.0.0.1 "+port+" "+strconv.Itoa(n)+" 120000")
-	if err != nil {
-		return err
-	}
-	in, err := c.StdinPipe()
-	if err != nil {
-		return err
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := c.Start(); err != nil {
-		return err
-	}
-	defer c.Wait()
-	defer in.Close()
-	var opened struct{ OK, Failed int }
-	if err := json.NewDecoder(out).Decode(&opened); err != nil {
-		return fmt.Errorf("open connections: %w", err)
-	}
-	if opened.OK < n { // ulimit -Hn of this machine, which a container cannot raise
-		row(strconv.Itoa(n), fmt.Sprintf("this machine opens %d", opened.OK), "", "", "")
-		return nil
+	opened := 0
+	for opened < n {
+		more := min(each, n-opened)
+		ok, release, err := s.idle(port, more)
+		if err != nil {
+			return fmt.Errorf("open connections: %w", err)
+		}
+		defer release()
+		if opened += ok; ok < more {
+			row(strconv.Itoa(n), fmt.Sprintf("this machine opens %d", opened), "", "", "")
+			return nil
+		}
 	}
 	memory, err := s.memory(app)
 	if err != nil {
@@ -159,6 +151,32 @@ func (s *scale) hold(app, port string, n int) error {
 	}
 	row(strconv.Itoa(n), fmt.Sprintf("%.1f MB", memory), seconds(status), seconds(reload), seconds(used["balancer"]))
 	return nil
+}
+
+// idle opens n connections, which stay open until release is called.
+func (s *scale) idle(port string, n int) (opened int, release func(), err error) {
+	c, err := s.c.Command(s.ctx, "sh", "-c", `ulimit -n "$(ulimit -Hn)"; exec client idle 127.0.0.1 "$@"`, "sh", port, strconv.Itoa(n), "120000")
+	if err != nil {
+		return 0, nil, err
+	}
+	in, err := c.StdinPipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := c.Start(); err != nil {
+		return 0, nil, err
+	}
+	release = func() { in.Close(); c.Wait() }
+	var said struct{ OK int }
+	if err := json.NewDecoder(out).Decode(&said); err != nil {
+		release()
+		return 0, nil, err
+	}
+	return said.OK, release, nil
 }
 
 // reloads shows whether anything grows with the number of reloads.
