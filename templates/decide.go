@@ -357,8 +357,8 @@ func compilingRuntime(command []string) string {
 	switch base := strings.TrimRight(program, "0123456789.-"); base {
 	case "node", "nodejs", "deno", "bun", "npm", "npx", "yarn", "pnpm", "electron", "java", "dotnet", "mono",
 		"ruby", "bundle", "puma", "rackup", "rails", "php", "php-fpm", "pypy", "luajit", "julia", "erl", "elixir", "iex",
-		"wasmtime", "wasmer":
+		"wasmtime", "wasmer", "tsx", "ts-node", "nodemon", "yarnpkg", "pnpx", "corepack", "concurrently", "next", "bunx", "pm2-runtime":
 		return base
 	}
-	return ""
+	return startedRuntime(command)
 }

@@ -269,7 +269,9 @@ func TestCompilingRuntimes(t *testing.T) {
 	for command, want := range map[string]bool{
 		"/usr/bin/node x.js": true, "/opt/node22 x.js": true, "/srv/app/server.js": true, "/usr/bin/java -jar x": true,
 		"/usr/bin/env -S A=b node x": true, "/usr/bin/php8.2": true, "/usr/bin/python3.11 -m http": false, "/opt/app/server": false,
-		"/usr/bin/env gunicorn": false,
+		"/usr/bin/env gunicorn": false, "/bin/sh -c exec;node;x.js": true, "/usr/bin/bash -euc PORT=1;/opt/jdk/bin/java": true,
+		"/bin/sh x.sh node": false, "/bin/sh -c": false, "/bin/sh -c gunicorn|cat": false, "/usr/bin/nice -n 5 node x": true,
+		"/usr/bin/tini -- /usr/bin/php x": true, "/usr/bin/nice gunicorn": false, "/srv/node_modules/.bin/tsx server": true,
 	} {
 		a := goldens()[0].app
 		a.Command = strings.Fields(command)
