@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/regular"
 )
 
 // unitPath is where PID 1 and env(1) look for programs in a unit (DEFAULT_PATH in systemd's basic/path-util.h).
@@ -77,7 +78,7 @@ func checkExecutable(given, path string) error {
 // checkInterpreter follows the first line of a script, "#!interpreter [argument]" (execve(2)), and env(1) behind it. A
 // file that cannot be read is let pass: the kernel may execute it all the same.
 func checkInterpreter(given, path string) error {
-	f, err := openRegular(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/account"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/plan"
 )
@@ -68,6 +69,29 @@ func (c *command) namesFile(a *app.App, dir string) bool {
 // relative reports whether an argument may name something in the directory in which the program starts.
 func relative(arg string) bool {
 	return arg != "" && arg[0] != '-' && !filepath.IsAbs(arg)
+}
+
+// accounts are the users of the machine.
+func (c *command) accounts() account.Book {
+	return account.Book{Root: c.env.root, Getent: c.env.getent}
+}
+
+// checkAccounts makes sure that the user who was chosen exists, and that those who were not chosen do not. A package's users
+// are those of another machine.
+func (c *command) checkAccounts(ctx context.Context, a app.App, instances []int) error {
+	if c.site.Packaging || a.UserUnits {
+		return nil
+	}
+	if a.User != "" {
+		if accounts, known := c.accounts().Find(ctx, "passwd", a.User); known && len(accounts) == 0 {
+			return inputf("useradd --system "+a.User, "--user= must be a user who exists, got %q", a.User)
+		}
+		return nil
+	}
+	if taken := c.accounts().Taken(ctx, a, instances); taken != "" {
+		return inputf("--user="+taken, "the app would run as %q, which exists here already; name the user, or give the app another name", taken)
+	}
+	return nil
 }
 
 // checkPlace makes sure that the app's user may enter the directory in which the program starts, and that of the program: PID 1
@@ -160,8 +184,8 @@ func (v *visitor) hint(wall, other string) string {
 func ownerName(uid int) string {
 	text, _ := os.ReadFile("/etc/passwd")
 	for line := range strings.Lines(string(text)) {
-		if a, ok := parseAccount(line); ok && a.id == uid {
-			return a.name
+		if a, ok := account.Parse(line); ok && a.ID == uid {
+			return a.Name
 		}
 	}
 	return strconv.Itoa(uid)
@@ -175,19 +199,19 @@ func (c *command) visitor(ctx context.Context, a app.App) *visitor {
 	if a.User == "" {
 		return v
 	}
-	found, _ := c.accounts(ctx, "passwd", a.User)
-	if len(found) == 0 || found[0].id == 0 {
+	found, _ := c.accounts().Find(ctx, "passwd", a.User)
+	if len(found) == 0 || found[0].ID == 0 {
 		return nil
 	}
-	v.uid, v.groups = found[0].id, []int{found[0].group}
+	v.uid, v.groups = found[0].ID, []int{found[0].Group}
 	text, err := os.ReadFile(c.env.root + "/etc/group")
-	if err != nil || !found[0].local {
+	if err != nil || !found[0].Local {
 		v.joins = true // those of a directory service are not looked up
 	}
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Split(strings.TrimSpace(line), ":")
-		if g, ok := parseAccount(line); ok && len(fields) > 3 && slices.Contains(strings.Split(fields[3], ","), found[0].name) {
-			v.groups = append(v.groups, g.id)
+		if g, ok := account.Parse(line); ok && len(fields) > 3 && slices.Contains(strings.Split(fields[3], ","), found[0].Name) {
+			v.groups = append(v.groups, g.ID)
 		}
 	}
 	return v

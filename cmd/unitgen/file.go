@@ -4,18 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/plan"
+	"github.com/unitgen/unitgen/internal/regular"
 	"github.com/unitgen/unitgen/templates"
 )
 
@@ -44,7 +40,7 @@ func nameFromFile(path string) (app.Name, error) {
 // has its default, whatever an app that exists had.
 func (c *command) readFile() error {
 	o := c.options
-	text, err := readText(c.absolute(o.file))
+	text, err := regular.Read(c.absolute(o.file), app.MaxFile+1)
 	if err != nil {
 		return inputf("", "--file=%s cannot be read: %v", o.file, fault.WithoutPath(err))
 	}
@@ -67,38 +63,6 @@ func (c *command) readFile() error {
 		found = append(found, inputf("", "%s: Command= is missing", o.file))
 	}
 	return errors.Join(found...)
-}
-
-// readText reads a file, and no more of it than a settings file may have.
-func readText(path string) (string, error) {
-	f, err := openRegular(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, app.MaxFile+1))
-	return string(text), err
-}
-
-// openRegular opens a file to read. Of a pipe that nobody writes to, open(2) would wait for ever; those that this process has
-// open already somebody writes to.
-func openRegular(path string) (*os.File, error) {
-	if path == "/dev/stdin" || strings.HasPrefix(path, "/dev/fd/") {
-		return os.Open(path)
-	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // take sets the option of one setting.

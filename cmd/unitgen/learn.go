@@ -16,6 +16,7 @@ import (
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/learn"
+	"github.com/unitgen/unitgen/internal/live"
 	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/templates"
 )
@@ -29,26 +30,26 @@ const familyLimit = 10 * time.Second
 
 // prepareLearned is prepare, which finds out what a new app's options leave open by a run of its program: the address without
 // --listen=, the family of a port. Only --now starts anything.
-func (c *command) prepareLearned(ctx context.Context) (*plan.Plan, *live, error) {
+func (c *command) prepareLearned(ctx context.Context) (*plan.Plan, *live.Manager, error) {
 	o := c.options
 	if o.now && !o.dryRun && !o.check && !o.given["listen"] && c.isNew() {
 		c.guessed = true
 		o.give("listen", guess)
 	}
-	p, l, err := c.prepare(ctx)
-	if err != nil || l == nil || p.Was != nil || !o.now {
-		return p, l, err
+	p, m, err := c.prepare(ctx)
+	if err != nil || m == nil || p.Was != nil || !o.now {
+		return p, m, err
 	}
 	if c.guessed && !p.App.BindAnswered() {
-		l.conn.Close()
+		m.Close()
 		o.give("listen")
 		return c.prepare(ctx) // which says that the address is missing
 	}
-	learned, err := c.learn(ctx, l, p.App)
+	learned, err := c.learn(ctx, m, p.App)
 	if err == nil && learned == nil {
-		return p, l, nil
+		return p, m, nil
 	}
-	l.conn.Close()
+	m.Close()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,7 +69,7 @@ func (c *command) isNew() bool {
 
 // learn runs the program of an app once, if that can tell something, and returns the values of --listen= that it shows; nil:
 // those that a has.
-func (c *command) learn(ctx context.Context, l *live, a app.App) (listen []string, err error) {
+func (c *command) learn(ctx context.Context, m *live.Manager, a app.App) (listen []string, err error) {
 	bare := len(a.Listen) == 1 && !a.Listen[0].IsUnix() && !a.Listen[0].Addr.IsValid()
 	if !a.BindAnswered() || !c.guessed && (!bare || a.ReadyOrDefault() == app.ReadyNotify) {
 		return nil, nil
@@ -77,10 +78,10 @@ func (c *command) learn(ctx context.Context, l *live, a app.App) (listen []strin
 	if err != nil {
 		return nil, err
 	}
-	trial := learn.Trial{Conn: l.conn, Endpoint: l.endpoint, Unit: unit.Name, Text: unit.Text, Limit: min(familyLimit, a.StartTimeoutOrDefault()),
-		Dir: c.env.root + filepath.Join(c.runtimeDir(), "systemd", "system")}
+	trial := learn.Trial{Conn: m.Conn, Endpoint: m.Endpoint, Unit: unit.Name, Text: unit.Text, Limit: min(familyLimit, a.StartTimeoutOrDefault()),
+		Dir: c.env.root + filepath.Join(c.live().RuntimeDir(), "systemd", "system")}
 	if c.site.UserUnits {
-		trial.Dir = c.env.root + filepath.Join(c.runtimeDir(), "systemd", "user")
+		trial.Dir = c.env.root + filepath.Join(c.live().RuntimeDir(), "systemd", "user")
 	}
 	if c.guessed {
 		trial.Limit = a.StartTimeoutOrDefault()
@@ -101,7 +102,7 @@ func (c *command) learn(ctx context.Context, l *live, a app.App) (listen []strin
 	case !c.guessed:
 		return c.learnFamily(a, state), nil // what failed here the start will tell
 	case failed:
-		return nil, c.notLearned(ctx, l, a, trial, state, began, err)
+		return nil, c.notLearned(ctx, m, a, trial, state, began, err)
 	}
 	return c.learnAddress(a, state)
 }
@@ -115,7 +116,7 @@ func (c *command) learnAddress(a app.App, state bindnotify.State) ([]string, err
 	if len(ports) > 1 {
 		var words []string
 		for _, port := range ports {
-			words = append(words, listenWords(learn.Listen(state, port)))
+			words = append(words, live.ListenWords(learn.Listen(state, port)))
 		}
 		return nil, inputf(c.retype("--listen="+learn.Listen(state, ports[0])[0].String()),
 			"the program listens on more than one port, %s: --listen= must say which is the app's", strings.Join(words, " and "))
@@ -124,7 +125,7 @@ func (c *command) learnAddress(a app.App, state bindnotify.State) ([]string, err
 	if a.UserUnits && ports[0] < 1024 {
 		return nil, inputf("", "the program listens on port %d, which a user's units cannot open", ports[0])
 	}
-	c.say("The program listens on %s: that is where %s is served.", listenWords(learned), a.Name)
+	c.say("The program listens on %s: that is where %s is served.", live.ListenWords(learned), a.Name)
 	return listenValues(learned), nil
 }
 
@@ -143,7 +144,7 @@ func (c *command) learnFamily(a app.App, state bindnotify.State) []string {
 	}
 	if local {
 		c.say("Note: the program asks for %s, and --listen=%s opens it to the network; to keep it on this machine: unitgen %s --listen=%s",
-			listenWords(asked), a.Listen[0], a.Name, asked[0])
+			live.ListenWords(asked), a.Listen[0], a.Name, asked[0])
 	}
 	if !four {
 		return nil
@@ -154,7 +155,7 @@ func (c *command) learnFamily(a app.App, state bindnotify.State) []string {
 		learned = append(learned, app.Listen{Addr: netip.IPv6Unspecified(), Port: a.Listen[0].Port})
 		words = "IPv4 and IPv6 apart"
 	}
-	c.say("The program listens by %s: %s is served at %s.", words, a.Name, listenWords(learned))
+	c.say("The program listens by %s: %s is served at %s.", words, a.Name, live.ListenWords(learned))
 	return listenValues(learned)
 }
 
@@ -166,8 +167,8 @@ func listenValues(listen []app.Listen) (values []string) {
 }
 
 // notLearned says why the program of a did not show where it listens.
-func (c *command) notLearned(ctx context.Context, l *live, a app.App, trial learn.Trial, state bindnotify.State, began time.Time, err error) error {
-	q := c.question(l, a.Name)
+func (c *command) notLearned(ctx context.Context, m *live.Manager, a app.App, trial learn.Trial, state bindnotify.State, began time.Time, err error) error {
+	q := m.Question(a.Name)
 	q.Since = began
 	q.Trial = &explain.Trial{Unit: trial.Instance(), App: a, Retype: c.retype}
 	logs := "journalctl " + c.userOption() + "-e -u " + trial.Instance()

@@ -14,6 +14,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/live"
 	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -35,12 +36,12 @@ func (c *command) list(ctx context.Context) error {
 		return err
 	}
 	if c.booted {
-		l, err := c.dial(ctx)
+		m, err := live.Dial(ctx, c.live())
 		if err != nil {
 			return err
 		}
-		defer l.conn.Close()
-		if err := l.states(ctx, apps); err != nil {
+		defer m.Close()
+		if err := states(ctx, m, apps); err != nil {
 			return err
 		}
 	}
@@ -95,9 +96,9 @@ func (c *command) findApps() ([]*listed, error) {
 }
 
 // states asks the manager for the state of each app and how many of its instances are up.
-func (l *live) states(ctx context.Context, apps []*listed) error {
+func states(ctx context.Context, m *live.Manager, apps []*listed) error {
 	for _, a := range apps {
-		units, err := l.conn.ListUnits(ctx, a.App.Service(), a.App.Socket(), string(a.App)+"@*.service")
+		units, err := m.Conn.ListUnits(ctx, a.App.Service(), a.App.Socket(), string(a.App)+"@*.service")
 		if err != nil {
 			return err
 		}
@@ -176,12 +177,12 @@ func (c *command) status(ctx context.Context) error {
 	if !c.booted {
 		return fault.With(errors.New("systemd does not run here, so no app does"), "unitgen list")
 	}
-	l, err := c.dial(ctx)
+	m, err := live.Dial(ctx, c.live())
 	if err != nil {
 		return err
 	}
-	defer l.conn.Close()
-	s, err := c.show(ctx, l, a, c.site.Instances(name))
+	defer m.Close()
+	s, err := c.show(ctx, m, a, c.site.Instances(name))
 	if err != nil {
 		return err
 	}
@@ -193,8 +194,8 @@ func (c *command) status(ctx context.Context) error {
 }
 
 // show gathers the state of a and of its instances: those with a link, and those that run without one.
-func (c *command) show(ctx context.Context, l *live, a app.App, instances []int) (*shown, error) {
-	loaded, err := l.conn.Instances(ctx, a.Name)
+func (c *command) show(ctx context.Context, m *live.Manager, a app.App, instances []int) (*shown, error) {
+	loaded, err := m.Conn.Instances(ctx, a.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -204,50 +205,46 @@ func (c *command) show(ctx context.Context, l *live, a app.App, instances []int)
 		}
 	}
 	slices.Sort(instances)
-	shim, err := l.conn.Unit(ctx, a.Name.Service())
+	shim, err := m.Conn.Unit(ctx, a.Name.Service())
 	if err != nil {
 		return nil, err
 	}
 	s := &shown{App: a.Name, State: shim.ActiveState, Status: shim.StatusText, Since: sinceOf(shim), Listen: plan.ListenTexts(a.Listen),
 		Path: a.DataPath(), Strategy: a.StrategyOrDefault(), Instances: []shownInstance{}}
-	if err := l.look(ctx, a.Name); err != nil {
+	state, err := m.State(ctx, a.Name)
+	if err != nil {
 		return nil, err
 	}
-	if l.open && !l.serving {
+	if state.Open && !state.Serving {
 		s.State = "idle"
 	}
 	explained := 0
 	for _, i := range instances {
-		u, err := l.conn.Unit(ctx, a.Name.Instance(i))
+		u, err := m.Conn.Unit(ctx, a.Name.Instance(i))
 		if err != nil {
 			return nil, err
 		}
 		instance := instanceOf(u)
 		instance.number = i
-		if failing(u) && explained < explain.MaxReasons {
-			r, err := c.question(l, a.Name).Instance(ctx, i)
+		if live.Failing(u) && explained < explain.MaxReasons {
+			r, err := m.Question(a.Name).Instance(ctx, i)
 			if err != nil {
 				return nil, err
 			}
 			instance.Reason, instance.Hint = r.String(), r.Hint
 			explained++
-		} else if r := c.unanswered(a, u); r.What != "" {
+		} else if r := live.Unanswered(a, u); r.What != "" {
 			instance.Reason, instance.Hint = r.String(), r.Hint
 		}
 		s.Instances = append(s.Instances, instance)
 	}
-	if c.env.shimStatus != nil && l.serving {
+	if c.env.shimStatus != nil && state.Serving {
 		// The socket is root's: who may not ask gets what the manager knows.
-		if answer, err := c.env.shimStatus(ctx, a.Name.ControlPath(c.runtimeDir())); err == nil {
+		if answer, err := c.env.shimStatus(ctx, a.Name.ControlPath(c.live().RuntimeDir())); err == nil {
 			s.Shim = answer
 		}
 	}
 	return s, nil
-}
-
-// failing says whether an instance is not up as its latest runs have failed.
-func failing(u systemd.UnitState) bool {
-	return u.Failed() || u.ActiveState == "activating" && u.NRestarts > 0
 }
 
 func sinceOf(u systemd.UnitState) *time.Time {

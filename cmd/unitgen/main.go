@@ -11,17 +11,15 @@
 //	settings.go  options and the existing app -> the app that is wanted
 //	command.go   the program: where it is and whether it can be executed
 //	send.go      messages to the programs of an app
-//	account.go   whose processes the instances may be
 //	directory.go where the program starts, and whether its user may be there
 //	node.go      programs for Node.js, and what stands between them and node
 //	file.go      the same, from a .unitgen file
 //	verify.go    properties, as systemd reads them
 //	import.go    files of other process managers -> .unitgen files
-//	live.go      changes -> the service manager
-//	doctor.go    what is wrong with the machine and its apps
 //	complete.go  what can stand in a command line
 //
-// Package plan has what is on disk, how that differs from what is wanted, and the writing.
+// Package plan has what is on disk, how that differs from what is wanted, and the writing; live what changes on running apps;
+// doctor what is wrong with the machine and its apps.
 package main
 
 import (
@@ -34,6 +32,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/unitgen/unitgen/internal/account"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -99,7 +98,7 @@ func main() {
 		cpus:     usableCPUs,
 
 		shimStatus: askShim,
-		getent:     getent,
+		getent:     account.Getent,
 		verify:     verifyUnit,
 		exec:       execute,
 		kernel:     kernelRelease,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,7 +22,6 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/fault"
-	"github.com/unitgen/unitgen/internal/steer"
 )
 
 func TestMain(m *testing.M) {
@@ -183,23 +180,6 @@ func BenchmarkWrite64(b *testing.B) {
 	}
 }
 
-// TestSteering: only what cannot be spread evenly is wrong with a machine.
-func TestSteering(t *testing.T) {
-	for _, tt := range []struct {
-		kernel steer.SelfTestResult
-		path   string
-		wrong  int
-	}{
-		{steer.SelfTestResult{Distribution: true, Migration: true}, "eBPF, spread exact, waiting connections move", 0},
-		{steer.SelfTestResult{Distribution: true, Reason: "old"}, "eBPF, spread exact, waiting connections stay with their instance: old", 0},
-		{steer.SelfTestResult{Reason: "load program: EPERM"}, "classic BPF, spread at random: load program: EPERM", 1},
-	} {
-		if path, found := tt.kernel.String(), steering(tt.kernel); path != tt.path || len(found) != tt.wrong {
-			t.Errorf("%+v: path %q, found %v; want %q and %d findings", tt.kernel, path, found, tt.path, tt.wrong)
-		}
-	}
-}
-
 // What the user may mend is 2, what the system has to is 1, both together 1; and there is one hint.
 func TestReport(t *testing.T) {
 	input, system := inputf("do this", "a"), fault.With(errors.New("b\nb"), "do that")
@@ -216,33 +196,6 @@ func TestReport(t *testing.T) {
 		var b strings.Builder
 		if status := report(&b, test.err); status != test.status || b.String() != test.text {
 			t.Errorf("report(%v) = %d, %q", test.err, status, b.String())
-		}
-	}
-}
-
-// What else listens there is found, with SO_REUSEPORT or without; a free port is free.
-func TestCheckPort(t *testing.T) {
-	for _, address := range []string{"127.0.0.1", "[::1]"} {
-		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-			return c.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
-		}}
-		l, err := config.Listen(t.Context(), "tcp", address+":0")
-		if err != nil {
-			t.Skip(err)
-		}
-		port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-		for _, text := range []string{port, address + ":" + port} {
-			listen, err := app.ParseListen(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := checkPort(listen); !errors.Is(err, unix.EADDRINUSE) {
-				t.Errorf("%s while %s:%s is in use: %v", text, address, port, err)
-			}
-		}
-		l.Close()
-		if listen, _ := app.ParseListen(port); checkPort(listen) != nil {
-			t.Errorf("%s is free: %v", port, checkPort(listen))
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/regular"
 )
 
 // setKind makes a command that runs on Node.js an app of that kind, unless --kind= says otherwise, now or before.
@@ -57,7 +58,7 @@ func isNode(program string) bool {
 
 // shebang returns the words of a script's first line after "#!"; none for other files and those that cannot be read.
 func shebang(path string) []string {
-	f, err := openRegular(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil
 	}

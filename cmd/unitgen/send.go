@@ -12,6 +12,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/live"
 )
 
 // recipient takes APP or APP@INSTANCE apart; instance 0 stands for all.
@@ -41,15 +42,16 @@ func (c *command) send(ctx context.Context) error {
 	if !c.booted {
 		return fault.With(errors.New("systemd does not run here, so no app does"), "unitgen list")
 	}
-	l, err := c.dial(ctx)
+	m, err := live.Dial(ctx, c.live())
 	if err != nil {
 		return err
 	}
-	defer l.conn.Close()
-	if err := l.look(ctx, name); err != nil {
+	defer m.Close()
+	state, err := m.State(ctx, name)
+	if err != nil {
 		return err
 	}
-	if !l.serving { // a connection to its socket would start it
+	if !state.Serving { // a connection to its socket would start it
 		return fault.With(fmt.Errorf("%s does not run", name), c.systemctl("start "+string(name)))
 	}
 	return c.deliver(ctx, name, instance, message)
@@ -64,7 +66,7 @@ func (c *command) deliver(ctx context.Context, name app.Name, instance int, mess
 	defer cancel()
 	var sent control.Sent
 	parameters := control.SendParameters{Instance: instance, Message: message}
-	err := control.Call(ctx, name.ControlPath(c.runtimeDir()), control.MethodSend, parameters, &sent)
+	err := control.Call(ctx, name.ControlPath(c.live().RuntimeDir()), control.MethodSend, parameters, &sent)
 	var refused *control.Error
 	switch {
 	case errors.Is(err, os.ErrPermission):

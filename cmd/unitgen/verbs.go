@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/doctor"
 	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/live"
 	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -126,7 +128,7 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		if !c.booted {
 			return 0, fault.With(errors.New("systemd does not run here, so there is nothing to give units to"), "--output=DIR writes the units into a directory, --dry-run prints them")
 		}
-		if err := c.checkLbshim(); err != nil {
+		if err := doctor.CheckLbshim(c.env.root, c.env.lbshim); err != nil {
 			return 0, err
 		}
 	}
@@ -138,13 +140,11 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		c.release = release
 		defer release()
 	}
-	p, l, err := c.prepareLearned(ctx)
+	p, m, err := c.prepareLearned(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if l != nil {
-		defer l.conn.Close()
-	}
+	defer m.Close()
 	for _, warning := range p.App.Warnings() {
 		c.say("Note: %s.", warning)
 	}
@@ -153,17 +153,17 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		return c.checkPlan(p), nil
 	case c.options.dryRun:
 		return exitSuccess, c.printPlan(p)
-	case l == nil:
+	case m == nil:
 		return exitSuccess, c.write(p)
 	}
-	if err := c.checkUser(ctx, l); err != nil {
+	if err := m.CheckUser(ctx); err != nil {
 		return 0, err
 	}
-	return exitSuccess, c.apply(ctx, l, p)
+	return exitSuccess, m.Apply(ctx, p, live.Applying{Now: c.options.now, Release: c.release})
 }
 
 // prepare finds out what is to change. It changes nothing. The manager is nil if there is none to talk to, or no need.
-func (c *command) prepare(ctx context.Context) (*plan.Plan, *live, error) {
+func (c *command) prepare(ctx context.Context) (*plan.Plan, *live.Manager, error) {
 	name, err := c.appName()
 	if err != nil {
 		return nil, nil, err
@@ -191,30 +191,28 @@ func (c *command) prepare(ctx context.Context) (*plan.Plan, *live, error) {
 	if d.App != nil && a.UserUnits != d.App.UserUnits {
 		return nil, nil, inputf("", "%s is an app of the other kind: --user-units cannot be changed", name)
 	}
-	var l *live
+	var m *live.Manager
 	if c.booted && !c.site.Packaging {
-		l, err = c.dial(ctx)
+		m, err = live.Dial(ctx, c.live())
 		if err != nil && !c.options.dryRun && !c.options.check && c.options.verb != "diff" {
 			return nil, nil, err
 		}
 	}
-	if l != nil && d.App == nil && a.SystemdVersion == 0 {
-		a.SystemdVersion = l.version
+	if m != nil && d.App == nil && a.SystemdVersion == 0 {
+		a.SystemdVersion = m.Version
 	}
 	p, err := d.For(a, n)
 	if err == nil && !c.site.Packaging {
-		err = errors.Join(c.checkSocketPaths(p), c.checkProperties(ctx, p))
+		err = errors.Join(doctor.CheckSocketPaths(c.env.root, p), c.checkProperties(ctx, p))
 	}
-	if err == nil && l != nil && c.options.verb != "diff" && !c.guessed {
-		err = checkPorts(p)
+	if err == nil && m != nil && c.options.verb != "diff" && !c.guessed {
+		err = doctor.CheckPorts(p)
 	}
 	if err != nil {
-		if l != nil {
-			l.conn.Close()
-		}
+		m.Close()
 		return nil, nil, err
 	}
-	return p, l, nil
+	return p, m, nil
 }
 
 func (c *command) noApp(name app.Name) error {
@@ -230,12 +228,8 @@ func (c *command) write(p *plan.Plan) error {
 	if err := p.Write(); err != nil {
 		return err
 	}
-	for _, ch := range p.Changes {
-		past := map[string]string{"create": "Created", "change": "Changed", "link": "Linked", "remove": "Removed"}
-		c.say("%s %s.", past[ch.Verb()], ch.Path)
-	}
-	if len(p.Changes) == 0 {
-		c.say("%s is as it should be, nothing was written.", p.App.Name)
+	for _, e := range live.Written(p) {
+		c.tell(e)
 	}
 	return nil
 }
@@ -254,10 +248,8 @@ func (c *command) checkPlan(p *plan.Plan) int {
 // printPlan is --dry-run: what would be done, then every file under its path.
 func (c *command) printPlan(p *plan.Plan) error {
 	var b strings.Builder
-	changed := make(map[string]string)
 	for _, ch := range p.Changes {
 		verb := ch.Verb()
-		changed[ch.Path] = verb
 		if ch.Target != "" {
 			fmt.Fprintf(&b, "# %s %s -> %s\n", verb, ch.Path, ch.Target)
 			continue
@@ -277,23 +269,21 @@ func (c *command) printPlan(p *plan.Plan) error {
 	return err
 }
 
-// runtimeDir is where the manager's units have their sockets (%t of systemd.unit(5)).
-func (c *command) runtimeDir() string {
-	if c.site.UserUnits {
-		return c.env.getenv("XDG_RUNTIME_DIR")
-	}
-	return "/run"
+// live is what operations on running apps need to know.
+func (c *command) live() live.Options {
+	return live.Options{Site: c.site, EUID: c.env.euid, UserName: c.env.userName, Getenv: c.env.getenv, Now: c.env.now, Tell: c.tell}
 }
+
+// tell says a step of an operation.
+func (c *command) tell(e live.Event) { c.say("%s", e) }
 
 // diff prints how the disk differs from what the same command line without "diff" would write.
 func (c *command) diff(ctx context.Context) error {
-	p, l, err := c.prepare(ctx)
+	p, m, err := c.prepare(ctx)
 	if err != nil {
 		return err
 	}
-	if l != nil {
-		l.conn.Close()
-	}
+	m.Close()
 	_, err = fmt.Fprint(c.env.stdout, p.Diff())
 	return err
 }

@@ -1,16 +1,12 @@
-package main
+package live
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
-	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -39,16 +35,16 @@ func (s *starting) told(u systemd.UnitState) {
 	}
 }
 
-// start starts the app and waits until all of its instances are up, have failed failuresToTell times, or the start time-out
-// has passed. It says how many are up and, in its error, why the others are not.
-func (c *command) start(ctx context.Context, l *live, a app.App) error {
-	began := c.env.now()
-	numbers := c.site.Instances(a.Name)
-	waiting, err := l.retry(ctx, a.Name, numbers)
+// Start starts the app and waits until all of its instances are up, have failed failuresToTell times, or the start time-out
+// has passed. It tells how many are up and, in its error, why the others are not.
+func (m *Manager) Start(ctx context.Context, a app.App) error {
+	began := m.Now()
+	numbers := m.Site.Instances(a.Name)
+	waiting, err := m.retry(ctx, a.Name, numbers)
 	if err != nil {
 		return err
 	}
-	err = l.await(ctx, a, waiting)
+	err = m.await(ctx, a, waiting)
 	up := 0
 	for _, s := range waiting {
 		if s.up {
@@ -61,27 +57,26 @@ func (c *command) start(ctx context.Context, l *live, a app.App) error {
 	case len(numbers) == 0:
 		return fault.With(fmt.Errorf("no instance of %s is enabled", a.Name), "unitgen scale "+string(a.Name)+" 1")
 	case up == 0 && err != nil:
-		return c.explain(ctx, l, a.Name, err)
+		return m.explain(ctx, a.Name, err)
 	case up == 0:
-		if why := c.reasons(ctx, l, a.Name, began); len(why) > 0 {
+		if why := m.reasons(ctx, a.Name, began); len(why) > 0 {
 			return errors.Join(why...)
 		}
-	}
-	line := fmt.Sprintf("%s: %d/%d instances up at %s (%s)", a.Name, up, len(numbers), listenWords(a.Listen), a.DataPath())
-	if up == len(numbers) {
-		c.say("%s", line)
+	case up == len(numbers):
+		m.Tell(Event{Step: Ready, App: a.Name, Instances: numbers, Listen: a.Listen, Path: a.DataPath()})
 		return nil
 	}
-	return errors.Join(append([]error{fault.With(errors.New(line), "")}, c.reasons(ctx, l, a.Name, began)...)...)
+	line := upLine(a.Name, up, len(numbers), a.Listen, a.DataPath())
+	return errors.Join(append([]error{fault.With(errors.New(line), "")}, m.reasons(ctx, a.Name, began)...)...)
 }
 
 // retry prepares the wait. An instance that has failed and waits for its next try, perhaps by the settings before, is
 // started anew at once.
-func (l *live) retry(ctx context.Context, name app.Name, numbers []int) (map[string]*starting, error) {
+func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int) (map[string]*starting, error) {
 	waiting := make(map[string]*starting)
 	for _, i := range numbers {
 		unit := name.Instance(i)
-		u, err := l.conn.Unit(ctx, unit)
+		u, err := m.Conn.Unit(ctx, unit)
 		if err != nil {
 			return nil, err
 		}
@@ -91,11 +86,11 @@ func (l *live) retry(ctx context.Context, name app.Name, numbers []int) (map[str
 			continue
 		}
 		for _, failed := range []string{unit, name.InstanceSocket(i)} {
-			if err := l.conn.ResetFailed(ctx, failed); err != nil {
+			if err := m.Conn.ResetFailed(ctx, failed); err != nil {
 				return nil, err
 			}
 		}
-		if err := l.conn.Enqueue(ctx, systemd.Job{Verb: systemd.Restart, Unit: unit}); err != nil {
+		if err := m.Conn.Enqueue(ctx, systemd.Job{Verb: systemd.Restart, Unit: unit}); err != nil {
 			return nil, err
 		}
 	}
@@ -104,10 +99,10 @@ func (l *live) retry(ctx context.Context, name app.Name, numbers []int) (map[str
 
 // await starts the app and follows its instances. The error is that of the app's own job, which may still run when all
 // instances have failed.
-func (l *live) await(ctx context.Context, a app.App, waiting map[string]*starting) error {
+func (m *Manager) await(ctx context.Context, a app.App, waiting map[string]*starting) error {
 	ctx, cancel := context.WithCancel(ctx)
 	job := make(chan error, 1)
-	go func() { job <- l.conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: a.Name.Service()}) }()
+	go func() { job <- m.Conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: a.Name.Service()}) }()
 	running := job
 	defer func() {
 		cancel()
@@ -115,7 +110,7 @@ func (l *live) await(ctx context.Context, a app.App, waiting map[string]*startin
 			<-running
 		}
 	}()
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: l.endpoint})
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: m.Endpoint})
 	defer units.Close()
 	for unit := range waiting {
 		units.Watch(unit)
@@ -134,7 +129,7 @@ func (l *live) await(ctx context.Context, a app.App, waiting map[string]*startin
 			}
 		case err := <-running:
 			running, failed = nil, err
-			if err := l.findStopped(ctx, waiting); err != nil {
+			if err := m.findStopped(ctx, waiting); err != nil {
 				return err
 			}
 			if err != nil && enough > 1 && !anyEnded(waiting) {
@@ -152,9 +147,9 @@ func (l *live) await(ctx context.Context, a app.App, waiting map[string]*startin
 }
 
 // findStopped finds instances that nobody starts, though the app's own job, which wants them, is done.
-func (l *live) findStopped(ctx context.Context, waiting map[string]*starting) error {
+func (m *Manager) findStopped(ctx context.Context, waiting map[string]*starting) error {
 	for unit, s := range waiting {
-		u, err := l.conn.Unit(ctx, unit)
+		u, err := m.Conn.Unit(ctx, unit)
 		if err != nil {
 			return err
 		}
@@ -186,62 +181,4 @@ func settled(waiting map[string]*starting, enough int, started bool) bool {
 		}
 	}
 	return up == 0 || started
-}
-
-// reasons says why instances are not up. What cannot be found out is no error of its own: a start has failed already.
-func (c *command) reasons(ctx context.Context, l *live, name app.Name, since time.Time) []error {
-	q := c.question(l, name)
-	q.Since = since
-	all, _ := q.Instances(ctx, c.site.Instances(name))
-	var why []error
-	for _, f := range all {
-		why = append(why, fault.With(errors.New(f.String()), f.Hint))
-	}
-	return why
-}
-
-// question is what package explain is asked about an app.
-func (c *command) question(l *live, name app.Name) explain.Question {
-	return explain.Question{Conn: l.conn, App: name, UserUnits: c.site.UserUnits,
-		RuntimeDir: c.env.root + filepath.Dir(name.ControlPath(c.runtimeDir()))}
-}
-
-// explain adds to a failed job why it failed.
-func (c *command) explain(ctx context.Context, l *live, name app.Name, err error) error {
-	var job *systemd.JobError
-	if ctx.Err() != nil || !errors.As(err, &job) {
-		return err
-	}
-	if r, e := c.question(l, name).Socket(ctx); e == nil && r.What != "" {
-		return fault.With(fmt.Errorf("%s did not get ready: %s", name, r), r.Hint)
-	}
-	if why := c.reasons(ctx, l, name, time.Time{}); len(why) > 0 {
-		return errors.Join(why...)
-	}
-	if state, e := l.conn.Unit(ctx, job.Job.Unit); e == nil {
-		if state.Result != "" && state.Result != "success" {
-			err = fmt.Errorf("%w; result of %s: %s", err, job.Job.Unit, state.Result)
-		}
-		if state.StatusText != "" {
-			err = fmt.Errorf("%w, %q", err, state.StatusText)
-		}
-	}
-	user := ""
-	if c.site.UserUnits {
-		user = "--user "
-	}
-	return fault.With(err, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", user, name, name))
-}
-
-// listenWords says where an app listens: "port 3000", "127.0.0.1:3000".
-func listenWords(listen []app.Listen) string {
-	var words []string
-	for _, l := range listen {
-		word := l.String()
-		if !l.IsUnix() && !l.Addr.IsValid() {
-			word = "port " + word
-		}
-		words = append(words, word)
-	}
-	return strings.Join(slices.Compact(words), ", ")
 }

@@ -1,4 +1,4 @@
-package main
+package live
 
 import (
 	"errors"
@@ -12,9 +12,9 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// unanswered says so if nothing answers bind() of an instance that is up; the zero Reason where something does, or none is wanted, or
+// Unanswered says so if nothing answers bind() of an instance that is up; the zero Reason where something does, or none is wanted, or
 // the caller may not see it. Connections go on without: what is missing is noticed when the program binds again.
-func (c *command) unanswered(a app.App, u systemd.UnitState) explain.Reason {
+func Unanswered(a app.App, u systemd.UnitState) explain.Reason {
 	if !a.BindAnswered() || u.ActiveState != "active" || u.ControlGroup == "" || u.MainPID == 0 {
 		return explain.Reason{}
 	}
@@ -35,4 +35,9 @@ func (c *command) unanswered(a app.App, u systemd.UnitState) explain.Reason {
 func instanceNumber(a app.App, u systemd.UnitState) int {
 	unit, _ := a.Name.ParseUnit(u.Name)
 	return unit.Instance
+}
+
+// Failing says whether an instance is not up as its latest runs have failed.
+func Failing(u systemd.UnitState) bool {
+	return u.Failed() || u.ActiveState == "activating" && u.NRestarts > 0
 }

@@ -1,0 +1,122 @@
+// Package doctor finds what keeps an app, or all apps of a machine, from what unitgen promises. It changes nothing. The same
+// checks tell unitgen before it writes an app that its port is taken.
+//
+// A check returns findings: what is wrong with its consequence, and what to type. Each app costs the reading of its files and
+// drop-ins, a call to PID 1 for each instance, and one to its balancer.
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/unitgen/unitgen/internal/account"
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/live"
+	"github.com/unitgen/unitgen/internal/steer"
+)
+
+// Finding is something that is wrong.
+type Finding struct {
+	About string // an app, an instance, or "machine"
+	What  string // with its consequence
+	Fix   string // the command that mends it, or shows more
+}
+
+func (f Finding) String() string { return fmt.Sprintf("%s: %s: %s", f.About, f.What, f.Fix) }
+
+// machine is what a Finding is about that concerns all apps.
+const machine = "machine"
+
+// Machine is the one that is looked at.
+type Machine struct {
+	Live     live.Options // whose Site says which units
+	Booted   bool         // systemd runs here
+	Kernel   string       // its release, such as 6.12.9
+	Accounts account.Book
+	Steering *steer.SelfTestResult // what the kernel does with a port of our own; nil if that was not tried
+
+	// ShimStatus asks the balancer with that control socket; nil asks none.
+	ShimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
+}
+
+// Examine finds what is wrong with the machine and with the apps. The error is of the examination itself.
+func (m Machine) Examine(ctx context.Context, apps []app.Name) ([]Finding, error) {
+	found, manager := m.examineMachine(ctx)
+	defer manager.Close()
+	for _, name := range apps {
+		e := examination{Machine: m, manager: manager, name: name}
+		if err := e.run(ctx); err != nil {
+			return nil, err
+		}
+		found = append(found, e.found...)
+	}
+	return found, nil
+}
+
+// examineMachine finds what concerns all apps. The manager is nil if it cannot be asked.
+func (m Machine) examineMachine(ctx context.Context) ([]Finding, *live.Manager) {
+	var found []Finding
+	add := func(what, fix string) { found = append(found, Finding{machine, what, fix}) }
+	note := func(err error) {
+		var f *fault.Fault
+		if errors.As(err, &f) {
+			add(f.Error(), f.Hint)
+		} else if err != nil {
+			add(err.Error(), "systemctl status")
+		}
+	}
+	site := m.Live.Site
+	note(CheckLbshim(site.Root, site.Lbshim))
+	if olderThan(m.Kernel, 5, 14) {
+		add("the kernel is "+m.Kernel+", and steering needs Linux 5.14 or later", "uname -a")
+	}
+	if _, err := os.Stat(site.Root + "/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		add("it does not run on cgroup v2 alone, by which connections are counted: a drain cannot wait for them", "stat -f -c %T /sys/fs/cgroup")
+	}
+	var manager *live.Manager
+	if m.Booted {
+		var err error
+		manager, err = live.Dial(ctx, m.Live)
+		note(err)
+	} else {
+		add("systemd does not run here, so no app does", "ps -p 1")
+	}
+	if manager != nil {
+		note(manager.CheckUser(ctx))
+		if site.UserUnits && !m.Live.Lingers() {
+			add("your units end when you log out", "loginctl enable-linger "+m.Live.UserName)
+		}
+	}
+	if m.Steering != nil && !m.Steering.Distribution {
+		add("connections cannot be spread evenly: "+m.Steering.Reason, "uname -r")
+	}
+	return found, manager
+}
+
+// CheckLbshim makes sure that the program which all units call is there.
+func CheckLbshim(root, lbshim string) error {
+	st, err := os.Stat(root + lbshim)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.With(fmt.Errorf("find %s: it is not installed, and no app can run without it", lbshim), "make install")
+	case err != nil:
+		return fmt.Errorf("find lbshim: %w", err)
+	case !st.Mode().IsRegular() || st.Mode()&0o111 == 0:
+		return fault.With(fmt.Errorf("%s is not an executable file", lbshim), "make install")
+	}
+	return nil
+}
+
+// olderThan compares the release of a kernel, as uname(2) has it. One that cannot be read is not older.
+func olderThan(release string, major, minor int) bool {
+	var a, b int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &a, &b); n < 2 {
+		return false
+	}
+	return a < major || a == major && b < minor
+}

@@ -1,0 +1,124 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/plan"
+	"github.com/unitgen/unitgen/internal/sock"
+)
+
+// CheckSocketPaths refuses new addresses of a plan that are paths of unix sockets and that something else has.
+func CheckSocketPaths(root string, p *plan.Plan) error {
+	var found []error
+	for _, l := range p.NewListeners() {
+		found = append(found, socketPath(root, "--listen=", l))
+	}
+	return errors.Join(append(found, socketPath(root, "--agent=", p.NewAgent()))...)
+}
+
+// CheckPorts finds new ports of a plan that another program listens on. The app's own are not asked for.
+func CheckPorts(p *plan.Plan) error {
+	var found []error
+	for _, l := range p.NewListeners() {
+		found = append(found, portOf("--listen=", l))
+	}
+	if agent := p.NewAgent(); agent != (app.Listen{}) {
+		found = append(found, portOf("--agent=", agent))
+	}
+	return errors.Join(found...)
+}
+
+// portOf is port in the words of an option.
+func portOf(option string, l app.Listen) error {
+	err := port(l)
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return err
+	}
+	who := ""
+	if h, ok := explain.FindHolder(int(l.Port)); ok && h.PID != 1 {
+		who = ": " + h.String()
+	}
+	return fault.Input(fmt.Sprintf("ss -ltnp 'sport = :%d'", l.Port), "%s%s is in use by another program%s", option, l, who)
+}
+
+// socketPath refuses the path of a unix socket where something else is, or a socket that another program listens on: PID
+// 1 unlinks what is in the way of its sockets, whatever it is (socket_address_listen() in src/shared/socket-util.c).
+func socketPath(root, option string, l app.Listen) error {
+	path := root + l.Unix
+	if !strings.HasPrefix(l.Unix, "/") {
+		return nil
+	}
+	st, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return nil // nothing is there; what is wrong with the directory PID 1 says
+	case st.Mode().Type() != fs.ModeSocket:
+		return fault.Input("ls -l "+app.ShellWord(l.Unix), "%s%s exists and is no socket: systemd would delete it", option, l)
+	case listenedOn(path):
+		return fault.Input("ss -lxp src "+app.ShellWord(l.Unix), "%s%s is in use by another program", option, l)
+	}
+	return nil
+}
+
+// listenedOn reports whether a socket that is bound to path listens, which /proc/net/unix tells by a flag (__SO_ACCEPTCON).
+// A server that is gone leaves its path behind.
+func listenedOn(path string) bool {
+	text, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		// Num RefCount Protocol Flags Type St Inode Path
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 8)
+		if len(fields) == 8 && fields[3] == "00010000" && strings.TrimLeft(fields[7], " ") == path {
+			return true
+		}
+	}
+	return false
+}
+
+// port returns an error that wraps unix.EADDRINUSE if another program listens where l is to, without SO_REUSEPORT:
+// with it, a listener of another user's would go unseen. What else keeps bind(2) from working (an address that comes up
+// later, a port below 1024) is no business of this check and gives nil.
+func port(l app.Listen) error {
+	if l.IsUnix() {
+		return nil // see socketPath
+	}
+	addr := l.Addr
+	if !addr.IsValid() {
+		addr = netip.IPv6Unspecified()
+	}
+	family := sock.Family(addr)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	// As PID 1 does, or a port with connections in TIME_WAIT would look used (socket_address_listen in shared/).
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if family == unix.AF_INET6 {
+		both := 1
+		if !l.Addr.IsValid() {
+			both = 0
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, both); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if err := unix.Bind(fd, sock.Sockaddr(netip.AddrPortFrom(addr, l.Port))); errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("bind %s: %w", l, err)
+	}
+	return nil
+}
