@@ -32,14 +32,14 @@ func TestNodeEnvironment(t *testing.T) {
 			"NODE_UNIQUE_ID=3", "NODE_APP_INSTANCE=2",
 		}},
 	} {
-		if got := nodeEnvironment(c.given, handed("/usr/bin/node", "x.js", "--permission"), 5, c.script); !slices.Equal(got, c.want) {
+		if got := nodeEnvironment(c.given, onHandoff("/usr/bin/node", "x.js", "--permission"), 5, c.script); !slices.Equal(got, c.want) {
 			t.Errorf("of %q and %q came\n%q, want\n%q", c.given, c.script, got, c.want)
 		}
 	}
 }
 
-// handed are the options of instance 3 on the handoff path.
-func handed(command ...string) options {
+// onHandoff are the options of instance 3 on the handoff path.
+func onHandoff(command ...string) options {
 	return options{instance: 3, path: string(app.PathHandoff), command: command}
 }
 
@@ -56,12 +56,12 @@ func TestNodeIsNoWorkerOnTheSteerPath(t *testing.T) {
 func TestNodeEnvironmentRestricted(t *testing.T) {
 	const script = "/usr/lib/unitgen/node/drain.cjs"
 	want := "NODE_OPTIONS=--require=" + script + " --allow-fs-read=" + script
-	for _, environ := range nodeEnvironment(nil, handed("/usr/bin/node", "--no-warnings", "--permission", "x.js"), 5, script) {
+	for _, environ := range nodeEnvironment(nil, onHandoff("/usr/bin/node", "--no-warnings", "--permission", "x.js"), 5, script) {
 		if strings.HasPrefix(environ, "NODE_OPTIONS=") && environ != want {
 			t.Errorf("by the command: %q, want %q", environ, want)
 		}
 	}
-	got := nodeEnvironment([]string{"NODE_OPTIONS=--experimental-permission"}, handed("/usr/bin/node", "x.js"), 5, script)
+	got := nodeEnvironment([]string{"NODE_OPTIONS=--experimental-permission"}, onHandoff("/usr/bin/node", "x.js"), 5, script)
 	if want += " --experimental-permission"; !slices.Contains(got, want) {
 		t.Errorf("by NODE_OPTIONS: %q, want %q", got, want)
 	}

@@ -76,7 +76,7 @@ func roll(ctx context.Context, e *env, o options) error {
 		Limit:      o.drainTimeout + o.startTimeout + rolloutMargin,
 		UserUnits:  o.userUnits,
 		RuntimeDir: filepath.Dir(o.controlPath(e)),
-		Steered:    func(ctx context.Context, number int) error { return steered(ctx, e, o, number) },
+		Steered:    func(ctx context.Context, number int) error { return awaitSteered(ctx, e, o, number) },
 	}, o.endpoint(e), units, note, e.log).Run(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = errors.Join(err, stopInstead(alive, e, o))
@@ -112,8 +112,8 @@ func guard(alive context.Context, died context.CancelCauseFunc, shim int) (stop 
 	return func() { unregister(); end() }
 }
 
-// steered returns when the shim gives connections to an instance. One that goes away is waited for: ctx ends with it.
-func steered(ctx context.Context, e *env, o options, number int) error {
+// awaitSteered returns when the shim gives connections to an instance. One that goes away is waited for: ctx ends with it.
+func awaitSteered(ctx context.Context, e *env, o options, number int) error {
 	return control.Retry(ctx, func() error {
 		return control.Wait(ctx, o.controlPath(e), control.MethodSteered, control.Instance{Instance: number}, nil)
 	})

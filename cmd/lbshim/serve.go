@@ -13,6 +13,9 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/shim"
+	"github.com/unitgen/unitgen/internal/shim/handed"
+	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/shim/steered"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -53,12 +56,15 @@ func serve(ctx context.Context, e *env, o options) error {
 	}})
 	defer units.Close()
 
-	if o.path != string(app.PathSteer) && o.path != string(app.PathHandoff) {
-		return usageError("--path= must be steer or handoff, got %q", o.path)
+	store := path.NewStore(o.app, notify, inherited.stored, log)
+	shimOptions := shim.Options{
+		App: o.app, Settings: o.settings(), Channels: inherited.channels, Messages: o.messages, Drained: drainedSince(e, o),
+		Store: store, Notify: notify, Manager: endpoint, Units: units, Log: log,
 	}
-	s, err := shim.New(shim.Options{
-		App: o.app, Path: app.Path(o.path), Settings: o.settings(), Messages: o.messages, Drained: drainedSince(e, o),
-	}, inherited, notify, endpoint, units, log)
+	if err := openPath(&shimOptions, e, o, inherited); err != nil {
+		return err
+	}
+	s, err := shim.New(shimOptions)
 	if err != nil {
 		return err
 	}
@@ -75,6 +81,46 @@ func drainedSince(e *env, o options) (since time.Time) {
 		}
 	}
 	return since
+}
+
+// openPath opens the data path that is asked for.
+func openPath(s *shim.Options, e *env, o options, in inherited) (err error) {
+	switch app.Path(o.path) {
+	case app.PathSteer:
+		s.Path, err = steered.Open(steered.Options{
+			App: o.app, Strategy: s.Strategy, Parking: in.parking, Diag: in.diag, Store: s.Store, Log: s.Log,
+			Cgroup: func(instance int) (string, error) { return cgroupOf(e, o, o.app.InstanceSocket(instance)) },
+		})
+	case app.PathHandoff:
+		var p *handed.Path
+		p, err = handed.Open(handed.Options{
+			App: o.app, Strategy: s.Strategy, MaxConnections: s.MaxConnections, Parking: in.parking, Diag: in.diag,
+			Receivers: in.channels != nil && !o.messages, Store: s.Store, Log: s.Log,
+		})
+		if s.Path = p; in.channels != nil && !o.messages {
+			s.Receiving = p
+		}
+	default:
+		err = usageError("--path= must be steer or handoff, got %q", o.path)
+	}
+	return err
+}
+
+// cgroupTimeout bounds a question to PID 1 that the shim's loop waits for. PID 1 answers in well under a millisecond; it does
+// not read during daemon-reload, seconds on hosts with thousands of units.
+const cgroupTimeout = 5 * time.Second
+
+// cgroupOf asks PID 1 for the control group of a unit.
+func cgroupOf(e *env, o options, unit string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), cgroupTimeout)
+	defer cancel()
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	state, err := conn.Unit(ctx, unit)
+	return state.ControlGroup, err
 }
 
 // serveUntil runs the shim and its control server until one of them ends.
@@ -103,16 +149,23 @@ type errSilent struct{}
 
 func (errSilent) Error() string { return "" }
 
+// inherited is what PID 1 passes to a shim.
+type inherited struct {
+	parking  []int             // the public listeners of app.socket
+	stored   []path.Stored     // what an earlier shim put into the FD store
+	channels *net.UnixListener // of app-channel.socket; nil where instances are no Node.js programs
+	diag     []int             // NETLINK_SOCK_DIAG sockets of the host's network namespace, two or none: see package sockdiag
+}
+
 // sortPassed takes apart what PID 1 passed: public listeners, control socket, and what an earlier shim stored.
-func sortPassed(passed *activation.Descriptors) (shim.Inherited, *net.UnixListener, error) {
-	var inherited shim.Inherited
-	ln, err := unixListener(passed, nameControl)
+func sortPassed(passed *activation.Descriptors) (in inherited, ln *net.UnixListener, err error) {
+	ln, err = unixListener(passed, nameControl)
 	if err != nil {
-		return inherited, nil, err
+		return in, nil, err
 	}
 	if len(passed.Named(nameChannel)) > 0 {
-		if inherited.Channels, err = unixListener(passed, nameChannel); err != nil {
-			return inherited, nil, err
+		if in.channels, err = unixListener(passed, nameChannel); err != nil {
+			return in, nil, err
 		}
 	}
 	for _, d := range passed.All() {
@@ -121,21 +174,21 @@ func sortPassed(passed *activation.Descriptors) (shim.Inherited, *net.UnixListen
 		}
 		fd, err := d.Take()
 		if err != nil {
-			return inherited, nil, err
+			return in, nil, err
 		}
 		switch d.Name() {
 		case nameParking:
-			inherited.Parking = append(inherited.Parking, fd)
+			in.parking = append(in.parking, fd)
 		case nameDiag:
-			inherited.Diag = append(inherited.Diag, fd)
+			in.diag = append(in.diag, fd)
 		default:
-			inherited.Stored = append(inherited.Stored, shim.Stored{Name: d.Name(), FD: fd})
+			in.stored = append(in.stored, path.Stored{Name: d.Name(), FD: fd})
 		}
 	}
-	if len(inherited.Parking) == 0 {
-		return inherited, nil, fmt.Errorf("take public listeners: no socket named %q was passed", nameParking)
+	if len(in.parking) == 0 {
+		return in, nil, fmt.Errorf("take public listeners: no socket named %q was passed", nameParking)
 	}
-	return inherited, ln, nil
+	return in, ln, nil
 }
 
 // unixListener takes the one unix socket of that name.

@@ -2,13 +2,14 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"time"
 
-	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // configure answers method Configure.
@@ -25,7 +26,7 @@ func (s *Shim) apply(n control.Settings) error {
 	if err := checkWeights(n.Weights); err != nil {
 		return err
 	}
-	if err := s.changeStrategy(n.Strategy); err != nil {
+	if err := s.changePath(n); err != nil {
 		return err
 	}
 	if err := s.weigh(n.Weights); err != nil {
@@ -37,50 +38,28 @@ func (s *Shim) apply(n control.Settings) error {
 	if n.IdleExit != s.options.IdleExit {
 		s.activity.last = time.Now() // idleness is measured anew
 	}
-	was := s.options
+	was := s.options.Settings
 	s.options.Settings = n
-	if s.handsOff() {
-		s.handoff.Limit(n.MaxConnections)
-	}
-	if !reflect.DeepEqual(s.options, was) {
+	s.channels.Configure(n)
+	if !reflect.DeepEqual(n, was) {
 		s.log.Info("settings changed", "strategy", string(n.Strategy), "drain_timeout", n.DrainTimeout.String(),
 			"idle_exit", n.IdleExit.String(), "slow_start", n.SlowStart.String(), "weights", fmt.Sprint(n.Weights))
 	}
 	return nil
 }
 
-func (s *Shim) changeStrategy(to app.Strategy) error {
-	from := s.options.Strategy
-	if to == from {
-		return nil
+// changePath has the path take over what concerns it.
+func (s *Shim) changePath(n control.Settings) error {
+	err := s.path.Configure(path.Settings{Strategy: n.Strategy, MaxConnections: n.MaxConnections})
+	var impossible *path.Impossible
+	if errors.As(err, &impossible) {
+		return &control.Error{Name: control.ErrUnsupported, Reason: impossible.Reason}
 	}
-	if s.handsOff() {
-		if err := s.pool.SetStrategy(ringStrategy(to)); err != nil {
-			return err
-		}
-		s.strategy, s.ring = to, nil // settle gives the dispatcher both
-		return nil
+	if err != nil || n.Strategy == s.options.Strategy {
+		return err
 	}
-	if to.CountsConnections() && !s.counting() {
-		return &control.Error{Name: control.ErrUnsupported, Reason: fmt.Sprintf("strategy %s needs CAP_NET_ADMIN, "+
-			"which a running process cannot get: systemctl restart %s", to, s.options.App)}
-	}
-	if to == app.SourceHash && !s.kernel.Distribution {
-		return &control.Error{Name: control.ErrUnsupported, Reason: fmt.Sprintf("strategy %s needs eBPF: %s", to, s.kernel)}
-	}
-	if err := s.pool.SetStrategy(ringStrategy(to)); err != nil {
-		return &control.Error{Name: control.ErrUnsupported, Reason: err.Error()}
-	}
-	for _, a := range s.addresses {
-		if steerStrategies[s.strategy] == steerStrategies[to] {
-			break
-		}
-		if err := a.ebpf.Pick(steerStrategies[to]); err != nil {
-			return err
-		}
-	}
-	s.strategy, s.ring = to, nil // settle makes the ring anew
-	return nil
+	s.ring = nil // settle makes another one
+	return s.pool.SetStrategy(ringStrategy(n.Strategy))
 }
 
 func checkWeights(weights []int) error {

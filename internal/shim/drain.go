@@ -6,8 +6,8 @@ import (
 
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
-	"github.com/unitgen/unitgen/internal/nodecluster"
-	"github.com/unitgen/unitgen/internal/sockdiag"
+	"github.com/unitgen/unitgen/internal/shim/channel"
+	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -19,12 +19,10 @@ const drainHold = 5 * time.Second
 // drainWait is one client that waits for an instance's connections to end.
 type drainWait struct {
 	control.DrainParameters
+	in       *instance
 	began    time.Time
 	deadline time.Time
-	asked    int                  // answers of an instance to Ask before those that count; only on the handoff path
-	token    int                  // reports of a Node process with a lower one are older than the drain
-	closing  time.Time            // when a Node process was told to end, or its connections; zero before, and for other programs
-	cutting  bool                 // a Node process was told to close what it has
+	program  *channel.Drain       // what the instance's program is told, if it has a channel
 	done     chan control.Drained // buffered, so that the loop never waits for a client
 }
 
@@ -38,7 +36,7 @@ func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 	}
 	var d *drainWait
 	if !s.do(ctx, func() { d = s.beginDrain(p) }) {
-		return nil, errEnded
+		return nil, path.ErrEnded
 	}
 	if d == nil {
 		return nil, &control.Error{Name: control.ErrNoSuchInstance, Reason: "no such instance"}
@@ -53,7 +51,7 @@ func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 	case result := <-d.done:
 		return result, nil
 	case <-ctx.Done():
-		return nil, errEnded
+		return nil, path.ErrEnded
 	}
 }
 
@@ -65,92 +63,62 @@ func (s *Shim) beginDrain(p control.DrainParameters) *drainWait {
 	}
 	in.draining++
 	s.move(in)
-	if s.attached(in) && !in.node.channel.Order(nodecluster.LetGo()) {
-		s.log.Warn("tell program to let its connections go, ignoring", "instance", p.Instance)
-	}
+	program := s.channels.BeginDrain(p.Instance)
 	if err := s.setRing(time.Now()); err != nil {
 		s.log.Error("drain instance, ignoring", "instance", p.Instance, "error", err)
 	}
 	now := time.Now()
-	d := &drainWait{DrainParameters: p, began: now, deadline: now.Add(s.options.DrainTimeout), done: make(chan control.Drained, 1)}
-	s.drains[d] = true
-	s.nodes.asked++
-	d.token = s.nodes.asked
-	s.watchEnds()
-	if s.handsOff() {
-		d.asked = s.handoff.Stat(p.Instance).Asked
-		s.handoff.Ask(p.Instance)
+	d := &drainWait{
+		DrainParameters: p, in: in, began: now, deadline: now.Add(s.options.DrainTimeout), program: program, done: make(chan control.Drained, 1),
 	}
+	s.drains[d] = true
+	s.path.Drain(p.Instance, true)
 	s.tick.Reset(0)
 	return d
 }
 
 // countDrains ends the drains of instances that may be told to stop now, and those that are out of time.
-func (s *Shim) countDrains() {
+func (s *Shim) countDrains(now time.Time) {
 	if len(s.drains) == 0 {
 		return
 	}
-	now := time.Now()
-	if s.handsOff() {
-		for d := range s.drains {
-			s.drainHanded(d, now)
-		}
-		return
-	}
-	counts, err := s.count()
+	traffic, err := s.path.Count(now)
 	if err != nil {
 		s.log.Warn("count connections, drains run to their time-out", "error", err)
 	}
 	for d := range s.drains {
-		c, known := counts[d.Instance]
-		held := held(d.Instance, counts)
-		busy := held.Busy + held.Queued
-		quiet := known && busy == 0 && held.Unsure == 0
-		switch in := s.instances[d.Instance]; {
-		case s.attached(in) && !now.After(d.deadline):
-			own := traffic{open: c.Open, known: known, quiet: quiet}
-			if !in.ownCgroup() {
-				own = traffic{} // the counts are the whole app's
-			}
-			s.drainNode(d, in, own, now)
-		case quiet, d.Graceful && s.answered(d, counts, now):
-			s.endDrain(d, control.Drained{Open: c.Open, Busy: busy})
-		case now.After(d.deadline):
-			s.outOfTime(d, control.Drained{Open: c.Open, Busy: busy})
+		t, late := traffic[d.Instance], now.After(d.deadline)
+		var done, told bool
+		if !late {
+			told, done = d.program.Step(now, now.Sub(d.began), d.deadline.Sub(now), t)
+		}
+		result := control.Drained{Open: t.Open, Busy: t.Busy}
+		switch {
+		case done, !told && d.answered(t, now):
+			s.endDrain(d, result)
+		case late:
+			d.program.OutOfTime()
+			result.TimedOut = true
+			s.endDrain(d, result)
 		}
 	}
 }
 
-// outOfTime ends a drain at its time-out. The stop signal follows.
-func (s *Shim) outOfTime(d *drainWait, result control.Drained) {
-	if in := s.instances[d.Instance]; s.attached(in) && d.closing.IsZero() && s.options.ShutdownMessage {
-		in.node.channel.Order(s.farewell())
-	}
-	result.TimedOut = true
-	s.endDrain(d, result)
-}
-
-// answered says that a program which shuts down gracefully may be told to. The requests that were in flight are waited for
-// here, as its own patience may be shorter than the drain time-out; those that came after them on connections that clients
-// keep using would have no end. Where connections cannot be counted the program does all of it.
-func (s *Shim) answered(d *drainWait, counts map[int]sockdiag.Stat, now time.Time) bool {
+// answered says that a program may be told to stop: no connection is in the middle of something, or the program shuts down
+// gracefully and the requests are answered that were in flight when the drain began. These are waited for here, as the
+// program's own patience may be shorter than the drain time-out. Those that came after them on connections that clients keep
+// using would have no end.
+func (d *drainWait) answered(t path.Traffic, now time.Time) bool {
 	lasted := now.Sub(d.began)
-	if lasted < d.Settle {
-		return false
-	}
-	if queued, err := s.queuedAt(d.Instance); err != nil || queued > 0 {
-		return false // it may close its listeners at once
-	}
-	return held(d.Instance, counts).Waiting <= lasted
+	return t.Quiet || d.Graceful && lasted >= d.Settle && t.Taken && t.Unanswered <= lasted
 }
 
-// watchEnds listens for ends of connections while a drain waits for them.
-func (s *Shim) watchEnds() {
-	if s.handsOff() {
-		return // the instances tell
-	}
-	if err := s.counter.watchEnds(len(s.drains) > 0, s.ports()); err != nil {
-		s.log.Warn("watch ends of connections, drains go by the tick", "error", err)
+// endOver ends the drains of programs that have ended by themselves.
+func (s *Shim) endOver() {
+	for d := range s.drains {
+		if d.program.Over() {
+			s.endDrain(d, control.Drained{})
+		}
 	}
 }
 
@@ -158,8 +126,7 @@ func (s *Shim) endDrain(d *drainWait, result control.Drained) {
 	if !s.drains[d] {
 		return
 	}
-	delete(s.drains, d)
-	s.watchEnds()
+	s.removeDrain(d)
 	d.done <- result
 	log := s.log.Info
 	if result.TimedOut {
@@ -168,20 +135,28 @@ func (s *Shim) endDrain(d *drainWait, result control.Drained) {
 	log("instance drained", "instance", d.Instance, "connections", result.Open, "busy", result.Busy, "timed_out", result.TimedOut)
 }
 
+// removeDrain forgets a drain that waits. The path goes on for others of the same instance.
+func (s *Shim) removeDrain(d *drainWait) {
+	delete(s.drains, d)
+	for other := range s.drains {
+		if other.Instance == d.Instance {
+			return
+		}
+	}
+	s.path.Drain(d.Instance, false)
+}
+
 // forgetDrain ends what beginDrain began, after the client has its answer or is gone.
 func (s *Shim) forgetDrain(d *drainWait) {
 	if s.drains[d] {
-		delete(s.drains, d)
-		s.watchEnds()
+		s.removeDrain(d)
 	}
-	in := s.instances[d.Instance]
-	if in == nil {
-		return
+	d.program.End()
+	in := d.in
+	if s.instances[d.Instance] != in {
+		return // it has left; another one may have its number
 	}
 	in.draining--
-	if in.draining == 0 && s.attached(in) && in.state() == balance.Up {
-		in.node.channel.Order(nodecluster.HoldOn()) // without room it closes connections that it could keep
-	}
 	if in.state() == balance.Up {
 		in.held = time.Now().Add(drainHold)
 	}

@@ -7,11 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
-	"github.com/unitgen/unitgen/internal/steer"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // What an instance may do to the listeners that it shares, and what the shim does about that: each look compares them with
@@ -74,91 +72,40 @@ func (s *Shim) tampering() []control.Tampering {
 	return all
 }
 
-// guard is the part of a look that compares what instances share with how it was.
-func (s *Shim) guard(now time.Time) {
-	for _, a := range s.addresses {
-		if s.closed && s.handsOff() {
-			continue // the listener refuses connections now, on purpose
+// judge tells of what the path has put back, or could not.
+func (s *Shim) judge(harms []path.Harm, now time.Time) {
+	for _, h := range harms {
+		in := s.instances[h.Instance]
+		switch {
+		case in != nil:
+			s.judgeOne(in, h, now)
+		case h.Instance != path.Parking: // it has left
+		case h.Err != nil:
+			s.raise(now, fmt.Sprintf("listener of %s was changed by an instance and cannot be put back: %v", h.Address, h.Err))
+		default:
+			s.raise(now, fmt.Sprintf("%s (put back): an instance did it", h.What), "address", h.Address)
 		}
-		wrong, err := a.group.Guard()
-		if err != nil {
-			s.raise(now, fmt.Sprintf("listener of %s was changed by an instance and cannot be put back: %v", a, err))
-		} else if wrong != "" {
-			s.raise(now, fmt.Sprintf("%s (put back): an instance did it", wrong), "address", a.String())
-		}
-	}
-	if s.handsOff() {
-		return // their listeners are private ones, of which the instance alone has a use
-	}
-	for _, in := range s.instances {
-		s.mend(in, now)
 	}
 }
 
-// mend makes the listeners of an instance listen, if they do not, and puts them into their groups again. Some programs shut
-// their listener down when they end, which harms nobody and is not an alarm. It says whether anything was wrong.
-func (s *Shim) mend(in *instance, now time.Time) (mended bool) {
-	for a, l := range in.listeners {
-		wrong, err := l.was.Resume(l.fd)
-		if wrong != steer.NotListening && err == nil {
-			var absent string
-			absent, err = a.absent(in.number, l)
-			wrong = cmp.Or(absent, wrong)
-		}
-		if wrong != "" && wrong != steer.SmallBacklog && err == nil {
-			err = a.group.Put(in.number, l.fd)
-			s.ring = nil // the order of the members is another one now, which matters without eBPF
-		}
-		if err != nil {
-			s.raise(now, fmt.Sprintf("%s changed its listener, which cannot be put back: %v", s.options.App.Instance(in.number), err),
-				"instance", in.number, "address", a.String())
-			continue
-		}
-		if wrong == "" {
-			continue
-		}
-		mended = true
-		// A program that calls listen() for itself says a backlog, which is no alarm unless it says so again and again.
-		excused := wrong == steer.SmallBacklog && !in.listened
-		in.listened = in.listened || excused
-		if b, ok := s.pool.Backend(in.number); ok && b.State == balance.Up && !excused {
-			s.raise(now, fmt.Sprintf("%s changed its listener (put back): %s", s.options.App.Instance(in.number), wrong),
-				"instance", in.number, "address", a.String())
-			continue
-		}
-		s.log.Debug("listener put back", "instance", in.number, "address", a.String(), "was", wrong)
-	}
-	return mended
-}
-
-// absent says what is wrong with a listener that listens, but is in its slot no more. Without eBPF nobody tells.
-func (a *address) absent(slot int, l *listener) (wrong string, err error) {
-	if a.ebpf == nil {
-		return "", nil
-	}
-	cookie, err := a.ebpf.Member(slot)
-	if err == nil && cookie != l.cookie {
-		wrong = "it did not listen for a moment"
-	}
-	return wrong, err
-}
-
-// renew puts the listeners of an instance back to how they were when it joined, as its program has ended: the next one
-// shall not find what this one has set.
-func (s *Shim) renew(in *instance, now time.Time) {
-	if s.handsOff() {
+// judgeOne tells of what an instance did to its own listener. Some programs shut their listener down when they end, which
+// harms nobody and is not an alarm.
+func (s *Shim) judgeOne(in *instance, h path.Harm, now time.Time) {
+	name := s.options.App.Instance(in.number)
+	if h.Err != nil {
+		s.raise(now, fmt.Sprintf("%s changed its listener, which cannot be put back: %v", name, h.Err),
+			"instance", in.number, "address", h.Address)
 		return
 	}
-	s.mend(in, now)
-	for a, l := range in.listeners {
-		differed, err := l.was.Restore(l.fd)
-		if err != nil {
-			s.log.Warn("put options of listener back, ignoring", "instance", in.number, "address", a.String(), "error", err)
-		}
-		if differed != "" {
-			s.log.Debug("options of listener put back", "instance", in.number, "address", a.String(), "options", differed)
-		}
+	// A program that calls listen() for itself says a backlog, which is no alarm unless it says so again and again.
+	excused := h.Backlog && !in.listened
+	in.listened = in.listened || excused
+	if b, ok := s.pool.Backend(in.number); ok && b.State == balance.Up && !excused {
+		s.raise(now, fmt.Sprintf("%s changed its listener (put back): %s", name, h.What),
+			"instance", in.number, "address", h.Address)
+		return
 	}
+	s.log.Debug("listener put back", "instance", in.number, "address", h.Address, "was", h.What)
 }
 
 // programEnded answers method Ended: the program of an instance has ended, and PID 1 has not begun to poll its listener,
@@ -169,42 +116,7 @@ func (s *Shim) programEnded(ctx context.Context, r *control.Request) error {
 		return err
 	}
 	return s.run1(ctx, func() error {
-		if in := s.instances[p.Instance]; in != nil {
-			s.renew(in, time.Now())
-		}
+		s.judge(s.path.Renew(p.Instance), time.Now())
 		return nil
 	})
-}
-
-// acceptAtOnce makes the listeners of an instance hand over connections that have sent nothing yet, until acceptLater: a
-// probe sends nothing, and would wait in the kernel where nobody sees it (TCP_DEFER_ACCEPT, tcp(7)). It says whether one of
-// them had the option set.
-func (s *Shim) acceptAtOnce(in *instance) (deferred bool, err error) {
-	for _, l := range in.listeners {
-		seconds, err := unix.GetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT)
-		if err != nil {
-			return false, fmt.Errorf("look at listener: getsockopt TCP_DEFER_ACCEPT: %w", err)
-		}
-		if seconds == 0 {
-			continue
-		}
-		if err := unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 0); err != nil {
-			return false, fmt.Errorf("set up listener for a probe: setsockopt TCP_DEFER_ACCEPT: %w", err)
-		}
-		l.deferred, deferred = seconds, true
-	}
-	return deferred, nil
-}
-
-// acceptLater ends acceptAtOnce.
-func (s *Shim) acceptLater(in *instance) {
-	for _, l := range in.listeners {
-		if l.deferred == 0 {
-			continue
-		}
-		if err := unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, l.deferred); err != nil {
-			s.log.Warn("set TCP_DEFER_ACCEPT again, ignoring", "instance", in.number, "error", err)
-		}
-		l.deferred = 0
-	}
 }

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/steer"
 )
@@ -137,77 +136,6 @@ func TestAlarmsAreLimited(t *testing.T) {
 	b.raise(now.Add(2*alarmPause), "something")
 	if a.quiet != 102 {
 		t.Errorf("alarm later: %+v", a)
-	}
-}
-
-// A listener that waits for data makes a probe look accepted when nobody has taken it.
-func TestProbeIsSeenThoughTheListenerWaitsForData(t *testing.T) {
-	for _, when := range []string{"before the probe", "after it began"} {
-		t.Run(when, func(t *testing.T) {
-			b := newBench(t, Options{})
-			b.up(1)
-			b.service(1, "deactivating", "stop")
-			b.service(1, "activating", "start-post")
-			deferAccept := func() {
-				if err := unix.SetsockoptInt(b.listeners[1], unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if when == "before the probe" {
-				deferAccept()
-			}
-			port := b.probeFrom(1)
-			if when != "before the probe" {
-				deferAccept()
-			}
-			b.dialFrom(port)
-			queued, again, err := b.unaccepted(1)
-			if err != nil || (queued == 0 && !again) {
-				t.Errorf("probe that nobody took: %d wait, again %v, %v", queued, again, err)
-			}
-			if again {
-				b.dialFrom(b.probeFrom(1))
-			}
-			if queued, again, err = b.unaccepted(1); err != nil || queued != 1 || again {
-				t.Errorf("then: %d wait, again %v, %v", queued, again, err)
-			}
-			acceptAll(t, b.listeners[1])
-			if queued, again, err = b.unaccepted(1); err != nil || queued != 0 || again {
-				t.Errorf("after accept: %d wait, again %v, %v", queued, again, err)
-			}
-			if is, err := unix.GetsockoptInt(b.listeners[1], unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT); err != nil || is == 0 {
-				t.Errorf("TCP_DEFER_ACCEPT after the probe: %d, %v, want it set again", is, err)
-			}
-		})
-	}
-}
-
-// probeFrom begins a probe of an instance and returns the descriptor of a socket that has its port.
-func (b *bench) probeFrom(number int) int {
-	b.t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.t.Cleanup(func() { unix.Close(fd) })
-	if err := unix.Bind(fd, &unix.SockaddrInet4{}); err != nil {
-		b.t.Fatal(err)
-	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	port := uint16(name.(*unix.SockaddrInet4).Port)
-	if _, err := b.beginProbe(control.ProbeParameters{Instance: number, Address: b.addresses[0].String(), Port: port}); err != nil {
-		b.t.Fatal(err)
-	}
-	return fd
-}
-
-func (b *bench) dialFrom(fd int) {
-	b.t.Helper()
-	if err := unix.Connect(fd, b.address()); err != nil {
-		b.t.Fatal(err)
 	}
 }
 

@@ -2,9 +2,10 @@ package shim
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,29 +16,68 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/shim/handed"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // newHandedBench is newBench on the handoff path; connections are handed out beside the test.
 func newHandedBench(t *testing.T, o Options) *bench {
 	t.Helper()
-	o.Path = app.PathHandoff
-	b := newBench(t, o)
-	b.handOut()
-	return b
+	return newHandedBenchWith(t, o, inherited{})
 }
 
-// handOut speaks with the instances until the test's end.
-func (b *bench) handOut() {
-	t := b.t
+// newHandedBenchWith is for programs that are given their connections if they have channels.
+func newHandedBenchWith(t *testing.T, o Options, in inherited) *bench {
+	t.Helper()
+	b := prepareBench(t, &o, in)
+	p, err := handed.Open(handed.Options{App: o.App, Strategy: o.Strategy, Parking: []int{b.dup(b.parking)},
+		Receivers: in.channels != nil, Store: o.Store, Log: o.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Path = p; in.channels != nil {
+		o.Receiving = p
+	}
+	b.start(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- b.serveInstances(ctx) }()
+	go func() { ended <- p.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+		p.Close()
 	})
+	return b
+}
+
+// traffic is what the path knows of an instance.
+func (b *bench) traffic(number int) path.Traffic {
+	b.t.Helper()
+	all, err := b.path.Count(time.Now())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return all[number]
+}
+
+// has says whether an instance has that many connections, and none on its way.
+func (b *bench) has(number, open int) func() bool {
+	return func() bool { t := b.traffic(number); return t.Waiting == 0 && t.Open == open }
+}
+
+// inline is a path.Loop for a test that is the shim's goroutine.
+type inline struct{ *Shim }
+
+func (inline) Do(_ context.Context, f func() error) error { return f() }
+
+// attachHanded gives an instance a channel.
+func (b *bench) attachHanded(number, channel int) error {
+	_, err := b.path.Handle(b.t.Context(), inline{b.Shim}, &control.Request{
+		Method: control.MethodConnect, Parameters: json.RawMessage(fmt.Sprintf(`{"instance":%d}`, number)), FDs: []int{channel},
+	})
+	return err
 }
 
 // joinHanded joins an instance with its private listener, which is at the path returned.
@@ -124,8 +164,8 @@ func (b *bench) awaitHanded(done func() bool) {
 	defer look.Stop()
 	for !done() {
 		select {
-		case <-b.handedChanged:
-			b.handedNews()
+		case <-b.path.Changed():
+			b.pathChanged()
 			b.settled()
 		case <-look.C:
 		case <-timeout.C:
@@ -174,8 +214,8 @@ func TestHandedDrainEndsWhenNothingIsBusy(t *testing.T) {
 	}
 	var result control.Drained
 	b.awaitHanded(func() bool { // a second after the connection came it is idle
-		b.countDrains()
-		b.askHanded()
+		b.countDrains(time.Now())
+		b.path.Look(time.Now()) // asks again
 		select {
 		case result = <-d.done:
 			return true
@@ -227,10 +267,10 @@ func TestHandedRefuseLeavesWhatWaits(t *testing.T) {
 		conn.Close()
 		t.Error("connected after the port was closed")
 	}
-	if n, err := b.handoff.Waiting(0); n != 1 || err != nil {
-		t.Errorf("%d connections wait, %v", n, err)
+	if n := b.path.Describe().Addresses[0].Waiting; n != 1 {
+		t.Errorf("%d connections wait", n)
 	}
-	if err := b.addresses[0].group.Admit(); err != nil {
+	if err := handoff.Admit(b.parking); err != nil {
 		t.Fatal(err)
 	}
 	b.dial(1)
@@ -257,36 +297,5 @@ func TestHandedJoinRefusesWhatIsNoPrivateListener(t *testing.T) {
 	defer unix.Close(pair[1])
 	if err := b.attachHanded(1, pair[0]); err == nil {
 		t.Error("a channel of an instance that has not joined was taken")
-	}
-}
-
-// A unix socket that an instance shuts down cannot be put back: the status line says what mends it.
-func TestHandedUnixSocketThatIsShutDownIsTold(t *testing.T) {
-	b := newHandedBench(t, Options{})
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "public"), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	file, err := ln.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	a, err := b.openHanded(int(file.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if wrong, err := a.group.Guard(); wrong != "" || err != nil {
-		t.Errorf("a socket that nobody touched: %q, %v", wrong, err)
-	}
-	if err := unix.Shutdown(int(file.Fd()), unix.SHUT_RD); err != nil {
-		t.Fatal(err)
-	}
-	if wrong, err := a.group.Guard(); wrong != "" || err == nil || !strings.Contains(err.Error(), "systemctl restart app.socket") {
-		t.Errorf("a socket that was shut down: %q, %v", wrong, err)
-	}
-	if n, _, err := b.queueOf(a); n != 0 || err != nil {
-		t.Errorf("%d connections wait there, %v", n, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // host is what the shim knows of the drain of the whole app on this host. Nothing in the kernel changes by it: connections that
@@ -81,9 +82,9 @@ func (s *Shim) hostDrained(ctx context.Context, r *control.Request) (h control.H
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		err = errEnded
+		err = path.ErrEnded
 	case <-s.ended:
-		err = errEnded
+		err = path.ErrEnded
 	}
 	if err != nil {
 		return h, err
@@ -100,7 +101,7 @@ func (s *Shim) lookHost(now time.Time) {
 	s.host.counted = now
 	switch {
 	case !s.recount(now):
-		s.endHostWaits(&control.Error{Name: control.ErrUnsupported, Reason: errCannotCount.Error()}, false)
+		s.endHostWaits(&control.Error{Name: control.ErrUnsupported, Reason: path.ErrCannotCount.Error()}, false)
 	case s.activity.open == 0:
 		s.endHostWaits(nil, false)
 	}

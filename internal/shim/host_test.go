@@ -67,7 +67,7 @@ func TestHostDrainWaitsForConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBenchWith(t, Options{}, Inherited{Diag: []int{diag}})
+	b := newBenchWith(t, Options{}, inherited{diag: []int{diag}})
 	b.up(1)
 	sa := b.address().(*unix.SockaddrInet4)
 	conn, err := net.DialTCP("tcp4", nil, &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port})

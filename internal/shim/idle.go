@@ -8,6 +8,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // activity is what the shim knows of the app's use. All of it is read from memory shared with the kernel.
@@ -112,12 +113,10 @@ func (s *Shim) changing() bool {
 
 // sleep sends new connections to the parking listener, makes sure that none came in between, and ends the shim.
 func (s *Shim) sleep(now time.Time) error {
-	for _, a := range s.addresses {
-		if err := a.group.SetRing(nil); err != nil {
-			return fmt.Errorf("park connections of %s: %w", a, err)
-		}
+	if err := s.path.SetRing(nil); err != nil {
+		return fmt.Errorf("park connections: %w", err)
 	}
-	if s.recount(now) && s.activity.open == 0 && !s.activity.look(now, s.steered()) {
+	if s.recount(now) && s.activity.open == 0 && !s.givenSince(now) {
 		s.log.Info("app is idle and stops, the next connection starts it", "idle", s.options.IdleExit.String())
 		return ErrIdle
 	}
@@ -126,20 +125,27 @@ func (s *Shim) sleep(now time.Time) error {
 	return nil
 }
 
+// givenSince says whether a connection came since the last look.
+func (s *Shim) givenSince(now time.Time) bool {
+	looks, harms := s.path.Look(now)
+	s.judge(harms, now)
+	return s.activity.look(now, given(looks))
+}
+
 // recount counts the open connections of all instances; false if it cannot.
 func (s *Shim) recount(now time.Time) bool {
-	counts, err := s.count()
+	traffic, err := s.path.Count(now)
 	s.activity.at = now
 	if err != nil {
-		if !errors.Is(err, errCannotCount) {
+		if !errors.Is(err, path.ErrCannotCount) {
 			s.log.Warn("count connections, ignoring", "error", err)
 		}
 		s.activity.counted = false
 		return false
 	}
 	s.activity.counted, s.activity.open = true, 0
-	for _, c := range counts {
-		s.activity.open += c.Open
+	for _, t := range traffic {
+		s.activity.open += t.Open
 	}
 	return true
 }

@@ -2,25 +2,19 @@ package shim
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
-	"github.com/unitgen/unitgen/internal/sdlog"
-	"github.com/unitgen/unitgen/internal/steer"
+	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
 // instance is one app@N as the shim knows it.
 type instance struct {
-	number    int
-	listeners map[*address]*listener
-	adopted   bool // listeners came from the FD store of an earlier shim
+	number  int
+	adopted bool // it joined an earlier shim
 
 	service      systemd.UnitState
 	serviceKnown bool
@@ -35,26 +29,6 @@ type instance struct {
 	since    time.Time // of its present state
 	listened bool      // its program has made the backlog smaller since
 	stall    stall
-	node     *node        // its Node.js process; nil for other programs
-	refused  string       // why the last listen() of such a process got nothing, also when it has ended of that; on the handoff path
-	said     *slog.Logger // for what the instance itself causes
-}
-
-func (s *Shim) newInstance(number int) *instance {
-	return &instance{
-		number: number, listeners: make(map[*address]*listener), since: time.Now(),
-		said: sdlog.Limited(s.log).With("instance", number),
-	}
-}
-
-// listener is one descriptor of an instance: a dup of what PID 1 and the instance hold, owned here.
-type listener struct {
-	fd     int
-	cookie uint64 // SO_COOKIE: which socket it is, over all dups
-	cgroup uint64 // of the socket unit; zero until connections are counted
-
-	was      steer.Snapshot // when it joined; after a crash of the shim, when it was adopted
-	deferred int            // TCP_DEFER_ACCEPT in seconds, while that is off for a probe
 }
 
 // unwatched says that PID 1 does not poll the instance's listeners, so that shutdown(2) on them passes unseen: PID 1
@@ -147,10 +121,10 @@ func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 	s.activity.last = in.since // an app that is started, reloaded or mended is not idle
 	in.stall, in.listened = stall{}, false
 	in.held = time.Time{}
-	s.forgetNode(in)
-	s.acceptLater(in)
+	s.channels.StateChanged(in.number, now)
+	s.path.StateChanged(in.number)
 	if now == balance.Down && !in.starting() {
-		s.renew(in, in.since)
+		s.judge(s.path.Renew(in.number), in.since)
 	}
 	s.move(in)
 	if known || now != balance.Down {
@@ -161,7 +135,7 @@ func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 // move gives the pool the state that follows from PID 1's word and from drains.
 func (s *Shim) move(in *instance) {
 	state := in.state()
-	if state == balance.Up && (in.draining > 0 || !in.held.IsZero() || !s.serves(in)) {
+	if state == balance.Up && (in.draining > 0 || !in.held.IsZero() || s.path.Serves(in.number) != path.Yes) {
 		state = balance.Draining
 	}
 	if err := s.pool.Move(in.number, state, time.Now()); err != nil {
@@ -175,7 +149,7 @@ func (s *Shim) socketGone(in *instance) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	var loaded []systemd.UnitState
-	conn, err := systemd.Dial(ctx, s.manager)
+	conn, err := systemd.Dial(ctx, s.options.Manager)
 	if err == nil {
 		defer conn.Close()
 		loaded, err = conn.ListUnits(ctx, s.options.App.InstanceSocket(in.number))
@@ -194,7 +168,7 @@ func (s *Shim) socketGone(in *instance) {
 func (s *Shim) ask(unit string) (systemd.UnitState, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	conn, err := systemd.Dial(ctx, s.manager)
+	conn, err := systemd.Dial(ctx, s.options.Manager)
 	if err != nil {
 		return systemd.UnitState{}, err
 	}
@@ -206,16 +180,61 @@ func (s *Shim) ask(unit string) (systemd.UnitState, error) {
 // during daemon-reload, seconds on hosts with thousands of units.
 const askTimeout = 5 * time.Second
 
-// drop forgets an instance and closes its listeners. Closing the last descriptor of a listener moves its queue to the
-// instances on the ring (net/ipv4/inet_connection_sock.c, inet_csk_listen_stop).
+// add makes an instance of a number that has joined.
+func (s *Shim) add(number int) (*instance, error) {
+	if err := s.pool.Add(number, weight(s.options.Weights, number)); err != nil {
+		return nil, err
+	}
+	in := &instance{number: number, since: time.Now()}
+	s.instances[number] = in
+	s.channels.Join(number)
+	return in, nil
+}
+
+// adopt takes over an instance that joined an earlier shim.
+func (s *Shim) adopt(number int) {
+	in, err := s.add(number)
+	if err != nil {
+		s.log.Warn("adopt instance, ignoring", "instance", number, "error", err)
+		s.path.Leave(number)
+		return
+	}
+	in.adopted = true
+	s.watch(number)
+}
+
+// watch has PID 1 tell of the units of an instance.
+func (s *Shim) watch(number int) {
+	s.units.Watch(s.options.App.Instance(number))
+	s.units.Watch(s.options.App.InstanceSocket(number))
+}
+
+// join takes over the listeners of an instance. It owns fds, also when it fails.
+func (s *Shim) join(number int, fds []int) error {
+	joined, err := s.path.Join(number, fds)
+	if err != nil || !joined {
+		return err
+	}
+	if s.instances[number] == nil {
+		if _, err := s.add(number); err != nil {
+			s.path.Leave(number)
+			return err
+		}
+	}
+	s.watch(number)
+	s.log.Info("instance joined", "instance", number)
+	return nil
+}
+
+// drop forgets an instance.
 func (s *Shim) drop(in *instance) {
 	s.pool.Remove(in.number)
 	delete(s.instances, in.number)
-	s.dropNode(in)
+	s.channels.Leave(in.number)
 	if err := s.setRing(time.Now()); err != nil {
 		s.log.Error("drop instance, ignoring", "instance", in.number, "error", err)
 	}
-	s.release(in)
+	s.path.Leave(in.number)
 	s.units.Forget(s.options.App.Instance(in.number))
 	s.units.Forget(s.options.App.InstanceSocket(in.number))
 	for d := range s.drains {
@@ -224,79 +243,4 @@ func (s *Shim) drop(in *instance) {
 		}
 	}
 	s.log.Info("instance left", "instance", in.number)
-}
-
-// release lets go of the listeners of an instance, here and in PID 1's store.
-func (s *Shim) release(in *instance) {
-	if err := s.notify.RemoveStored(s.options.App.InstanceSocket(in.number)); err != nil {
-		s.log.Warn("remove stored listener, ignoring", "instance", in.number, "error", err)
-	}
-	s.detachHanded(in.number)
-	for a, l := range in.listeners {
-		if err := a.group.Remove(in.number); err != nil {
-			s.log.Warn("take listener off, ignoring", "instance", in.number, "error", err)
-		}
-		unix.Close(l.fd)
-		delete(in.listeners, a)
-	}
-}
-
-// join takes over the listeners of an instance. It owns fds, also when it fails.
-func (s *Shim) join(number int, fds []int) error {
-	found, err := s.match(fds)
-	if err != nil {
-		closeAll(fds)
-		return err
-	}
-	in := s.instances[number]
-	if in == nil {
-		in = s.newInstance(number)
-		if err := s.pool.Add(number, weight(s.options.Weights, number)); err != nil {
-			closeAll(fds)
-			return err
-		}
-		s.instances[number] = in
-	}
-	if in.holds(found) {
-		closeAll(fds)
-		return nil
-	}
-	s.release(in)
-	s.startCounting(number)
-	if err := s.take(in, found); err != nil {
-		return err
-	}
-	if err := s.notify.StoreFilesUnpolled(s.options.App.InstanceSocket(number), fds...); err != nil {
-		return fmt.Errorf("store listeners of instance %d: %w", number, err)
-	}
-	s.units.Watch(s.options.App.Instance(number))
-	s.units.Watch(s.options.App.InstanceSocket(number))
-	s.log.Info("instance joined", "instance", number)
-	return nil
-}
-
-// take puts listeners into their groups; they are the instance's from then on.
-func (s *Shim) take(in *instance, found map[*address]*listener) error {
-	for a, l := range found {
-		in.listeners[a] = l
-		if !s.handsOff() {
-			var err error
-			if l.was, err = steer.TakeSnapshot(l.fd); err != nil {
-				return fmt.Errorf("take listener of instance %d for %s: %w", in.number, a, err)
-			}
-		}
-		if err := a.group.Put(in.number, l.fd); err != nil {
-			return fmt.Errorf("put listener of instance %d for %s: %w", in.number, a, err)
-		}
-	}
-	return nil
-}
-
-func (in *instance) holds(found map[*address]*listener) bool {
-	for a, l := range found {
-		if have := in.listeners[a]; have == nil || have.cookie != l.cookie {
-			return false
-		}
-	}
-	return len(found) == len(in.listeners)
 }

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -36,21 +34,18 @@ func (b *bench) attach(number int) *worker {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ours, err := nodecluster.NewChannel(fds[0], 0)
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	theirs, err := nodecluster.Adopt(fds[1])
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	channel := b.newNodeChannel(number, ours)
-	if err := b.attachNode(channel); err != nil {
+	speak, err := b.channels.Attach(number, fds[0])
+	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.settled()
 	ctx, cancel := context.WithCancel(b.t.Context())
 	ended := make(chan struct{})
-	go func() { b.converse(ctx, channel); close(ended) }()
+	go func() { speak(ctx); close(ended) }()
 	b.t.Cleanup(func() { cancel(); <-ended; theirs.Close() })
 	if err := theirs.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		b.t.Fatal(err)
@@ -116,7 +111,7 @@ func (b *bench) took() {
 // callListen has the program call listen() for the bench's port. It returns what that looks like.
 func (b *bench) callListen(w *worker) (asked string) {
 	b.t.Helper()
-	return b.callListenOn(w, b.addresses[0].Address.Port())
+	return b.callListenOn(w, b.port())
 }
 
 func (b *bench) callListenOn(w *worker, port uint16) (asked string) {
@@ -127,13 +122,16 @@ func (b *bench) callListenOn(w *worker, port uint16) (asked string) {
 	return asked
 }
 
+// port is that of the public listener.
+func (b *bench) port() uint16 { return uint16(b.address().(*unix.SockaddrInet4).Port) }
+
 // nodeUp makes an instance that runs on Node, has drain.cjs loaded and serves; listener is its own.
 func (b *bench) nodeUp(number int) (w *worker, listener int) {
 	b.t.Helper()
 	b.up(number)
 	w = b.attach(number)
 	w.asked(0)
-	if m := w.hear(); m["act"] != "tickets" || len(m["keys"].(string)) != 2*ticketKeysSize {
+	if m := w.hear(); m["act"] != "tickets" || len(m["keys"].(string)) != 2*48 {
 		b.t.Errorf("the program hears %v", m)
 	}
 	w.report(0, 0, false)
@@ -173,7 +171,7 @@ func TestNodeServesWithoutItsChannel(t *testing.T) {
 	w.conn.Close()
 	b.took()
 	want(t, "instance 1 has no channel", b.connect(4), map[int]int{1: 2, 2: 2})
-	if b.instances[1].node != nil {
+	if !b.channels.Silent(1) {
 		t.Error("the channel is remembered after its end")
 	}
 }
@@ -214,9 +212,6 @@ func TestNodeOnTheSteerPathHasNothingToAskFor(t *testing.T) {
 	if m := w.hear(); m["cmd"] != "NODE_HANDLE_ACK" || len(w.fds) > 0 {
 		t.Errorf("the program hears %v, with descriptors %v", m, w.fds)
 	}
-	if b.nodes.saved != 1 { // of the keys
-		t.Errorf("%d saves", b.nodes.saved)
-	}
 }
 
 // A drain waits for what the program has under way by its own word, which must be newer than the drain.
@@ -230,24 +225,23 @@ func TestDrainWaitsForRequestsOfNode(t *testing.T) {
 			if m := w.hear(); m["cmd"] != "NODE_UNITGEN" || m["act"] != "drain" {
 				t.Errorf("first the program hears %v", m)
 			}
-			d.began = d.began.Add(-letGoFor)
+			later := time.Now().Add(time.Second)
 			for busy := 2; busy >= 0; busy-- {
-				b.countDrains()
-				if !b.drains[d] || !d.closing.IsZero() {
+				b.countDrains(later)
+				if !b.drains[d] {
 					t.Fatalf("the drain goes on with %d requests under way or none known", busy+1)
 				}
-				b.askNodes()
-				w.asked(d.token)
-				w.report(d.token, busy, stops)
+				b.channels.Ask()
+				w.asked(1)
+				w.report(1, busy, stops)
 				b.took()
 			}
-			b.countDrains()
+			b.countDrains(later)
 			if !stops { // it would drop all connections at once
 				if m := w.hear(); m["act"] != "close" || !b.drains[d] {
 					t.Errorf("then the program hears %v", m)
 				}
-				d.closing = d.closing.Add(-closeFor)
-				b.countDrains()
+				b.countDrains(later.Add(6 * time.Second))
 			}
 			if b.drains[d] {
 				t.Fatal("the drain goes on with nothing under way")
@@ -266,13 +260,13 @@ func TestDrainOfNodeWaitsForItsQueue(t *testing.T) {
 	b.up(2)
 	b.dial(2) // one waits at instance 1
 	d := b.beginDrain(control.DrainParameters{Instance: 1})
-	d.began = d.began.Add(-letGoFor)
-	b.countDrains()
+	later := time.Now().Add(time.Second)
+	b.countDrains(later)
 	if !b.drains[d] {
 		t.Fatal("the drain ended while a connection waits to be accepted")
 	}
 	acceptAll(t, b.listeners[1])
-	b.countDrains()
+	b.countDrains(later)
 	if got := <-d.done; got.TimedOut {
 		t.Errorf("drain ended with %+v", got)
 	}
@@ -290,65 +284,6 @@ func TestDrainThatIsGivenUpIsTakenBack(t *testing.T) {
 	}
 }
 
-// What the next shim finds in the FD store is what this one knew.
-func TestStateOfNodesIsReadBack(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
-	b.handedNodeUp(1)
-	b.nodes.tickets[b.addresses[0].node()] = json.RawMessage(`{"ticketKeys":"00"}`)
-	state := nodesState{Saved: 5, Keys: []byte{1}, Ready: []int{1}, Tickets: b.nodes.tickets, Workers: map[int]nodecluster.Worker{1: b.instances[1].node.worker}}
-	stored := make(map[string][]int)
-	for i, s := range []nodesState{{Saved: 4}, state} {
-		text, err := json.Marshal(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file, err := os.CreateTemp(t.TempDir(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		if _, err := file.Write(text); err != nil {
-			t.Fatal(err)
-		}
-		fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stored[fmt.Sprint(storedNodes, i)] = []int{fd}
-	}
-	stored["app@1.socket"] = []int{99}
-	stored["channel@1"] = []int{98}
-	channels, back := b.takeNodes(stored)
-	worker := back.Workers[1]
-	if len(channels) != 1 || channels[1] != 98 || len(stored) != 1 || back.Saved != 5 || !slices.Equal(back.Ready, []int{1}) || !slices.Equal(back.Keys, []byte{1}) || len(worker.Missing(b.nodeAddresses())) != 0 ||
-		string(back.Tickets[b.addresses[0].node()]) != `{"ticketKeys":"00"}` {
-		t.Errorf("read back %+v, channels %v, left over %v", back, channels, stored)
-	}
-}
-
-// Who cannot be looked up gets no channel and no answer, so that it tries again. (That a stranger is turned away is tested
-// where there is a manager to ask.)
-func TestPeerThatCannotBeLookedUpGetsNoChannel(t *testing.T) {
-	b := newBench(t, Options{})
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fds[1])
-	conn, err := nodecluster.Adopt(fds[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = b.admit(t.Context(), conn) // nobody to ask: the bench has no manager
-	conn.Close()
-	if err == nil {
-		t.Error("a stranger was admitted")
-	}
-	if g, err := nodecluster.AwaitGreeting(fds[1]); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("the peer was greeted with %+v, %v", g, err)
-	}
-}
-
 func TestAppIsNotIdleWhileInstancesStart(t *testing.T) {
 	b := newBench(t, Options{Settings: control.Settings{IdleExit: time.Second}})
 	b.up(1)
@@ -363,21 +298,5 @@ func TestAppIsNotIdleWhileInstancesStart(t *testing.T) {
 	b.service(2, "activating", "auto-restart")
 	if b.changing() {
 		t.Error("an instance that waits for its restart keeps the app awake")
-	}
-}
-
-// Each save costs PID 1 two messages: what an instance asks for in vain is not worth one.
-func TestStateThatHasNotChangedIsNotSaved(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
-	w, _ := b.handedNodeUp(1)
-	before := b.nodes.saved
-	for range 20 {
-		b.callListenOn(w, 1)
-		if m := w.hear(); m["errno"] != -float64(unix.ENOTSUP) {
-			t.Fatalf("listen() on a port that is not the app's is answered with %v", m)
-		}
-	}
-	if b.nodes.saved != before {
-		t.Errorf("%d saves for 20 refused calls of listen()", b.nodes.saved-before)
 	}
 }

@@ -23,13 +23,7 @@ func newHandedNodeBench(t *testing.T, o Options) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { channels.Close() })
-	o.Path = app.PathHandoff
-	b := newBenchWith(t, o, Inherited{Channels: channels})
-	if err := unix.Listen(b.parking, 128); err != nil {
-		t.Fatal(err)
-	}
-	b.handOut()
-	return b
+	return newHandedBenchWith(t, o, inherited{channels: channels})
 }
 
 // handedNodeUp makes an instance that runs on Node and listens on the bench's port.
@@ -42,7 +36,7 @@ func (b *bench) handedNodeUp(number int) (w *worker, key string) {
 	asked := b.callListen(w)
 	answer := w.hear()
 	name, _ := answer["sockname"].(map[string]any)
-	if len(w.fds) != 0 || answer["errno"] != 0.0 || name["port"] != float64(b.addresses[0].Address.Port()) || name["family"] != "IPv4" {
+	if len(w.fds) != 0 || answer["errno"] != 0.0 || name["port"] != float64(b.port()) || name["family"] != "IPv4" {
 		b.t.Fatalf("the program was given %v with descriptors %v", answer, w.fds)
 	}
 	w.say(`"act":"listening",` + asked)
@@ -98,13 +92,13 @@ func TestNodeIsHandedConnections(t *testing.T) {
 	if flags, err := unix.FcntlInt(uintptr(w.fds[0]), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
 		t.Errorf("flags of the connection are %#x, %v: Node freezes on one that blocks", flags, err)
 	}
-	if st := b.handoff.Stat(1); st.Pending != 1 || st.Open != 0 {
+	if st := b.traffic(1); st.Waiting != 1 || st.Open != 0 {
 		t.Errorf("on its way: %+v", st)
 	}
 	w.accept(number)
-	b.awaitHanded(func() bool { st := b.handoff.Stat(1); return st.Pending == 0 && st.Open == 1 })
+	b.awaitHanded(b.has(1, 1))
 	w.raw(`{"cmd":"NODE_UNITGEN","act":"report","token":0,"open":0,"busy":0}`)
-	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 0 })
+	b.awaitHanded(b.has(1, 0))
 }
 
 // A program may say a port of its own for the app's address, which the settings name; why it may not listen on another is known
@@ -140,7 +134,7 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	b.settled()
 	b.dial(1)
 	w.accept(w.given(answer["key"].(string)))
-	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
+	b.awaitHanded(b.has(1, 1))
 	if err := b.apply(control.Settings{Strategy: app.RoundRobin, ProgramPort: 4000}); err != nil {
 		t.Fatal(err)
 	}
@@ -155,19 +149,22 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 
 // What a process says beside its connections waits for the shim's loop, which may be at something else: nothing is lost, and
 // connections are heard of behind it.
+// manyMessages are more than wait for the shim's loop.
+const manyMessages = 16
+
 func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
 	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	w, key := b.handedNodeUp(1)
 	b.dial(1)
 	number := w.given(key)
-	for range 3 * maxHeard {
+	for range 3 * manyMessages {
 		w.say(`"act":"online"`)
 	}
 	w.accept(number)
-	for range 3 * maxHeard {
+	for range 3 * manyMessages {
 		b.took()
 	}
-	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
+	b.awaitHanded(b.has(1, 1))
 }
 
 // The socket unit of an instance may be started anew while its process runs: that goes on with its connections.
@@ -179,10 +176,10 @@ func TestNodeGoesOnWhenItsInstanceJoinsAgain(t *testing.T) {
 	b.settled()
 	b.dial(1)
 	w.accept(w.given(key))
-	b.awaitHanded(func() bool { return b.handoff.Stat(1).Open == 1 })
+	b.awaitHanded(b.has(1, 1))
 	w.conn.Close()
 	b.took()
-	if b.attached(b.instances[1]) {
+	if b.inRing(1) {
 		t.Error("its end is not noticed")
 	}
 }
@@ -216,7 +213,7 @@ func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 				}
 			}
 			two.accept(two.given(key2))
-			b.awaitHanded(func() bool { st := b.handoff.Stat(2); return st.Pending == 0 && st.Open == 1 })
+			b.awaitHanded(b.has(2, 1))
 		})
 	}
 }
@@ -232,9 +229,9 @@ func TestHandedNodeThatClosesItsServerIsOffTheRing(t *testing.T) {
 	if b.inRing(1) {
 		t.Error("an instance without a server is on the ring")
 	}
-	if st := b.handoff.Stat(1); st.Pending != 1 {
+	if st := b.traffic(1); st.Waiting != 1 {
 		t.Errorf("what was given before it closed: %+v", st)
 	}
 	one.accept(number)
-	b.awaitHanded(func() bool { st := b.handoff.Stat(1); return st.Pending == 0 && st.Open == 1 })
+	b.awaitHanded(b.has(1, 1))
 }

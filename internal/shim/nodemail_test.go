@@ -22,7 +22,7 @@ func (b *bench) sendTo(parameters string) (control.Sent, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		answer, err := b.send(b.t.Context(), &control.Request{Method: "Send", Parameters: json.RawMessage(parameters)})
+		answer, err := b.channels.Send(b.t.Context(), &control.Request{Method: "Send", Parameters: json.RawMessage(parameters)})
 		done <- result{answer, err}
 	}()
 	for {
@@ -116,8 +116,7 @@ func TestMessageForAProgramThatReadsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	slow := func(number int) bool { return b.instances[number].node.slow.After(time.Now()) }
-	if !slices.Equal(dropped, []int{1}) || !slow(1) || slow(2) {
+	if !slices.Equal(dropped, []int{1}) {
 		t.Errorf("dropped for %v", dropped)
 	}
 }
@@ -127,7 +126,7 @@ func TestReadyIsAMessage(t *testing.T) {
 	w, _ := b.nodeUp(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if !b.silent(1) {
+	if !b.channels.Silent(1) {
 		t.Error("it is said to have said so")
 	}
 	done := make(chan error, 1)
@@ -143,7 +142,7 @@ func TestReadyIsAMessage(t *testing.T) {
 			request()
 			continue
 		case err := <-done:
-			if err != nil || b.silent(1) {
+			if err != nil || b.channels.Silent(1) {
 				t.Errorf("waiting ended with %v", err)
 			}
 		case <-time.After(20 * time.Second):
@@ -160,18 +159,17 @@ func TestDrainByShutdownMessage(t *testing.T) {
 	b.up(2)
 	d := b.beginDrain(control.DrainParameters{Instance: 1})
 	w.hear()
-	b.askNodes()
-	w.asked(d.token)
-	w.report(d.token, 0, true)
+	b.channels.Ask()
+	w.asked(1)
+	w.report(1, 0, true)
 	b.took()
-	d.began = d.began.Add(-letGoFor)
+	later := time.Now().Add(time.Second)
 	acceptAll(t, listener)
-	b.countDrains()
+	b.countDrains(later)
 	if line, err := w.read.ReadString('\n'); err != nil || line != "\"shutdown\"\n" {
 		t.Errorf("the program hears %q, %v", line, err)
 	}
-	d.closing = d.closing.Add(-time.Minute)
-	b.countDrains()
+	b.countDrains(later.Add(time.Minute))
 	if !b.drains[d] {
 		t.Error("the drain has ended before the program")
 	}

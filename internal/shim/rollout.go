@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // errCutOff ends a shim whose rollout was killed, so that PID 1 starts the next one. Its start removes the extra instances, which
@@ -19,7 +20,7 @@ func (s *Shim) rolling(ctx context.Context, r *control.Request) (any, error) {
 		return nil, err
 	}
 	if !s.do(ctx, func() { s.rollouts[pid] = true }) {
-		return nil, errEnded
+		return nil, path.ErrEnded
 	}
 	defer s.do(context.WithoutCancel(ctx), func() { s.cutOff = s.cutOff || s.rollouts[pid] })
 	if r.More {
@@ -28,7 +29,7 @@ func (s *Shim) rolling(ctx context.Context, r *control.Request) (any, error) {
 		}
 	}
 	<-ctx.Done()
-	return nil, errEnded
+	return nil, path.ErrEnded
 }
 
 // rolled answers method Rolled: the rollout ends, and has left what it wants to leave.

@@ -1,9 +1,9 @@
-// Package shim is the balancer of one app: it follows the app's instances through PID 1, keeps the
-// ring by which the kernel picks the next instance, moves queues that nobody serves, and answers the control socket.
+// Package shim is the balancer of one app: it follows the app's instances through PID 1, decides who is on the ring, drains
+// and ejects instances, and answers the control socket. How connections get to the instances is the data path's business
+// (package path), and what programs say over their channels is package channel's.
 //
-// On the steer path it accepts no public connection and sees none of their bytes: its cost per connection, request and byte
-// is zero. What it does costs work only when an instance changes state, and one look at a few words of shared memory per
-// tick. On the handoff path a goroutine of its own hands out the connections (package handoff).
+// The shim sees no connection and none of their bytes. What it does costs work only when an instance changes state, and one
+// look at the path per tick.
 //
 // One goroutine, Run, owns all state. Others send it functions to run (see do).
 //
@@ -13,27 +13,35 @@ package shim
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"net"
+	"slices"
 	"time"
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
-	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/pace"
-	"github.com/unitgen/unitgen/internal/steer"
+	"github.com/unitgen/unitgen/internal/shim/channel"
+	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
 // Options are the settings of a shim.
 type Options struct {
-	App  app.Name
-	Path app.Path // app.PathHandoff, else the steer path
+	App app.Name
 	control.Settings
-	Messages bool      // the channel of an instance carries messages only: its program is not one for Node.js
-	Drained  time.Time // since when the whole host is drained; zero: it is not
+	Path      path.Path
+	Receiving path.Receiving    // gives programs their connections over their channels; nil where they accept for themselves
+	Channels  *net.UnixListener // of app-channel.socket; nil where programs have no channel
+	Messages  bool              // channels carry messages only: the programs are not ones for Node.js
+	Drained   time.Time         // since when the whole host is drained; zero: it is not
+	Store     *path.Store
+	Notify    *activation.Notifier
+	Manager   systemd.Endpoint // asked on connections of their own: questions are rare
+	Units     *systemd.Watcher
+	Log       *slog.Logger
 }
 
 // weight is the share of instance number.
@@ -45,21 +53,18 @@ func weight(weights []int, number int) int {
 }
 
 // ErrIdle is Run's result when the app was idle for Options.IdleExit. New connections are on their way to the parking
-// listener then, so that PID 1 starts the app anew on the first one.
+// listener then, so that PID 1 starts the app again on the first one.
 var ErrIdle = errors.New("app is idle")
 
 // Shim is the balancer of one app. Make one with New and call Run once.
 type Shim struct {
-	options Options
-	log     *slog.Logger
-	notify  *activation.Notifier
-	manager systemd.Endpoint
-	units   *systemd.Watcher
-	counter *counter
+	options  Options
+	log      *slog.Logger
+	notify   *activation.Notifier
+	units    *systemd.Watcher
+	path     path.Path
+	channels *channel.Channels
 
-	kernel    steer.SelfTestResult // what steering can do here
-	strategy  app.Strategy         // in force; Options.Strategy is what was asked for
-	addresses []*address
 	instances map[int]*instance
 	pool      *balance.Pool
 	ring      []uint16
@@ -76,28 +81,23 @@ type Shim struct {
 	host           host
 	status         string
 	statusPace     pace.Bucket // instances can cause changes
+	note           string      // what a rollout says of itself
+	alarms         alarms      // what instances did to what they share
 
-	prober        *prober
-	note          string // what a rollout says of itself
-	alarms        alarms // what instances did to what they share
-	nodes         nodes
-	handoff       *handoff.Dispatcher // nil on the steer path
-	handedChanged chan struct{}       // an instance has said something
-	channels      []*nodeChannel      // adopted; Run speaks on them
-	tick          *time.Timer         // the next look at queues, drains and idleness
-	requests      chan func()
-	ended         chan struct{} // closed when Run has ended: nobody takes requests any more
+	tick     *time.Timer // the next look at queues, drains and idleness
+	requests chan func()
+	ended    chan struct{} // closed when Run has ended: nobody takes requests any more
 }
 
-// New takes over what PID 1 passed. It attaches to the listeners of inherited at once, so new connections are steered
-// when it returns, by the ring of an earlier shim if there was one. The caller keeps ownership of notify and units; the Shim owns all of inherited's descriptors, which are closed when the process ends.
-func New(o Options, inherited Inherited, notify *activation.Notifier, manager systemd.Endpoint, units *systemd.Watcher, log *slog.Logger) (*Shim, error) {
+// New takes over the instances that the path has adopted, and drops what is left in the Store. The caller keeps ownership of
+// all that Options name, and closes it after Run.
+func New(o Options) (*Shim, error) {
 	pool, err := balance.NewPool(balance.Options{Strategy: ringStrategy(o.Strategy), SlowStart: o.SlowStart})
 	if err != nil {
 		return nil, err
 	}
 	s := &Shim{
-		options: o, log: log, notify: notify, manager: manager, units: units,
+		options: o, log: o.Log, notify: o.Notify, units: o.Units, path: o.Path,
 		instances:      make(map[int]*instance),
 		pool:           pool,
 		drains:         make(map[*drainWait]bool),
@@ -105,24 +105,20 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 		parkingWatched: true,
 		requests:       make(chan func()),
 		ended:          make(chan struct{}),
-		prober:         newProber(),
-		nodes:          newNodes(inherited.Channels, log),
-		handedChanged:  make(chan struct{}, 1),
-		strategy:       o.Strategy,
 		host:           host{drained: o.Drained},
 		statusPace:     pace.Bucket{Burst: 20, Every: 100 * time.Millisecond},
 	}
-	if !s.handsOff() {
-		s.kernel = steer.SelfTest()
-		s.strategy = s.firstStrategy()
+	s.channels = channel.New(channel.Options{
+		App: o.App, Listener: o.Channels, Receiving: o.Receiving, Messages: o.Messages,
+		Store: o.Store, Manager: o.Manager, Do: s.do, Log: o.Log,
+	}, o.Settings)
+	is := s.path.Describe()
+	for _, number := range is.Instances {
+		s.adopt(number)
 	}
-	if s.counter, err = newCounter(inherited.Diag); err != nil {
-		return nil, err
-	}
-	if err := s.attach(inherited); err != nil {
-		return nil, err
-	}
-	s.log.Info("path is "+string(s.path()), "reason", s.pathReason())
+	s.channels.Adopt()
+	o.Store.DropRest()
+	s.log.Info("path is "+string(is.Path), "reason", is.Reason)
 	s.units.Watch(o.App.Socket())
 	return s, nil
 }
@@ -131,17 +127,18 @@ func New(o Options, inherited Inherited, notify *activation.Notifier, manager sy
 // when no instance became ready in time, and returns ErrIdle when the app may sleep.
 func (s *Shim) Run(ctx context.Context) (err error) {
 	defer close(s.ended)
-	defer func() { err = errors.Join(err, s.counter.close()) }()
 	ctx, cancel := context.WithCancel(ctx)
-	conversed := make(chan error, 1)
-	go func() { // ends with ctx, awaited below
-		err := s.serveInstances(ctx)
-		conversed <- err
-		if err != nil {
-			cancel()
-		}
-	}()
-	defer func() { cancel(); err = errors.Join(err, <-conversed) }()
+	running := make(chan error, 2)
+	for _, run := range []func(context.Context) error{s.path.Run, s.channels.Run} {
+		go func() { // ends with ctx, awaited below
+			err := run(ctx)
+			running <- err
+			if err != nil {
+				cancel()
+			}
+		}()
+	}
+	defer func() { cancel(); err = errors.Join(err, <-running, <-running) }()
 	s.started = time.Now()
 	watchdog := newTicker(s.notify.WatchdogInterval() / 2)
 	defer watchdog.Stop()
@@ -149,7 +146,6 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 	defer s.tick.Stop()
 	change := time.NewTimer(time.Hour)
 	defer change.Stop()
-	var drainCount <-chan time.Time // nil: no connection has ended since the last
 	for {
 		if err := s.settle(time.Now()); err != nil {
 			return err
@@ -169,15 +165,8 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 			s.unitChanged(event)
 		case request := <-s.requests:
 			request()
-		case <-s.counter.ended():
-			if drainCount == nil {
-				drainCount = time.After(time.Until(s.counter.counted.Add(countPause)))
-			}
-		case <-drainCount:
-			drainCount = nil
-			s.countDrains()
-		case <-s.handedChanged:
-			s.handedNews()
+		case <-s.path.Changed():
+			s.pathChanged()
 		case <-change.C:
 		case now := <-s.tick.C:
 			if err := s.look(now); err != nil {
@@ -190,24 +179,10 @@ func (s *Shim) Run(ctx context.Context) (err error) {
 	}
 }
 
-// serveInstances speaks with the instances, in the way of the path, until ctx ends.
-func (s *Shim) serveInstances(ctx context.Context) error {
-	if !s.handsOff() {
-		return s.serveNodes(ctx, s.channels)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	handed := make(chan error, 1)
-	go func() { // ends with ctx, awaited below
-		defer cancel()
-		handed <- s.handoff.Run(ctx)
-	}()
-	var err error
-	if s.nodes.listener != nil || len(s.channels) > 0 {
-		err = s.serveNodes(ctx, s.channels)
-		cancel()
-	}
-	return errors.Join(err, <-handed)
+// pathChanged follows up on what the path has noticed by itself.
+func (s *Shim) pathChanged() {
+	s.channels.Announce()
+	s.countDrains(time.Now())
 }
 
 // do runs f on the goroutine that owns the state and returns when it has; false if ctx or Run ended first.
@@ -226,6 +201,7 @@ func (s *Shim) do(ctx context.Context, f func()) bool {
 
 // settle brings the kernel's ring, the queues and PID 1's view in line with the states of the instances.
 func (s *Shim) settle(now time.Time) error {
+	s.endOver()
 	if err := s.setRing(now); err != nil {
 		return err
 	}
@@ -234,35 +210,34 @@ func (s *Shim) settle(now time.Time) error {
 	return nil
 }
 
-// setRing gives the ring to the kernel if it has changed. Before the first states are known an adopted ring stays.
+// setRing gives the ring to the path if it has changed. Before the first states are known an adopted ring stays.
 func (s *Shim) setRing(now time.Time) error {
+	for _, in := range s.instances {
+		s.move(in) // its program may have begun to take connections since the last event
+	}
 	if s.waitingForStates() {
 		return nil
 	}
-	if s.handsOff() { // an instance may have said since the last event that it serves, the word that was waited for
-		for _, in := range s.instances {
-			s.move(in)
-		}
-	}
 	ring, next := s.pool.Ring(now)
 	s.ringNext = next
-	if s.ring != nil && equalRing(ring, s.ring) {
+	if s.ring != nil && slices.Equal(ring, s.ring) {
 		return nil
 	}
-	for _, a := range s.addresses {
-		if err := a.group.SetRing(ring); err != nil {
-			return fmt.Errorf("set ring of %s: %w", a, err)
-		}
+	if err := s.path.SetRing(ring); err != nil {
+		return err
 	}
 	s.ring = append(make([]uint16, 0, len(ring)), ring...)
 	return nil
 }
 
-// waitingForStates is true from the adoption of an earlier shim's ring until PID 1 has told the state of each instance:
-// a ring made from less would take away instances that serve.
+// waitingForStates is true from the adoption of an earlier shim's ring until PID 1 has told the state of each instance, and
+// each that is up has told what it has: a ring made from less would take away instances that serve.
 func (s *Shim) waitingForStates() bool {
 	for _, in := range s.instances {
-		if in.adopted && (!(in.serviceKnown && in.socketKnown) || s.waitingForWord(in)) {
+		if !in.adopted {
+			continue
+		}
+		if !in.serviceKnown || !in.socketKnown || in.state() == balance.Up && s.path.Serves(in.number) == path.Unknown {
 			return true
 		}
 	}
@@ -284,18 +259,6 @@ func newTicker(d time.Duration) *time.Ticker {
 	t := time.NewTicker(time.Hour)
 	t.Stop()
 	return t
-}
-
-func equalRing(a, b []uint16) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // ringStrategy is how the ring is made; least-connections needs one too, to break ties evenly.

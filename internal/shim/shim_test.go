@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,7 +16,9 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
-	"github.com/unitgen/unitgen/internal/sockdiag"
+	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/shim/steered"
+	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -39,43 +42,67 @@ type bench struct {
 	listeners map[int]int // instance to the descriptor that it would have inherited
 }
 
-func newBench(t *testing.T, o Options) *bench {
-	t.Helper()
-	return newBenchWith(t, o, Inherited{})
+// inherited is what a bench's shim is passed beside its public listener.
+type inherited struct {
+	stored   []path.Stored
+	channels *net.UnixListener
+	diag     []int
 }
 
-// newBenchWith is newBench for a shim that inherits more than its public listener.
-func newBenchWith(t *testing.T, o Options, inherited Inherited) *bench {
+// newBench makes one on the steer path.
+func newBench(t *testing.T, o Options) *bench {
+	t.Helper()
+	return newBenchWith(t, o, inherited{})
+}
+
+func newBenchWith(t *testing.T, o Options, in inherited) *bench {
+	t.Helper()
+	b := prepareBench(t, &o, in)
+	p, err := steered.Open(steered.Options{App: o.App, Strategy: o.Strategy, Parking: []int{b.dup(b.parking)}, Diag: in.diag, Store: o.Store, Log: o.Log,
+		Cgroup: func(int) (string, error) { return "", errors.New("nobody to ask") }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	o.Path = p
+	b.start(o)
+	return b
+}
+
+// prepareBench fills in what a shim on any path needs.
+func prepareBench(t *testing.T, o *Options, in inherited) *bench {
 	t.Helper()
 	needBPF(t)
 	b := &bench{t: t, listeners: make(map[int]int)}
 	b.parking = b.listen(&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
-	o.App = "app"
+	o.App, o.Log, o.Notify, o.Channels = "app", slog.New(slog.DiscardHandler), &activation.Notifier{}, in.channels
+	o.Store = path.NewStore(o.App, o.Notify, in.stored, o.Log)
 	// No manager answers there: states come from the test, as events would bring them.
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: systemd.Endpoint{Private: t.TempDir() + "/none"}})
-	t.Cleanup(units.Close)
-	dup, err := unix.Dup(b.parking)
+	o.Units = systemd.NewWatcher(systemd.WatcherOptions{Endpoint: systemd.Endpoint{Private: t.TempDir() + "/none"}})
+	t.Cleanup(o.Units.Close)
+	return b
+}
+
+// start makes the shim.
+func (b *bench) start(o Options) {
+	b.t.Helper()
+	s, err := New(o)
 	if err != nil {
-		t.Fatal(err)
-	}
-	inherited.Parking = []int{dup}
-	s, err := New(o, inherited, &activation.Notifier{}, systemd.Endpoint{}, units, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	s.tick = time.NewTimer(time.Hour)
 	s.started = time.Now()
-	t.Cleanup(func() {
-		s.addresses[0].group.Close()
-		unix.Close(dup)
-		for _, in := range s.instances {
-			for _, l := range in.listeners {
-				unix.Close(l.fd)
-			}
-		}
-	})
 	b.Shim = s
-	return b
+}
+
+// dup returns a duplicate, for who takes it over.
+func (b *bench) dup(fd int) int {
+	b.t.Helper()
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return dup
 }
 
 // listen makes a non-blocking member of the group at address.
@@ -111,11 +138,7 @@ func (b *bench) up(number int) {
 	b.t.Helper()
 	fd := b.listen(b.address())
 	b.listeners[number] = fd
-	dup, err := unix.Dup(fd)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if err := b.join(number, []int{dup}); err != nil {
+	if err := b.join(number, []int{b.dup(fd)}); err != nil {
 		b.t.Fatal(err)
 	}
 	b.socket(number, "running")
@@ -175,7 +198,7 @@ func (b *bench) accepted() map[int]int {
 
 func (b *bench) queued(fd int) int {
 	b.t.Helper()
-	n, err := b.addresses[0].queue(fd)
+	n, _, err := steer.Queue(fd)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -288,7 +311,7 @@ func (b *bench) ticks() (tick func(), skip func(time.Duration)) {
 // hang lets instance 1 accept nothing until it is taken off the ring, and instance 2 all.
 func (b *bench) hang(tick func()) {
 	b.t.Helper()
-	for range stuckAfter + 1 {
+	for range int(stuckAfter/tickBusy) + 1 {
 		b.dial(2)
 		acceptAll(b.t, b.listeners[2])
 		tick()
@@ -342,7 +365,7 @@ func TestNobodyIsEjectedWhenAllAreBusy(t *testing.T) {
 	b.up(1)
 	b.up(2)
 	now := time.Now()
-	for range 3 * stuckAfter {
+	for range 3 * int(stuckAfter/tickBusy) {
 		b.dial(2)
 		now = now.Add(tickBusy)
 		if err := b.look(now); err != nil {
@@ -363,7 +386,7 @@ func TestStatusSaysThatNobodyAccepts(t *testing.T) {
 	b.up(2)
 	tick, skip := b.ticks()
 	tick()
-	for range stuckAfter + 1 {
+	for range int(stuckAfter/tickBusy) + 1 {
 		b.dial(2)
 		tick()
 	}
@@ -422,14 +445,14 @@ func TestDrainTakesOffTheRingAtOnceAndEndsByTimeOut(t *testing.T) {
 	b.up(2)
 	d := b.beginDrain(control.DrainParameters{Instance: 1})
 	want(t, "while 1 drains", b.connect(4), map[int]int{2: 4})
-	b.countDrains() // nothing to count with: the time-out decides
+	b.countDrains(time.Now()) // nothing to count with: the time-out decides
 	select {
 	case got := <-d.done:
 		t.Fatalf("drain ended early: %+v", got)
 	default:
 	}
 	d.deadline = time.Now()
-	b.countDrains()
+	b.countDrains(time.Now())
 	if got := <-d.done; !got.TimedOut {
 		t.Errorf("drain ended with %+v, want a time-out", got)
 	}
@@ -461,19 +484,10 @@ func TestGracefulDrainEndsWhenNothingWaitsToBeAccepted(t *testing.T) {
 		{"time is up", func() { d.began = d.began.Add(-time.Minute) }, true},
 	} {
 		step.change()
-		b.countDrains()
+		b.countDrains(time.Now())
 		if ended := len(d.done) > 0; ended != step.ended {
 			t.Errorf("%s: the drain has ended: %v", step.name, ended)
 		}
-	}
-}
-
-func TestDrainCountsWhatAnInstanceMayHold(t *testing.T) {
-	counts := map[int]sockdiag.Stat{
-		0: {Busy: 1, Queued: 50, Unsure: 1, Waiting: 2}, 1: {Busy: 10, Queued: 5, Unsure: 2, Waiting: 1}, 2: {Busy: 100, Waiting: 3},
-	}
-	if got := held(1, counts); got.Busy != 11 || got.Queued != 5 || got.Unsure != 3 || got.Waiting != 2 {
-		t.Errorf("%+v; want 11 busy, 5 queued, 3 unsure, 2 waiting", got)
 	}
 }
 

@@ -9,104 +9,114 @@ import (
 
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // handle answers control clients; it runs on their goroutines.
 func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
-	switch r.Method {
-	case control.MethodJoin, control.MethodConnect, control.MethodDeliver:
-	default:
-		closeAll(r.FDs) // of nobody, who need not have sent them
+	answer, ok := s.methods()[r.Method]
+	if !ok {
+		return s.path.Handle(ctx, s, r)
+	}
+	if r.Method != control.MethodJoin {
+		path.CloseAll(r.FDs) // nobody who calls the other methods sends any
 		r.FDs = nil
 	}
-	switch r.Method {
-	case control.MethodJoin:
-		return s.handleJoin(ctx, r)
-	case control.MethodConnect:
-		return s.connect(ctx, r)
-	case control.MethodDeliver:
-		return struct{}{}, s.deliver(ctx, r)
-	case control.MethodDrain:
-		return s.drain(ctx, r)
-	case control.MethodClose:
-		if err := r.Decode(&struct{}{}); err != nil {
-			return nil, err
-		}
-		return s.refusal(), s.run1(ctx, func() error { s.refuse(); return nil })
-	case control.MethodProbe:
-		return s.probe(ctx, r)
-	case control.MethodAccepted:
-		return s.accepted(ctx, r)
-	case control.MethodListening:
-		return s.listening(ctx, r)
-	case control.MethodSend:
-		return s.send(ctx, r)
-	case control.MethodEnded:
-		return struct{}{}, s.programEnded(ctx, r)
-	case control.MethodSteered:
-		return struct{}{}, s.steeredTo(ctx, r)
-	case control.MethodConfigure:
-		return struct{}{}, s.configure(ctx, r)
-	case control.MethodRolling:
-		return s.rolling(ctx, r)
-	case control.MethodRolled:
-		return struct{}{}, s.rolled(ctx, r)
-	case control.MethodNote:
-		return struct{}{}, s.takeNote(ctx, r)
-	case control.MethodHost:
-		return s.hostNow(ctx, r)
-	case control.MethodDrainHost:
-		return s.drainHost(ctx, r)
-	case control.MethodHostDrained:
-		return s.hostDrained(ctx, r)
-	case control.MethodStatus:
-		if err := r.Decode(&struct{}{}); err != nil {
-			return nil, err
-		}
-		var status control.Status
-		err := s.run1(ctx, func() error { status = s.snapshot(); return nil })
-		return status, err
-	case control.MethodAddresses:
-		if err := r.Decode(&struct{}{}); err != nil {
-			return nil, err
-		}
-		all := control.Addresses{Path: string(s.path())}
-		err := s.run1(ctx, func() error {
-			for _, a := range s.addresses {
-				all.Addresses = append(all.Addresses, a.String())
-			}
-			return nil
-		})
-		return all, err
+	return answer(ctx, r)
+}
+
+// methods are those that do not depend on the path.
+func (s *Shim) methods() map[string]control.Handler {
+	return map[string]control.Handler{
+		control.MethodJoin:        s.handleJoin,
+		control.MethodDrain:       s.drain,
+		control.MethodClose:       s.handleClose,
+		control.MethodListening:   s.listening,
+		control.MethodSend:        s.channels.Send,
+		control.MethodEnded:       empty(s.programEnded),
+		control.MethodSteered:     empty(s.steeredTo),
+		control.MethodConfigure:   empty(s.configure),
+		control.MethodRolling:     s.rolling,
+		control.MethodRolled:      empty(s.rolled),
+		control.MethodNote:        empty(s.takeNote),
+		control.MethodAddresses:   s.handleAddresses,
+		control.MethodHost:        answers(s.hostNow),
+		control.MethodDrainHost:   answers(s.drainHost),
+		control.MethodHostDrained: answers(s.hostDrained),
+		control.MethodStatus:      s.handleStatus,
 	}
-	return nil, &control.Error{Name: control.ErrMethodNotFound, Reason: "no such method: " + r.Method}
+}
+
+// answers makes a Handler of a method with an answer of type T.
+func answers[T any](f func(context.Context, *control.Request) (T, error)) control.Handler {
+	return func(ctx context.Context, r *control.Request) (any, error) { return f(ctx, r) }
+}
+
+// empty makes a Handler of a method that has nothing to answer.
+func empty(f func(context.Context, *control.Request) error) control.Handler {
+	return func(ctx context.Context, r *control.Request) (any, error) { return struct{}{}, f(ctx, r) }
+}
+
+func (s *Shim) handleAddresses(ctx context.Context, r *control.Request) (any, error) {
+	if err := r.Decode(&struct{}{}); err != nil {
+		return nil, err
+	}
+	var all control.Addresses
+	err := s.run1(ctx, func() error {
+		is := s.path.Describe()
+		all.Path = string(is.Path)
+		for _, a := range is.Addresses {
+			all.Addresses = append(all.Addresses, a.Address)
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (s *Shim) handleStatus(ctx context.Context, r *control.Request) (any, error) {
+	if err := r.Decode(&struct{}{}); err != nil {
+		return nil, err
+	}
+	var status control.Status
+	err := s.run1(ctx, func() error { status = s.snapshot(); return nil })
+	return status, err
 }
 
 // Handler is what a control.Server for this shim runs.
 func (s *Shim) Handler() control.Handler { return s.handle }
 
-// errEnded is what a client is told whose request came when the shim was about to end, or who was about to leave.
-var errEnded = &control.Error{Name: control.ErrEnding, Reason: "the shim ends, or the client has left"}
-
 // run1 runs f where the state is and returns its error.
 func (s *Shim) run1(ctx context.Context, f func() error) error {
 	var err error
 	if !s.do(ctx, func() { err = f() }) {
-		return errEnded
+		return path.ErrEnded
 	}
 	return err
 }
 
+// Do is of path.Loop.
+func (s *Shim) Do(ctx context.Context, f func() error) error { return s.run1(ctx, f) }
+
+// Probed is of path.Loop.
+func (s *Shim) Probed(number int, at time.Time) {
+	if in := s.instances[number]; in != nil {
+		in.probed = at
+	}
+}
+
+// Harmed is of path.Loop.
+func (s *Shim) Harmed(harms []path.Harm) { s.judge(harms, time.Now()) }
+
 func (s *Shim) handleJoin(ctx context.Context, r *control.Request) (any, error) {
 	var p control.Instance
 	if err := r.Decode(&p); err != nil {
-		closeAll(r.FDs)
+		path.CloseAll(r.FDs)
 		return nil, err
 	}
 	taken := false
 	err := s.run1(ctx, func() error { taken = true; return s.join(p.Instance, r.FDs) })
 	if !taken {
-		closeAll(r.FDs)
+		path.CloseAll(r.FDs)
 	}
 	if err != nil && taken {
 		err = &control.Error{Name: control.ErrListenerRefused, Reason: err.Error()}
@@ -114,15 +124,20 @@ func (s *Shim) handleJoin(ctx context.Context, r *control.Request) (any, error) 
 	return struct{}{}, err
 }
 
-// refuse closes the port in the kernel; see package lifecycle.
-func (s *Shim) refuse() {
-	s.closed = true
-	for _, a := range s.addresses {
-		if err := a.group.Refuse(); err != nil {
-			s.log.Error("refuse new connections, ignoring", "address", a.String(), "error", err)
-		}
+// handleClose answers method Close: the port refuses newcomers. Beside the answer are the listeners that the caller, who is
+// root, has to close; see package lifecycle.
+func (s *Shim) handleClose(ctx context.Context, r *control.Request) (any, error) {
+	if err := r.Decode(&struct{}{}); err != nil {
+		return nil, err
 	}
-	s.log.Info("new connections are refused, the app stops")
+	answer := control.WithFDs{Result: struct{}{}}
+	err := s.run1(ctx, func() error {
+		s.closed = true
+		answer.FDs = s.path.Refuse()
+		s.log.Info("new connections are refused, the app stops")
+		return nil
+	})
+	return answer, err
 }
 
 // report tells PID 1 what systemctl status shall show, and that the app is ready once an instance may take connections.
@@ -194,41 +209,27 @@ func (s *Shim) word(b balance.Backend) string {
 }
 
 func (s *Shim) snapshot() control.Status {
-	counts, err := s.count()
+	now := time.Now()
+	traffic, err := s.path.Count(now)
 	if err != nil {
 		s.log.Warn("count connections, ignoring", "error", err)
 	}
+	is := s.path.Describe()
 	status := control.Status{
-		App: string(s.options.App), Path: string(s.path()), Reason: s.pathReason(), Strategy: string(s.strategy), Line: s.line(time.Now()),
-	}
-	for _, a := range s.addresses {
-		totals := a.group.Totals()
-		waiting, _, err := s.queueOf(a)
-		if err != nil {
-			s.log.Warn("read parking queue, ignoring", "address", a.String(), "error", err)
-		}
-		status.Addresses = append(status.Addresses, control.AddressStatus{
-			Address: a.String(), Waiting: waiting, Parked: a.group.Steered(0),
-			Migrated: totals.Migrated, Refused: totals.Refused, Unplaced: totals.Unplaced,
-		})
+		App: string(s.options.App), Path: string(is.Path), Reason: is.Reason, Strategy: string(is.Strategy), Line: s.line(now),
+		Addresses: is.Addresses, Tampering: s.tampering(),
 	}
 	for _, b := range s.pool.Backends() {
-		in := s.instances[b.ID]
-		is := control.InstanceStatus{
-			Instance: b.ID, State: s.word(b), PID: in.service.MainPID, Connections: -1, Since: in.since.UnixMicro(),
+		in, t := s.instances[b.ID], traffic[b.ID]
+		one := control.InstanceStatus{
+			Instance: b.ID, State: s.word(b), PID: in.service.MainPID, Connections: -1, Queued: t.Waiting, Steered: t.Given,
+			Since: in.since.UnixMicro(),
 		}
-		if c, ok := counts[b.ID]; ok {
-			is.Connections, is.Queued = c.Open-c.Queued, c.Queued
+		if t.Counted {
+			one.Connections = t.Accepted
 		}
-		if s.handsOff() {
-			is.Queued = s.handoff.Stat(b.ID).Pending
-		}
-		for _, a := range s.addresses {
-			is.Steered += a.group.Steered(b.ID)
-		}
-		status.Instances = append(status.Instances, is)
+		status.Instances = append(status.Instances, one)
 	}
-	status.Tampering = s.tampering()
 	slices.SortFunc(status.Instances, func(a, b control.InstanceStatus) int { return a.Instance - b.Instance })
 	return status
 }

@@ -1,4 +1,4 @@
-package shim
+package channel
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // Names in the FD store: the channel of each Node process, and what the shim knows of them all.
@@ -37,38 +38,38 @@ const maxNodesState = 4 << 20
 // saveNodes puts the state into the FD store, in a memfd of its own each time, as a shim may be killed while it writes:
 // the new one is stored before the old one is removed, under two names in turn. It happens when a process starts to
 // listen, closes or ends, and not where nothing has changed: each time costs PID 1 two messages.
-func (s *Shim) saveNodes() {
-	state := nodesState{Keys: s.nodes.keys, Tickets: s.nodes.tickets, Workers: make(map[int]nodecluster.Worker)}
-	for number, in := range s.instances {
-		if !s.attached(in) {
+func (c *Channels) saveNodes() {
+	state := nodesState{Keys: c.keys, Tickets: c.tickets, Workers: make(map[int]nodecluster.Worker)}
+	for number, in := range c.instances {
+		if !c.attached(in) {
 			continue
 		}
-		if s.receives() && !in.node.unknown {
-			state.Workers[number] = in.node.worker
+		if c.receives() && !in.program.unknown {
+			state.Workers[number] = in.program.worker
 		}
-		if in.node.ready {
+		if in.program.ready {
 			state.Ready = append(state.Ready, number)
 		}
 	}
 	slices.Sort(state.Ready)
 	text, err := json.Marshal(state)
-	if err == nil && bytes.Equal(text, s.nodes.savedLast) {
+	if err == nil && bytes.Equal(text, c.savedLast) {
 		return
 	}
-	s.nodes.saved++
-	state.Saved = s.nodes.saved
+	c.saved++
+	state.Saved = c.saved
 	if err == nil {
-		err = s.storeNodes(state)
+		err = c.storeNodes(state)
 	}
 	if err != nil {
-		s.log.Warn("save state of Node processes, ignoring", "error", err)
+		c.log.Warn("save state of Node processes, ignoring", "error", err)
 		return
 	}
-	s.nodes.savedLast = text
+	c.savedLast = text
 }
 
-func (s *Shim) storeNodes(state nodesState) error {
-	if !s.notify.Enabled() {
+func (c *Channels) storeNodes(state nodesState) error {
+	if !c.store.Enabled() {
 		return nil
 	}
 	text, err := json.Marshal(state)
@@ -84,37 +85,34 @@ func (s *Shim) storeNodes(state nodesState) error {
 	if _, err := file.Write(text); err != nil {
 		return err
 	}
-	if err := s.notify.StoreFilesUnpolled(storedNodes+strconv.Itoa(state.Saved%2), fd); err != nil {
+	if err := c.store.Put(storedNodes+strconv.Itoa(state.Saved%2), fd); err != nil {
 		return err
 	}
-	return s.notify.RemoveStored(storedNodes + strconv.Itoa((state.Saved+1)%2))
+	return c.store.Remove(storedNodes + strconv.Itoa((state.Saved+1)%2))
 }
 
 // takeNodes takes what concerns Node processes out of stored: their channels by instance, and the newest state.
-func (s *Shim) takeNodes(stored map[string][]int) (channels map[int]int, state nodesState) {
+func (c *Channels) takeNodes() (channels map[int]int, state nodesState) {
 	channels = make(map[int]int)
-	for name, fds := range stored {
+	for _, name := range c.store.Names() {
 		switch {
 		case strings.HasPrefix(name, storedNodes):
-			for _, fd := range fds {
+			for _, fd := range c.store.Take(name) {
 				found, err := readNodes(fd)
 				if err != nil {
-					s.log.Warn("read state of Node processes, ignoring", "error", err)
+					c.log.Warn("read state of Node processes, ignoring", "error", err)
 				} else if found.Saved > state.Saved {
 					state = found
 				}
 			}
 		case strings.HasPrefix(name, storedChannel):
 			number, ok := app.ParseInstance(strings.TrimPrefix(name, storedChannel))
-			if !ok || len(fds) != 1 {
-				closeAll(fds)
+			if fds := c.store.Take(name); !ok || len(fds) != 1 {
+				path.CloseAll(fds)
 			} else {
 				channels[number] = fds[0]
 			}
-		default:
-			continue
 		}
-		delete(stored, name)
 	}
 	return channels, state
 }
@@ -133,41 +131,41 @@ func readNodes(fd int) (state nodesState, err error) {
 	return state, nil
 }
 
-// adoptNodes gives the instances the channels that an earlier shim stored, and returns those to speak on.
-func (s *Shim) adoptNodes(channels map[int]int, state nodesState) []*nodeChannel {
-	s.nodes.saved, s.nodes.keys = state.Saved, state.Keys
+// Adopt gives the instances that have joined the channels that an earlier process has stored, and what that knew of their
+// programs.
+func (c *Channels) Adopt() {
+	channels, state := c.takeNodes()
+	c.saved, c.keys = state.Saved, state.Keys
 	if state.Tickets != nil {
-		s.nodes.tickets = state.Tickets
+		c.tickets = state.Tickets
 	}
-	var adopted []*nodeChannel
 	for number, fd := range channels {
 		worker, known := state.Workers[number]
 		// Each save of the state has at most one new message or so; the numbers are far apart all the same.
-		channel, err := s.adoptChannel(number, fd, uint64(state.Saved+1)<<20)
+		channel, err := c.adoptChannel(number, fd, uint64(state.Saved+1)<<20)
 		if err != nil {
-			s.log.Warn("adopt channel, ignoring", "instance", number, "error", err)
+			c.log.Warn("adopt channel, ignoring", "instance", number, "error", err)
 			continue
 		}
-		in := s.instances[number]
-		in.node = &node{channel: channel, ready: slices.Contains(state.Ready, number), worker: worker, unknown: !known}
-		s.askPreload(in.node)
-		if s.receives() {
+		in := c.instances[number]
+		in.program = &program{channel: channel, ready: slices.Contains(state.Ready, number), worker: worker, unknown: !known}
+		c.askPreload(in.program)
+		if c.receives() {
 			if !known {
-				s.log.Warn("it is not known what the program serves, it gets no connections until it is restarted", "instance", number)
+				c.log.Warn("it is not known what the program serves, it gets no connections until it is restarted", "instance", number)
 			}
-			s.serving(in)
+			c.serving(in)
 		}
-		adopted = append(adopted, channel)
+		c.adopted = append(c.adopted, channel)
 	}
-	if len(adopted) > 0 {
-		s.log.Info("channels to Node processes are kept", "instances", len(adopted))
+	if len(c.adopted) > 0 {
+		c.log.Info("channels to Node processes are kept", "instances", len(c.adopted))
 	}
-	return adopted
 }
 
 // adoptChannel makes a channel of a descriptor, which it takes over.
-func (s *Shim) adoptChannel(number, fd int, firstSeq uint64) (*nodeChannel, error) {
-	if s.instances[number] == nil {
+func (c *Channels) adoptChannel(number, fd int, firstSeq uint64) (*conn, error) {
+	if c.instances[number] == nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("instance %d has no listener", number)
 	}
@@ -175,12 +173,10 @@ func (s *Shim) adoptChannel(number, fd int, firstSeq uint64) (*nodeChannel, erro
 	if err != nil {
 		return nil, err
 	}
-	channel := s.newNodeChannel(number, opened)
-	if s.receives() {
-		if err := s.handoff.AttachReceiver(number, channel, false); err != nil {
-			channel.Close()
-			return nil, err
-		}
+	channel := c.newConn(number, opened)
+	if err := c.receive(channel, false); err != nil {
+		channel.Close()
+		return nil, err
 	}
 	return channel, nil
 }

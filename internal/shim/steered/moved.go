@@ -1,4 +1,4 @@
-package shim
+package steered
 
 import (
 	"encoding/binary"
@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/sockdiag"
 )
 
@@ -27,21 +28,21 @@ type moved struct {
 
 // beforeMove returns the connections that an instance has accepted, of one listener whose queue is about to be moved. Nil says
 // that they cannot be told.
-func (s *Shim) beforeMove(number int, l *listener) map[uint64]bool {
-	if s.counter.conn == nil {
+func (p *Path) beforeMove(number int, l *listener) map[uint64]bool {
+	if p.counter.conn == nil {
 		return nil
 	}
 	own := make(map[uint64]bool)
-	err := s.findCgroups()
+	err := p.findCgroups()
 	if err == nil {
-		err = s.counter.conn.Connections(sockdiag.Filter{Ports: s.ports(), Cgroup: l.cgroup}, func(c sockdiag.Connection) {
+		err = p.counter.conn.Connections(sockdiag.Filter{Ports: p.ports(), Cgroup: l.cgroup}, func(c sockdiag.Connection) {
 			if c.Accepted {
 				own[c.Cookie] = true
 			}
 		})
 	}
 	if err != nil {
-		s.log.Warn("list connections before a move, a drain may not wait for those that are moved", "instance", number, "error", err)
+		p.log.Warn("list connections before a move, a drain may not wait for those that are moved", "instance", number, "error", err)
 		return nil
 	}
 	return own
@@ -49,31 +50,31 @@ func (s *Shim) beforeMove(number int, l *listener) map[uint64]bool {
 
 // afterMove remembers the connections that were moved: all that carry the listener's cgroup but those that the instance had
 // accepted before.
-func (s *Shim) afterMove(number int, l *listener, own map[uint64]bool) {
+func (p *Path) afterMove(number int, l *listener, own map[uint64]bool) {
 	if own == nil {
 		return
 	}
 	now := make(map[uint64]bool)
-	err := s.counter.conn.Connections(sockdiag.Filter{Ports: s.ports()}, func(c sockdiag.Connection) {
-		if s.counter.moved.cookies[c.Cookie] || c.Cgroup == l.cgroup && !own[c.Cookie] {
+	err := p.counter.conn.Connections(sockdiag.Filter{Ports: p.ports()}, func(c sockdiag.Connection) {
+		if p.moved.cookies[c.Cookie] || c.Cgroup == l.cgroup && !own[c.Cookie] {
 			now[c.Cookie] = true
 		}
 	})
 	if err == nil {
-		s.counter.moved.cookies = now
-		err = s.saveMoved()
+		p.moved.cookies = now
+		err = p.saveMoved()
 	}
 	if err != nil {
-		s.log.Warn("remember connections that were moved, a drain may not wait for them", "instance", number, "error", err)
+		p.log.Warn("remember connections that were moved, a drain may not wait for them", "instance", number, "error", err)
 	}
 }
 
 // saveMoved writes the cookies for the next shim: their number and then each of them, in one write. What a later count finds
 // closed stays there until the next move, and the next shim's first count leaves it out.
-func (s *Shim) saveMoved() error {
-	m := &s.counter.moved
+func (p *Path) saveMoved() error {
+	m := &p.moved
 	if m.file == nil {
-		if !s.notify.Enabled() {
+		if !p.store.Enabled() {
 			return nil
 		}
 		fd, err := unix.MemfdCreate(storedMoved, unix.MFD_CLOEXEC)
@@ -82,7 +83,7 @@ func (s *Shim) saveMoved() error {
 		}
 		m.file = os.NewFile(uintptr(fd), storedMoved)
 		// What an earlier shim could not read goes first: with two of that name neither would be believed.
-		if err := errors.Join(s.notify.RemoveStored(storedMoved), s.notify.StoreFilesUnpolled(storedMoved, fd)); err != nil {
+		if err := errors.Join(p.store.Remove(storedMoved), p.store.Put(storedMoved, fd)); err != nil {
 			return err
 		}
 	}
@@ -99,20 +100,19 @@ func (m *moved) encode() []byte {
 }
 
 // takeMoved goes on with what an earlier shim has left.
-func (s *Shim) takeMoved(stored map[string][]int) {
-	fds := stored[storedMoved]
-	delete(stored, storedMoved)
+func (p *Path) takeMoved() {
+	fds := p.store.Take(storedMoved)
 	if len(fds) != 1 {
-		closeAll(fds)
+		path.CloseAll(fds)
 		return
 	}
 	m := moved{file: os.NewFile(uintptr(fds[0]), storedMoved)}
 	if err := m.decode(); err != nil {
-		s.log.Warn("adopt connections that were moved, ignoring", "error", err)
+		p.log.Warn("adopt connections that were moved, ignoring", "error", err)
 		m.file.Close()
 		return
 	}
-	s.counter.moved = m
+	p.moved = m
 }
 
 // decode reads what encode has written. Whatever it reads, it costs no more than mostMoved cookies.

@@ -1,4 +1,4 @@
-package shim
+package channel
 
 import (
 	"errors"
@@ -9,17 +9,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/nodecluster"
+	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// nodeChannel is the channel of an instance's Node process. On the handoff path the process gets its connections on it: the
-// channel is a handoff.Receiver then.
-type nodeChannel struct {
+// conn is the channel of an instance's Node process. On the handoff path the process gets its connections on it: the
+// channel is a path.Receiver then.
+type conn struct {
 	*nodecluster.Channel
-	instance   int
-	dispatcher *handoff.Dispatcher // nil on the steer path
-	log        *slog.Logger
+	instance int
+	delivery path.Delivery // nil without Receiving
+	log      *slog.Logger
 
 	others chan heard // on the handoff path: what Hear has met that is not about connections
 
@@ -45,23 +45,28 @@ type givenToken struct {
 	arrived bool
 }
 
-func (s *Shim) newNodeChannel(instance int, channel *nodecluster.Channel) *nodeChannel {
-	c := &nodeChannel{Channel: channel, instance: instance, log: s.log}
-	if in := s.instances[instance]; in != nil {
+func (all *Channels) newConn(instance int, channel *nodecluster.Channel) *conn {
+	c := &conn{Channel: channel, instance: instance, log: all.log}
+	if in := all.instances[instance]; in != nil {
 		c.log = in.said
 	}
-	if s.receives() {
-		c.dispatcher, c.others = s.handoff, make(chan heard, maxHeard)
+	if all.receives() {
+		c.others = make(chan heard, maxHeard)
 	}
 	return c
 }
 
-// receives says whether instances are given their connections on their channel.
-func (s *Shim) receives() bool { return s.handsOff() && s.nodes.listener != nil && !s.options.Messages }
+// receive has the path give the program its connections, if that does. A channel that an earlier process had is not fresh.
+func (c *Channels) receive(channel *conn, fresh bool) (err error) {
+	if c.receives() {
+		channel.delivery, err = c.options.Receiving.Receive(channel.instance, channel, fresh)
+	}
+	return err
+}
 
 // serve says under which keys the process has servers for the listeners; nil if it has not.
-func (c *nodeChannel) serve(keys [][]byte) {
-	if c.dispatcher == nil {
+func (c *conn) serve(keys [][]byte) {
+	if c.delivery == nil {
 		return
 	}
 	c.mu.Lock()
@@ -69,11 +74,11 @@ func (c *nodeChannel) serve(keys [][]byte) {
 		c.keys = keys // and else what was given before is still answered
 	}
 	c.mu.Unlock()
-	c.dispatcher.Serving(c.instance, c, keys != nil)
+	c.delivery.Serving(keys != nil)
 }
 
-// Give is of handoff.Receiver.
-func (c *nodeChannel) Give(listener, fd int) (number uint64, ok bool) {
+// Give is of path.Receiver.
+func (c *conn) Give(listener, fd int) (number uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	number, err := c.Hand(c.keys[listener], fd)
@@ -87,16 +92,16 @@ func (c *nodeChannel) Give(listener, fd int) (number uint64, ok bool) {
 	return number, true
 }
 
-// Ask is of handoff.Receiver.
-func (c *nodeChannel) Ask(token int) {
+// Ask is of path.Receiver.
+func (c *conn) Ask(token int) {
 	if !c.Order(nodecluster.AskReport(token)) {
 		c.log.Debug("ask program what it has, ignoring")
 	}
 }
 
 // next waits for the next message that the shim's loop is to take in.
-func (c *nodeChannel) next() (nodecluster.Message, error) {
-	if c.dispatcher == nil {
+func (c *conn) next() (nodecluster.Message, error) {
+	if c.others == nil {
 		return c.Read()
 	}
 	select {
@@ -106,7 +111,7 @@ func (c *nodeChannel) next() (nodecluster.Message, error) {
 		c.held = false
 		c.mu.Unlock()
 		if held {
-			c.dispatcher.Hear(c.instance, c)
+			c.delivery.Hear()
 		}
 		return h.message, h.err
 	case <-c.Closed():
@@ -114,8 +119,8 @@ func (c *nodeChannel) next() (nodecluster.Message, error) {
 	}
 }
 
-// Hear is of handoff.Receiver.
-func (c *nodeChannel) Hear(said []handoff.Said) ([]handoff.Said, bool) {
+// Hear is of path.Receiver.
+func (c *conn) Hear(said []path.Said) ([]path.Said, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	more := c.Channel.Hear(func(m nodecluster.Message, err error) bool {
@@ -131,7 +136,7 @@ func (c *nodeChannel) Hear(said []handoff.Said) ([]handoff.Said, bool) {
 		case nodecluster.Answered:
 			said = append(said, c.answered(m.Ack, m.Taken))
 		case nodecluster.Report:
-			said = append(said, handoff.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
+			said = append(said, path.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
 		default:
 			select {
 			case c.others <- heard{m, err}:
@@ -146,12 +151,12 @@ func (c *nodeChannel) Hear(said []handoff.Said) ([]handoff.Said, bool) {
 }
 
 // firstOnWay is the connection that the next HandleAck or HandleLost is about, -1 if it is one of an earlier shim's.
-func (c *nodeChannel) firstOnWay() int {
+func (c *conn) firstOnWay() int {
 	return slices.IndexFunc(c.given, func(g givenToken) bool { return !g.arrived })
 }
 
 // lost is the connection that the process could not receive, most often as it has too many open files.
-func (c *nodeChannel) lost() (number uint64, ok bool) {
+func (c *conn) lost() (number uint64, ok bool) {
 	i := c.firstOnWay()
 	if i < 0 {
 		return 0, false
@@ -163,24 +168,24 @@ func (c *nodeChannel) lost() (number uint64, ok bool) {
 	return c.given[i].number, true
 }
 
-func (c *nodeChannel) answered(number uint64, taken bool) handoff.Said {
+func (c *conn) answered(number uint64, taken bool) path.Said {
 	c.given = slices.DeleteFunc(c.given, func(g givenToken) bool { return g.number == number })
 	if taken {
 		c.lossy = false
 	}
-	return handoff.Said{Number: number, Taken: taken}
+	return path.Said{Number: number, Taken: taken}
 }
 
 // serving tells the dispatcher whether an instance's process takes connections now.
-func (s *Shim) serving(in *instance) {
-	if !s.receives() || !s.attached(in) {
+func (c *Channels) serving(in *instance) {
+	if !c.receives() || !c.attached(in) {
 		return
 	}
 	var keys [][]byte
-	if worker := &in.node.worker; !worker.Left && len(worker.Missing(s.nodeAddresses())) == 0 {
-		for _, address := range s.nodeAddresses() {
+	if worker := &in.program.worker; !worker.Left && len(worker.Missing(c.addresses)) == 0 {
+		for _, address := range c.addresses {
 			keys = append(keys, nodecluster.QuoteKey(worker.Key(address)))
 		}
 	}
-	in.node.channel.serve(keys)
+	in.program.channel.serve(keys)
 }

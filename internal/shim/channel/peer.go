@@ -1,4 +1,4 @@
-package shim
+package channel
 
 import (
 	"context"
@@ -28,7 +28,7 @@ func strangerf(format string, a ...any) error { return &stranger{fmt.Sprintf(for
 // whoIs returns the instance whose main process is at the other end of conn. The peer's word is not asked for: the kernel
 // tells the process, and PID 1 its unit. (/proc, which could tell too, is closed to the shim by ProtectProc=.) The error is
 // a *stranger where the peer is none, and not where that could not be found out.
-func (s *Shim) whoIs(ctx context.Context, conn *net.UnixConn) (int, error) {
+func (c *Channels) whoIs(ctx context.Context, conn *net.UnixConn) (int, error) {
 	pid, pidfd, err := peer(conn)
 	if err != nil {
 		return 0, err
@@ -36,7 +36,7 @@ func (s *Shim) whoIs(ctx context.Context, conn *net.UnixConn) (int, error) {
 	defer unix.Close(pidfd)
 	ctx, cancel := context.WithTimeout(ctx, admitTimeout)
 	defer cancel()
-	manager, err := systemd.Dial(ctx, s.manager)
+	manager, err := systemd.Dial(ctx, c.options.Manager)
 	if err != nil {
 		return 0, err
 	}
@@ -48,7 +48,7 @@ func (s *Shim) whoIs(ctx context.Context, conn *net.UnixConn) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	unit, ok := s.options.App.ParseUnit(name)
+	unit, ok := c.options.App.ParseUnit(name)
 	if !ok || unit.Role != app.RoleInstance || unit.Instance == 0 {
 		return 0, strangerf("process %d is of %s, no instance of the app", pid, name)
 	}

@@ -1,4 +1,4 @@
-package shim
+package channel
 
 import (
 	"errors"
@@ -8,12 +8,12 @@ import (
 
 // workerSaid takes in what a process says by the protocol of Node's cluster module, on the handoff path. It returns the reply, nil
 // for none.
-func (s *Shim) workerSaid(in *instance, m nodecluster.Message) *nodecluster.Reply {
+func (c *Channels) workerSaid(in *instance, m nodecluster.Message) *nodecluster.Reply {
 	var reply *nodecluster.Reply
-	worker := &in.node.worker
+	worker := &in.program.worker
 	switch m.Kind {
 	case nodecluster.Ask:
-		answer := s.promise(in, m)
+		answer := c.promise(in, m)
 		reply = &answer
 	case nodecluster.Listening:
 		if _, ok := worker.Listens(m.Asked); ok {
@@ -30,18 +30,18 @@ func (s *Shim) workerSaid(in *instance, m nodecluster.Message) *nodecluster.Repl
 	default:
 		return nil
 	}
-	s.nodesChanged(in)
+	c.nodesChanged(in)
 	return reply
 }
 
 // promise answers a call of listen().
-func (s *Shim) promise(in *instance, m nodecluster.Message) nodecluster.Reply {
-	key, address, err := in.node.worker.Give(m.Asked, s.nodeAddresses(), s.options.ProgramPort)
+func (c *Channels) promise(in *instance, m nodecluster.Message) nodecluster.Reply {
+	key, address, err := in.program.worker.Give(m.Asked, c.addresses, c.settings.ProgramPort)
 	var refusal *nodecluster.Refusal
 	if errors.As(err, &refusal) {
 		in.refused = refusal.Reason
 		in.said.Warn("program may not listen: " + refusal.Reason)
 		return nodecluster.Refuse(m, refusal.Errno, m.Data)
 	}
-	return nodecluster.Promise(m, key, s.nodes.tickets.Share(address, m.Data), address)
+	return nodecluster.Promise(m, key, c.tickets.Share(address, m.Data), address)
 }

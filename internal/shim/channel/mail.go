@@ -1,4 +1,4 @@
-package shim
+package channel
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
-// send answers method Send: a message for the program of one instance, or of all. It waits for no program.
-func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
+// Send answers method Send: a message for the program of one instance, or of all. It waits for no program.
+func (c *Channels) Send(ctx context.Context, r *control.Request) (any, error) {
 	var p control.SendParameters
 	if err := r.Decode(&p); err != nil {
 		return nil, err
@@ -22,10 +22,10 @@ func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
 		return nil, err
 	}
 	var sent control.Sent
-	if err := s.run1(ctx, func() error {
-		sent = s.post(letter, p.Instance, 0)
+	if err := c.run(ctx, func() error {
+		sent = c.post(letter, p.Instance, 0)
 		for _, number := range sent.Dropped {
-			s.tooSlow(s.instances[number].node)
+			c.tooSlow(c.instances[number].program)
 		}
 		return nil
 	}); err != nil {
@@ -42,12 +42,12 @@ func (s *Shim) send(ctx context.Context, r *control.Request) (any, error) {
 }
 
 // post gives a letter to instance to, or to all but instance from if to is 0, where there is room.
-func (s *Shim) post(l nodecluster.Letter, to, from int) (sent control.Sent) {
-	for number, in := range s.instances {
+func (c *Channels) post(l nodecluster.Letter, to, from int) (sent control.Sent) {
+	for number, in := range c.instances {
 		if !in.reachable() || to != 0 && number != to || to == 0 && number == from {
 			continue
 		}
-		if in.node.channel.Post(l) {
+		if in.program.channel.Post(l) {
 			sent.Instances = append(sent.Instances, number)
 		} else {
 			sent.Dropped = append(sent.Dropped, number)
@@ -67,23 +67,23 @@ const (
 
 // passOn sends on what a program sent for others. It returns when all of them have it in their queues, or have been waited for
 // in vain; the sender is heard no further meanwhile.
-func (s *Shim) passOn(ctx context.Context, from *nodeChannel, m nodecluster.Message) {
+func (c *Channels) passOn(ctx context.Context, from *conn, m nodecluster.Message) {
 	letter, err := nodecluster.NewLetter(m.Text)
 	if err != nil {
 		from.log.Warn("pass message on, ignoring", "error", err)
 		return
 	}
-	var waiting []*node
-	s.do(ctx, func() {
-		if in := s.instances[from.instance]; in == nil || in.node == nil || in.node.channel != from {
+	var waiting []*program
+	c.options.Do(ctx, func() {
+		if in := c.instances[from.instance]; in == nil || in.program == nil || in.program.channel != from {
 			return // another process has the number now, and this one ends
 		}
-		sent := s.post(letter, m.To, from.instance)
+		sent := c.post(letter, m.To, from.instance)
 		if m.To != 0 && len(sent.Instances)+len(sent.Dropped) == 0 {
 			from.log.Debug("program sent a message to an instance that is not there, ignoring", "to", m.To)
 		}
 		for _, number := range sent.Dropped {
-			if n := s.instances[number].node; time.Now().After(n.slow) {
+			if n := c.instances[number].program; time.Now().After(n.slow) {
 				waiting = append(waiting, n)
 			}
 		}
@@ -97,7 +97,7 @@ func (s *Shim) passOn(ctx context.Context, from *nodeChannel, m nodecluster.Mess
 	for _, n := range waiting {
 		posts.Go(func() {
 			if !n.channel.PostWithin(limited, letter) {
-				s.do(ctx, func() { s.tooSlow(n) })
+				c.options.Do(ctx, func() { c.tooSlow(n) })
 			}
 		})
 	}
@@ -105,7 +105,7 @@ func (s *Shim) passOn(ctx context.Context, from *nodeChannel, m nodecluster.Mess
 }
 
 // tooSlow notes that a program has lost a message.
-func (s *Shim) tooSlow(n *node) {
+func (c *Channels) tooSlow(n *program) {
 	now := time.Now()
 	if now.After(n.slow) && !n.gone {
 		n.channel.log.Warn("program does not read its messages, those that have no room are dropped")

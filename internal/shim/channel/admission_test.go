@@ -1,4 +1,4 @@
-package shim
+package channel
 
 import (
 	"testing"
