@@ -120,7 +120,7 @@ type Look struct {
 	Waiting  int           // not taken yet
 	Behind   bool          // the instance does not take at once what it is given
 	Stalled  time.Duration // for how long something has waited and the instance has taken nothing
-	Progress bool          // it has taken all that waited since the last Look, by itself: a Rescue is no progress
+	Progress bool          // it has taken all that it was given, by itself: what a Rescue takes away is no progress
 }
 
 // Traffic is what is known of an instance's connections.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -35,20 +36,11 @@ func (b *bench) Harmed([]path.Harm)                         {}
 
 func newBench(t *testing.T, diag ...int) *bench {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("UNITGEN_CI") == "1" {
-			t.Fatal("must run as root: loading a BPF program needs CAP_BPF")
-		}
-		t.Skip("needs root: loading a BPF program needs CAP_BPF")
-	}
+	needBPF(t)
 	b := &bench{t: t, address: &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}, listeners: make(map[int]int)}
-	b.listeners[path.Parking] = b.listen()
-	name, err := unix.Getsockname(b.listeners[path.Parking])
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.address = name.(*unix.SockaddrInet4)
+	b.listenParking()
 	log := slog.New(slog.DiscardHandler)
+	var err error
 	b.Path, err = Open(Options{
 		App: "app", Parking: []int{b.dup(b.listeners[path.Parking])}, Diag: diag,
 		Store: path.NewStore("app", &activation.Notifier{}, nil, log), Log: log,
@@ -60,6 +52,32 @@ func newBench(t *testing.T, diag ...int) *bench {
 	t.Cleanup(func() { b.Close() })
 	return b
 }
+
+// needBPF skips where programs cannot be loaded, unless the run must be complete.
+func needBPF(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("UNITGEN_CI") == "1" {
+		t.Fatal("must run as root: loading a BPF program needs CAP_BPF")
+	}
+	t.Skip("needs root: loading a BPF program needs CAP_BPF")
+}
+
+// listenParking makes the public listener, on a free port.
+func (b *bench) listenParking() {
+	b.t.Helper()
+	b.listeners[path.Parking] = b.listen()
+	name, err := unix.Getsockname(b.listeners[path.Parking])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.address = name.(*unix.SockaddrInet4)
+}
+
+// text is the public address.
+func (b *bench) text() string { return fmt.Sprintf("127.0.0.1:%d", b.address.Port) }
 
 // listen makes a member of the group that does not block.
 func (b *bench) listen() int {
@@ -108,7 +126,7 @@ func (b *bench) ring(numbers ...uint16) {
 func (b *bench) dial(n int) {
 	b.t.Helper()
 	for range n {
-		conn, err := net.Dial("tcp", b.addresses[0].String())
+		conn, err := net.Dial("tcp", b.text())
 		if err != nil {
 			b.t.Fatal(err)
 		}
