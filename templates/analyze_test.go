@@ -29,11 +29,11 @@ func verify(t *testing.T, user string, files []templates.File) (output string, e
 	t.Helper()
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "bin")
-	programs := strings.NewReplacer(lbshim, filepath.Join(bin, "lbshim"), "/opt/app/", bin+"/", "/usr/sbin/", bin+"/")
+	programs := strings.NewReplacer("/usr/lib/unitgen/", bin+"/", "/opt/app/", bin+"/", "/usr/sbin/", bin+"/")
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"lbshim", "server", "node", "nginx"} {
+	for _, name := range []string{"lbshim", "metrics", "server", "node", "nginx"} {
 		if err := os.WriteFile(filepath.Join(bin, name), nil, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -104,6 +104,7 @@ func TestSecurity(t *testing.T) {
 		"everything":      {"web-shop.service": "15", "web-shop@.service": "15"},
 		"private-network": {"app.service": "15", "app@.service": "5"},
 		"agent":           {"app-agent.service": "20"},
+		"metrics":         {"app-metrics.service": "10"},
 		"restart":         {"app@.service": "15", "app-memory.service": "20", "app-reload.service": "20"},
 	}
 	for _, g := range goldens() {
@@ -123,6 +124,34 @@ func TestSecurity(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %s is above %s: %v\n%s", g.name, f.Name, limit, err, out)
 			}
+		}
+	}
+}
+
+// The units of packages are held to the same.
+func TestPackagedUnits(t *testing.T) {
+	needAnalyze(t)
+	paths, err := filepath.Glob("../packaging/systemd/*")
+	if err != nil || len(paths) < 4 {
+		t.Fatal(paths, err)
+	}
+	var files []templates.File
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, templates.File{Name: filepath.Base(path), Text: string(text)})
+	}
+	if output, err := verify(t, "--system", files); err != nil || output != "" {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, output)
+	}
+	for name, limit := range map[string]string{"unitgen-metrics.service": "10", "unitgen-status.service": "20"} {
+		out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold="+limit, "../packaging/systemd/"+name).CombinedOutput()
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		t.Logf("%s: %s", name, lines[len(lines)-1])
+		if err != nil {
+			t.Errorf("%s is above %s: %v\n%s", name, limit, err, out)
 		}
 	}
 }

@@ -19,6 +19,9 @@ const stopMargin = 15 * time.Second
 // which waits for the first one, can say what is wrong.
 const startMargin = 5 * time.Second
 
+// metricsProgram answers scrapes; it is beside lbshim.
+const metricsProgram = "metrics"
+
 // values is what templates print: text that is quoted and decided.
 type values struct {
 	Name         app.Name
@@ -42,11 +45,9 @@ type values struct {
 	BindIPv6Only string // empty: as the kernel has it
 	PollLimit    bool   // PollLimitIntervalSec= is known (255)
 
-	// The agent.
-	Agent         string // its address as ListenStream=; empty: none
-	AgentFreeBind bool
-	AgentPath     bool // it is a path
-	AgentIPv6Only string
+	// Who answers beside the app.
+	Agent, Metrics beside
+	MetricsProgram string // quoted as the first word of a command line
 
 	// The shim.
 	ServeOptions string // each with a blank before it
@@ -92,6 +93,10 @@ func decide(a app.App, p Paths) (values, error) {
 	if err != nil {
 		return values{}, fmt.Errorf("write path of lbshim: %w", err)
 	}
+	metrics, err := app.ExecLine([]string{path.Join(path.Dir(p.Lbshim), metricsProgram)})
+	if err != nil {
+		return values{}, fmt.Errorf("write path of metrics: %w", err)
+	}
 	execStart, err := app.ExecLine(a.Command)
 	if err != nil {
 		return values{}, err
@@ -99,6 +104,7 @@ func decide(a app.App, p Paths) (values, error) {
 	v := values{
 		Name:           a.Name,
 		Lbshim:         lbshim,
+		MetricsProgram: metrics,
 		Root:           "+",
 		Privileged:     "-+",
 		ControlPath:    a.Name.ControlPath("/run"),
@@ -130,10 +136,7 @@ func decide(a app.App, p Paths) (values, error) {
 		v.Listen = append(v.Listen, l.ListenStream())
 		v.FreeBind = v.FreeBind || l.Specific()
 	}
-	if a.Agent != (app.Listen{}) {
-		v.Agent, v.AgentFreeBind = a.Agent.ListenStream(), a.Agent.Specific()
-		v.AgentPath, v.AgentIPv6Only = a.Agent.IsUnix(), bindIPv6Only([]app.Listen{a.Agent})
-	}
+	v.Agent, v.Metrics = decideBeside(a.Agent), decideBeside(a.Metrics)
 	v.decideReady(a)
 	v.decideUserUnits(a)
 	v.decideChannel(a)
@@ -141,6 +144,21 @@ func decide(a app.App, p Paths) (values, error) {
 	v.decideProcess(a)
 	v.decideBind(a)
 	return v, nil
+}
+
+// beside is an address beside the app's own; the zero value is none.
+type beside struct {
+	Stream       string // ListenStream=
+	FreeBind     bool
+	Path         bool // it is a path
+	BindIPv6Only string
+}
+
+func decideBeside(l app.Listen) beside {
+	if l == (app.Listen{}) {
+		return beside{}
+	}
+	return beside{Stream: l.ListenStream(), FreeBind: l.Specific(), Path: l.IsUnix(), BindIPv6Only: bindIPv6Only([]app.Listen{l})}
 }
 
 // bindIPv6Only decides what an IPv6 wildcard takes. A bare port is IPv4 and IPv6, also where net.ipv6.bindv6only=1 says

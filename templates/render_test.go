@@ -105,6 +105,14 @@ func goldens() []golden {
 			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, Agent: app.Listen{Unix: "/run/user/1000/100% app"}, UserUnits: true,
 			SystemdVersion: 252,
 		}},
+		{"metrics", app.App{
+			Name: "app", Command: []string{"/opt/app/server"}, Listen: port,
+			Metrics: app.Listen{Addr: netip.MustParseAddr("127.0.0.1"), Port: 9464}, SystemdVersion: 257,
+		}},
+		{"metrics-user-units", app.App{
+			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, Metrics: app.Listen{Unix: "/run/user/1000/100% app"}, UserUnits: true,
+			SystemdVersion: 252,
+		}},
 		{"nginx", app.App{
 			Name: "app", Command: []string{"/usr/sbin/nginx", "-c", "/srv/nginx.conf"}, Listen: port,
 			Environment: []app.Assignment{{Key: "NGINX", Value: "3;"}}, Properties: []app.Property{{Key: "IPAddressDeny", Value: "any"}},

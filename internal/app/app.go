@@ -77,6 +77,7 @@ type App struct {
 	IdleExit         time.Duration // zero means never
 	SlowStart        time.Duration // zero means that an instance that came back has its whole share at once
 	Agent            Listen        // where load balancers learn how the app is; zero: nowhere
+	Metrics          Listen        // where Prometheus asks for the metrics of the app; zero: nowhere
 	Ready            string        // what makes an instance ready: see ReadyOrDefault
 	Messages         bool          // programs other than Node.js have a channel for messages (package activation)
 	ShutdownMessage  bool          // Node.js programs are told "shutdown" before SIGTERM

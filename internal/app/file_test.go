@@ -11,7 +11,7 @@ import (
 func TestKeys(t *testing.T) {
 	user := full()
 	user.UserPerInstance, user.UserUnits, user.Messages, user.ShutdownMessage, user.MaxConnections, user.ProgramPort = true, true, true, true, 9, 3000
-	user.Agent.Port = 9999
+	user.Agent.Port, user.Metrics.Port = 9999, 9464
 	var want []string
 	for line := range strings.Lines(Settings(user)) {
 		if key, _, ok := strings.Cut(line, "="); ok && !slices.Contains(want, key) {

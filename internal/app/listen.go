@@ -177,25 +177,37 @@ func covers(wide, l Listen) bool {
 	return wide.Addr.Is4() == l.Addr.Is4()
 }
 
-// parseAgent reads the value of --agent=, which is as that of --listen=.
-func parseAgent(s string) (Listen, error) {
+// examplePort is what a hint about an option with an address beside the app's own has as its value.
+func examplePort(option string) string {
+	if option == "--metrics=" {
+		return "127.0.0.1:9464"
+	}
+	return "9999"
+}
+
+// parseAddress reads the value of an option such as --agent=, which is as that of --listen=.
+func parseAddress(option, s string) (Listen, error) {
 	l, err := ParseListen(s)
 	var refused *InputError
 	if errors.As(err, &refused) {
-		in := strings.NewReplacer("--listen=", "--agent=", "3000", "9999")
-		return l, &InputError{Msg: strings.ReplaceAll(refused.Msg, "--listen=", "--agent="), Hint: in.Replace(refused.Hint)}
+		in := strings.NewReplacer("--listen=", option, "3000", "9999")
+		return l, &InputError{Msg: strings.ReplaceAll(refused.Msg, "--listen=", option), Hint: in.Replace(refused.Hint)}
 	}
 	return l, err
 }
 
-// checkAgent checks the agent's address against the app's own.
-func (a App) checkAgent(found *inputErrors) {
-	for _, l := range a.Listen {
-		if l == a.Agent || overlap(l, a.Agent) || overlap(a.Agent, l) {
-			found.addf("--agent=9999", "--agent=%s is the app's own --listen=%s; the agent needs an address beside it", a.Agent, l)
+// checkBeside checks an address, given by an option, against the others of the app.
+func (a App) checkBeside(option string, l Listen, found *inputErrors) {
+	hint := option + examplePort(option)
+	for _, own := range a.Listen {
+		if own == l || overlap(own, l) || overlap(l, own) {
+			found.addf(hint, "%s%s is the app's own --listen=%s; it must be an address beside it", option, l, own)
 		}
 	}
-	if a.UserUnits && !a.Agent.IsUnix() && a.Agent.Port < 1024 {
-		found.addf("--agent=9999", "--agent=%s is a port below 1024, which a user's units cannot open", a.Agent)
+	if option == "--metrics=" && a.Agent != (Listen{}) && (a.Agent == l || overlap(a.Agent, l) || overlap(l, a.Agent)) {
+		found.addf(hint, "%s%s is that of --agent=%s; each needs an address of its own", option, l, a.Agent)
+	}
+	if a.UserUnits && !l.IsUnix() && l.Port < 1024 {
+		found.addf(hint, "%s%s is a port below 1024, which a user's units cannot open", option, l)
 	}
 }

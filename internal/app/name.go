@@ -36,7 +36,7 @@ func ParseName(s string) (Name, error) {
 			return "", inputErrorf("", "the app's name must be written without %q: %q", suffix, base)
 		}
 	}
-	for _, suffix := range []string{"-control", "-diag", "-join", "-channel", "-memory", "-reload", "-agent"} {
+	for _, suffix := range []string{"-control", "-diag", "-join", "-channel", "-memory", "-reload", "-agent", "-metrics"} {
 		if base, ok := strings.CutSuffix(s, suffix); ok {
 			return "", inputErrorf("", "the app's name must not end in %q: app %q would have units of the same names", suffix, base)
 		}
@@ -112,10 +112,14 @@ func (n Name) ReloadPath() string    { return string(n) + "-reload.path" }
 func (n Name) AgentSocket() string  { return string(n) + "-agent.socket" }
 func (n Name) AgentService() string { return string(n) + "-agent.service" }
 
+// MetricsSocket and MetricsService answer scrapes of Prometheus: app-metrics.socket, app-metrics.service.
+func (n Name) MetricsSocket() string  { return string(n) + "-metrics.socket" }
+func (n Name) MetricsService() string { return string(n) + "-metrics.service" }
+
 // Triggers lists the units that others than the app start while it runs, by the clock, a file or a connection: they start with it, by links in WantsDir,
 // and stop with it. An app has those that its settings ask for.
 func (n Name) Triggers() []string {
-	return []string{n.AgentSocket(), n.MemoryTimer(), n.ReloadPath(), n.ReloadTimer()}
+	return []string{n.AgentSocket(), n.MemoryTimer(), n.MetricsSocket(), n.ReloadPath(), n.ReloadTimer()}
 }
 
 // InstanceTemplate is app@.service.
@@ -141,6 +145,7 @@ const HandoffName = "handoff@"
 func (n Name) Units() []string {
 	// In byte order "-" sorts before "." before "@".
 	return []string{n.AgentService(), n.AgentSocket(), n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.MemoryService(), n.MemoryTimer(),
+		n.MetricsService(), n.MetricsSocket(),
 		n.ReloadPath(), n.ReloadService(), n.ReloadTimer(), n.Service(), n.Socket(), n.InstanceTemplate(), n.InstanceSocketTemplate()}
 }
 

@@ -75,6 +75,8 @@ func (a App) Units() []string {
 			return a.Kind != KindNode && !a.Messages
 		case a.Name.AgentService(), a.Name.AgentSocket():
 			return a.Agent == Listen{}
+		case a.Name.MetricsService(), a.Name.MetricsSocket():
+			return a.Metrics == Listen{}
 		case a.Name.MemoryService(), a.Name.MemoryTimer():
 			return !memory
 		case a.Name.ReloadTimer():

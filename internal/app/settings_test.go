@@ -44,6 +44,7 @@ func TestSettingsText(t *testing.T) {
 func TestSettingsRoundTrip(t *testing.T) {
 	user := full()
 	user.UserUnits, user.IdleExit, user.Agent = true, 0, Listen{Addr: netip.MustParseAddr("10.0.0.1"), Port: 9999}
+	user.Metrics = Listen{Addr: netip.MustParseAddr("127.0.0.1"), Port: 9464}
 	apps := []App{full(), user, {Name: "app", Command: []string{"/bin/x"}}}
 	for _, v := range append(apptest.Vectors(), apptest.Generate(2, 500)...) {
 		apps = append(apps, App{Name: "app", Command: append([]string{"/bin/x"}, v.Args...)})

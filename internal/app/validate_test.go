@@ -118,6 +118,8 @@ func TestValidateRefuses(t *testing.T) {
 		"--watchdog= needs --ready=notify":                                                     func(a *App) { a.Restart.Watchdog = time.Minute },
 		"--max-memory= must be at least 1M, got 1K":                                            func(a *App) { a.Restart.MaxMemory = 1 << 10 },
 		"--agent=3000 is the app's own --listen=3000":                                          func(a *App) { a.Agent.Port = 3000 },
+		"--metrics=3000 is the app's own --listen=3000":                                        func(a *App) { a.Metrics.Port = 3000 },
+		"--metrics=9999 is that of --agent=9999":                                               func(a *App) { a.Agent.Port, a.Metrics.Port, a.IdleExit = 9999, 9999, 0 },
 		"--agent= does not go with --idle-exit=":                                               func(a *App) { a.Agent.Port, a.IdleExit = 9999, time.Minute },
 		"--memory-reload= must be at least 1M, got 1":                                          func(a *App) { a.Restart.MemoryReload = 1 },
 		"--memory-reload=2G must be below --max-memory=1G":                                     func(a *App) { a.Restart.MaxMemory, a.Restart.MemoryReload = 1<<30, 2<<30 },

@@ -344,11 +344,11 @@ func as(f form, v value) value {
 	return v
 }
 
-// agentAddress is one address, zero if it is not set.
-func agentAddress(at func(*App) *Listen) value {
+// address is one address of an option, zero if it is not set.
+func address(option string, at func(*App) *Listen) value {
 	return one(at, codec[Listen]{
 		read: ParseListen,
-		take: func(_, text string) (Listen, error) { return parseAgent(text) },
+		take: func(_, text string) (Listen, error) { return parseAddress(option, text) },
 		write: func(l Listen) string {
 			if l == (Listen{}) {
 				return ""

@@ -23,7 +23,10 @@ func CheckSocketPaths(root string, p *plan.Plan) error {
 	for _, l := range p.NewListeners() {
 		found = append(found, socketPath(root, "--listen=", l))
 	}
-	return errors.Join(append(found, socketPath(root, "--agent=", p.NewAgent()))...)
+	for _, b := range p.NewBeside() {
+		found = append(found, socketPath(root, b.Option, b.Listen))
+	}
+	return errors.Join(found...)
 }
 
 // CheckPorts finds new ports of a plan that another program listens on. The app's own are not asked for.
@@ -32,8 +35,8 @@ func CheckPorts(p *plan.Plan) error {
 	for _, l := range p.NewListeners() {
 		found = append(found, portOf("--listen=", l))
 	}
-	if agent := p.NewAgent(); agent != (app.Listen{}) {
-		found = append(found, portOf("--agent=", agent))
+	for _, b := range p.NewBeside() {
+		found = append(found, portOf(b.Option, b.Listen))
 	}
 	return errors.Join(found...)
 }

@@ -34,8 +34,8 @@ func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath st
 	if strings.Contains(shim.JobType, "restart") {
 		return nil
 	}
-	// The agent stays until the shim has ended: it says what the shim says, "maint" from now on.
-	actors := slices.DeleteFunc(name.Triggers(), func(unit string) bool { return unit == name.AgentSocket() })
+	// The agent stays until the shim has ended: it says what the shim says, "maint" from now on. So do the metrics.
+	actors := slices.DeleteFunc(name.Triggers(), func(unit string) bool { return unit == name.AgentSocket() || unit == name.MetricsSocket() })
 	return errors.Join(stopTriggers(ctx, conn, name, actors), refuse(ctx, shim.MainPID, controlPath), stopInstances(ctx, conn, name))
 }
 
@@ -120,7 +120,11 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	if stop { // first, so that no connection starts the app again
 		errs = append(errs, closeSockets(ctx, conn, name))
 	}
-	errs = append(errs, stopTriggers(ctx, conn, name, name.Triggers()), stopInstances(ctx, conn, name))
+	triggers := name.Triggers()
+	if !stop { // the metrics of an app that is idle say so
+		triggers = slices.DeleteFunc(triggers, func(unit string) bool { return unit == name.MetricsSocket() })
+	}
+	errs = append(errs, stopTriggers(ctx, conn, name, triggers), stopInstances(ctx, conn, name))
 	sockets, err := conn.InstanceSockets(ctx, name)
 	errs = append(errs, err)
 	var jobs []systemd.Job

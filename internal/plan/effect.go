@@ -87,7 +87,7 @@ func (p *Plan) effectOf(c Change) Effect {
 // isTrigger knows the units beside the app's own, which are started again when they change.
 func isTrigger(name app.Name, file string) bool {
 	switch file {
-	case name.AgentService(), name.AgentSocket(), name.MemoryService(), name.MemoryTimer(), name.ReloadService(), name.ReloadTimer(), name.ReloadPath():
+	case name.AgentService(), name.AgentSocket(), name.MemoryService(), name.MemoryTimer(), name.MetricsService(), name.MetricsSocket(), name.ReloadService(), name.ReloadTimer(), name.ReloadPath():
 		return true
 	}
 	return false

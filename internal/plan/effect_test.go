@@ -35,6 +35,7 @@ func TestEffect(t *testing.T) {
 		"max restarts":      {func(a *app.App) { a.Restart.Max = 3 }, EffectNone},
 		"reload at":         {func(a *app.App) { a.Restart.ReloadAt = "daily" }, EffectNone},
 		"agent":             {func(a *app.App) { a.Agent.Port = 9999 }, EffectNone},
+		"metrics":           {func(a *app.App) { a.Metrics.Port = 9464 }, EffectNone},
 		"memory reload":     {func(a *app.App) { a.Restart.MemoryReload = 1 << 30 }, EffectNone},
 	} {
 		changed := base

@@ -172,12 +172,18 @@ func (p *Plan) NewListeners() []app.Listen {
 	return slices.DeleteFunc(slices.Clone(p.App.Listen), func(l app.Listen) bool { return slices.Contains(old, l.String()) })
 }
 
-// NewAgent is the address of the agent if the app did not have it; else zero.
-func (p *Plan) NewAgent() app.Listen {
-	if p.Was != nil && p.Was.Agent == p.App.Agent {
-		return app.Listen{}
-	}
-	return p.App.Agent
+// NewBeside are the addresses beside the app's own that it did not have, by the option that gives them.
+func (p *Plan) NewBeside() []Beside {
+	of := func(a *app.App) []Beside { return []Beside{{"--agent=", a.Agent}, {"--metrics=", a.Metrics}} }
+	return slices.DeleteFunc(of(&p.App), func(b Beside) bool {
+		return b.Listen == (app.Listen{}) || p.Was != nil && slices.Contains(of(p.Was), b)
+	})
+}
+
+// Beside is an address beside the app's own, and the option that gives it.
+type Beside struct {
+	Option string
+	Listen app.Listen
 }
 
 // ListenTexts are listeners as options have them.

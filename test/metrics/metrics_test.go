@@ -71,13 +71,21 @@ func read(t *testing.T, text string) values {
 	return all
 }
 
-// scrape asks by curl in the container. What was gathered is given out again for a second, so it asks until ok says that the
-// values are those of now.
+// scrape asks for the metrics of the host, ask for those at an address that curl takes.
 func scrape(t *testing.T, s *apps.System, what string, ok func(values) bool) values {
 	t.Helper()
+	return ask(t, s, []string{url}, what, ok)
+}
+
+// ask asks by curl in the container. What was gathered is given out again for a second, so it asks until ok says that the
+// values are those of now.
+func ask(t *testing.T, s *apps.System, at []string, what string, ok func(values) bool) values {
+	t.Helper()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
 	var v values
-	for end := time.Now().Add(apps.Limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		v = read(t, s.MustExec(t, "curl", "-sS", "--fail-with-body", url))
+	for end := time.Now().Add(apps.Limit); time.Now().Before(end); <-tick.C {
+		v = read(t, s.MustExec(t, append([]string{"curl", "-sS", "--fail-with-body"}, at...)...))
 		if ok(v) {
 			return v
 		}
@@ -168,9 +176,32 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("durations are missing: %v", v)
 		}
 
+		t.Run("OneApp", func(t *testing.T) { oneApp(t, s) })
 		t.Run("Strangers", func(t *testing.T) { strangers(t, s) })
 		t.Run("Idle", func(t *testing.T) { idle(t, s, a) })
 	})
+}
+
+// An app with --metrics= has an address for itself alone, here a path. It is open while the app runs or is idle, and closed with it.
+func oneApp(t *testing.T, s *apps.System) {
+	a := apps.New(t, s, "api", "--now", "--idle-exit=1s", "--metrics=/run/api.metrics")
+	at := []string{"--unix-socket", "/run/api.metrics", "http://localhost/metrics"}
+	v := ask(t, s, at, "app", func(v values) bool { return len(v) > 0 })
+	for name := range v {
+		if strings.Contains(name, `app="web"`) {
+			t.Errorf("%s is of another app", name)
+		}
+	}
+	s.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	ask(t, s, at, "idle app", func(v values) bool { return v[`unitgen_app_state{app="api",state="idle"}`] == 1 })
+	a.MustSystemctl("stop", "api.socket", "api.service")
+	s.MustWait(t, apps.Limit, "api-metrics.socket", func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	a.MustSystemctl("start", "api")
+	ask(t, s, at, "app that runs", func(v values) bool {
+		return v[`unitgen_app_state{app="api",state="active"}`] == 1 && v[`unitgen_balancer_up{app="api"}`] == 1
+	})
+	a.MustSystemctl("stop", "api")
+	s.MustWait(t, apps.Limit, "api-metrics.socket", func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 }
 
 // Nobody but the user of the metrics may speak with the relay, and it speaks with PID 1 as little as with the bus.
