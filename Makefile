@@ -9,6 +9,8 @@ GO_LDFLAGS  ?=
 CGO_ENABLED ?= 0
 # Where zsh looks for the completions of packages; Debian's is vendor-completions.
 ZSHDIR      ?= site-functions
+# Writes the completions. A build for another machine names one that runs on this one.
+UNITGEN   ?= bin/unitgen
 # Further flags of go test, such as -v or -json.
 TESTFLAGS ?=
 # Versions of what make check runs; they are no requirement of this module.
@@ -95,9 +97,12 @@ install-files:
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 packaging/man/unitgen.5
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 packaging/man/lbshim.8
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 packaging/man/lbshim.protocol.7
-	install -D -m 644 cmd/unitgen/completion/unitgen.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/unitgen
-	install -D -m 644 cmd/unitgen/completion/unitgen.zsh $(DESTDIR)$(PREFIX)/share/zsh/$(ZSHDIR)/_unitgen
-	install -D -m 644 cmd/unitgen/completion/unitgen.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/unitgen.fish
+	mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/$(ZSHDIR) $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(UNITGEN) completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/unitgen
+	$(UNITGEN) completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/$(ZSHDIR)/_unitgen
+	$(UNITGEN) completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/unitgen.fish
+	chmod 644 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/unitgen $(DESTDIR)$(PREFIX)/share/zsh/$(ZSHDIR)/_unitgen \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/unitgen.fish
 	install -D -m 644 packaging/sysusers.d/unitgen.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/unitgen.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system packaging/systemd/unitgen-metrics.socket packaging/systemd/unitgen-metrics.service \
 		packaging/systemd/unitgen-status.socket packaging/systemd/unitgen-status.service

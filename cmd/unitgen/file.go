@@ -171,26 +171,21 @@ func aboutOption(message string) string {
 func (c *command) checkFiles(ctx context.Context) error {
 	var found []error
 	for _, path := range append([]string{c.options.name}, c.options.args...) {
-		o, err := c.optionsFor(path)
-		if err == nil {
-			one := &command{env: c.env, options: o, site: plan.Site{Packaging: true}}
-			err = one.checkFile(ctx)
-		}
-		found = append(found, err)
+		one := &command{env: c.env, options: c.optionsFor(path), site: plan.Site{Packaging: true}}
+		found = append(found, one.checkFile(ctx))
 	}
 	return errors.Join(found...)
 }
 
 // optionsFor are the options of check as they would be given with one file.
-func (c *command) optionsFor(path string) (*options, error) {
-	args := []string{"--file=" + path}
+func (c *command) optionsFor(path string) *options {
+	o := &options{given: map[string]bool{"file": true}}
+	o.set = o.flags()
+	o.file, o.userUnits = path, c.options.userUnits
 	if c.options.given["systemd-version"] {
-		args = append(args, "--systemd-version="+c.options.text("systemd-version"))
+		o.give("systemd-version", c.options.text("systemd-version"))
 	}
-	if c.options.userUnits {
-		args = append(args, "--user-units")
-	}
-	return parseOptions(args)
+	return o
 }
 
 func (c *command) checkFile(ctx context.Context) error {

@@ -5,6 +5,7 @@
 // removes them. The units do the work; unitgen is not needed while they run.
 //
 //	main.go      the outside world
+//	commands.go  the verbs
 //	options.go   the command line
 //	nearest.go   what a word that is unknown may have meant
 //	verbs.go     what each verb does with it

@@ -43,7 +43,13 @@ func verbHint(word string) string {
 	case "log":
 		return "unitgen logs"
 	}
-	if verb := nearest(word, []string{"list", "status", "scale", "remove", "diff", "check", "send", "logs", "doctor", "completion", "help"}); verb != "" {
+	var names []string
+	for _, v := range verbs() {
+		if !v.reserved && v.name != "" {
+			names = append(names, v.name)
+		}
+	}
+	if verb := nearest(word, names); verb != "" {
 		return "unitgen " + verb
 	}
 	return ""

@@ -82,42 +82,6 @@ func settingOptions() []string {
 	return names
 }
 
-// takes lists the options that a verb takes beside --help and --version; a verb that is not in it is reserved.
-func takes(verb string) (names []string, known bool) {
-	switch verb {
-	case "":
-		return append(settingOptions(), "file", "now", "output", "dry-run", "check"), true
-	case "diff":
-		return append(settingOptions(), "file", "output"), true
-	case "check":
-		return []string{"user-units", "systemd-version"}, true
-	case "scale":
-		return []string{"user-units", "output", "dry-run", "check", "now"}, true
-	case "list", "status":
-		return []string{"user-units", "json", "no-legend"}, true
-	case "remove":
-		return []string{"user-units", "output", "dry-run"}, true
-	case "logs", "send", "doctor":
-		return []string{"user-units"}, true
-	case "import":
-		return []string{"env", "user", "user-units", "output", "dry-run", "now"}, true
-	case "help", "completion":
-		return nil, true
-	}
-	return nil, false
-}
-
-// verbOf is the verb that word stands for; false if it is none.
-func verbOf(word string) (verb string, ok bool) {
-	switch word {
-	case "ls":
-		return "list", true
-	case "list", "status", "scale", "remove", "diff", "check", "send", "help", "top", "logs", "import", "handover", "doctor", "completion":
-		return word, true
-	}
-	return "", false
-}
-
 // flags are the options. Texts are read later, all of them, so that one run names every one that is wrong.
 func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("unitgen", pflag.ContinueOnError)
@@ -147,67 +111,20 @@ func (o *options) flags() *pflag.FlagSet {
 	return f
 }
 
-// parseOptions reads the command line. Options stand before or after the name; what follows "--" is the command, as it
-// is.
-func parseOptions(args []string) (*options, error) {
-	o := &options{given: make(map[string]bool)}
-	f := o.flags()
-	o.set = f
-	if err := f.Parse(protectNumbers(args)); err != nil {
-		return nil, inputf(optionHint(err, f), "%s", strings.TrimPrefix(err.Error(), "pflag: "))
-	}
-	f.Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
-	if o.given["i"] {
-		delete(o.given, "i")
-		o.given["instances"] = true
-	}
-	words := f.Args()
-	if dash := f.ArgsLenAtDash(); dash >= 0 {
-		o.hasCommand, o.command, words = true, slices.Clone(words[dash:]), words[:dash]
-	}
-	if len(words) > 0 {
-		if verb, ok := verbOf(words[0]); ok {
-			o.verb, words = verb, words[1:]
-		}
-	}
-	if len(words) > 0 {
-		o.name, o.args = words[0], words[1:]
-	}
-	return o, nil
-}
-
-// protectNumbers lets "unitgen scale app -2" be written as it is meant: pflag would take -2 for an option. A count that
-// belongs to an option, as in "-n -2", is left to pflag, which takes it for the value.
-func protectNumbers(args []string) []string {
-	scale := slices.Index(args, "scale")
-	if scale < 0 {
-		return args
-	}
-	for i := scale + 1; i < len(args) && args[i] != "--"; i++ {
-		if len(args[i]) > 1 && args[i][0] == '-' && strings.Trim(args[i][1:], "0123456789") == "" {
-			// Behind "--" all is taken as it is.
-			rest := append(slices.Clone(args[:i]), args[i+1:]...)
-			return append(rest, "--", args[i])
-		}
-	}
-	return args
-}
-
 // judge finds what is wrong with the command line as such, all of it.
-func (o *options) judge() []error {
-	var found []error
-	names, known := takes(o.verb)
-	if !known {
-		return []error{inputf("", "%s is not available in this version", o.verb)}
+func (o *options) judge(v verb) []error {
+	if v.reserved {
+		return []error{inputf("", "%s is not available in this version", v.name)}
 	}
+	var found []error
 	for name := range o.given {
-		if !slices.Contains(names, name) && name != "help" && name != "version" {
+		if !v.has(name) {
 			found = append(found, inputf("", "--%s does not go with %s", name, o.verb))
 		}
 	}
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	if o.verb == "scale" && o.hasCommand && len(o.command) == 1 {
-		o.args, o.command, o.hasCommand = append(o.args, o.command...), nil, false // protectNumbers
+		o.args, o.command, o.hasCommand = append(o.args, o.command...), nil, false // negativeCount
 	}
 	switch o.verb {
 	case "", "diff":

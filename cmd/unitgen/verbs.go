@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/doctor"
 	"github.com/unitgen/unitgen/internal/fault"
@@ -19,6 +21,7 @@ import (
 type command struct {
 	env     *env
 	options *options
+	root    *cobra.Command // what the command line can be
 	site    plan.Site
 	booted  bool          // systemd runs here
 	file    *settingsFile // of --file=; nil for none
@@ -28,27 +31,7 @@ type command struct {
 
 // run is unitgen; it returns the exit status.
 func run(ctx context.Context, e *env) int {
-	if len(e.args) > 2 && e.args[0] == "completion" && e.args[1] == "words" {
-		printWords(e, e.args[2], e.args[3:])
-		return exitSuccess
-	}
-	o, err := parseOptions(e.args)
-	if err != nil {
-		return report(e.stderr, err)
-	}
-	switch {
-	case o.showVersion:
-		fmt.Fprintln(e.stdout, "unitgen", e.version)
-		return exitSuccess
-	case o.help, o.verb == "help":
-		fmt.Fprint(e.stdout, helpText)
-		return exitSuccess
-	}
-	if err := errors.Join(o.judge()...); err != nil {
-		return report(e.stderr, err)
-	}
-	c := &command{env: e, options: o}
-	status, err := c.run(ctx)
+	status, err := (&command{env: e}).execute(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted; systemd goes on with what it was asked for")
 	}

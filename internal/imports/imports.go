@@ -124,12 +124,6 @@ func sourceOf(path string) (func(*source) error, error) {
 		Hint: "unitgen import ecosystem.config.js"}
 }
 
-// Known reports whether a file is a source, by its name.
-func Known(path string) bool {
-	_, err := sourceOf(path)
-	return err == nil
-}
-
 // Starting are the apps that can be made and that the source starts.
 func (m *Import) Starting() []*App {
 	return slices.DeleteFunc(slices.Clone(m.Apps), func(a *App) bool { return a.Skip != "" || a.Stopped })

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// verb is one of unitgen's. The one without a name writes the units of an app.
+type verb struct {
+	name, alias string
+	takes       []string // its options, beside --help and --version
+	reserved    bool     // for a later version
+	words       words    // completion of its arguments
+}
+
+func verbs() []verb {
+	return []verb{
+		{takes: append(settingOptions(), "file", "now", "output", "dry-run", "check"), words: appOrProgram},
+		{name: "list", alias: "ls", takes: []string{"user-units", "json", "no-legend"}, words: noWords},
+		{name: "status", takes: []string{"user-units", "json", "no-legend"}, words: oneApp},
+		{name: "scale", takes: []string{"user-units", "output", "dry-run", "check", "now"}, words: appAndCount},
+		{name: "logs", takes: []string{"user-units"}, words: appOrInstance},
+		{name: "diff", takes: append(settingOptions(), "file", "output"), words: oneApp},
+		{name: "send", takes: []string{"user-units"}, words: appOrInstance},
+		{name: "check", takes: []string{"user-units", "systemd-version"}, words: settingsFiles},
+		{name: "import", takes: []string{"env", "user", "user-units", "output", "dry-run", "now"}, words: firstFile},
+		{name: "remove", takes: []string{"user-units", "output", "dry-run"}, words: oneApp},
+		{name: "doctor", takes: []string{"user-units"}, words: oneApp},
+		{name: "completion", words: shellNames},
+		{name: "help", words: noWords},
+		{name: "top", reserved: true, words: noWords},
+		{name: "handover", reserved: true, words: noWords},
+	}
+}
+
+// execute does what the command line says.
+func (c *command) execute(ctx context.Context) (status int, err error) {
+	root := c.commands(&status)
+	root.SetArgs(negativeCount(root, c.env.args))
+	root.SetOut(c.env.stdout)
+	root.SetErr(c.env.stderr)
+	err = root.ExecuteContext(ctx)
+	return status, err
+}
+
+// commands are the verbs as cobra has them, below the one without a name. What runs sets status.
+func (c *command) commands(status *int) *cobra.Command {
+	c.options = &options{given: make(map[string]bool)}
+	c.options.set = c.options.flags()
+	var root *cobra.Command
+	for _, v := range verbs() {
+		cmd := &cobra.Command{
+			Use: v.name, Short: aboutIn(helpText, v.name), Hidden: v.reserved, Args: cobra.ArbitraryArgs,
+			SilenceErrors: true, SilenceUsage: true,
+			RunE: func(cmd *cobra.Command, args []string) (err error) {
+				*status, err = c.runVerb(cmd, v, args)
+				return err
+			},
+		}
+		if v.alias != "" {
+			cmd.Aliases = []string{v.alias}
+		}
+		// All verbs know all options, to say which do not go with them.
+		c.options.set.VisitAll(func(flag *pflag.Flag) {
+			own := *flag
+			own.Hidden = flag.Hidden || !v.has(flag.Name)
+			cmd.Flags().AddFlag(&own)
+		})
+		c.completes(cmd, v)
+		switch v.name {
+		case "":
+			root, cmd.Use = cmd, "unitgen"
+			root.CompletionOptions.SetDefaultShellCompDirective(nothing)
+			root.SetHelpFunc(func(*cobra.Command, []string) { fmt.Fprint(c.env.stdout, helpText) })
+			root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+				return inputf(optionHint(err, cmd.Flags()), "%s", strings.TrimPrefix(err.Error(), "pflag: "))
+			})
+		case "help":
+			root.SetHelpCommand(cmd)
+		default:
+			root.AddCommand(cmd)
+		}
+	}
+	c.root = root
+	return root
+}
+
+// has reports whether the verb takes an option.
+func (v verb) has(option string) bool {
+	return option == "help" || option == "version" || slices.Contains(v.takes, option)
+}
+
+// runVerb takes over what cobra made of the command line, judges it and does it.
+func (c *command) runVerb(cmd *cobra.Command, v verb, args []string) (status int, err error) {
+	o := c.options
+	o.verb = v.name
+	cmd.Flags().Visit(func(flag *pflag.Flag) { o.given[flag.Name] = true })
+	if o.given["i"] {
+		delete(o.given, "i")
+		o.given["instances"] = true
+	}
+	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+		o.hasCommand, o.command, args = true, slices.Clone(args[dash:]), args[:dash]
+	}
+	if len(args) > 0 {
+		o.name, o.args = args[0], args[1:]
+	}
+	switch {
+	case o.showVersion:
+		fmt.Fprintln(c.env.stdout, "unitgen", c.env.version)
+		return exitSuccess, nil
+	case v.name == "help":
+		fmt.Fprint(c.env.stdout, helpText)
+		return exitSuccess, nil
+	}
+	if err := errors.Join(o.judge(v)...); err != nil {
+		return 0, err
+	}
+	return c.run(cmd.Context())
+}
+
+// negativeCount lets "unitgen scale app -2" be written as it is meant: pflag would take -2 for an option.
+func negativeCount(root *cobra.Command, args []string) []string {
+	cmd, rest, err := root.Find(args)
+	if err != nil || cmd.Name() != "scale" {
+		return append([]string{}, args...) // cobra takes those of the process for nil
+	}
+	for i, word := range rest {
+		if word == "--" {
+			break
+		}
+		if len(word) > 1 && word[0] == '-' && strings.Trim(word[1:], "0123456789") == "" {
+			rest = append(slices.Delete(slices.Clone(rest), i, i+1), "--", word)
+			break
+		}
+	}
+	return append([]string{"scale"}, rest...)
+}
