@@ -36,7 +36,7 @@ func (s *Shim) apply(n control.Settings) error {
 		s.pool.SlowStart(n.SlowStart)
 	}
 	if n.IdleExit != s.options.IdleExit {
-		s.activity.last = time.Now() // idleness is measured anew
+		s.activity.last = time.Now() // idleness is measured from now on
 	}
 	was := s.options.Settings
 	s.options.Settings = n
@@ -82,8 +82,8 @@ func (s *Shim) weigh(weights []int) error {
 	return nil
 }
 
-// takeNote answers method Note: a line of a rollout, which systemctl status shows before the shim's own until an empty one
-// takes it back.
+// takeNote answers method Note: a line of a rollout, which systemctl status shows before the shim's
+// own until an empty one takes it back.
 func (s *Shim) takeNote(ctx context.Context, r *control.Request) error {
 	var p control.Note
 	if err := r.Decode(&p); err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// drainHold is how long a drained instance stays off the ring without a word from PID 1. Its stop has begun before the
-// drain, but the signal that says so comes by another way than the drain's answer; should the caller not stop it at
-// all, the instance comes back.
+// drainHold is how long a drained instance stays off the ring until PID 1 says that it stops. The
+// stop has begun before the drain, but PID 1's signal may arrive after the answer to the drain. If
+// nobody stops the instance, it comes back.
 const drainHold = 5 * time.Second
 
 // drainWait is one client that waits for an instance's connections to end.
@@ -26,9 +26,10 @@ type drainWait struct {
 	done     chan control.Drained // buffered, so that the loop never waits for a client
 }
 
-// drain answers method Drain: the instance is off the ring when the first answer is sent, which says {"state":
-// "draining"}; the last one comes when no connection of it is busy, or after the drain time-out; see also
-// control.DrainParameters.Graceful. When the client goes away the instance may come back, unless PID 1 stops it.
+// drain answers method Drain: the instance is off the ring when the first answer is sent, which
+// says {"state": "draining"}; the last one comes when no connection of it is busy, or after the
+// drain time-out; see also control.DrainParameters.Graceful. When the client goes away the instance
+// may come back, unless PID 1 stops it.
 func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 	var p control.DrainParameters
 	if err := r.Decode(&p); err != nil {
@@ -55,7 +56,8 @@ func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 	}
 }
 
-// beginDrain takes an instance off the ring and registers who waits; nil if there is no such instance.
+// beginDrain takes an instance off the ring and registers who waits; nil if there is no such
+// instance.
 func (s *Shim) beginDrain(p control.DrainParameters) *drainWait {
 	in := s.instances[p.Instance]
 	if in == nil {
@@ -77,7 +79,8 @@ func (s *Shim) beginDrain(p control.DrainParameters) *drainWait {
 	return d
 }
 
-// countDrains ends the drains of instances that may be told to stop now, and those that are out of time.
+// countDrains ends the drains of instances that may be told to stop now, and those that are out of
+// time.
 func (s *Shim) countDrains(now time.Time) {
 	if len(s.drains) == 0 {
 		return
@@ -104,10 +107,11 @@ func (s *Shim) countDrains(now time.Time) {
 	}
 }
 
-// answered says that a program may be told to stop: no connection is in the middle of something, or the program shuts down
-// gracefully and the requests are answered that were in flight when the drain began. These are waited for here, as the
-// program's own patience may be shorter than the drain time-out. Those that came after them on connections that clients keep
-// using would have no end.
+// answered says that a program may be told to stop: no connection is in the middle of something, or
+// the program shuts down gracefully and the requests are answered that were in flight when the
+// drain began. These are waited for here, as the program's own patience may be shorter than the
+// drain time-out. Those that came after them on connections that clients keep using would have no
+// end.
 func (d *drainWait) answered(t path.Traffic, now time.Time) bool {
 	lasted := now.Sub(d.began)
 	return t.Quiet || d.Graceful && lasted >= d.Settle && t.Taken && t.Unanswered <= lasted
@@ -163,9 +167,10 @@ func (s *Shim) forgetDrain(d *drainWait) {
 	s.move(in)
 }
 
-// endHolds lets instances back on the ring whose drain was not followed by a stop. PID 1 is asked for that: on a busy
-// machine its signals come late, and what waits at the listener of an extra instance that has stopped is reset when PID 1
-// stops its socket (flush_ports in src/core/socket.c).
+// endHolds lets instances back on the ring whose drain was not followed by a stop. It asks PID 1,
+// whose signals come late on a busy machine. Connections that wait at the listener of an extra
+// instance that has stopped would be reset when PID 1 stops its socket (flush_ports in
+// src/core/socket.c).
 func (s *Shim) endHolds(now time.Time) {
 	for _, in := range s.instances {
 		if in.held.IsZero() || !now.After(in.held) {

@@ -15,25 +15,27 @@ func (s *Shim) nextLook(now time.Time) time.Duration {
 	return tickIdle
 }
 
-// How often the shim looks at the queues. No event tells that an instance does not accept, short of one per connection.
+// How often the shim looks at the queues. No event tells that an instance does not accept, short of
+// one per connection.
 const (
 	tickBusy = path.LookEvery // while connections come
 	tickIdle = time.Second    // while none do: the look is one load per address then
 )
 
-// stuckAfter is when an instance is stuck: something has waited for it and it has taken nothing for so long. A
-// single-threaded program that works on one request for that long counts too, and rightly: others can serve what waits
-// behind it.
+// stuckAfter is when an instance is stuck: something has waited for it and it has taken nothing for
+// so long. A single-threaded program that works on one request for that long counts too, and
+// rightly: others can serve what waits behind it.
 const stuckAfter = 4 * tickBusy
 
-// How long a stuck instance stays off the ring before it gets another chance, doubled each time up to the maximum.
+// How long a stuck instance stays off the ring before it gets another chance, doubled each time up
+// to the maximum.
 const (
 	ejectFirst = time.Second
 	ejectMax   = 30 * time.Second
 )
 
-// silentAfter is how long an instance that stays on the ring, as no other keeps up, must have accepted nothing for the status line
-// to say so: longer than any burst, or the line would flicker.
+// silentAfter is how long an instance that stays on the ring, as no other keeps up, must have
+// accepted nothing for the status line to say so: longer than any burst, or the line would flicker.
 const silentAfter = 5 * time.Second
 
 // stall is what the shim knows of an instance that may not take its connections.
@@ -45,8 +47,8 @@ type stall struct {
 	back   time.Duration // the last time off the ring
 }
 
-// moveQueues empties queues that nobody serves: of instances that are down, to those on the ring or to the parking
-// listener; and of the parking listener, once an instance is on the ring.
+// moveQueues empties queues that nobody serves: of instances that are down, to those on the ring or
+// to the parking listener; and of the parking listener, once an instance is on the ring.
 func (s *Shim) moveQueues() {
 	if s.closed {
 		return
@@ -66,7 +68,8 @@ func (in *instance) forsaken(b balance.Backend) bool {
 	return b.Stuck || b.State == balance.Down && !in.starting()
 }
 
-// look is the tick: it finds stuck instances, gives ejected ones another chance, and sees whether the app is idle.
+// look is the tick: it finds stuck instances, gives ejected ones another chance, and sees whether
+// the app is idle.
 func (s *Shim) look(now time.Time) error {
 	s.countDrains(now)
 	s.channels.Ask()
@@ -96,7 +99,8 @@ func (s *Shim) look(now time.Time) error {
 	return s.lookIdle(now)
 }
 
-// given is the number of connections given to the present instances and to the parking listeners so far.
+// given is the number of connections given to the present instances and to the parking listeners so
+// far.
 func given(looks map[int]path.Look) (n uint64) {
 	for _, l := range looks {
 		n += l.Given
@@ -115,7 +119,8 @@ func (st *stall) silence(stalled bool, now time.Time) {
 	st.silent = stalled && now.Sub(st.since) >= silentAfter
 }
 
-// stalled says whether the instance has taken nothing for too long. An instance that has just come up has its time.
+// stalled says whether the instance has taken nothing for too long. An instance that has just come
+// up has its time.
 func (in *instance) stalled(l path.Look, now time.Time) bool {
 	in.stall.queued = l.Waiting
 	if l.Progress {
@@ -124,8 +129,8 @@ func (in *instance) stalled(l path.Look, now time.Time) bool {
 	return min(l.Stalled, now.Sub(in.since)) >= stuckAfter
 }
 
-// othersServe says whether another instance is on the ring and keeps up. Where none does, all are busy rather than
-// stuck, and moving connections about would only reorder them.
+// othersServe says whether another instance is on the ring and keeps up. Where none does, all are
+// busy rather than stuck, and moving connections about would only reorder them.
 func (s *Shim) othersServe(in *instance, looks map[int]path.Look) bool {
 	for _, other := range s.instances {
 		b, ok := s.pool.Backend(other.number)
@@ -158,7 +163,8 @@ func (s *Shim) secondChance(in *instance, now time.Time) {
 	s.log.Info("instance gets connections again", "instance", in.number)
 }
 
-// anyStall says whether a look is due though nothing came: a queue was not empty, or an instance is off the ring.
+// anyStall says whether a look is due though nothing came: a queue was not empty, or an instance is
+// off the ring.
 func (s *Shim) anyStall() bool {
 	for _, in := range s.instances {
 		if in.stall.queued > 0 || !in.stall.until.IsZero() {

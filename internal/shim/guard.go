@@ -12,14 +12,16 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// What an instance may do to the listeners that it shares, and what the shim does about that: each look compares them with
-// how they were, puts them back, and says so. An instance can do it again at once, so what is said is limited.
+// An instance may change the listeners that it shares. The path compares them at each look with how
+// they were, and puts them back; the shim tells of it. An instance can do it again at once, so the
+// shim limits what it tells.
 const (
 	alarmPause = time.Minute      // between two journal lines about the same thing
 	alarmShown = 10 * time.Minute // how long the status line tells of the last one
 )
 
-// alarms are what was put back, by what happened. There are at most a few kinds for each instance and address.
+// alarms are what was put back, by what happened. There are at most a few kinds for each instance
+// and address.
 type alarms struct {
 	kinds map[string]*alarm
 	last  *alarm
@@ -29,11 +31,12 @@ type alarm struct {
 	text  string // for the status line
 	at    time.Time
 	count int
-	said  time.Time // when the journal was told
+	said  time.Time // when the last line was written to the journal
 	quiet int       // count at that time
 }
 
-// raise notes that something was put back, and tells the journal unless it was told of the same a moment ago.
+// raise notes that something was put back. It writes a line to the journal, unless there was the
+// same one a moment ago.
 func (s *Shim) raise(now time.Time, text string, attributes ...any) {
 	if s.alarms.kinds == nil {
 		s.alarms.kinds = make(map[string]*alarm)
@@ -52,7 +55,8 @@ func (s *Shim) raise(now time.Time, text string, attributes ...any) {
 	a.said, a.quiet = now, a.count
 }
 
-// alarm is what the status line says of the last thing that was put back; empty when that is long ago.
+// alarm is what the status line says of the last thing that was put back; empty when that is long
+// ago.
 func (s *Shim) alarm(now time.Time) string {
 	if s.alarms.last == nil || now.Sub(s.alarms.last.at) >= alarmShown {
 		return ""
@@ -88,8 +92,8 @@ func (s *Shim) judge(harms []path.Harm, now time.Time) {
 	}
 }
 
-// judgeOne tells of what an instance did to its own listener. Some programs shut their listener down when they end, which
-// harms nobody and is not an alarm.
+// judgeOne tells of what an instance did to its own listener. Some programs shut their listener
+// down when they end, which harms nobody and is not an alarm.
 func (s *Shim) judgeOne(in *instance, h path.Harm, now time.Time) {
 	name := s.options.App.Instance(in.number)
 	if h.Err != nil {
@@ -97,7 +101,8 @@ func (s *Shim) judgeOne(in *instance, h path.Harm, now time.Time) {
 			"instance", in.number, "address", h.Address)
 		return
 	}
-	// A program that calls listen() for itself says a backlog, which is no alarm unless it says so again and again.
+	// A program that calls listen() for itself says a backlog, which is no alarm unless it says so
+	// again and again.
 	excused := h.Backlog && !in.listened
 	in.listened = in.listened || excused
 	if b, ok := s.pool.Backend(in.number); ok && b.State == balance.Up && !excused {
@@ -108,8 +113,9 @@ func (s *Shim) judgeOne(in *instance, h path.Harm, now time.Time) {
 	s.log.Debug("listener put back", "instance", in.number, "address", h.Address, "was", h.What)
 }
 
-// programEnded answers method Ended: the program of an instance has ended, and PID 1 has not begun to poll its listener,
-// which it would give up for good if that does not listen (socket_dispatch_io in src/core/socket.c).
+// programEnded answers method Ended: the program of an instance has ended, and PID 1 has not begun
+// to poll its listener, which it would give up for good if that does not listen (socket_dispatch_io
+// in src/core/socket.c).
 func (s *Shim) programEnded(ctx context.Context, r *control.Request) error {
 	var p control.Instance
 	if err := r.Decode(&p); err != nil {

@@ -94,7 +94,8 @@ func shutAndListen(fd int) error {
 	return unix.Listen(fd, 128)
 }
 
-// A program that shuts its listener down and changes it as it ends leaves nothing of that to the next one.
+// A program that shuts its listener down and changes it as it ends leaves nothing of that to the
+// next one.
 func TestListenerIsRenewedWhenItsProgramEnds(t *testing.T) {
 	b := newBench(t, Options{})
 	b.up(1)

@@ -108,7 +108,8 @@ func (b *bench) joinHanded(number int) string {
 	return address.Name
 }
 
-// handedUp joins an instance that PID 1 calls active, makes its channel, and returns what its program would take.
+// handedUp joins an instance that PID 1 calls active, makes its channel, and returns what its
+// program would take.
 func (b *bench) handedUp(number int) net.Listener {
 	b.t.Helper()
 	door := b.joinHanded(number)

@@ -11,7 +11,8 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// activity is what the shim knows of the app's use. All of it is read from memory shared with the kernel.
+// activity is what the shim knows of the app's use. All of it is read from memory shared with the
+// kernel.
 type activity struct {
 	steered uint64    // connections given to instances, at the last look
 	last    time.Time // when that number changed or connections were open
@@ -30,19 +31,21 @@ func (a *activity) look(now time.Time, steered uint64) bool {
 	return true
 }
 
-// countInterval is how often the status line's number of connections is brought up to date while the app is in use. One
-// count walks the kernel's whole table of TCP sockets.
+// countInterval is how often the status line's number of connections is brought up to date while
+// the app is in use. One count walks the kernel's whole table of TCP sockets.
 const countInterval = 10 * time.Second
 
-// failuresBeforeReady is how often each instance must have ended before the start is given up ahead of its time-out: one
-// failure may be a race with something else that boots, three in a row are the program's own.
+// failuresBeforeReady is how often each instance must have ended before the start is given up ahead
+// of its time-out: one failure may be a race with something else that boots, three in a row are the
+// program's own.
 const failuresBeforeReady = 3
 
-// startGrace is what the instances have beyond the start time-out: they begin later than the shim, and each is to say in
-// its own journal what is wrong before the failed start stops it.
+// startGrace is what the instances have beyond the start time-out: they begin later than the shim,
+// and each is to say in its own journal what is wrong before the failed start stops it.
 const startGrace = 2 * time.Second
 
-// lookStart fails the start when no instance became ready in time, or when all of them keep failing.
+// lookStart fails the start when no instance became ready in time, or when all of them keep
+// failing.
 func (s *Shim) lookStart(now time.Time) error {
 	if s.ready {
 		return nil
@@ -61,8 +64,8 @@ func (s *Shim) lookStart(now time.Time) error {
 	return fmt.Errorf("start %s: every instance fails: %s", s.options.App, s.reasons())
 }
 
-// reasons says why the instances are not up in PID 1's words, which is all that the shim may know, each different reason
-// once. What each program said is in its own journal, see package explain.
+// reasons says why the instances are not up in PID 1's words, which is all that the shim may know,
+// each different reason once. What each program said is in its own journal, see package explain.
 func (s *Shim) reasons() string {
 	if len(s.instances) == 0 {
 		return "no instance is enabled (systemctl enable " + s.options.App.Instance(1) + ")"
@@ -82,7 +85,8 @@ func (s *Shim) reasons() string {
 	return strings.Join(reasons, "; ")
 }
 
-// lookIdle keeps the number of open connections up to date and ends the app when it was idle for long enough.
+// lookIdle keeps the number of open connections up to date and ends the app when it was idle for
+// long enough.
 func (s *Shim) lookIdle(now time.Time) error {
 	if err := s.lookStart(now); err != nil {
 		return err
@@ -100,8 +104,8 @@ func (s *Shim) lookIdle(now time.Time) error {
 	return s.sleep(now)
 }
 
-// changing says whether an instance starts or stops: an app whose instances come up, one after another or in a rollout, is
-// not idle yet, and those that come up need the shim.
+// changing says whether an instance starts or stops: an app whose instances come up, one after
+// another or in a rollout, is not idle yet, and those that come up need the shim.
 func (s *Shim) changing() bool {
 	for _, in := range s.instances {
 		if state := in.state(); state == balance.Starting || state == balance.Draining {
@@ -111,7 +115,8 @@ func (s *Shim) changing() bool {
 	return false
 }
 
-// sleep sends new connections to the parking listener, makes sure that none came in between, and ends the shim.
+// sleep sends new connections to the parking listener, makes sure that none came in between, and
+// ends the shim.
 func (s *Shim) sleep(now time.Time) error {
 	if err := s.path.SetRing(nil); err != nil {
 		return fmt.Errorf("park connections: %w", err)

@@ -20,7 +20,7 @@ type instance struct {
 	serviceKnown bool
 	socket       systemd.UnitState
 	socketKnown  bool
-	socketAsked  int // words on the socket that are still wanted to know how it is since the service is dead
+	socketAsked  int // states of the socket that must still arrive before one is newer than the death of the service
 
 	draining int       // control clients that drain it
 	held     time.Time // drained, and PID 1 has not said yet that it stops; until then at most
@@ -31,11 +31,13 @@ type instance struct {
 	stall    stall
 }
 
-// unwatched says that PID 1 does not poll the instance's listeners, so that shutdown(2) on them passes unseen: PID 1
-// fails a socket unit on which it meets EPOLLHUP (socket_dispatch_io in src/core/socket.c). It polls in state listening
-// and stops when a connection has come or the service runs. It begins anew the moment that the service is dead or about to be
-// restarted (socket_trigger_notify), of which its word on the socket may come behind that on the service. Where it stays dead
-// PID 1 is asked; where it will be restarted PID 1 begins anew time and again.
+// unwatched says that PID 1 does not poll the instance's listeners, so that it does not see a
+// shutdown(2) on them: PID 1 fails a socket unit on which it meets EPOLLHUP (socket_dispatch_io in
+// src/core/socket.c). PID 1 polls in state listening, and stops when a connection has come or the
+// service runs. It starts again as soon as the service is dead or about to restart
+// (socket_trigger_notify). Its signal for the socket may arrive after the one for the service. So
+// if the service stays dead the shim asks PID 1; if it will restart the shim assumes that PID 1
+// polls.
 func (in *instance) unwatched() bool {
 	if !in.socketKnown || in.socket.SubState != "running" || !in.serviceKnown {
 		return false
@@ -46,13 +48,14 @@ func (in *instance) unwatched() bool {
 	return !in.service.Dead() || in.socketAsked == 0
 }
 
-// askForSocket has PID 1 tell how the socket is now that the service is dead. One word on it may be on its way that is older.
+// askForSocket asks PID 1 for the state of the socket, now that the service is dead. A signal with
+// an older state may be on its way.
 func (s *Shim) askForSocket(in *instance) {
 	in.socketAsked = 2
 	s.units.Watch(s.options.App.InstanceSocket(in.number))
 }
 
-// socketTold takes in PID 1's word on the socket of an instance.
+// socketTold takes in what PID 1 says of the socket of an instance.
 func (s *Shim) socketTold(in *instance, u systemd.UnitState) {
 	in.socket, in.socketKnown = u, true
 	if u.Dead() {
@@ -75,8 +78,9 @@ func (in *instance) state() balance.State {
 	return in.service.Balance()
 }
 
-// starting says that PID 1 has begun to start the instance after the state that it last told of, which is late on a busy
-// machine. What waits in the queue is the probe then: moved away, another instance would answer it.
+// starting says that PID 1 has begun to start the instance after the last state that has arrived,
+// as signals are late on a busy machine. The probe waits in the queue then: if it were moved,
+// another instance would answer it.
 func (in *instance) starting() bool { return in.probed.UnixMicro() > in.service.StateChange }
 
 // unitChanged takes in what PID 1 says of one unit.
@@ -132,7 +136,7 @@ func (s *Shim) serviceChanged(in *instance, u systemd.UnitState) {
 	}
 }
 
-// move gives the pool the state that follows from PID 1's word and from drains.
+// move gives the pool the state that follows from PID 1's and from drains.
 func (s *Shim) move(in *instance) {
 	state := in.state()
 	if state == balance.Up && (in.draining > 0 || !in.held.IsZero() || s.path.Serves(in.number) != path.Yes) {
@@ -143,8 +147,9 @@ func (s *Shim) move(in *instance) {
 	}
 }
 
-// socketGone drops an instance whose socket unit ended. The event may be older than a listener that has joined since, so
-// PID 1 is asked what is true now: by a list, as asking for a property of a unit that is gone would load it again.
+// socketGone drops an instance whose socket unit ended. The event may be older than a listener that
+// has joined since, so the shim asks PID 1 for the present state. It asks for a list of units: to
+// ask for a property of a unit that is gone would load the unit again.
 func (s *Shim) socketGone(in *instance) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
@@ -163,8 +168,8 @@ func (s *Shim) socketGone(in *instance) {
 	}
 }
 
-// ask reads the state of a unit from PID 1, on a connection of its own: questions are rare, and a connection kept for
-// them would have to be mended after each restart of the bus.
+// ask reads the state of a unit from PID 1, on a new connection: questions are rare, and a
+// connection that is kept would break at each restart of the bus.
 func (s *Shim) ask(unit string) (systemd.UnitState, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
@@ -176,8 +181,8 @@ func (s *Shim) ask(unit string) (systemd.UnitState, error) {
 	return conn.Unit(ctx, unit)
 }
 
-// askTimeout bounds a question to PID 1 that the loop waits for. PID 1 answers in well under a millisecond; it is deaf
-// during daemon-reload, seconds on hosts with thousands of units.
+// askTimeout bounds a question to PID 1 that the loop waits for. PID 1 answers in well under a
+// millisecond; during daemon-reload it does not read, for seconds on hosts with thousands of units.
 const askTimeout = 5 * time.Second
 
 // add makes an instance of a number that has joined.

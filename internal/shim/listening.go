@@ -7,8 +7,9 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// listening answers method Listening, with "more", each time that something has changed. The last answer, with nothing
-// missing, comes when the instance's program takes connections, and with "message" when the program has sent "ready".
+// listening answers method Listening, with "more", each time that something has changed. The last
+// answer, with nothing missing, comes when the instance's program takes connections, and with
+// "message" when the program has sent "ready".
 func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
 	var p control.ListeningParameters
 	if err := r.Decode(&p); err != nil {
@@ -43,8 +44,8 @@ func (s *Shim) listening(ctx context.Context, r *control.Request) (any, error) {
 	}
 }
 
-// missing is what an instance's program does not serve yet. A program that does not tell by its channel serves all or
-// nothing, and one address stands for all.
+// missing is what an instance's program does not serve yet. A program that does not tell by its
+// channel serves all or nothing, and one address stands for all.
 func (s *Shim) missing(number int) (control.Listening, error) {
 	if s.instances[number] == nil {
 		return control.Listening{}, path.NotJoined(number)

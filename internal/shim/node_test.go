@@ -176,7 +176,8 @@ func TestNodeServesWithoutItsChannel(t *testing.T) {
 	}
 }
 
-// A program keeps back all that it sends behind a descriptor until that is acknowledged, whatever its channel is for.
+// A program keeps back all that it sends behind a descriptor until that is acknowledged, whatever
+// its channel is for.
 func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
 	for name, b := range map[string]*bench{
 		"steer": newBench(t, Options{}), "handoff": newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}}),
@@ -214,7 +215,8 @@ func TestNodeOnTheSteerPathHasNothingToAskFor(t *testing.T) {
 	}
 }
 
-// A drain waits for what the program has under way by its own word, which must be newer than the drain.
+// A drain waits for what the program has under way by its own word, which must be newer than the
+// drain.
 func TestDrainWaitsForRequestsOfNode(t *testing.T) {
 	for _, stops := range []bool{true, false} {
 		t.Run(fmt.Sprintf("handles SIGTERM %t", stops), func(t *testing.T) {

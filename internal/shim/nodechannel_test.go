@@ -101,8 +101,8 @@ func TestNodeIsHandedConnections(t *testing.T) {
 	b.awaitHanded(b.has(1, 0))
 }
 
-// A program may say a port of its own for the app's address, which the settings name; why it may not listen on another is known
-// when it has ended of that.
+// A program may say a port of its own for the app's address, which the settings name; why it may
+// not listen on another is known when it has ended of that.
 func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin, ProgramPort: 3000}})
 	b.joinHanded(1)
@@ -147,9 +147,9 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	}
 }
 
-// What a process says beside its connections waits for the shim's loop, which may be at something else: nothing is lost, and
-// connections are heard of behind it.
-// manyMessages are more than wait for the shim's loop.
+// What a process says beside its connections waits for the shim's loop, which may be at something
+// else: nothing is lost, and connections are heard of behind it. manyMessages are more than wait
+// for the shim's loop.
 const manyMessages = 16
 
 func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
@@ -167,7 +167,8 @@ func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
 	b.awaitHanded(b.has(1, 1))
 }
 
-// The socket unit of an instance may be started anew while its process runs: that goes on with its connections.
+// The socket unit of an instance may be started anew while its process runs: that goes on with its
+// connections.
 func TestNodeGoesOnWhenItsInstanceJoinsAgain(t *testing.T) {
 	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
 	w, key := b.handedNodeUp(1)

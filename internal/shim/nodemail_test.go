@@ -99,7 +99,8 @@ func TestMessageFromInstanceToInstance(t *testing.T) {
 	}
 }
 
-// A program that reads nothing loses messages; the others get theirs, and who sends waits for nobody.
+// A program that reads nothing loses messages; the others get theirs, and who sends waits for
+// nobody.
 func TestMessageForAProgramThatReadsNothing(t *testing.T) {
 	b := newBench(t, Options{})
 	b.nodeUp(1)

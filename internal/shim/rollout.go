@@ -8,12 +8,13 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// errCutOff ends a shim whose rollout was killed, so that PID 1 starts the next one. Its start removes the extra instances, which
-// takes root, and nobody else of the app runs by then. A restart of the shim loses nothing.
+// errCutOff ends a shim whose rollout was killed, so that PID 1 starts the next one. Its start
+// removes the extra instances, which takes root, and nobody else of the app runs by then. A restart
+// of the shim loses nothing.
 var errCutOff = errors.New("the rollout was killed: the balancer starts anew to remove what that has left")
 
-// rolling answers method Rolling, which a rollout calls as it begins and keeps waiting until it ends: a client that goes away
-// before it has called Rolled was killed.
+// rolling answers method Rolling, which a rollout calls as it begins and keeps waiting until it
+// ends: a client that goes away before it has called Rolled was killed.
 func (s *Shim) rolling(ctx context.Context, r *control.Request) (any, error) {
 	pid, err := rolloutOf(r)
 	if err != nil {

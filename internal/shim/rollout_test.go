@@ -8,8 +8,8 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// A rollout that goes away without a word was killed, and the shim ends; one that has said that it ends was not, and neither was
-// another one that it met.
+// A rollout that goes away without a word was killed, and the shim ends; one that has said that it
+// ends was not, and neither was another one that it met.
 func TestRolloutThatIsKilledEndsTheShim(t *testing.T) {
 	for _, said := range []bool{true, false} {
 		b := newBench(t, Options{})

@@ -1,9 +1,10 @@
-// Package shim is the balancer of one app: it follows the app's instances through PID 1, decides who is on the ring, drains
-// and ejects instances, and answers the control socket. How connections get to the instances is the data path's business
-// (package path), and what programs say over their channels is package channel's.
+// Package shim is the balancer of one app: it follows the app's instances through PID 1, decides
+// who is on the ring, drains and ejects instances, and answers the control socket. How connections
+// get to the instances is the data path's business (package path), and what programs say over their
+// channels is package channel's.
 //
-// The shim sees no connection and none of their bytes. What it does costs work only when an instance changes state, and one
-// look at the path per tick.
+// The shim sees no connection and none of their bytes. What it does costs work only when an
+// instance changes state, and one look at the path per tick.
 //
 // One goroutine, Run, owns all state. Others send it functions to run (see do).
 //
@@ -52,8 +53,8 @@ func weight(weights []int, number int) int {
 	return weights[number-1]
 }
 
-// ErrIdle is Run's result when the app was idle for Options.IdleExit. New connections are on their way to the parking
-// listener then, so that PID 1 starts the app again on the first one.
+// ErrIdle is Run's result when the app was idle for Options.IdleExit. New connections are on their
+// way to the parking listener then, so that PID 1 starts the app again on the first one.
 var ErrIdle = errors.New("app is idle")
 
 // Shim is the balancer of one app. Make one with New and call Run once.
@@ -89,8 +90,8 @@ type Shim struct {
 	ended    chan struct{} // closed when Run has ended: nobody takes requests any more
 }
 
-// New takes over the instances that the path has adopted, and drops what is left in the Store. The caller keeps ownership of
-// all that Options name, and closes it after Run.
+// New takes over the instances that the path has adopted, and drops what is left in the Store. The
+// caller keeps ownership of all that Options name, and closes it after Run.
 func New(o Options) (*Shim, error) {
 	pool, err := balance.NewPool(balance.Options{Strategy: ringStrategy(o.Strategy), SlowStart: o.SlowStart})
 	if err != nil {
@@ -123,8 +124,9 @@ func New(o Options) (*Shim, error) {
 	return s, nil
 }
 
-// Run balances until ctx ends, which leaves the ring as it is: the kernel steers on and the next shim adopts it. It fails
-// when no instance became ready in time, and returns ErrIdle when the app may sleep.
+// Run balances until ctx ends, which leaves the ring as it is: the kernel steers on and the next
+// shim adopts it. It fails when no instance became ready in time, and returns ErrIdle when the app
+// may sleep.
 func (s *Shim) Run(ctx context.Context) (err error) {
 	defer close(s.ended)
 	ctx, cancel := context.WithCancel(ctx)
@@ -185,7 +187,8 @@ func (s *Shim) pathChanged() {
 	s.countDrains(time.Now())
 }
 
-// do runs f on the goroutine that owns the state and returns when it has; false if ctx or Run ended first.
+// do runs f on the goroutine that owns the state and returns when it has; false if ctx or Run ended
+// first.
 func (s *Shim) do(ctx context.Context, f func()) bool {
 	done := make(chan struct{})
 	select {
@@ -199,7 +202,8 @@ func (s *Shim) do(ctx context.Context, f func()) bool {
 	}
 }
 
-// settle brings the kernel's ring, the queues and PID 1's view in line with the states of the instances.
+// settle brings the kernel's ring, the queues and PID 1's view in line with the states of the
+// instances.
 func (s *Shim) settle(now time.Time) error {
 	s.endOver()
 	if err := s.setRing(now); err != nil {
@@ -210,7 +214,8 @@ func (s *Shim) settle(now time.Time) error {
 	return nil
 }
 
-// setRing gives the ring to the path if it has changed. Before the first states are known an adopted ring stays.
+// setRing gives the ring to the path if it has changed. Before the first states are known an
+// adopted ring stays.
 func (s *Shim) setRing(now time.Time) error {
 	for _, in := range s.instances {
 		s.move(in) // its program may have begun to take connections since the last event
@@ -230,8 +235,9 @@ func (s *Shim) setRing(now time.Time) error {
 	return nil
 }
 
-// waitingForStates is true from the adoption of an earlier shim's ring until PID 1 has told the state of each instance, and
-// each that is up has told what it has: a ring made from less would take away instances that serve.
+// waitingForStates is true from the adoption of an earlier shim's ring until PID 1 has told the
+// state of each instance, and each that is up has told what it has: a ring made from less would
+// take away instances that serve.
 func (s *Shim) waitingForStates() bool {
 	for _, in := range s.instances {
 		if !in.adopted {

@@ -164,7 +164,8 @@ func (b *bench) settled() {
 	}
 }
 
-// connect makes n connections and returns how many each listener has got; key 0 is the parking listener.
+// connect makes n connections and returns how many each listener has got; key 0 is the parking
+// listener.
 func (b *bench) connect(n int) map[int]int {
 	b.t.Helper()
 	b.dial(n)
@@ -280,7 +281,8 @@ func TestQueueOfADeadInstanceMovesOnlyWhilePID1DoesNotPollIt(t *testing.T) {
 	want(t, "after PID 1 let go", b.accepted(), map[int]int{2: 8})
 }
 
-// An instance that stays down keeps no connection: those that came before the shim knew of its end go on too.
+// An instance that stays down keeps no connection: those that came before the shim knew of its end
+// go on too.
 func TestQueueOfAnInstanceThatStaysDown(t *testing.T) {
 	b := newBench(t, Options{})
 	b.up(1)
@@ -340,7 +342,8 @@ func TestStuckInstanceIsEjectedAndGetsAnotherChance(t *testing.T) {
 	want(t, "after its time", b.connect(4), map[int]int{1: 2, 2: 2})
 }
 
-// An instance that hangs on is tried less and less often, also when nothing comes just after it got another chance.
+// An instance that hangs on is tried less and less often, also when nothing comes just after it got
+// another chance.
 func TestStuckInstanceIsTriedLessOften(t *testing.T) {
 	b := newBench(t, Options{})
 	b.up(1)
@@ -379,7 +382,8 @@ func TestNobodyIsEjectedWhenAllAreBusy(t *testing.T) {
 	}
 }
 
-// Instances that all hang are up, as nothing can be done for what waits; but the status line says so, until they accept again.
+// Instances that all hang are up, as nothing can be done for what waits; but the status line says
+// so, until they accept again.
 func TestStatusSaysThatNobodyAccepts(t *testing.T) {
 	b := newBench(t, Options{})
 	b.up(1)

@@ -124,8 +124,8 @@ func (s *Shim) handleJoin(ctx context.Context, r *control.Request) (any, error) 
 	return struct{}{}, err
 }
 
-// handleClose answers method Close: the port refuses newcomers. Beside the answer are the listeners that the caller, who is
-// root, has to close; see package lifecycle.
+// handleClose answers method Close: the port refuses newcomers. Beside the answer are the listeners
+// that the caller has to close with root's rights; see package lifecycle.
 func (s *Shim) handleClose(ctx context.Context, r *control.Request) (any, error) {
 	if err := r.Decode(&struct{}{}); err != nil {
 		return nil, err
@@ -140,7 +140,8 @@ func (s *Shim) handleClose(ctx context.Context, r *control.Request) (any, error)
 	return answer, err
 }
 
-// report tells PID 1 what systemctl status shall show, and that the app is ready once an instance may take connections.
+// report tells PID 1 what systemctl status shall show, and that the app is ready once an instance
+// may take connections.
 func (s *Shim) report(now time.Time) {
 	line := s.line(now)
 	if !s.ready && len(s.ring) > 0 {
@@ -200,7 +201,7 @@ func (s *Shim) line(now time.Time) string {
 	return line
 }
 
-// word is the state of an instance in a word, for status.
+// word is the state of an instance, for status.
 func (s *Shim) word(b balance.Backend) string {
 	if b.Stuck {
 		return "stuck"

@@ -11,8 +11,9 @@ import (
 // steeredLook is how often the shim looks whether an instance is on the ring.
 const steeredLook = 20 * time.Millisecond
 
-// steeredTo answers method Steered when an instance takes connections: whoever is to stop another one next waits for it. It
-// does so too while no instance of the app takes any, as of programs without connections: no other one has any to lose.
+// steeredTo answers method Steered when an instance takes connections: whoever is to stop another
+// one next waits for it. It does so too while no instance of the app takes any, as of programs
+// without connections: no other one has any to lose.
 func (s *Shim) steeredTo(ctx context.Context, r *control.Request) error {
 	var p control.Instance
 	if err := r.Decode(&p); err != nil {

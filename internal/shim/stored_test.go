@@ -9,8 +9,8 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// What comes out of the FD store is what it is, whatever its name says: a shim that finds something else under each name lets go
-// of it and starts anew.
+// What comes out of the FD store is what it is, whatever its name says: a shim that finds something
+// else under each name lets go of it and starts anew.
 func TestStoredDescriptorsAreNotBelievedByName(t *testing.T) {
 	const first = 900 // of numbers that nothing else gets, so that those which were closed can be told
 	var fds [2]int

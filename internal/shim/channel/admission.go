@@ -8,15 +8,16 @@ import (
 	"github.com/unitgen/unitgen/internal/pace"
 )
 
-// Everybody on the host may connect to the channel socket, and for each connection PID 1 is asked who that is. So many may one
-// user make at a time, as all instances of an app may start at once, and then ten a second.
+// Everybody on the host may connect to the channel socket, and for each connection PID 1 is asked
+// who that is. So many may one user make at a time, as all instances of an app may start at once,
+// and then ten a second.
 const (
 	admitBurst = 600
 	admitEvery = 100 * time.Millisecond
 )
 
-// maxUsers bounds the users that are told apart. Others share one allowance: a user who has many others in a user namespace
-// holds up those, and nobody who has been here within a minute.
+// maxUsers bounds the users that are told apart. Others share one allowance: a user who has many
+// others in a user namespace holds up those, and nobody who has been here within a minute.
 const maxUsers = 256
 
 // admission says who may be asked for. It is for one goroutine.

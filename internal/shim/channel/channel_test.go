@@ -46,8 +46,8 @@ func newChannels(t *testing.T, r path.Receiving, stored ...path.Stored) *Channel
 	return c
 }
 
-// attach gives instance 1 a program, which says nothing by itself.
-func (c *Channels) attach(t *testing.T) *conn {
+// withProgram gives instance 1 a program, which says nothing by itself.
+func (c *Channels) withProgram(t *testing.T) *conn {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *Channels) say(t *testing.T, channel *conn, fields string) *nodecluster.
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.nodeSaid(channel, m)
+	return c.said(channel, m)
 }
 
 func asked(port int) string {
@@ -79,15 +79,15 @@ func asked(port int) string {
 // What the next process finds in the FD store is what this one knew.
 func TestStateIsReadBack(t *testing.T) {
 	c := newChannels(t, receiving{})
-	channel := c.attach(t)
+	channel := c.withProgram(t)
 	c.say(t, channel, `"act":"queryServer",`+asked(8000))
 	c.say(t, channel, `"act":"listening",`+asked(8000))
 	c.tickets[c.addresses[0]] = json.RawMessage(`{"ticketKeys":"00"}`)
-	state := nodesState{
+	state := savedState{
 		Saved: 5, Keys: []byte{1}, Ready: []int{1}, Tickets: c.tickets, Workers: map[int]nodecluster.Worker{1: c.instances[1].program.worker},
 	}
 	stored := []path.Stored{{Name: "app@1.socket", FD: 99}, {Name: "channel@1", FD: 98}}
-	for i, s := range []nodesState{{Saved: 4}, state} {
+	for i, s := range []savedState{{Saved: 4}, state} {
 		text, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ func TestStateIsReadBack(t *testing.T) {
 		stored = append(stored, path.Stored{Name: fmt.Sprint(storedNodes, i), FD: fd})
 	}
 	next := newChannels(t, receiving{}, stored...)
-	channels, back := next.takeNodes()
+	channels, back := next.takeStored()
 	worker := back.Workers[1]
 	if left := next.store.Names(); len(channels) != 1 || channels[1] != 98 || !slices.Equal(left, []string{"app@1.socket"}) {
 		t.Errorf("channels %v, left over %v", channels, left)
@@ -118,8 +118,8 @@ func TestStateIsReadBack(t *testing.T) {
 	}
 }
 
-// A peer that cannot be looked up gets no channel and no answer, so that it tries again. (That a stranger is turned away is
-// tested where there is a manager to ask.)
+// A peer that cannot be looked up gets no channel and no answer, so that it tries again. (That a
+// stranger is turned away is tested where there is a manager to ask.)
 func TestPeerThatCannotBeLookedUpGetsNoChannel(t *testing.T) {
 	c := newChannels(t, nil)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -146,7 +146,7 @@ func TestStateThatHasNotChangedIsNotSaved(t *testing.T) {
 	for name, r := range map[string]path.Receiving{"given its connections": receiving{}, "accepts for itself": nil} {
 		t.Run(name, func(t *testing.T) {
 			c := newChannels(t, r)
-			channel := c.attach(t)
+			channel := c.withProgram(t)
 			before := c.saved
 			for range 20 {
 				if reply := c.say(t, channel, `"act":"queryServer",`+asked(1)); (reply != nil) != (r != nil) {

@@ -13,15 +13,15 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// conn is the channel of an instance's Node process. On the handoff path the process gets its connections on it: the
-// channel is a path.Receiver then.
+// conn is the channel of an instance's program. With Receiving the program gets its connections on
+// it: the conn is a path.Receiver then.
 type conn struct {
 	*nodecluster.Channel
 	instance int
 	delivery path.Delivery // nil without Receiving
 	log      *slog.Logger
 
-	others chan heard // on the handoff path: what Hear has met that is not about connections
+	others chan heard // with Receiving: what Hear has read that is not about connections
 
 	mu    sync.Mutex
 	keys  [][]byte     // of the process's servers, by listener; nil while it does not serve all
@@ -36,7 +36,8 @@ type heard struct {
 	err     error
 }
 
-// maxHeard is how many messages wait for the shim's loop; then the process is not heard until there is room.
+// maxHeard is how many messages wait for the shim's loop. When there are more, the program's
+// channel is not read until there is room.
 const maxHeard = 16
 
 // givenToken is a connection on its way.
@@ -56,7 +57,8 @@ func (all *Channels) newConn(instance int, channel *nodecluster.Channel) *conn {
 	return c
 }
 
-// receive has the path give the program its connections, if that does. A channel that an earlier process had is not fresh.
+// receive has the path give the program its connections, if that does. A channel that an earlier
+// process had is not fresh.
 func (c *Channels) receive(channel *conn, fresh bool) (err error) {
 	if c.receives() {
 		channel.delivery, err = c.options.Receiving.Receive(channel.instance, channel, fresh)
@@ -150,12 +152,14 @@ func (c *conn) Hear(said []path.Said) ([]path.Said, bool) {
 	return said, more
 }
 
-// firstOnWay is the connection that the next HandleAck or HandleLost is about, -1 if it is one of an earlier shim's.
+// firstOnWay is the connection that the next HandleAck or HandleLost is about, -1 if it is one of
+// an earlier shim's.
 func (c *conn) firstOnWay() int {
 	return slices.IndexFunc(c.given, func(g givenToken) bool { return !g.arrived })
 }
 
-// lost is the connection that the process could not receive, most often as it has too many open files.
+// lost is the connection that the process could not receive, most often as it has too many open
+// files.
 func (c *conn) lost() (number uint64, ok bool) {
 	i := c.firstOnWay()
 	if i < 0 {

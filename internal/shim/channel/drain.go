@@ -8,20 +8,21 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// letGoFor is how long a Node process that has open connections keeps its idle ones: a client that uses one within that
-// time is told to close it with its answer. Those that are left are closed from the process's side, which a client may
-// meet while it sends a request.
+// letGoFor is how long a Node process that has open connections keeps its idle ones: a client that
+// uses one within that time is told to close it with its answer. Those that are left are closed
+// from the process's side, which a client may meet while it sends a request.
 const letGoFor = time.Second
 
-// closeAfter is over how long the connections that a process has left at the end of a drain are closed, and closeFor how long that
-// is waited for: Node before 19 leaves those that are kept alive to its keepAliveTimeout, 5 s by default, when a server closes.
+// closeAfter is over how long the connections that a process has left at the end of a drain are
+// closed, and closeFor how long that is waited for: Node before 19 leaves those that are kept alive
+// to its keepAliveTimeout, 5 s by default, when a server closes.
 const (
 	closeAfter = 5 * time.Second
 	closeFor   = 6 * time.Second
 )
 
-// Drain is the end of a program that has a channel, in three steps: it lets its connections go, closes what is left, and
-// ends.
+// Drain is the end of a program that has a channel, in three steps: it lets its connections go,
+// closes what is left, and ends.
 type Drain struct {
 	channels *Channels
 	instance int
@@ -63,23 +64,23 @@ func (d *Drain) End() {
 // Over says that the program has ended because of the drain.
 func (d *Drain) Over() bool { return d.over }
 
-// lastPart is the end of a drain time-out in which connections that never end are closed one after another, so that their
-// clients do not all come back at once.
+// lastPart is the end of a drain time-out in which connections that never end are closed one after
+// another, so that their clients do not all come back at once.
 func (c *Channels) lastPart() time.Duration { return min(c.settings.DrainTimeout/5, closeAfter) }
 
-// Step takes a drain further, of which a time has passed and a time is left. It is not mine if the instance's program has no
-// channel: then the caller says when the drain is done. It is done when nothing is under way any more; the stop signal
-// follows.
+// Step takes a drain further, of which a time has passed and a time is left. It is not mine if the
+// instance's program has no channel: then the caller says when the drain is done. It is done when
+// nothing is under way any more; the stop signal follows.
 //
-// The program is off the ring, says "Connection: close" in its answers and has told its sessions of HTTP/2 to go away. A
-// program that does not handle the stop signal would drop all that is left at once: drain.cjs closes these connections
-// before, one after another.
+// The program is off the ring, says "Connection: close" in its answers and has told its sessions of
+// HTTP/2 to go away. A program that does not handle the stop signal would drop all that is left at
+// once: drain.cjs closes these connections before, one after another.
 //
-// With Receiving the process is told to close its servers, as the primary of a cluster does, and ends its channel when all its
-// connections have ended (see Over).
+// With Receiving the process is told to close its servers, as the primary of a cluster does, and
+// ends its channel when all its connections have ended (see Over).
 //
-// A program that is told by a message has to end by itself: until then it may save what it has, for as long as a drain may
-// take.
+// A program that is told by a message has to end by itself: until then it may save what it has, for
+// as long as a drain may take.
 func (d *Drain) Step(now time.Time, passed, left time.Duration, t path.Traffic) (mine, done bool) {
 	c := d.channels
 	in := c.instances[d.instance]
@@ -121,7 +122,8 @@ func (d *Drain) quiet(p *program, t path.Traffic) bool {
 	case p.preloaded && (p.report.Token < d.token || p.report.Busy > 0):
 		return false // the kernel does not know that an answer has begun and pauses, nor that it is one of several
 	case !t.Own:
-		// Without counts the process itself says when it is done. What waits at its listeners it must take before.
+		// Without counts the process itself says when it is done. What waits at its listeners it
+		// must take before.
 		return t.Taken
 	}
 	return t.Quiet

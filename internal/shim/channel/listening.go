@@ -2,8 +2,8 @@ package channel
 
 import "github.com/unitgen/unitgen/internal/control"
 
-// Listening returns what is known of what an instance's program serves. It is told if the program itself tells what is
-// missing; else it is the path that knows whether the program serves.
+// Listening returns what is known of what an instance's program serves. It is told if the program
+// itself tells what is missing; else it is the path that knows whether the program serves.
 func (c *Channels) Listening(number int) (now control.Listening, told bool) {
 	in := c.instances[number]
 	if in == nil {

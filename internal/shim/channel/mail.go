@@ -11,7 +11,8 @@ import (
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
-// Send answers method Send: a message for the program of one instance, or of all. It waits for no program.
+// Send answers method Send: a message for the program of one instance, or of all. It waits for no
+// program.
 func (c *Channels) Send(ctx context.Context, r *control.Request) (any, error) {
 	var p control.SendParameters
 	if err := r.Decode(&p); err != nil {
@@ -58,15 +59,16 @@ func (c *Channels) post(l nodecluster.Letter, to, from int) (sent control.Sent) 
 	return sent
 }
 
-// How long a program that sends messages faster than another one reads them is held up, and for how long nobody is held up
-// again by one that did not read for that long: a program that hangs, or means harm, costs its siblings little.
+// How long a program that sends messages faster than another one reads them is held up, and for how
+// long nobody is held up again by one that did not read for that long: a program that hangs, or
+// means harm, costs its siblings little.
 const (
 	readWithin = time.Second
 	slowFor    = 10 * time.Second
 )
 
-// passOn sends on what a program sent for others. It returns when all of them have it in their queues, or have been waited for
-// in vain; the sender is heard no further meanwhile.
+// passOn sends on what a program sent for others. It returns when all of them have it in their
+// queues, or have had no room for too long; the sender's channel is not read meanwhile.
 func (c *Channels) passOn(ctx context.Context, from *conn, m nodecluster.Message) {
 	letter, err := nodecluster.NewLetter(m.Text)
 	if err != nil {

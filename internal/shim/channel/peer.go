@@ -14,8 +14,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// admitTimeout bounds the questions to PID 1 about a peer, for which nothing but the peer waits, as long as its launcher
-// does: PID 1 is deaf while it reloads, or has many units to start.
+// admitTimeout bounds the questions to PID 1 about a peer. Only the peer waits for them, and its
+// launcher waits as long: PID 1 does not read while it reloads, or has many units to start.
 const admitTimeout = time.Minute
 
 // stranger is what a peer that is no main process of an instance is refused with.
@@ -25,9 +25,10 @@ func (s *stranger) Error() string { return s.reason }
 
 func strangerf(format string, a ...any) error { return &stranger{fmt.Sprintf(format, a...)} }
 
-// whoIs returns the instance whose main process is at the other end of conn. The peer's word is not asked for: the kernel
-// tells the process, and PID 1 its unit. (/proc, which could tell too, is closed to the shim by ProtectProc=.) The error is
-// a *stranger where the peer is none, and not where that could not be found out.
+// whoIs returns the instance whose main process is at the other end of conn. It does not ask the
+// peer: the kernel names the process, and PID 1 its unit. (/proc could tell too, but ProtectProc=
+// closes it to the shim.) The error is a *stranger if the peer is no main process, and another one
+// if that could not be found out.
 func (c *Channels) whoIs(ctx context.Context, conn *net.UnixConn) (int, error) {
 	pid, pidfd, err := peer(conn)
 	if err != nil {
@@ -66,9 +67,10 @@ func (c *Channels) whoIs(ctx context.Context, conn *net.UnixConn) (int, error) {
 	return unit.Instance, nil
 }
 
-// peer returns the process that has made a connection, by number and by a pidfd that the caller closes. Before Linux 6.5
-// the pidfd is opened by number: a process that connects and ends before the shim looks leaves its number to another.
-// That other one would have to be an instance's main process, so it takes a wrap-around of all numbers in that time.
+// peer returns the process that has made a connection, by number and by a pidfd that the caller
+// closes. Before Linux 6.5 the pidfd is opened by number: a process that connects and ends before
+// the shim looks leaves its number to another. That other one would have to be an instance's main
+// process, so it takes a wrap-around of all numbers in that time.
 func peer(conn *net.UnixConn) (pid, pidfd int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

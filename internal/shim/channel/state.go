@@ -20,11 +20,12 @@ import (
 // Names in the FD store: the channel of each Node process, and what the shim knows of them all.
 const (
 	storedChannel = "channel@" // and the instance's number
-	storedNodes   = "nodes+"   // and 0 or 1: see saveNodes
+	storedNodes   = "nodes+"   // and 0 or 1: see save
 )
 
-// nodesState is what the next shim needs to know of Node processes: the channels themselves do not tell.
-type nodesState struct {
+// savedState is what the next shim needs to know of Node processes: the channels themselves do not
+// tell.
+type savedState struct {
 	Saved   int                        `json:"saved"`          // counts up
 	Keys    []byte                     `json:"keys,omitempty"` // on the steer path: of all TLS servers' session tickets
 	Ready   []int                      `json:"ready,omitempty"`
@@ -32,14 +33,15 @@ type nodesState struct {
 	Workers map[int]nodecluster.Worker `json:"workers,omitempty"`
 }
 
-// maxNodesState bounds what is read back: 512 instances with their servers have some 100 kB.
-const maxNodesState = 4 << 20
+// maxState bounds what is read back: 512 instances with their servers have some 100 kB.
+const maxState = 4 << 20
 
-// saveNodes puts the state into the FD store, in a memfd of its own each time, as a shim may be killed while it writes:
-// the new one is stored before the old one is removed, under two names in turn. It happens when a process starts to
-// listen, closes or ends, and not where nothing has changed: each time costs PID 1 two messages.
-func (c *Channels) saveNodes() {
-	state := nodesState{Keys: c.keys, Tickets: c.tickets, Workers: make(map[int]nodecluster.Worker)}
+// save puts the state into the FD store, in a memfd of its own each time, as a shim may be killed
+// while it writes: the new one is stored before the old one is removed, under two names in turn. It
+// happens when a process starts to listen, closes or ends, and not where nothing has changed: each
+// time costs PID 1 two messages.
+func (c *Channels) save() {
+	state := savedState{Keys: c.keys, Tickets: c.tickets, Workers: make(map[int]nodecluster.Worker)}
 	for number, in := range c.instances {
 		if !c.attached(in) {
 			continue
@@ -59,7 +61,7 @@ func (c *Channels) saveNodes() {
 	c.saved++
 	state.Saved = c.saved
 	if err == nil {
-		err = c.storeNodes(state)
+		err = c.storeState(state)
 	}
 	if err != nil {
 		c.log.Warn("save state of Node processes, ignoring", "error", err)
@@ -68,7 +70,7 @@ func (c *Channels) saveNodes() {
 	c.savedLast = text
 }
 
-func (c *Channels) storeNodes(state nodesState) error {
+func (c *Channels) storeState(state savedState) error {
 	if !c.store.Enabled() {
 		return nil
 	}
@@ -91,14 +93,15 @@ func (c *Channels) storeNodes(state nodesState) error {
 	return c.store.Remove(storedNodes + strconv.Itoa((state.Saved+1)%2))
 }
 
-// takeNodes takes what concerns Node processes out of stored: their channels by instance, and the newest state.
-func (c *Channels) takeNodes() (channels map[int]int, state nodesState) {
+// takeStored takes what concerns Node processes out of stored: their channels by instance, and the
+// newest state.
+func (c *Channels) takeStored() (channels map[int]int, state savedState) {
 	channels = make(map[int]int)
 	for _, name := range c.store.Names() {
 		switch {
 		case strings.HasPrefix(name, storedNodes):
 			for _, fd := range c.store.Take(name) {
-				found, err := readNodes(fd)
+				found, err := readState(fd)
 				if err != nil {
 					c.log.Warn("read state of Node processes, ignoring", "error", err)
 				} else if found.Saved > state.Saved {
@@ -117,11 +120,11 @@ func (c *Channels) takeNodes() (channels map[int]int, state nodesState) {
 	return channels, state
 }
 
-// readNodes reads a saved state and closes it.
-func readNodes(fd int) (state nodesState, err error) {
+// readState reads a saved state and closes it.
+func readState(fd int) (state savedState, err error) {
 	file := os.NewFile(uintptr(fd), "nodes")
 	defer file.Close()
-	text, err := io.ReadAll(io.NewSectionReader(file, 0, maxNodesState))
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, maxState))
 	if err != nil {
 		return state, err
 	}
@@ -131,17 +134,18 @@ func readNodes(fd int) (state nodesState, err error) {
 	return state, nil
 }
 
-// Adopt gives the instances that have joined the channels that an earlier process has stored, and what that knew of their
-// programs.
+// Adopt gives the instances that have joined the channels that an earlier process has stored, and
+// what that knew of their programs.
 func (c *Channels) Adopt() {
-	channels, state := c.takeNodes()
+	channels, state := c.takeStored()
 	c.saved, c.keys = state.Saved, state.Keys
 	if state.Tickets != nil {
 		c.tickets = state.Tickets
 	}
 	for number, fd := range channels {
 		worker, known := state.Workers[number]
-		// Each save of the state has at most one new message or so; the numbers are far apart all the same.
+		// Each save of the state has at most one new message or so; the numbers are far apart all
+		// the same.
 		channel, err := c.adoptChannel(number, fd, uint64(state.Saved+1)<<20)
 		if err != nil {
 			c.log.Warn("adopt channel, ignoring", "instance", number, "error", err)

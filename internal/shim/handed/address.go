@@ -64,7 +64,8 @@ func (p *Path) openAddress(fd int) (*address, error) {
 		return nil, fmt.Errorf("take public listener: %w", os.NewSyscallError("fcntl", err))
 	}
 	if err := handoff.Admit(fd); err != nil { // undoes what root did for an earlier process, see Refuse
-		// That process was killed while the app stopped, and this one has not the right that closing the port took.
+		// That process was killed while the app stopped, and this one has not the right that
+		// closing the port took.
 		p.log.Error("the port stays closed until its socket unit is restarted", "address", a.String(), "error", err)
 	}
 	if a.path != "" {
@@ -88,8 +89,8 @@ func (p *Path) Refuse() (byRoot []int) {
 	return byRoot
 }
 
-// guard puts the public listeners back, which every instance has too: one of them may have shut one down or changed its
-// options. A listener that refuses connections does so on purpose.
+// guard puts the public listeners back, which every instance has too: one of them may have shut one
+// down or changed its options. A listener that refuses connections does so on purpose.
 func (p *Path) guard() []path.Harm {
 	if p.refused {
 		return nil
@@ -103,8 +104,8 @@ func (p *Path) guard() []path.Harm {
 	return harms
 }
 
-// restore puts one public listener back and says what was wrong. A unix socket that was shut down stays so: the kernel has
-// no way back (unix_listen in net/unix/af_unix.c).
+// restore puts one public listener back and says what was wrong. A unix socket that was shut down
+// stays so: the kernel has no way back (unix_listen in net/unix/af_unix.c).
 func (p *Path) restore(a *address) (wrong string, err error) {
 	if a.was.Zero() {
 		return "", p.stillOpen(a)
@@ -145,8 +146,8 @@ func (p *Path) waitingAt(fd int) (n int, exact bool, err error) {
 	return 0, false, errors.New("no such listener")
 }
 
-// queueOf is how many connections wait at a public listener. Where the kernel does not tell, which is of unix sockets
-// without app-diag.socket, it is whether there are any.
+// queueOf is how many connections wait at a public listener. Where the kernel does not tell, which
+// is of unix sockets without app-diag.socket, it is whether there are any.
 func (p *Path) queueOf(a *address) (n int, exact bool, err error) {
 	if a.path == "" {
 		n, _, err := steer.Queue(a.fd)

@@ -30,8 +30,9 @@ func (p *Path) Handle(ctx context.Context, loop path.Loop, r *control.Request) (
 	return nil, path.NoMethod(r)
 }
 
-// connect answers method Connect: the descriptor beside it is a new channel to an instance that starts. It answers when
-// PID 1 has a duplicate, so that a shim that is killed does not take the instance's way to get connections with it.
+// connect answers method Connect: the descriptor beside it is a new channel to an instance that
+// starts. It answers when PID 1 has a duplicate, so that a shim that is killed does not take the
+// instance's way to get connections with it.
 func (p *Path) connect(ctx context.Context, loop path.Loop, r *control.Request) (any, error) {
 	var asked control.Instance
 	err := r.Decode(&asked)
@@ -70,7 +71,8 @@ func (p *Path) attach(number, channel int) error {
 	return p.dispatcher.Attach(number, channel)
 }
 
-// deliver answers method Deliver: the descriptor beside it is given to one instance as a connection, on the ring or not.
+// deliver answers method Deliver: the descriptor beside it is given to one instance as a
+// connection, on the ring or not.
 func (p *Path) deliver(r *control.Request) error {
 	var asked control.Instance
 	err := r.Decode(&asked)

@@ -1,8 +1,10 @@
-// Package handed is the data path on which the balancer hands out the connections: package handoff tells an instance on its
-// channel to accept the next one, or gives it one. All addresses share one dispatcher. An instance has a private listener,
-// which nobody here connects to: it stands for the instance.
+// Package handed is the data path on which the balancer hands out the connections: package handoff
+// tells an instance on its channel to accept the next one, or gives it one. All addresses share one
+// dispatcher. An instance has a private listener, which nobody here connects to: it stands for the
+// instance.
 //
-// The cost per connection is that of package handoff. A tick costs one lock for each instance, and so does a count.
+// The cost per connection is that of package handoff. A tick costs one lock for each instance, and
+// so does a count.
 //
 // It is not for TCP that can be steered (package steered costs nothing per connection).
 package handed
@@ -106,7 +108,8 @@ func Open(o Options) (*Path, error) {
 	return p, nil
 }
 
-// adopt gives an instance the private listener that an earlier process stored for it, and the channel.
+// adopt gives an instance the private listener that an earlier process stored for it, and the
+// channel.
 func (p *Path) adopt(number int, fds []int) {
 	m, err := match(fds)
 	if err != nil {
@@ -120,8 +123,8 @@ func (p *Path) adopt(number int, fds []int) {
 	if len(channels) == 0 {
 		return
 	}
-	// There can be two if the earlier process was killed after it had put one and before PID 1 removed the one before. It is
-	// not known which is newer.
+	// There can be two if the earlier process was killed after it had put one and before PID 1
+	// removed the one before. It is not known which is newer.
 	path.CloseAll(channels[1:])
 	if err := p.dispatcher.Attach(number, channels[0]); err != nil {
 		p.log.Warn("adopt channel, ignoring", "instance", number, "error", err)
@@ -200,8 +203,8 @@ func match(fds []int) (*member, error) {
 // Leave is of path.Path.
 func (p *Path) Leave(number int) { p.leave(number) }
 
-// leave ends the channel that came by an instance's listener, here and in the Store. That of a Receiver did not, and ends
-// with its process.
+// leave ends the channel that came by an instance's listener, here and in the Store. That of a
+// Receiver did not, and ends with its process.
 func (p *Path) leave(number int) {
 	if err := p.store.RemoveListeners(number); err != nil {
 		p.log.Warn("remove stored listener, ignoring", "instance", number, "error", err)
@@ -225,9 +228,9 @@ func (p *Path) SetRing(ring []uint16) error {
 	return nil
 }
 
-// adoptLimit is how long a new process waits for what the instances that it has adopted say. One that does not hang and gets
-// a processor says it within a millisecond. Without the wait a client of source-hash would go to its second best, and counts
-// would be wrong.
+// adoptLimit is how long a new process waits for what the instances that it has adopted say. One
+// that does not hang and gets a processor says it within a millisecond. Without the wait a client
+// of source-hash would go to its second best, and counts would be wrong.
 const adoptLimit = 5 * time.Second
 
 // Serves is of path.Path: an instance serves when its program asks for connections.
@@ -258,8 +261,8 @@ func (p *Path) ask(number int, m *member) {
 	p.dispatcher.Ask(number)
 }
 
-// Rescue is of path.Path. What waits is nobody's, and an order that an instance has not carried out goes to another one as
-// soon as the instance is off the ring.
+// Rescue is of path.Path. What waits is nobody's, and an order that an instance has not carried out
+// goes to another one as soon as the instance is off the ring.
 func (p *Path) Rescue(int) (moved int) { return 0 }
 
 // Look is of path.Path. It also asks the instances that drain again, if they have answered.

@@ -17,9 +17,9 @@ type Stored struct {
 	FD   int
 }
 
-// Store is PID 1's store of descriptors for the shim (FileDescriptorStoreMax= of systemd.service(5)). A process that takes
-// over finds there what the one before has put, however that one ended: by a crash, a restart or an upgrade. Without PID 1
-// it keeps nothing.
+// Store is PID 1's store of descriptors for the shim (FileDescriptorStoreMax= of
+// systemd.service(5)). A process that takes over finds there what the one before has put, however
+// that one ended: by a crash, a restart or an upgrade. Without PID 1 it keeps nothing.
 type Store struct {
 	app    app.Name
 	notify *activation.Notifier
@@ -27,7 +27,8 @@ type Store struct {
 	log    *slog.Logger
 }
 
-// NewStore owns the descriptors of left, which an earlier process has put. The caller keeps notify open.
+// NewStore owns the descriptors of left, which an earlier process has put. The caller keeps notify
+// open.
 func NewStore(name app.Name, notify *activation.Notifier, left []Stored, log *slog.Logger) *Store {
 	s := &Store{app: name, notify: notify, left: make(map[string][]int), log: log}
 	for _, l := range left {

@@ -40,8 +40,9 @@ func (a *address) String() string {
 	return a.Address.String()
 }
 
-// storeName names a map of this address in the FD store; a name there may not hold a colon (sd_notify(3)). It carries
-// the address, so that a map is never adopted for another one after a change of ListenStream=.
+// storeName names a map of this address in the FD store; a name there may not hold a colon
+// (sd_notify(3)). It carries the address, so that a map is never adopted for another one after a
+// change of ListenStream=.
 func (a *address) storeName(what string) string {
 	return what + "@" + strings.ReplaceAll(a.String(), ":", "+")
 }
@@ -122,7 +123,8 @@ func (p *Path) addressOf(l steer.Listener) *address {
 	return nil
 }
 
-// rescue moves what waits at a listener to the ring; it returns how many waited. A failure leaves them where they are.
+// rescue moves what waits at a listener to the ring; it returns how many waited. A failure leaves
+// them where they are.
 func (a *address) rescue(slot, fd int, log *slog.Logger) int {
 	moved, err := a.group.Rescue(slot, fd)
 	if errors.Is(err, errors.ErrUnsupported) {

@@ -11,9 +11,10 @@ import (
 	"github.com/unitgen/unitgen/internal/sockdiag"
 )
 
-// countPause is how long after a count the next one is made, if connections have ended. A count walks all of the kernel's
-// table of TCP connections, a millisecond or two on a usual host however few there are, and on a busy app thousands end in a
-// second; so a drain notices its last one that much later.
+// countPause is how long after a count the next one is made, if connections have ended. A count
+// walks all of the kernel's table of TCP connections, a millisecond or two on a usual host however
+// few there are, and on a busy app thousands end in a second; so a drain notices its last one that
+// much later.
 const countPause = 50 * time.Millisecond
 
 // counter counts the open connections of instances. Without descriptors it cannot.
@@ -30,7 +31,8 @@ type counter struct {
 	ended  bool // no subscription stands any more, nor will
 }
 
-// newCounter takes over the netlink sockets of app-diag.socket: the first to count with, the second for events.
+// newCounter takes over the netlink sockets of app-diag.socket: the first to count with, the second
+// for events.
 func newCounter(diag []int) (*counter, error) {
 	c := &counter{changed: make(chan struct{}, 1)}
 	if len(diag) == 0 {
@@ -48,8 +50,8 @@ func newCounter(diag []int) (*counter, error) {
 	return c, nil
 }
 
-// watchEnds subscribes to the ends of connections, or ends that. The kernel tells of every TCP socket of the host that
-// ends, so the shim listens only while a drain waits.
+// watchEnds subscribes to the ends of connections, or ends that. The kernel tells of every TCP
+// socket of the host that ends, so the shim listens only while a drain waits.
 func (c *counter) watchEnds(on bool, ports []uint16) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +75,8 @@ func (c *counter) watchEnds(on bool, ports []uint16) error {
 	return nil
 }
 
-// passOn turns ends of connections into ticks until quit, countPause after the last count and the last tick.
+// passOn turns ends of connections into ticks until quit, countPause after the last count and the
+// last tick.
 func (c *counter) passOn(sub *sockdiag.Subscription, quit <-chan struct{}) {
 	defer c.passed.Done()
 	var ticked time.Time
@@ -128,9 +131,10 @@ func (p *Path) Count(time.Time) (map[int]path.Traffic, error) {
 	return traffic, err
 }
 
-// unanswered says whether nothing waits to be accepted, and for how long the oldest request has waited for its answer. The
-// program may close its listeners as soon as it is told to stop, so what is in their queues has no answer for sure. Where
-// connections cannot be counted, the program waits for all of them itself.
+// unanswered says whether nothing waits to be accepted, and for how long the oldest request has
+// waited for its answer. The program may close its listeners as soon as it is told to stop, so what
+// is in their queues has no answer for sure. Where connections cannot be counted, the program waits
+// for all of them itself.
 func (p *Path) unanswered(m *member, held sockdiag.Stat) (taken bool, oldest time.Duration) {
 	queued, err := m.queue()
 	if err != nil || queued > 0 {
@@ -139,8 +143,9 @@ func (p *Path) unanswered(m *member, held sockdiag.Stat) (taken bool, oldest tim
 	return true, held.Waiting
 }
 
-// count returns the open connections of every instance, in one walk through the kernel's table. Parking are those that
-// anybody may have: they were parked first, and carry the cgroup of app.socket, or they were moved.
+// count returns the open connections of every instance, in one walk through the kernel's table.
+// Parking are those that anybody may have: they were parked first, and carry the cgroup of
+// app.socket, or they were moved.
 func (p *Path) count() (map[int]sockdiag.Stat, error) {
 	if p.counter.conn == nil {
 		return nil, path.ErrCannotCount
@@ -171,16 +176,17 @@ func (p *Path) count() (map[int]sockdiag.Stat, error) {
 	return counts, nil
 }
 
-// held is what may keep an instance from being stopped: its own connections, and those that anybody may have. Of the latter
-// those that wait in a queue are left out: they are served by others.
+// held is what may keep an instance from being stopped: its own connections, and those that anybody
+// may have. Of the latter those that wait in a queue are left out: they are served by others.
 func held(number int, counts map[int]sockdiag.Stat) sockdiag.Stat {
 	anybody := counts[path.Parking]
 	anybody.Queued = 0
 	return counts[number].Plus(anybody)
 }
 
-// ownCgroup says whether connections of the instance can be told from others. Sockets that a user's manager opens carry
-// the manager's cgroup, all of them (socket_address_listen_in_cgroup in src/core/socket.c): counts are the whole app's then.
+// ownCgroup says whether connections of the instance can be distinguished from others. Sockets that
+// a user's manager opens carry the manager's cgroup, all of them (socket_address_listen_in_cgroup
+// in src/core/socket.c): counts are the whole app's then.
 func (m *member) ownCgroup() bool {
 	for a, l := range m.listeners {
 		return l.cgroup != 0 && l.cgroup != a.cgroup
@@ -188,8 +194,8 @@ func (m *member) ownCgroup() bool {
 	return false
 }
 
-// findCgroups learns the cgroup of listeners that joined since the last count. An accepted connection carries the cgroup
-// of its listener, which is that of the socket unit.
+// findCgroups learns the cgroup of listeners that joined since the last count. An accepted
+// connection carries the cgroup of its listener, which is that of the socket unit.
 func (p *Path) findCgroups() error {
 	unknown := p.addresses[0].cgroup == 0
 	for _, m := range p.members {

@@ -24,8 +24,9 @@ func (p *Path) guard() []path.Harm {
 	return harms
 }
 
-// mend makes the listeners of an instance listen, if they do not, and puts them into their groups again. It returns what was
-// wrong. Some programs shut their listener down when they end, which harms nobody.
+// mend makes the listeners of an instance listen, if they do not, and puts them into their groups
+// again. It returns what was wrong. Some programs shut their listener down when they end, which
+// harms nobody.
 func (p *Path) mend(m *member) (harms []path.Harm) {
 	for a, l := range m.listeners {
 		wrong, err := l.was.Resume(l.fd)
@@ -46,8 +47,8 @@ func (p *Path) mend(m *member) (harms []path.Harm) {
 	return harms
 }
 
-// putAgain puts a listener into its group again. The order of the members is another one then, by which classic BPF steers:
-// so the ring is set again.
+// putAgain puts a listener into its group again. The order of the members is another one then, by
+// which classic BPF steers: so the ring is set again.
 func (p *Path) putAgain(a *address, number int, l *listener) error {
 	if err := a.group.Put(number, l.fd); err != nil {
 		return err
@@ -68,7 +69,8 @@ func mended(harms []path.Harm) bool {
 	return false
 }
 
-// absent says what is wrong with a listener that listens, but is in its slot no more. Without eBPF nobody tells.
+// absent says what is wrong with a listener that listens, but is in its slot no more. Without eBPF
+// nobody tells.
 func (a *address) absent(slot int, l *listener) (wrong string, err error) {
 	if a.ebpf == nil {
 		return "", nil
@@ -99,9 +101,9 @@ func (p *Path) Renew(number int) []path.Harm {
 	return harms
 }
 
-// acceptAtOnce makes the listeners of an instance hand over connections that have sent nothing yet, until acceptLater: a
-// probe sends nothing, and would wait in the kernel where nobody sees it (TCP_DEFER_ACCEPT, tcp(7)). It says whether one of
-// them had the option set.
+// acceptAtOnce makes the listeners of an instance hand over connections that have sent nothing yet,
+// until acceptLater: a probe sends nothing, and would wait in the kernel where nobody sees it
+// (TCP_DEFER_ACCEPT, tcp(7)). It says whether one of them had the option set.
 func (m *member) acceptAtOnce() (deferred bool, err error) {
 	for _, l := range m.listeners {
 		seconds, err := unix.GetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT)

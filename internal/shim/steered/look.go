@@ -49,8 +49,8 @@ func (m *member) look(given uint64, now time.Time) (path.Look, error) {
 	if err != nil {
 		return path.Look{}, err
 	}
-	// What was steered here and does not wait was accepted. Attempts that never became connections look like progress,
-	// which errs on the side of leaving an instance alone.
+	// What was steered here and does not wait was accepted. Attempts that never became connections
+	// look like progress, which errs on the side of leaving an instance alone.
 	accepted := int64(given-m.seen.given) - int64(queued-m.seen.queued)
 	look := path.Look{Given: given, Waiting: queued, Behind: queued > 0, Progress: queued == 0 && accepted > 0}
 	since := m.seen.since
@@ -67,7 +67,8 @@ func (m *member) look(given uint64, now time.Time) (path.Look, error) {
 	return look, nil
 }
 
-// steered is the number of connections given to a slot so far: one load of shared memory for each address.
+// steered is the number of connections given to a slot so far: one load of shared memory for each
+// address.
 func (p *Path) steered(slot int) (n uint64) {
 	for _, a := range p.addresses {
 		n += a.group.Steered(slot)
@@ -96,7 +97,8 @@ func queue(fd int) (int, error) {
 	return queued, err
 }
 
-// Rescue is of path.Path. Where a moved connection would wake nobody, it waits for its instance instead.
+// Rescue is of path.Path. Where a moved connection would wake nobody, it waits for its instance
+// instead.
 func (p *Path) Rescue(number int) (moved int) {
 	if p.kernel.Distribution && !p.kernel.Migration {
 		return 0

@@ -14,20 +14,23 @@ import (
 // storedMoved is the name in the FD store of the memfd that holds the cookies.
 const storedMoved = "moved"
 
-// mostMoved bounds what is believed of the FD store: 4096 queues of one connection each would not move that many at once.
+// mostMoved bounds what is believed of the FD store: 4096 queues of one connection each would not
+// move that many at once.
 const mostMoved = 1 << 16
 
-// moved are the open connections that came to one instance and that another one has accepted, or will: the kernel moved them.
-// They carry the cgroup of the first one for life, so a drain must know them one by one.
+// moved are the open connections that came to one instance and that another one has accepted, or
+// will: the kernel moved them. They carry the cgroup of the first one for life, so a drain must
+// know them one by one.
 //
-// A shim that is killed leaves them in a memfd in PID 1's store, which is stored once and written in place.
+// A shim that is killed leaves them in a memfd in PID 1's store, which is stored once and written
+// in place.
 type moved struct {
 	cookies map[uint64]bool
 	file    *os.File // nil until the first move
 }
 
-// beforeMove returns the connections that an instance has accepted, of one listener whose queue is about to be moved. Nil says
-// that they cannot be told.
+// beforeMove returns the connections that an instance has accepted, of one listener whose queue is
+// about to be moved. Nil says that they cannot be listed.
 func (p *Path) beforeMove(number int, l *listener) map[uint64]bool {
 	if p.counter.conn == nil {
 		return nil
@@ -48,8 +51,8 @@ func (p *Path) beforeMove(number int, l *listener) map[uint64]bool {
 	return own
 }
 
-// afterMove remembers the connections that were moved: all that carry the listener's cgroup but those that the instance had
-// accepted before.
+// afterMove remembers the connections that were moved: all that carry the listener's cgroup but
+// those that the instance had accepted before.
 func (p *Path) afterMove(number int, l *listener, own map[uint64]bool) {
 	if own == nil {
 		return
@@ -69,8 +72,9 @@ func (p *Path) afterMove(number int, l *listener, own map[uint64]bool) {
 	}
 }
 
-// saveMoved writes the cookies for the next shim: their number and then each of them, in one write. What a later count finds
-// closed stays there until the next move, and the next shim's first count leaves it out.
+// saveMoved writes the cookies for the next shim: their number and then each of them, in one write.
+// What a later count finds closed stays there until the next move, and the next shim's first count
+// leaves it out.
 func (p *Path) saveMoved() error {
 	m := &p.moved
 	if m.file == nil {
@@ -82,7 +86,8 @@ func (p *Path) saveMoved() error {
 			return os.NewSyscallError("memfd_create", err)
 		}
 		m.file = os.NewFile(uintptr(fd), storedMoved)
-		// What an earlier shim could not read goes first: with two of that name neither would be believed.
+		// What an earlier shim could not read goes first: with two of that name neither would be
+		// believed.
 		if err := errors.Join(p.store.Remove(storedMoved), p.store.Put(storedMoved, fd)); err != nil {
 			return err
 		}

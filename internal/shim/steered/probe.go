@@ -10,15 +10,17 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// A probe is over when it is accepted: it waits in the queue of the instance's listener until then. With TCP_DEFER_ACCEPT
-// it would wait elsewhere, so that option is off while the instance is probed. A program that sets it meanwhile, or shuts
-// the listener down and listens again, is probed again.
+// A probe is over when it is accepted: it waits in the queue of the instance's listener until then.
+// With TCP_DEFER_ACCEPT it would wait elsewhere, so that option is off while the instance is
+// probed. A program that sets it meanwhile, or shuts the listener down and listens again, is probed
+// again.
 
-// probeLimit bounds one probe: binding is done and the connection is to this host, so a millisecond is usual.
+// probeLimit bounds one probe: binding is done and the connection is to this host, so a millisecond
+// is usual.
 const probeLimit = 2 * time.Second
 
-// acceptLook is how often the path looks whether a starting instance has accepted its probe. The kernel tells nobody that
-// a connection was accepted.
+// acceptLook is how often the path looks whether a starting instance has accepted its probe. The
+// kernel tells nobody that a connection was accepted.
 const acceptLook = 20 * time.Millisecond
 
 // Handle is of path.Path.
@@ -36,9 +38,10 @@ func (p *Path) Handle(ctx context.Context, loop path.Loop, r *control.Request) (
 	return nil, path.NoMethod(r)
 }
 
-// probe answers method Probe: from its first answer until the client hangs up, and for probeLimit at most, connection
-// requests from that port reach the instance, which is not on the ring yet. The kernel's one probe of an address is shared
-// by all starting instances: others wait for their turn meanwhile.
+// probe answers method Probe: from its first answer until the client hangs up, and for probeLimit
+// at most, connection requests from that port reach the instance, which is not on the ring yet. The
+// kernel's one probe of an address is shared by all starting instances: others wait for their turn
+// meanwhile.
 func (p *Path) probe(ctx context.Context, loop path.Loop, r *control.Request) (any, error) {
 	var asked control.ProbeParameters
 	if err := r.Decode(&asked); err != nil {
@@ -92,7 +95,8 @@ func (p *Path) beginProbe(loop path.Loop, asked control.ProbeParameters, now tim
 	return nil, &control.Error{Name: control.ErrInvalid, Reason: "the app has no address " + asked.Address}
 }
 
-// accepted answers method Accepted when nothing waits at the instance's listeners: it has accepted its probes.
+// accepted answers method Accepted when nothing waits at the instance's listeners: it has accepted
+// its probes.
 func (p *Path) accepted(ctx context.Context, loop path.Loop, r *control.Request) (any, error) {
 	var asked control.Instance
 	if err := r.Decode(&asked); err != nil {
@@ -118,8 +122,8 @@ func (p *Path) accepted(ctx context.Context, loop path.Loop, r *control.Request)
 	}
 }
 
-// unaccepted is how many connections wait at the listeners of an instance that is probed; again is as in control.Accepted.
-// Where it is neither, the probes are over.
+// unaccepted is how many connections wait at the listeners of an instance that is probed; again is
+// as in control.Accepted. Where it is neither, the probes are over.
 func (p *Path) unaccepted(loop path.Loop, number int) (queued int, again bool, err error) {
 	m := p.members[number]
 	if m == nil {

@@ -18,10 +18,11 @@ import (
 // relayDial bounds the connection to an instance, which is on this host.
 const relayDial = 10 * time.Second
 
-// relay serves the connections that wait at a listener which nobody accepts from, where the kernel cannot move them
-// (classic BPF): it accepts each and copies its bytes to a connection of its own to the same address, which the ring
-// gives to an instance. Few connections ever wait so: those that came while no instance was up, or as one died. The
-// instance sees the host's address in place of the client's.
+// relay serves the connections that wait at a listener which nobody accepts from, where the kernel
+// cannot move them (classic BPF): it accepts each and copies its bytes to a connection of its own
+// to the same address, which the ring gives to an instance. Few connections ever wait so: those
+// that came while no instance was up, or as one died. The instance sees the host's address in place
+// of the client's.
 //
 // It returns how many waited; the copying goes on beside it until the connections end.
 func (a *address) relay(fd int, log *slog.Logger) int {
@@ -31,8 +32,9 @@ func (a *address) relay(fd int, log *slog.Logger) int {
 		return 0
 	}
 	for range waiting {
-		// The descriptor may be blocking, which is for its instance to say. Should the instance come back and take a
-		// connection first, the goroutine waits for the next one and relays that.
+		// The descriptor may be blocking, which is for its instance to say. Should the instance
+		// come back and take a connection first, the goroutine waits for the next one and relays
+		// that.
 		go a.relayOne(fd, log)
 	}
 	return waiting

@@ -1,12 +1,13 @@
-// Package steered is the data path on which the kernel picks the instance: every instance has a listener of its own in a
-// SO_REUSEPORT group of the public address, and package steer attaches the program that picks one for each connection
-// request.
+// Package steered is the data path on which the kernel picks the instance: every instance has a
+// listener of its own in a SO_REUSEPORT group of the public address, and package steer attaches the
+// program that picks one for each connection request.
 //
-// The path sees no connection: its cost per connection, request and byte is zero. A tick costs one load of shared memory
-// for each instance and address, and while connections come one system call for each listener. A count walks the kernel's
-// table of TCP connections once.
+// The path sees no connection: its cost per connection, request and byte is zero. A tick costs one
+// load of shared memory for each instance and address, and while connections come one system call
+// for each listener. A count walks the kernel's table of TCP connections once.
 //
-// It is not for unix sockets, which cannot form a group (package handed), and decides nothing of the ring.
+// It is not for unix sockets, which cannot form a group (package handed), and decides nothing of
+// the ring.
 package steered
 
 import (
@@ -32,8 +33,8 @@ type Options struct {
 	Parking  []int        // the public listeners of app.socket, owned by the Path
 	Diag     []int        // NETLINK_SOCK_DIAG sockets of the host's network namespace, two or none: see package sockdiag
 	Store    *path.Store
-	// Cgroup returns the path of the control group of an instance's socket unit. It is asked once, by strategies that count
-	// connections.
+	// Cgroup returns the path of the control group of an instance's socket unit. It is asked once,
+	// by strategies that count connections.
 	Cgroup func(instance int) (string, error)
 	Log    *slog.Logger
 }
@@ -77,8 +78,8 @@ type listener struct {
 	deferred int            // TCP_DEFER_ACCEPT in seconds, while that is off for a probe
 }
 
-// Open attaches to the listeners at once, so new connections are steered when it returns, by the ring of an earlier process
-// if there was one.
+// Open attaches to the listeners at once, so new connections are steered when it returns, by the
+// ring of an earlier process if there was one.
 func Open(o Options) (*Path, error) {
 	p := &Path{
 		options: o, log: o.Log, store: o.Store, kernel: steer.SelfTest(), members: make(map[int]*member), turn: make(chan struct{}, 1),
@@ -130,7 +131,8 @@ func (p *Path) Run(ctx context.Context) error {
 	return p.counter.end()
 }
 
-// Changed is of path.Path: it ticks when connections of an app of which an instance drains have ended.
+// Changed is of path.Path: it ticks when connections of an app of which an instance drains have
+// ended.
 func (p *Path) Changed() <-chan struct{} { return p.counter.changed }
 
 // Serves is of path.Path: PID 1 tells which instances serve.
@@ -220,8 +222,8 @@ func (p *Path) adoptListeners(number int, fds []int) {
 	}
 }
 
-// match finds the address of each listener: descriptors come out of the FD store in no order. Every address must have
-// one, or the instance would be left out of that address in silence.
+// match finds the address of each listener: descriptors come out of the FD store in no order. Every
+// address must have one, or the instance would be left out of that address in silence.
 func (p *Path) match(fds []int) (map[*address]*listener, error) {
 	found := make(map[*address]*listener)
 	for _, fd := range fds {
@@ -246,7 +248,8 @@ func (p *Path) match(fds []int) (map[*address]*listener, error) {
 	return found, nil
 }
 
-// take puts listeners into their groups. They are the instance's from then on, also when take fails.
+// take puts listeners into their groups. They are the instance's from then on, also when take
+// fails.
 func (p *Path) take(number int, found map[*address]*listener) error {
 	m := &member{number: number, listeners: found}
 	p.members[number] = m
@@ -271,8 +274,8 @@ func (m *member) holds(found map[*address]*listener) bool {
 	return len(found) == len(m.listeners)
 }
 
-// Leave is of path.Path. Closing the last descriptor of a listener moves its queue to the instances on the ring
-// (inet_csk_listen_stop in net/ipv4/inet_connection_sock.c).
+// Leave is of path.Path. Closing the last descriptor of a listener moves its queue to the instances
+// on the ring (inet_csk_listen_stop in net/ipv4/inet_connection_sock.c).
 func (p *Path) Leave(number int) {
 	if err := p.store.RemoveListeners(number); err != nil {
 		p.log.Warn("remove stored listener, ignoring", "instance", number, "error", err)

@@ -150,8 +150,8 @@ func (b *bench) accept(number int) (n int) {
 	}
 }
 
-// What others may hold after a move are the connections that were moved, until these close. The instance's own do not count,
-// neither old ones nor new ones, which never end under steady load.
+// What others may hold after a move are the connections that were moved, until these close. The
+// instance's own do not count, neither old ones nor new ones, which never end under steady load.
 func TestMovedConnectionsAreKnownOneByOne(t *testing.T) {
 	fd, err := sockdiag.Open()
 	if err != nil {
@@ -207,7 +207,8 @@ func TestMovedConnectionsAreKnownOneByOne(t *testing.T) {
 	expect("when it is closed", map[uint64]bool{})
 }
 
-// The next process reads what the last one has written, and nothing else costs it more than a line in the journal.
+// The next process reads what the last one has written, and nothing else costs it more than a line
+// in the journal.
 func TestMovedConnectionsOutliveTheShim(t *testing.T) {
 	file := func(text []byte) *os.File {
 		name := filepath.Join(t.TempDir(), "moved")

@@ -20,7 +20,8 @@ func (p *Path) reason() string {
 	return p.kernel.String()
 }
 
-// strategies are those that the steering program picks by. The others are a matter of the ring: RoundRobin.
+// strategies are those that the steering program picks by. The others are a matter of the ring:
+// RoundRobin.
 var strategies = map[app.Strategy]steer.Strategy{
 	app.LeastConnections: steer.LeastConnections,
 	app.RandomTwo:        steer.RandomTwo,
@@ -37,8 +38,8 @@ func (p *Path) counting() bool {
 	return true
 }
 
-// firstStrategy is the one to begin with: one that counts begins when connections are counted. Where no eBPF program can
-// be loaded, source-hash cannot be done.
+// firstStrategy is the one to begin with: one that counts begins when connections are counted.
+// Where no eBPF program can be loaded, source-hash cannot be done.
 func (p *Path) firstStrategy() app.Strategy {
 	switch {
 	case p.options.Strategy.CountsConnections():
@@ -50,9 +51,9 @@ func (p *Path) firstStrategy() app.Strategy {
 	return p.options.Strategy
 }
 
-// startCounting begins to count connections in the kernel for the strategies that need it, when the first instance joins: the
-// counting program belongs to the cgroup above the instances' socket units, which is there then. Where it cannot, the
-// strategy stays round-robin, and says why.
+// startCounting begins to count connections in the kernel for the strategies that need it, when the
+// first instance joins: the counting program belongs to the cgroup above the instances' socket
+// units, which is there then. Where it cannot, the strategy stays round-robin, and says why.
 func (p *Path) startCounting(number int) {
 	if !p.options.Strategy.CountsConnections() || p.strategy == p.options.Strategy {
 		return

@@ -1,5 +1,6 @@
-// Package pathtest tests implementations of path.Path against its contract, as package testing/fstest does for file
-// systems. What it cannot see is what only one path has: how it puts listeners back, and what it counts of others.
+// Package pathtest tests implementations of path.Path against its contract, as package
+// testing/fstest does for file systems. What it cannot see is what only one path has: how it puts
+// listeners back, and what it counts of others.
 package pathtest
 
 import (
@@ -20,7 +21,8 @@ import (
 type World struct {
 	// Open opens the path as a new process would, with the public listener.
 	Open func(*path.Store) (Path, error)
-	// Unit returns duplicates of what the socket unit of an instance has; the same sockets each time.
+	// Unit returns duplicates of what the socket unit of an instance has; the same sockets each
+	// time.
 	Unit func(instance int) []int
 	// Program starts the program of an instance that has joined, and returns what it accepts from.
 	Program func(p path.Path, instance int) net.Listener
@@ -127,7 +129,8 @@ func (b *bench) up(instance, accepts int) {
 	b.await(fmt.Sprintf("instance %d serves", instance), func() bool { return b.Serves(instance) == path.Yes })
 }
 
-// take waits for the next connection of an instance's program, which stays open until the test ends.
+// take waits for the next connection of an instance's program, which stays open until the test
+// ends.
 func (b *bench) take(instance int) net.Conn {
 	b.t.Helper()
 	select {
@@ -241,8 +244,8 @@ func ring(b *bench) {
 	}
 }
 
-// An instance that hangs is seen to, while another keeps up. What waits for it goes to the others, which is no progress of its
-// own.
+// An instance that hangs is seen to, while another keeps up. What waits for it goes to the others,
+// which is no progress of its own.
 func rescue(b *bench) {
 	b.up(1, 1)
 	b.up(2, many)
@@ -277,7 +280,8 @@ func rescue(b *bench) {
 	b.await("instance 1 makes progress", func() bool { looks, _ = b.Look(time.Now()); return looks[1].Progress })
 }
 
-// A drain is quiet when no connection is in the middle of something, and open connections do not hold it up.
+// A drain is quiet when no connection is in the middle of something, and open connections do not
+// hold it up.
 func drain(b *bench) {
 	b.up(1, many)
 	b.ring(1)
