@@ -78,6 +78,7 @@ func TestBadSources(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"a.json", "[{\"script\": \"a.js\",\n \"instances\": \"many\"}]", `a.json:2: instances must be a whole number, got "many"`},
 		{"a.json", "{\"apps\": [{\"script\": \"a.js\"},\n 3]}", `a.json:2: an app must be an object, got a number`},
+		{"a.json", `{"x": 3}`, `a.json:1: there are no apps: a configuration is a list of them, or an object with apps, got an object`},
 		{"a.json", `{"apps": 3}`, `a.json:1: there are no apps: a configuration is a list of them, or an object with apps, got a number`},
 		{"a.json", "{\n\"script\": \"a.js\",\n\"args\": ]}", `a.json:3: did not find expected node content`},
 		{"a.yaml", "apps:\n  - script: a.js\n    name: [x", `a.yaml:3: did not find expected ',' or ']'`},
@@ -305,6 +306,7 @@ func TestJavaScript(t *testing.T) {
 		{"a.config.mjs", "export default { apps: [{ script: 'a.js' }] }", ""},
 		{"b.config.mjs", "export const apps = [{ script: 'a.js' }]", ""},
 		{"c.config.cjs", "module.exports = Promise.resolve([{ script: 'a.js' }])", ""},
+		{"i.config.js", "exports.pm2 = [{ script: 'a.js' }]", ""},
 		{"d.config.js", "exports.apps = [{ script: 'a.js' }]; setInterval(() => {}, 1000)", ""},
 		{"e.config.js", "throw new Error('no\\nway')", "e.config.js: node could not read it: Error: no"},
 		{"f.config.js", "module.exports = 'x'.repeat(2 << 20)", "f.config.js: its configuration has more than 1048576 bytes"},

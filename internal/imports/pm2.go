@@ -146,17 +146,24 @@ func (s *source) configuration(tree value) error {
 	}
 	apps := tree
 	if tree.kind == object {
-		if f, ok := tree.get("apps"); ok {
+		f, ok := tree.get("apps")
+		if !ok {
+			f, ok = tree.get("pm2") // of older files
+		}
+		if ok {
 			apps = f.value
 			for _, other := range tree.fields {
-				s.topLevel(other)
+				if other.key != f.key {
+					s.topLevel(other)
+				}
 			}
 		}
 	}
-	switch apps.kind {
-	case object:
+	_, isApp := firstField(apps, "script")
+	switch {
+	case apps.kind == object && isApp:
 		apps = value{kind: list, items: []value{apps}}
-	case list:
+	case apps.kind == list:
 	default:
 		return s.fault(s.Shown, apps.line, "", "there are no apps: a configuration is a list of them, or an object with apps, got %s", apps.kind)
 	}
@@ -176,7 +183,6 @@ func (s *source) configuration(tree value) error {
 // topLevel says what becomes of the keys beside apps.
 func (s *source) topLevel(f field) {
 	switch f.key {
-	case "apps":
 	case "deploy":
 		s.result.Rest.leave(f.key, f.line, "unitgen deploys nothing: copy the files by what you have, then systemctl reload APP")
 	case "static":

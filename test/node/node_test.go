@@ -91,6 +91,7 @@ func TestNode(t *testing.T) {
 		{"Memory", testMemory},
 		{"Flood", testFlood},
 		{"MissingNode", testMissingNode},
+		{"Import", testImport},
 		{"Permission", testPermission},
 		{"LowPort", testLowPort},
 		{"UserUnits", testUserUnits},
