@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // stopMargin is what an instance has left for SIGTERM, and its drain command for its way, after the drain time-out.
@@ -117,7 +118,7 @@ func decide(a app.App, p Paths) (values, error) {
 		ExecStart:      execStart,
 		User:           a.InstanceUser(),
 		DynamicUser:    a.User == "",
-		Runtime:        compilingRuntime(a.Command),
+		Runtime:        program.Compiles(a.Command, p.Script),
 		Properties:     properties(a.Properties),
 		Restart:        decideRestart(a),
 		RolloutOptions: rolloutOptions(a),
@@ -347,36 +348,4 @@ func serveOptions(a app.App) string {
 		b.WriteString(" --user-units")
 	}
 	return b.String()
-}
-
-// compilingRuntime returns the name of the runtime that command runs on, if it is one that compiles while it runs, which
-// MemoryDenyWriteExecute= would kill. It goes by names: the program's, without a version (node22, java-21), or the
-// extension of a script.
-func compilingRuntime(command []string) string {
-	program := path.Base(command[0])
-	if program == "env" {
-		for _, word := range command[1:] {
-			if !strings.HasPrefix(word, "-") && !strings.Contains(word, "=") {
-				program = path.Base(word)
-				break
-			}
-		}
-	}
-	switch path.Ext(program) {
-	case ".js", ".mjs", ".cjs", ".ts":
-		return "JavaScript"
-	case ".rb":
-		return "ruby"
-	case ".php":
-		return "php"
-	case ".smp":
-		return program
-	}
-	switch base := strings.TrimRight(program, "0123456789.-"); base {
-	case "node", "nodejs", "deno", "bun", "npm", "npx", "yarn", "pnpm", "electron", "java", "dotnet", "mono",
-		"ruby", "bundle", "puma", "rackup", "rails", "php", "php-fpm", "pypy", "luajit", "julia", "erl", "elixir", "iex",
-		"wasmtime", "wasmer", "tsx", "ts-node", "nodemon", "yarnpkg", "pnpx", "corepack", "concurrently", "next", "bunx", "pm2-runtime":
-		return base
-	}
-	return startedRuntime(command)
 }

@@ -19,9 +19,10 @@ import (
 //go:embed *.tmpl
 var embedded embed.FS
 
-// Paths says where the programs are that units call.
+// Paths says what units need to know of the machine that they are for.
 type Paths struct {
-	Lbshim string // absolute
+	Lbshim string   // where the balancer is, absolute
+	Script []string // the first line of the app's program if it is a script, as program.Script has it
 }
 
 // File is a unit file.

@@ -289,4 +289,16 @@ func TestCompilingRuntimes(t *testing.T) {
 			}
 		}
 	}
+	// A script for such a runtime.
+	a := goldens()[0].app
+	a.Command = []string{"/srv/app"}
+	files, err := templates.Render(a, templates.Paths{Lbshim: "/usr/lib/unitgen/lbshim", Script: []string{"/usr/bin/env", "node"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.Name == "app@.service" && !strings.Contains(f.Text, "MemoryDenyWriteExecute=no\n") {
+			t.Error("a script for env node: compiles while it runs = false")
+		}
+	}
 }

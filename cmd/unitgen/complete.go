@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // words are what can stand behind the arguments args of a verb; current is how far the next one is typed. c has the options
@@ -159,7 +160,7 @@ func (c *command) programs(first bool, current string) ([]cobra.Completion, cobr
 	for _, dir := range filepath.SplitList(c.env.getenv("PATH")) {
 		entries, _ := os.ReadDir(dir)
 		for _, entry := range entries {
-			if strings.HasPrefix(entry.Name(), current) && isExecutable(filepath.Join(dir, entry.Name())) {
+			if strings.HasPrefix(entry.Name(), current) && program.IsExecutable(filepath.Join(dir, entry.Name())) {
 				names = append(names, entry.Name())
 			}
 		}

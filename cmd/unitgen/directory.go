@@ -17,6 +17,7 @@ import (
 	"github.com/unitgen/unitgen/internal/account"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/plan"
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // directory reads --working-directory=.
@@ -132,7 +133,7 @@ func (c *command) checkPlace(ctx context.Context, a app.App) error {
 // may have in another place.
 func executed(command string) []string {
 	files := []string{command}
-	if words := shebang(command); len(words) > 0 {
+	if words, _ := program.Script(command); len(words) > 0 {
 		files = append(files, words[0])
 	}
 	return files

@@ -11,12 +11,13 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/imports"
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // importApps is the verb import: it makes .unitgen files, and with --now apps, of what another process manager knows.
 func (c *command) importApps(ctx context.Context) (status int, err error) {
 	o := c.options
-	node := imports.Node{Program: search("node", c.env.getenv("PATH"), c.env.cwd), Root: c.env.euid == 0, User: o.text("user"), Environ: c.env.environ()}
+	node := imports.Node{Program: program.Search("node", c.env.getenv("PATH"), c.env.cwd), Root: c.env.euid == 0, User: o.text("user"), Environ: c.env.environ()}
 	found, err := imports.Read(ctx, imports.Options{
 		Path: c.absolute(o.name), Shown: o.name, Only: o.args, Env: o.text("env"), User: o.text("user"), UserUnits: o.userUnits,
 		CPUs: c.env.cpus, Getenv: c.env.getenv, JavaScript: node.Evaluate,

@@ -74,7 +74,7 @@ func (c *command) learn(ctx context.Context, m *live.Manager, a app.App) (listen
 	if !a.BindAnswered() || !c.guessed && (!bare || a.ReadyOrDefault() == app.ReadyNotify) {
 		return nil, nil
 	}
-	unit, err := templates.Learn(a, templates.Paths{Lbshim: c.env.lbshim}, os.DirFS(c.env.root+"/etc/unitgen/templates"), c.guessed)
+	unit, err := templates.Learn(a, c.site.Paths(a), os.DirFS(c.env.root+"/etc/unitgen/templates"), c.guessed)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@
 //	command.go   the program: where it is and whether it can be executed
 //	send.go      messages to the programs of an app
 //	directory.go where the program starts, and whether its user may be there
-//	node.go      programs for Node.js, and what stands between them and node
+//	node.go      programs for Node.js, and what stands for node
 //	file.go      the same, from a .unitgen file
 //	verify.go    properties, as systemd reads them
 //	import.go    files of other process managers -> .unitgen files

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // appName is the app that the command line is about: the name, or the path of a program that names it.
@@ -96,9 +97,9 @@ func (c *command) setCommand(ctx context.Context, a *app.App, isNew bool) error 
 	case !o.hasCommand:
 		argv = []string{o.name}
 	}
-	program, err := c.resolve(argv[0])
-	if err == nil && isNode(program) && !c.site.Packaging {
-		program, err = c.realNode(ctx, program)
+	path, err := c.resolve(argv[0])
+	if err == nil && program.IsNode(path) && !c.site.Packaging {
+		path, err = c.realNode(ctx, path)
 	}
 	if err != nil {
 		if !o.hasCommand && !strings.Contains(o.name, "/") {
@@ -110,7 +111,7 @@ func (c *command) setCommand(ctx context.Context, a *app.App, isNew bool) error 
 		}
 		return err
 	}
-	a.Command = append([]string{program}, argv[1:]...)
+	a.Command = append([]string{path}, argv[1:]...)
 	return nil
 }
 

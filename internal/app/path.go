@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // DataPath is how connections reach the instances: as asked for, or the best that the settings allow.
@@ -81,7 +83,7 @@ func (a App) checkPath(found *inputErrors) {
 
 // checkServer checks whether a known server can take what the path gives it.
 func (a App) checkServer(found *inputErrors) {
-	if name := server(a.Command); a.DataPath() == PathHandoff && a.Kind != KindHandoff && a.Kind != KindNode && takesListeners(name) {
+	if name := program.Server(a.Command); a.DataPath() == PathHandoff && a.Kind != KindHandoff && a.Kind != KindNode && takesListeners(name) {
 		found.addf("--listen=127.0.0.1:3000", "%s takes the handoff path, on which %s would never get a connection: it takes listeners",
 			cmp.Or(a.steerCannot(), "--path=handoff"), name)
 	}

@@ -1,9 +1,6 @@
 package app
 
-import (
-	"path"
-	"strings"
-)
+import "github.com/unitgen/unitgen/internal/program"
 
 // graceful are the stop signals on which servers shut down gracefully, by the name of their program. Only what was tried
 // stands here: of a server that is missing nothing is lost but time, of one that cuts requests off they are.
@@ -15,7 +12,7 @@ func (a App) ShutdownOrDefault() Shutdown {
 	if a.Shutdown != "" || a.Kind == KindNode {
 		return a.Shutdown
 	}
-	signal, known := graceful[server(a.Command)]
+	signal, known := graceful[program.Server(a.Command)]
 	if given, ok := a.Property("KillSignal"); known && (!ok || given == signal) {
 		return ShutdownGraceful
 	}
@@ -25,21 +22,9 @@ func (a App) ShutdownOrDefault() Shutdown {
 // KillSignal is the stop signal on which a known server shuts down gracefully; empty for SIGTERM, which systemd sends, and
 // where a property or --shutdown=quick says otherwise.
 func (a App) KillSignal() string {
-	signal := graceful[server(a.Command)]
+	signal := graceful[program.Server(a.Command)]
 	if _, given := a.Property("KillSignal"); given || signal == "SIGTERM" || a.ShutdownOrDefault() != ShutdownGraceful {
 		return ""
 	}
 	return signal
-}
-
-// server is the name of the program that command runs: also of a module of Python's, as in "python3 -m gunicorn".
-func server(command []string) string {
-	if len(command) == 0 {
-		return ""
-	}
-	name := path.Base(command[0])
-	if strings.TrimRight(name, "0123456789.") == "python" && len(command) > 2 && command[1] == "-m" {
-		return command[2]
-	}
-	return name
 }

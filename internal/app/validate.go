@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // MinSystemdVersion is the oldest systemd that units are written for, Debian 12's.
@@ -146,7 +148,7 @@ func (a App) Warnings() []string {
 	if warning, ok := a.handoffWarning(); ok {
 		warnings = append(warnings, warning)
 	}
-	if server(a.Command) == "uvicorn" && !slices.ContainsFunc(a.Command, func(arg string) bool { return strings.HasPrefix(arg, "--timeout-graceful-shutdown") }) {
+	if program.Server(a.Command) == "uvicorn" && !slices.ContainsFunc(a.Command, func(arg string) bool { return strings.HasPrefix(arg, "--timeout-graceful-shutdown") }) {
 		warnings = append(warnings, "the command lets streams that do not end, such as server-sent events, hold a reload for "+
 			FormatTimeSpan(a.DrainTimeoutOrDefault())+" of each instance: uvicorn --timeout-graceful-shutdown 10 ends them")
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // refusal is a call that the kernel refused, as programs of all languages report it: by the text of strerror(3) or by the
@@ -109,19 +110,12 @@ func (c *caseFile) ownPort(port int) Reason {
 		"it must take the socket that it is given (descriptor 3, sd_listen_fds(3))", port)}
 	switch {
 	case c.set.app.Kind == app.KindNode || c.set.app.DataPath() == app.PathHandoff:
-	case len(c.set.app.Command) > 0 && isNode(c.set.app.Command):
+	case slices.ContainsFunc(c.set.app.Command[:min(len(c.set.app.Command), 2)], program.IsNode):
 		r.Hint = c.options("--kind=node")
 	default:
 		r.Hint = c.options("--kind=bind")
 	}
 	return r
-}
-
-func isNode(command []string) bool {
-	return slices.ContainsFunc(command[:min(len(command), 2)], func(word string) bool {
-		name := strings.TrimRight(filepath.Base(word), "0123456789.-")
-		return name == "node" || name == "nodejs"
-	})
 }
 
 // commandPort is a port of the app, or one in use, that stands in the command; 0 for none.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // notStarted explains a run in which PID 1 could not make a process the program.
@@ -101,7 +102,7 @@ func (c *caseFile) exec(in *invocation) Reason {
 		if st, err := os.Stat(program); err == nil && st.Mode()&0o111 == 0 {
 			return Reason{What: program + " is not executable", Hint: "chmod +x " + app.ShellWord(program)}
 		}
-		if interpreter := c.interpreter(program); interpreter != "" {
+		if interpreter := interpreterOf(program); interpreter != "" {
 			if st, err := os.Stat(interpreter); err == nil && st.Mode()&0o111 == 0 {
 				return Reason{What: fmt.Sprintf("%s is a script for %s, which is not executable", program, interpreter), Hint: "chmod +x " + app.ShellWord(interpreter)}
 			}
@@ -121,7 +122,7 @@ func (c *caseFile) execMissing(program string) Reason {
 	if c.set.privateTmp && (below(program, "/tmp") || below(program, "/var/tmp")) {
 		return c.hiddenTmp(program)
 	}
-	interpreter := c.interpreter(program)
+	interpreter := interpreterOf(program)
 	switch {
 	case strings.HasSuffix(interpreter, "\r"):
 		return Reason{What: fmt.Sprintf("the first line of %s ends with CR LF, as on Windows, so its interpreter is not found", program),
@@ -133,18 +134,16 @@ func (c *caseFile) execMissing(program string) Reason {
 	return Reason{What: fmt.Sprintf("the dynamic loader that %s needs does not exist", program), Hint: "ldd " + app.ShellWord(program)}
 }
 
-// interpreter is the first word behind "#!"; empty for other files.
-func (c *caseFile) interpreter(program string) string {
-	head := readHead(program)
-	line, script := bytes.CutPrefix(head, []byte("#!"))
-	if !script {
+// interpreterOf is the first word behind "#!"; empty for other files.
+func interpreterOf(file string) string {
+	words, crlf := program.Script(file)
+	switch {
+	case len(words) == 0:
 		return ""
+	case len(words) == 1 && crlf:
+		return words[0] + "\r" // for which the kernel looks
 	}
-	text, _, _ := strings.Cut(string(line), "\n")
-	text = strings.TrimLeft(text, " \t")
-	word, _, _ := strings.Cut(text, " ")
-	word, _, _ = strings.Cut(word, "\t")
-	return word
+	return words[0]
 }
 
 // headBytes is BINPRM_BUF_SIZE: the kernel looks at no more.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/program"
 )
 
 // finish completes the apps, and finds out whether unitgen can make them.
@@ -132,7 +133,7 @@ func (a *App) app(userUnits bool) app.App {
 		case "Instances":
 			continue
 		case "Command":
-			node = isNode(values[0])
+			node = program.IsNode(values[0])
 			values[0] = absolute(values[0])
 		case "EnvironmentFile":
 			path, optional := strings.CutPrefix(values[0], "-")
@@ -165,13 +166,4 @@ func absolute(path string) string {
 		return path
 	}
 	return "/" + path
-}
-
-// isNode goes by the name of a program: node, nodejs, node22.
-func isNode(program string) bool {
-	switch strings.TrimRight(filepath.Base(program), "0123456789.-") {
-	case "node", "nodejs":
-		return true
-	}
-	return false
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/program"
 	"github.com/unitgen/unitgen/templates"
 )
 
@@ -52,7 +53,7 @@ func (c Change) Verb() string {
 // For renders the units of app a with n instances, with the admin's templates, and compares them with the disk.
 func (d *Disk) For(a app.App, n int) (*Plan, error) {
 	override := os.DirFS(d.site.Root + "/etc/unitgen/templates")
-	files, err := templates.RenderFS(a, templates.Paths{Lbshim: d.site.Lbshim}, override)
+	files, err := templates.RenderFS(a, d.site.Paths(a), override)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +73,15 @@ func (d *Disk) For(a app.App, n int) (*Plan, error) {
 		return nil, err
 	}
 	return d.compare(a, files, n), nil
+}
+
+// Paths is what the units of an app need to know of this machine. A package's program is on another one.
+func (s Site) Paths(a app.App) templates.Paths {
+	p := templates.Paths{Lbshim: s.Lbshim}
+	if !s.Packaging && len(a.Command) > 0 {
+		p.Script, _ = program.Script(a.Command[0])
+	}
+	return p
 }
 
 // pins are the drop-ins that tie instances to CPUs, one after another and round again.
