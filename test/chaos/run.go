@@ -105,7 +105,7 @@ func (w *world) step(ctx context.Context, o options, s step) error {
 	err = errors.Join(err, w.prober.take(s))
 	settled := time.Since(began)
 	fmt.Fprintf(o.out, "%s: took %s, settled after %s, %d answered\n", s, short(took...), short(settled), w.ledger.total().ok-before.ok)
-	if settled-restored > noticeable {
+	if settled-restored > noticeable && awaited != "" {
 		fmt.Fprintf(o.out, "\t%s in which %s\n", short(settled-restored), awaited)
 	}
 	return err
