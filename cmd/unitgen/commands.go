@@ -53,10 +53,11 @@ func (c *command) execute(ctx context.Context) (status int, err error) {
 func (c *command) commands(status *int) *cobra.Command {
 	c.options = &options{given: make(map[string]bool)}
 	c.options.set = c.options.flags()
+	completing := len(c.env.args) > 0 && c.env.args[0] == cobra.ShellCompRequestCmd // what takes time is for that alone
 	var root *cobra.Command
 	for _, v := range verbs() {
 		cmd := &cobra.Command{
-			Use: v.name, Short: aboutIn(helpText, v.name), Hidden: v.reserved, Args: cobra.ArbitraryArgs,
+			Use: v.name, Hidden: v.reserved, Args: cobra.ArbitraryArgs,
 			SilenceErrors: true, SilenceUsage: true,
 			RunE: func(cmd *cobra.Command, args []string) (err error) {
 				*status, err = c.runVerb(cmd, v, args)
@@ -72,7 +73,9 @@ func (c *command) commands(status *int) *cobra.Command {
 			own.Hidden = flag.Hidden || !v.has(flag.Name)
 			cmd.Flags().AddFlag(&own)
 		})
-		c.completes(cmd, v)
+		if completing {
+			c.completes(cmd, v)
+		}
 		switch v.name {
 		case "":
 			root, cmd.Use = cmd, "unitgen"

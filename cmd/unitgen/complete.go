@@ -44,6 +44,7 @@ func (c *command) completion() error {
 
 // completes tells cobra what can stand behind a verb and in its options.
 func (c *command) completes(cmd *cobra.Command, v verb) {
+	cmd.Short = aboutIn(helpText, v.name)
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, current string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		// cobra has put a "--" of its own behind them (getCompletions), so that ArgsLenAtDash says nothing.
 		if before := c.env.args[1 : len(c.env.args)-1]; slices.Contains(before, "--") {

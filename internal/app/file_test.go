@@ -7,30 +7,19 @@ import (
 	"testing"
 )
 
-// Every key is one that section [X-Unitgen] has, and the other way round.
-func TestKeys(t *testing.T) {
-	user := full()
-	user.UserPerInstance, user.UserUnits, user.Messages, user.ShutdownMessage, user.MaxConnections, user.ProgramPort = true, true, true, true, 9, 3000
-	user.Agent.Port, user.Metrics.Port = 9999, 9464
-	var want []string
-	for line := range strings.Lines(Settings(user)) {
-		if key, _, ok := strings.Cut(line, "="); ok && !slices.Contains(want, key) {
-			want = append(want, key)
+// Keys and options are names of one setting, and each setting but Instances is in section [X-Unitgen].
+func TestTable(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, s := range Table() {
+		for _, name := range []string{s.Key, "--" + s.Option} {
+			if seen[name] && name != "--" {
+				t.Errorf("%s names two settings", name)
+			}
+			seen[name] = true
 		}
-	}
-	var got []string
-	options := make(map[string]bool)
-	for _, k := range Table() {
-		if k.Key != "Instances" {
-			got = append(got, k.Key)
+		if (s.words == nil) != (s.Key == "Instances") || s.fits != nil && s.unfit == "" {
+			t.Errorf("the row of %s is incomplete", s.Key)
 		}
-		if options[k.Option] && k.Option != "" {
-			t.Errorf("--%s has two keys", k.Option)
-		}
-		options[k.Option] = true
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("the table has\n%q\nSettings writes\n%q", got, want)
 	}
 }
 

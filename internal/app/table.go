@@ -8,6 +8,56 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
+// App is everything that unitgen knows of an app but its instances, which are the links in app.service.wants/. It is
+// what section [X-Unitgen] of app.service holds (see ParseSettings and Settings).
+type App struct {
+	Name             Name
+	Command          []string // argv; Command[0] is an absolute path
+	Listen           []Listen
+	ProgramPort      int      // what the program says for the app's one port; zero: it says that port
+	Kind             Kind     // zero means the default of the path: see BindAnswered
+	Path             Path     // zero means PathAuto
+	Strategy         Strategy // zero means the path's default
+	Environment      []Assignment
+	EnvironmentFiles []string // absolute and literal, an optional leading "-" as in EnvironmentFile=
+	WorkingDirectory string   // absolute; empty means /
+	User             string   // empty means DynamicUser=: see InstanceUser
+	UserPerInstance  bool     // each instance has a dynamic user of its own, not one of the app's
+	Properties       []Property
+	DrainTimeout     time.Duration // zero means DefaultDrainTimeout
+	Shutdown         Shutdown      // empty: see ShutdownOrDefault
+	StartTimeout     time.Duration // zero means DefaultStartTimeout
+	IdleExit         time.Duration // zero means never
+	SlowStart        time.Duration // zero means that an instance that came back has its whole share at once
+	Agent            Listen        // where load balancers learn how the app is; zero: nowhere
+	Metrics          Listen        // where Prometheus asks for the metrics of the app; zero: nowhere
+	Ready            string        // what makes an instance ready: see ReadyOrDefault
+	Messages         bool          // programs other than Node.js have a channel for messages (package activation)
+	ShutdownMessage  bool          // Node.js programs are told "shutdown" before SIGTERM
+	Surge            string        // extra instances of a rollout, a number or "all"; empty means 1
+	Parallel         int           // instances that a rollout restarts at a time; zero means 1
+	Soak             time.Duration // how long extra instances must stay up; zero means lbshim's default
+	Restart          Restart
+	MaxConnections   int   // open connections that an instance has at most; zero means any number
+	Weights          []int // shares of new connections by instance number; those after the list have 1
+	Pin              bool  // each instance to one CPU, by a drop-in of its own
+	UserUnits        bool  // units of a user's own manager: no DynamicUser=, no capabilities, %t instead of /run
+	SystemdVersion   int   // the version the units are written for; zero means MinSystemdVersion
+}
+
+// Restart says when instances are started anew, beside what a rollout does: each by a setting or a unit of systemd's own.
+type Restart struct {
+	Delay         time.Duration // before the first automatic restart; zero means DefaultRestartDelay
+	Max           int           // automatic restarts of an instance within Within; zero means any number
+	Within        time.Duration // zero means DefaultWithin
+	StopExitCodes []int         // exit statuses after which an instance stays stopped
+	Watchdog      time.Duration // an instance that is silent for so long is killed; zero means never
+	MaxMemory     Size          // above it the kernel kills; zero means no limit
+	MemoryReload  Size          // resident memory above which an instance is drained and restarted; zero means never
+	ReloadAt      string        // when to roll, OnCalendar= of systemd.timer(5); empty means never
+	Watch         []string      // absolute paths whose change starts a rollout
+}
+
 // Setting is a row of the table of settings. The table says all of a setting but what the unit templates make of it and
 // how it is documented: the App has its value, package app reads, writes and checks it by its row, and cmd/unitgen has
 // the option and its completion from there.
