@@ -10,24 +10,25 @@ import (
 	"github.com/unitgen/unitgen/internal/cgroup"
 )
 
-// usageOf reads what the control group of a unit has used since the unit was started (cgroup v2). It is unknown where the group
-// is gone, or where CPU or memory is not accounted for.
+// usageOf reads what the control group of a unit has used since the unit was started. What the kernel does not account for there is
+// unknown: memory is not where the controller is one of cgroup v1 (hybrid).
 func usageOf(group string) usage {
 	if group == "" {
 		return usage{}
 	}
-	dir := cgroup.Dir(group)
-	stat, err := readSmall(filepath.Join(dir, "cpu.stat"))
-	if err != nil {
-		return usage{}
+	return readUsage(cgroup.Dir(group))
+}
+
+func readUsage(dir string) (u usage) {
+	if stat, err := readSmall(filepath.Join(dir, "cpu.stat")); err == nil {
+		u.cpu, u.hasCPU = field(stat, "usage_usec")
+		u.cpu /= 1e6
 	}
-	memory, err := readSmall(filepath.Join(dir, "memory.current"))
-	if err != nil {
-		return usage{}
+	if memory, err := readSmall(filepath.Join(dir, "memory.current")); err == nil {
+		bytes, err := strconv.ParseFloat(strings.TrimSpace(memory), 64)
+		u.memory, u.hasMemory = bytes, err == nil
 	}
-	cpu, ok := field(stat, "usage_usec")
-	bytes, err := strconv.ParseFloat(strings.TrimSpace(memory), 64)
-	return usage{known: ok && err == nil, cpu: cpu / 1e6, memory: bytes}
+	return u
 }
 
 // field is the number behind a word in a file of words and numbers.

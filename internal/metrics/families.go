@@ -69,13 +69,13 @@ var families = []family{
 		[]string{labelInstance}, each(func(in instance, emit emit) { emit(float64(in.restarts), in.label()) })},
 	{"unitgen_instance_cpu_seconds_total", counter, "CPU time of the instance's processes. Reset at each start of the instance.",
 		[]string{labelInstance}, each(func(in instance, emit emit) {
-			if in.usage.known {
+			if in.usage.hasCPU {
 				emit(in.usage.cpu, in.label())
 			}
 		})},
-	{"unitgen_instance_memory_bytes", gauge, "Memory that the kernel charges to the instance, page cache included: what MemoryMax= limits.",
+	{"unitgen_instance_memory_bytes", gauge, "Memory that the kernel charges to the instance, page cache included: what MemoryMax= limits. Missing where that is cgroup v1's.",
 		[]string{labelInstance}, each(func(in instance, emit emit) {
-			if in.usage.known {
+			if in.usage.hasMemory {
 				emit(in.usage.memory, in.label())
 			}
 		})},
@@ -132,13 +132,13 @@ var families = []family{
 		}},
 	{"unitgen_balancer_cpu_seconds_total", counter, "CPU time of the balancer and of the commands of its unit. Reset when it starts.",
 		nil, func(s *snapshot, emit emit) {
-			if s.balancer.known {
+			if s.balancer.hasCPU {
 				emit(s.balancer.cpu)
 			}
 		}},
 	{"unitgen_balancer_memory_bytes", gauge, "Memory that the kernel charges to the balancer.",
 		nil, func(s *snapshot, emit emit) {
-			if s.balancer.known {
+			if s.balancer.hasMemory {
 				emit(s.balancer.memory)
 			}
 		}},

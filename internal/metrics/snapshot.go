@@ -8,9 +8,8 @@ import (
 
 // usage is what a control group has used.
 type usage struct {
-	known  bool
-	cpu    float64 // seconds
-	memory float64 // bytes
+	cpu, memory       float64 // seconds, bytes
+	hasCPU, hasMemory bool    // else unknown
 }
 
 // instance is one instance at the time of a scrape. What systemd says is always there, the rest if the balancer has answered.
