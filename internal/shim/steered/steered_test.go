@@ -306,6 +306,55 @@ func (b *bench) dialFrom(fd int) {
 	}
 }
 
+// While an instance drains, the path ticks when connections have ended, countPause after the last
+// count at the earliest. At other times it hears of none.
+func TestEndOfAConnectionIsNoticedInADrain(t *testing.T) {
+	var diag []int
+	for range 2 {
+		fd, err := sockdiag.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		diag = append(diag, fd)
+	}
+	b := newBench(t, diag...)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }() // ends with ctx, awaited below
+	b.join(1)
+	b.ring(1)
+	b.Drain(1, true)
+	if _, err := b.Count(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	counted := time.Now()
+	conn, err := net.Dial("tcp", b.text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	fd, _, err := unix.Accept4(b.listeners[1], unix.SOCK_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	select {
+	case <-b.Changed():
+		if lasted := time.Since(counted); lasted < countPause-time.Millisecond {
+			t.Errorf("ticked %s after a count, want %s at the earliest", lasted, countPause)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the end of a connection was not noticed")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if b.Drain(1, true); b.counter.closed != nil {
+		t.Error("it listens for ends of connections after Run")
+	}
+}
+
 func TestDrainCountsWhatAnInstanceMayHold(t *testing.T) {
 	counts := map[int]sockdiag.Stat{
 		0: {Busy: 1, Queued: 50, Unsure: 1, Waiting: 2}, 1: {Busy: 10, Queued: 5, Unsure: 2, Waiting: 1}, 2: {Busy: 100, Waiting: 3},

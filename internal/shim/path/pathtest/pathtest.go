@@ -5,6 +5,7 @@ package pathtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
@@ -44,6 +46,7 @@ const limit = 30 * time.Second
 func Run(t *testing.T, open func(t *testing.T) World) {
 	for name, test := range map[string]func(*bench){
 		"join": join, "ring": ring, "stall and rescue": rescue, "drain": drain, "refuse": refuse, "adopt": adopt,
+		"configure": configure,
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &bench{t: t, World: open(t), pid1: newPID1(t), programs: make(map[int]*program)}
@@ -311,6 +314,30 @@ func drain(b *bench) {
 	}
 	b.await("the answer makes it quiet", quiet)
 	b.Drain(1, false)
+}
+
+// What a path refuses changes nothing; what it takes is in force when the ring is set.
+func configure(b *bench) {
+	b.up(1, many)
+	b.up(2, many)
+	b.ring(1, 2)
+	for _, s := range []app.Strategy{app.LeastConnections, app.First} {
+		before := b.Describe().Strategy
+		err := b.Configure(path.Settings{Strategy: s})
+		var impossible *path.Impossible
+		switch got := b.Describe().Strategy; {
+		case errors.As(err, &impossible) && got != before:
+			b.t.Errorf("%s is refused (%v), and the strategy is %s", s, err, got)
+		case err == nil && got != s:
+			b.t.Errorf("%s is taken, and the strategy is %s", s, got)
+		case err != nil && impossible == nil:
+			b.t.Errorf("%s: %v", s, err)
+		}
+	}
+	b.ring(2)
+	b.dial(2)
+	b.take(2)
+	b.take(2)
 }
 
 // Refuse turns newcomers away, and serves what waits.
