@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -25,12 +26,22 @@ func (c *command) importApps(ctx context.Context) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	files := found.Files(c.absolute(o.output))
+	files := found.Files(c.importDir())
 	if _, err := io.WriteString(c.env.stdout, found.Report()); err != nil {
 		return 0, err
 	}
 	if o.dryRun {
 		return exitSuccess, c.printFiles(files)
+	}
+	if o.now && c.env.euid == 0 {
+		if err := found.Claims(c.absolute(o.name)); err != nil {
+			return 0, err
+		}
+	}
+	if o.output == "" {
+		if err := os.MkdirAll(c.importDir(), 0o755); err != nil {
+			return 0, fmt.Errorf("make directory %s: %w", c.importDir(), err)
+		}
 	}
 	written, err := imports.Write(files)
 	if err != nil {
@@ -65,9 +76,19 @@ func (c *command) printFiles(files []imports.File) error {
 	return err
 }
 
+// importDir is where files of an import go: where the user stands, unless root makes apps of them at once. Whoever can write to a
+// user's directory could then change a file before root reads it.
+func (c *command) importDir() string {
+	o := c.options
+	if o.output == "" && o.now && c.env.euid == 0 && !o.userUnits {
+		return c.env.root + "/etc/unitgen"
+	}
+	return c.absolute(o.output)
+}
+
 // imported is the .unitgen file of an app.
 func (c *command) imported(a *imports.App) string {
-	return filepath.Join(c.absolute(c.options.output), string(a.Name)+extension)
+	return filepath.Join(c.importDir(), string(a.Name)+extension)
 }
 
 // tryImported finds out whether all apps can be made, and says why one cannot. It changes nothing.

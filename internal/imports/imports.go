@@ -21,6 +21,7 @@
 //	words.go       command lines of shells
 //	secret.go      which values are secrets
 //	check.go       what is wrong with the apps that came out
+//	trust.go       what a user's source may not say for root
 //	write.go       .unitgen files and files of environments
 //	report.go      what became of what
 package imports

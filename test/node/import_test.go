@@ -72,7 +72,7 @@ func testImport(t *testing.T, s *system, _ string) {
 		}
 	}
 	one.awaitUp(2)
-	if modes := strings.TrimSpace(s.MustExec(t, "sh", "-c", "stat -c '%a %n' "+dir+"/*.env")); modes != "600 "+dir+"/eco-one.env\n600 "+dir+"/legacy.env\n600 "+dir+"/proc.env" {
+	if modes := strings.TrimSpace(s.MustExec(t, "sh", "-c", "stat -c '%a %n' /etc/unitgen/*.env")); modes != "600 /etc/unitgen/eco-one.env\n600 /etc/unitgen/legacy.env\n600 /etc/unitgen/proc.env" {
 		t.Errorf("the files with secrets are\n%s", modes)
 	}
 }
