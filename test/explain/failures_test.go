@@ -63,7 +63,7 @@ var failures = []failure{
 	{name: "family", files: map[string]string{"main.py": "import socket; socket.socket(socket.AF_VSOCK)\n"}, args: []string{"--", python, "{dir}/main.py"}},
 	{name: "priority", files: map[string]string{"main.py": "import os; os.setpriority(os.PRIO_PROCESS, 0, -5) # setpriority\n"}, args: []string{"--", python, "{dir}/main.py"}},
 	{name: "changes-user", files: map[string]string{"main.py": "import os; os.setgroups([])\n"}, args: []string{"--", python, "{dir}/main.py"}},
-	{name: "changes-user-unprivileged", args: []string{"-p", "SystemCallFilter=@setuid", "--", python, "-c", "import os; os.setgroups([])"}},
+	{name: "changes-user-unprivileged", files: map[string]string{"main.py": "import os; os.setgroups([])\n"}, args: []string{"-p", "SystemCallFilter=@setuid", "--", python, "{dir}/main.py"}},
 	{name: "machine-code", files: map[string]string{"main.py": machineCode}, args: []string{"--", python, "{dir}/main.py"}},
 
 	// It runs and is not ready.
