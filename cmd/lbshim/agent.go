@@ -32,20 +32,46 @@ func tellHost(ctx context.Context, e *env, o options) error {
 	if len(all) != 1 {
 		return &statusError{exitNotConfigured, fmt.Errorf("take agent's socket: %d sockets named %q were passed, want one", len(all), nameAgent)}
 	}
-	server := &agent.Server{App: string(o.app), Idle: agentIdle, Log: e.log.With("app", string(o.app)), Ask: func(ctx context.Context) (agent.State, error) {
-		return askHost(ctx, o.controlPath(e))
-	}}
+	asker := &hostAsker{path: o.controlPath(e)}
+	server := &agent.Server{App: string(o.app), Idle: agentIdle, Log: e.log.With("app", string(o.app)), Ask: asker.ask}
 	if err := server.Serve(ctx, all[0]); !errors.Is(err, agent.ErrIdle) {
 		return err
 	}
 	return nil
 }
 
-// askHost asks the shim, and again while it is restarted, until ctx ends.
-func askHost(ctx context.Context, controlPath string) (agent.State, error) {
+// hostPause is how long the agent leaves the control socket alone after its connection has ended. A connection that waits there
+// makes PID 1 start the shim, also in place of a stop that is under way.
+const hostPause = 2 * time.Second
+
+// hostAsker asks the shim on one connection for as long as that lasts.
+type hostAsker struct {
+	path    string
+	session *control.Session // nil: none
+	ended   time.Time        // when the last one did
+}
+
+var errPause = errors.New("the balancer has ended, and may be on its way back")
+
+// ask is for one goroutine at a time.
+func (a *hostAsker) ask(ctx context.Context) (agent.State, error) {
+	if a.session == nil {
+		if time.Since(a.ended) < hostPause {
+			return agent.State{}, errPause
+		}
+		session, err := control.Connect(ctx, a.path)
+		if err != nil {
+			a.ended = time.Now()
+			return agent.State{}, err
+		}
+		a.session = session
+	}
 	var host control.Host
-	err := control.Retry(ctx, func() error {
-		return control.Call(ctx, controlPath, control.MethodHost, struct{}{}, &host)
-	})
+	err := a.session.Call(ctx, control.MethodHost, struct{}{}, &host)
+	var refused *control.Error
+	if err != nil && !errors.As(err, &refused) { // a refusal is an answer, and the shim is there
+		a.session.Close()
+		a.session, a.ended = nil, time.Now()
+	}
 	return agent.State{App: host.App, State: host.State, Weight: host.Weight, Instances: host.Instances, Up: host.Up}, err
 }

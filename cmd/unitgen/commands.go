@@ -31,11 +31,13 @@ func verbs() []verb {
 		{name: "check", takes: []string{"user-units", "systemd-version"}, words: settingsFiles},
 		{name: "import", takes: []string{"env", "user", "user-units", "output", "dry-run", "now"}, words: firstFile},
 		{name: "remove", takes: []string{"user-units", "output", "dry-run"}, words: oneApp},
+		{name: "drain", takes: []string{"user-units", "persist", "wait", "timeout"}, words: oneApp},
+		{name: "undrain", takes: []string{"user-units"}, words: oneApp},
+		{name: "export", takes: []string{"user-units", "host", "tcp", "proxy-protocol", "domain", "virtual-address", "interface"}, words: engineAndApp},
 		{name: "doctor", takes: []string{"user-units"}, words: oneApp},
 		{name: "completion", words: shellNames},
 		{name: "help", words: noWords},
 		{name: "top", reserved: true, words: noWords},
-		{name: "handover", reserved: true, words: noWords},
 	}
 }
 

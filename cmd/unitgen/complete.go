@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/export"
 	"github.com/unitgen/unitgen/internal/program"
 )
 
@@ -86,6 +87,21 @@ func (c *command) values(option string) ([]cobra.Completion, cobra.ShellCompDire
 }
 
 func noWords(*command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return nil, nothing
+}
+
+// engineAndApp are what export takes.
+func engineAndApp(c *command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	switch len(args) {
+	case 0:
+		var engines []string
+		for _, engine := range export.Engines() {
+			engines = append(engines, string(engine))
+		}
+		return engines, nothing
+	case 1:
+		return c.apps(), nothing
+	}
 	return nil, nothing
 }
 

@@ -109,7 +109,7 @@ func TestComplete(t *testing.T) {
 	}
 	writeApp(t, dir+"/root", "hello", 2)
 	for line, want := range map[string]string{
-		"":                    "check completion diff doctor help import list logs remove scale send status hello :4",
+		"":                    "check completion diff doctor drain export help import list logs remove scale send status undrain hello :4",
 		"s":                   "scale send status hello :4", // the shell takes what begins so
 		"./":                  ":0",
 		"--kind=":             "bind listen node handoff :4",
@@ -135,6 +135,8 @@ func TestComplete(t *testing.T) {
 		"list ":               ":4",
 		"list --kind ":        ":4",
 		"completion ":         "bash zsh fish :4",
+		"export ":             "haproxy nginx caddy keepalived ansible :4",
+		"export haproxy ":     "hello :4",
 	} {
 		e := scriptEnv()
 		e.cwd, e.root = dir, dir+"/root"

@@ -133,6 +133,7 @@ type shown struct {
 	State     string          `json:"state"`
 	Status    string          `json:"status,omitempty"` // the shim's own words
 	Since     *time.Time      `json:"since"`
+	Drained   *time.Time      `json:"drained,omitempty"` // since when unitgen drain is in force
 	Listen    []string        `json:"listen"`
 	Path      app.Path        `json:"path"`
 	Strategy  app.Strategy    `json:"strategy"`
@@ -210,7 +211,7 @@ func (c *command) show(ctx context.Context, m *live.Manager, a app.App, instance
 		return nil, err
 	}
 	s := &shown{App: a.Name, State: shim.ActiveState, Status: shim.StatusText, Since: sinceOf(shim), Listen: plan.ListenTexts(a.Listen),
-		Path: a.DataPath(), Strategy: a.StrategyOrDefault(), Instances: []shownInstance{}}
+		Path: a.DataPath(), Strategy: a.StrategyOrDefault(), Drained: c.drainedSince(a.Name), Instances: []shownInstance{}}
 	state, err := m.State(ctx, a.Name)
 	if err != nil {
 		return nil, err
@@ -297,6 +298,9 @@ func (c *command) printStatus(s *shown) {
 		fmt.Fprintf(w, ", %d/%d instances up\n", up, len(s.Instances))
 		path, strategy := shim.describe(s)
 		fmt.Fprintf(w, "Listen: %s   Path: %s   Strategy: %s\n", strings.Join(s.Listen, " "), path, strategy)
+		if s.Drained != nil {
+			fmt.Fprintf(w, "Drained: since %s (unitgen undrain %s)\n", c.ago(s.Drained), s.App)
+		}
 		if s.Status != "" {
 			fmt.Fprintf(w, "Status: %s\n", s.Status)
 		}

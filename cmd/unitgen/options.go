@@ -29,6 +29,10 @@ type options struct {
 
 	output, file, json                            string
 	now, userUnits, dryRun, check, noLegend, help bool
+	hosts                                         []string
+	domain, virtualAddress, networkInterface      string
+	timeout                                       string
+	tcp, proxyProtocol, persist, wait             bool
 	showVersion                                   bool
 
 	given map[string]bool // the options that were given, by long name
@@ -90,6 +94,15 @@ func (o *options) flags() *pflag.FlagSet {
 	f.BoolVar(&o.userUnits, "user-units", false, "")
 	f.StringVar(&o.file, "file", "", "")
 	f.StringVar(&o.output, "output", "", "")
+	f.StringArrayVar(&o.hosts, "host", nil, "")
+	f.BoolVar(&o.tcp, "tcp", false, "")
+	f.BoolVar(&o.proxyProtocol, "proxy-protocol", false, "")
+	f.StringVar(&o.domain, "domain", "", "")
+	f.StringVar(&o.virtualAddress, "virtual-address", "", "")
+	f.StringVar(&o.networkInterface, "interface", "", "")
+	f.BoolVar(&o.persist, "persist", false, "")
+	f.BoolVar(&o.wait, "wait", false, "")
+	f.StringVar(&o.timeout, "timeout", "", "")
 	f.BoolVar(&o.dryRun, "dry-run", false, "")
 	f.BoolVar(&o.check, "check", false, "")
 	f.StringVar(&o.json, "json", "off", "")
@@ -148,6 +161,10 @@ func (o *options) judge(v verb) []error {
 		}
 		if len(o.args) != 1 {
 			found = append(found, inputf("unitgen send app '{\"hello\":1}'", "send takes an app and a message"))
+		}
+	case "export":
+		if len(o.args) != 1 {
+			found = append(found, inputf("unitgen export haproxy app --host=web1=10.0.0.11", "export takes an engine and an app"))
 		}
 	case "doctor":
 		if len(o.args) > 0 {

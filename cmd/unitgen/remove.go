@@ -42,7 +42,11 @@ func (c *command) remove(ctx context.Context) error {
 			return err
 		}
 		defer m.Close()
-		return m.Remove(ctx, name, changes)
+		if err := m.Remove(ctx, name, changes); err != nil {
+			return err
+		}
+		_, persistent := c.drainNotes(name)
+		return removeNotes(persistent)
 	}
 	if err := plan.Commit(changes); err != nil {
 		return err

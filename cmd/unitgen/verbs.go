@@ -71,6 +71,12 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 		return exitSuccess, c.diff(ctx)
 	case "send":
 		return exitSuccess, c.send(ctx)
+	case "drain":
+		return exitSuccess, c.drain(ctx)
+	case "undrain":
+		return exitSuccess, c.undrain(ctx)
+	case "export":
+		return exitSuccess, c.export()
 	case "logs":
 		return exitSuccess, c.logs()
 	case "doctor":

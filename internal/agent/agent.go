@@ -62,7 +62,7 @@ var ErrIdle = errors.New("no client came")
 // Server answers the clients of one app.
 type Server struct {
 	App string
-	// Ask asks the shim, until ctx ends.
+	// Ask asks the shim, until ctx ends. It is called by one goroutine at a time.
 	Ask func(ctx context.Context) (State, error)
 	// Idle is after what time without a client Serve ends; zero: never.
 	Idle time.Duration

@@ -61,6 +61,27 @@ func Hold(ctx context.Context, path, method string, parameters any) (io.Closer, 
 	return c, nil
 }
 
+// Session is a connection for several calls, one after another. It is not safe for concurrent use. A Session whose Call failed
+// otherwise than by a refusal is of no further use.
+type Session struct{ c *client }
+
+// Connect begins a session with the shim whose control socket is at path. The caller closes it.
+func Connect(ctx context.Context, path string) (*Session, error) {
+	c, err := dial(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{c}, nil
+}
+
+// Call is as the function of that name.
+func (s *Session) Call(ctx context.Context, method string, parameters, result any) error {
+	return s.c.call(ctx, method, parameters, result)
+}
+
+// Close ends the session.
+func (s *Session) Close() error { return s.c.Close() }
+
 // connected runs f with a connection to the shim.
 func connected(ctx context.Context, path string, f func(*client) error) error {
 	c, err := dial(ctx, path)

@@ -105,6 +105,7 @@ func (m *Manager) Remove(ctx context.Context, name app.Name, changes []plan.Chan
 // into it stays.
 func (m *Manager) removeRuntime(name app.Name) error {
 	os.Remove(m.stoppedNote(name))
+	os.Remove(m.Site.Root + name.DrainNote(m.RuntimeDir()))
 	dir := m.appDir(name)
 	if err := errors.Join(rollout.Forget(dir), explain.Forget(dir, 0), lifecycle.Forget(dir)); err != nil {
 		return err

@@ -160,5 +160,5 @@ func (s *Shim) hostNote() string {
 	if s.host.drained.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("host drained (unitgen undrain %s); ", s.options.App)
+	return fmt.Sprintf("drained (unitgen undrain %s); ", s.options.App)
 }

@@ -116,6 +116,7 @@ func testAgent(t *testing.T, s *apps.System) {
 
 // testAgentStops stops the app, starts it and takes the agent away.
 func testAgentStops(t *testing.T, c *checked) {
+	c.MustWait(t, apps.Limit, c.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "active" })
 	held := c.Hold(1)[0]
 	c.MustSystemctl("stop", "--no-block", c.Shim())
 	c.await("maint\n")

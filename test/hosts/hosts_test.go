@@ -17,9 +17,12 @@ func TestMain(m *testing.M) { rig.Main(m, 6) }
 func TestHost(t *testing.T) {
 	rig.Table(t, nil, func(t *testing.T, suite string, run rig.Runner) {
 		s := apps.Boot(t, suite)
+		// By itself, as it reboots the system.
+		run("DrainReboot", nil, func(t *testing.T) { testDrainReboot(t, s) })
 		for name, test := range map[string]func(*testing.T, *apps.System){
 			"Agent":     testAgent,
 			"AgentPath": testAgentPath,
+			"Drain":     testDrain,
 		} {
 			run(name, (*testing.T).Parallel, func(t *testing.T) { test(t, s) })
 		}
