@@ -140,12 +140,12 @@ func (s *source) program(section iniSection, name string, all []iniSection, grou
 	if start, ok := section.get("numprocs_start"); ok {
 		first = start.value
 	}
-	number, count := first, "1"
+	count := "1"
 	if n, ok := section.get("numprocs"); ok {
 		count = n.value
 	}
 	host, _ := os.Hostname()
-	p.vars = map[string]string{"program_name": name, "group_name": group, "process_num": number, "numprocs": count, "here": filepath.Dir(joinPath(s.dir(), section.path)),
+	p.vars = map[string]string{"program_name": name, "group_name": group, "process_num": first, "numprocs": count, "here": filepath.Dir(joinPath(s.dir(), section.path)),
 		"host_node_name": host}
 	if section.path == s.Shown {
 		p.vars["here"] = s.dir()
@@ -158,15 +158,29 @@ func (s *source) program(section iniSection, name string, all []iniSection, grou
 			p.environment(env, "[supervisord] environment")
 		}
 	}
+	p.keys(first)
+	if _, ok := section.get("command"); !ok {
+		s.errs = append(s.errs, s.fault(section.path, section.line, "", "program %q has no command", name))
+	}
+	if _, ok := section.get("directory"); !ok {
+		p.set("(no directory)", 0, "WorkingDirectory", "/")
+	}
+	if _, ok := section.get("user"); !ok && s.User == "" {
+		p.note("(no user)", 0, "supervisord runs it as its own user, often root; here it has a user of its own, unless --user= says another")
+	}
+}
+
+// keys says what becomes of each key. process_num is first for all of them.
+func (p *supervised) keys(first string) {
 	keys := supervisorKeys()
-	for _, k := range section.keys {
-		if last, _ := section.get(k.key); last != k {
+	for _, k := range p.section.keys {
+		if last, _ := p.section.get(k.key); last != k {
 			p.note(k.key, k.line, "it stands again later, which counts")
 			continue
 		}
-		value, err := s.expand(k.value, p.vars)
+		value, err := p.s.expand(k.value, p.vars)
 		if err != nil {
-			s.errs = append(s.errs, s.fault(section.path, k.line, "", "%s: %v", k.key, err))
+			p.s.errs = append(p.s.errs, p.s.fault(p.section.path, k.line, "", "%s: %v", k.key, err))
 			continue
 		}
 		perProcess := strings.Contains(k.value, "process_num") && k.key != "process_name" && !strings.HasPrefix(k.key, "std")
@@ -183,17 +197,8 @@ func (s *source) program(section iniSection, name string, all []iniSection, grou
 			p.note(k.key, k.line, "supervisord has no such key")
 		}
 		if perProcess {
-			p.note(k.key, k.line, "process_num is "+number+" for every instance: all share one command and one port; $INSTANCE tells them apart, from 1")
+			p.note(k.key, k.line, "process_num is "+first+" for every instance: all share one command and one port; $INSTANCE tells them apart, from 1")
 		}
-	}
-	if _, ok := section.get("command"); !ok {
-		s.errs = append(s.errs, s.fault(section.path, section.line, "", "program %q has no command", name))
-	}
-	if _, ok := section.get("directory"); !ok {
-		p.set("(no directory)", 0, "WorkingDirectory", "/")
-	}
-	if _, ok := section.get("user"); !ok && s.User == "" {
-		p.note("(no user)", 0, "supervisord runs it as its own user, often root; here it has a user of its own, unless --user= says another")
 	}
 }
 
