@@ -173,9 +173,9 @@ function attend({ channel }, { Server, Socket }) {
     }
     for (const [i, socket] of upgraded.entries()) {
       const read = socket.bytesRead;
-      setTimeout(() => {
+      setTimeout(() => setImmediate(() => { // as in sendAway
         if (draining && (busy || socket.bytesRead === read)) socket.end();
-      }, milliseconds * i / upgraded.length).unref();
+      }), milliseconds * i / upgraded.length).unref();
     }
   }
 
@@ -222,7 +222,8 @@ function sendAway(session) {
     clearTimeout(limit);
     if (!session.destroyed) session.close();
   };
-  const limit = setTimeout(close, AWAY).unref();
+  // A loop that was held up runs its timers before it reads: the requests that came meanwhile are read first.
+  const limit = setTimeout(() => setImmediate(close), AWAY).unref();
   session.goaway(0, ALL_STREAMS);
   session.ping(close);
 }
