@@ -60,12 +60,7 @@ func shimAnswers(ctx context.Context, e *env, o options) (bool, error) {
 }
 
 func shimState(ctx context.Context, e *env, o options) (systemd.UnitState, error) {
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return systemd.UnitState{}, err
-	}
-	defer conn.Close()
-	return conn.Unit(ctx, o.app.Service())
+	return systemd.ReadUnit(ctx, o.endpoint(e), o.app.Service())
 }
 
 // stopsTimeout bounds the last question of a command that was told to end.
@@ -76,11 +71,6 @@ const stopsTimeout = 2 * time.Second
 func stops(e *env, o options, unit string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), stopsTimeout)
 	defer cancel()
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	state, err := conn.Unit(ctx, unit)
+	state, err := systemd.ReadUnit(ctx, o.endpoint(e), unit)
 	return err == nil && (state.Leaving() || state.JobType == "stop")
 }

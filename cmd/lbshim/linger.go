@@ -50,12 +50,7 @@ func awaitStopper(ctx context.Context, e *env, o options) {
 func stopped(ctx context.Context, e *env, o options) (systemd.UnitState, error) {
 	ctx, cancel := context.WithTimeout(ctx, stopsTimeout)
 	defer cancel()
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return systemd.UnitState{}, err
-	}
-	defer conn.Close()
-	shim, err := conn.Unit(ctx, o.app.Service())
+	shim, err := shimState(ctx, e, o)
 	if err != nil || shim.JobType != "stop" || !shim.Leaving() {
 		return systemd.UnitState{}, err
 	}

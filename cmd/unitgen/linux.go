@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/cgroup"
 )
 
 // isTerminal is isatty(3).
@@ -24,20 +26,14 @@ func usableCPUs() int {
 	if err := unix.SchedGetaffinity(0, &set); err == nil {
 		n = max(1, set.Count())
 	}
-	text, err := os.ReadFile("/proc/self/cgroup")
+	group, err := cgroup.Own()
 	if err != nil {
 		return n
 	}
-	for line := range strings.Lines(string(text)) {
-		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		for ; ; group = filepath.Dir(group) {
-			n = min(n, quota("/sys/fs/cgroup"+group+"/cpu.max"))
-			if group == "/" || group == "." {
-				break
-			}
+	for ; ; group = filepath.Dir(group) {
+		n = min(n, quota(filepath.Join(cgroup.Dir(group), "cpu.max")))
+		if group == "/" || group == "." {
+			break
 		}
 	}
 	return n

@@ -87,6 +87,16 @@ func silentProperties(iface string) []string {
 	return nil
 }
 
+// ReadUnit is Unit on a connection of its own, for a single question.
+func ReadUnit(ctx context.Context, e Endpoint, name string) (UnitState, error) {
+	c, err := Dial(ctx, e)
+	if err != nil {
+		return UnitState{Name: name}, err
+	}
+	defer c.Close()
+	return c.Unit(ctx, name)
+}
+
 // Unit reads the present state of a unit. A unit that has no file is no error: its LoadState is not-found and its
 // ActiveState inactive.
 func (c *Conn) Unit(ctx context.Context, name string) (UnitState, error) {
