@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/templates"
 )
 
@@ -38,7 +39,7 @@ func goldens() []golden {
 		{"everything", app.App{
 			Name:    "web-shop",
 			Command: []string{"/opt/app/server", "--greeting=it's 100% \"fun\"", `{"a": "$HOME"}`, "", ";", "line\nbreak", "caf\xe9"},
-			Listen:  port, Kind: app.KindListen, Path: app.PathSteer, Strategy: app.LeastConnections,
+			Listen:  port, Kind: app.KindListen, Path: app.PathSteer, Strategy: balance.LeastConnections,
 			Environment: []app.Assignment{
 				{Key: "DATABASE_URL", Value: "postgres://shop@db/shop?sslmode=require"},
 				{Key: "GREETING", Value: "100% \"sure\", $HOME\nsecond line"},
@@ -123,7 +124,7 @@ func goldens() []golden {
 			Properties: []app.Property{{Key: "StateDirectory", Value: "shop/%i"}}, SystemdVersion: 257,
 		}},
 		{"tmp", app.App{
-			Name: "app", Command: []string{"/opt/app/server"}, WorkingDirectory: "/tmp/app", Listen: port, Strategy: app.First,
+			Name: "app", Command: []string{"/opt/app/server"}, WorkingDirectory: "/tmp/app", Listen: port, Strategy: balance.First,
 			SystemdVersion: 257,
 		}},
 	}

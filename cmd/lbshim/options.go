@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/rollout"
 )
@@ -48,7 +49,7 @@ func defaultOptions() options {
 	return options{
 		kind:         string(app.KindNode),
 		path:         string(app.PathSteer),
-		strategy:     string(app.RoundRobin),
+		strategy:     string(balance.RoundRobin),
 		drainTimeout: app.DefaultDrainTimeout,
 		startTimeout: app.DefaultStartTimeout,
 		check:        "listen",
@@ -104,7 +105,7 @@ func (o *options) runtimeDir(e *env) string {
 // settings are what a running shim can be told again.
 func (o *options) settings() control.Settings {
 	return control.Settings{
-		Strategy: app.Strategy(o.strategy), DrainTimeout: o.drainTimeout, StartTimeout: o.startTimeout,
+		Strategy: balance.Strategy(o.strategy), DrainTimeout: o.drainTimeout, StartTimeout: o.startTimeout,
 		IdleExit: o.idleExit, SlowStart: o.slowStart, Weights: o.weights, MaxConnections: o.most,
 		ShutdownMessage: o.shutdownMsg, ProgramPort: o.programPort,
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/live"
@@ -129,16 +130,16 @@ func states(ctx context.Context, m *live.Manager, apps []*listed) error {
 
 // shown is what status says of an app.
 type shown struct {
-	App       app.Name        `json:"app"`
-	State     string          `json:"state"`
-	Status    string          `json:"status,omitempty"` // the shim's own words
-	Since     *time.Time      `json:"since"`
-	Drained   *time.Time      `json:"drained,omitempty"` // since when unitgen drain is in force
-	Listen    []string        `json:"listen"`
-	Path      app.Path        `json:"path"`
-	Strategy  app.Strategy    `json:"strategy"`
-	Instances []shownInstance `json:"instances"`
-	Shim      json.RawMessage `json:"shim,omitempty"` // its own status, as lbshim defines it
+	App       app.Name         `json:"app"`
+	State     string           `json:"state"`
+	Status    string           `json:"status,omitempty"` // the shim's own words
+	Since     *time.Time       `json:"since"`
+	Drained   *time.Time       `json:"drained,omitempty"` // since when unitgen drain is in force
+	Listen    []string         `json:"listen"`
+	Path      app.Path         `json:"path"`
+	Strategy  balance.Strategy `json:"strategy"`
+	Instances []shownInstance  `json:"instances"`
+	Shim      json.RawMessage  `json:"shim,omitempty"` // its own status, as lbshim defines it
 }
 
 // shownInstance is one instance of it.

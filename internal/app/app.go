@@ -6,8 +6,6 @@ package app
 
 import (
 	"time"
-
-	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // MaxInstances is the highest instance number and so the highest count. 512 listeners fill one reuseport array with
@@ -34,17 +32,6 @@ const (
 	PathSteer   Path = "steer"
 	PathHandoff Path = "handoff"
 	PathProxy   Path = "proxy"
-)
-
-// Strategy and its values are balance.Strategy's.
-type Strategy = balance.Strategy
-
-const (
-	RoundRobin       = balance.RoundRobin
-	LeastConnections = balance.LeastConnections
-	RandomTwo        = balance.RandomTwo
-	SourceHash       = balance.SourceHash
-	First            = balance.First
 )
 
 // Shutdown is what a program does on its stop signal.

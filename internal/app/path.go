@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/program"
 )
 
@@ -43,19 +44,19 @@ func (a App) strategyNeeds() string {
 		return ""
 	case a.Strategy.CountsConnections():
 		return "CAP_NET_ADMIN to count connections"
-	case a.Strategy == SourceHash:
+	case a.Strategy == balance.SourceHash:
 		return "CAP_BPF to read client addresses"
 	}
 	return ""
 }
 
 // StrategyOrDefault is the strategy in use. The handoff path knows the exact number of open connections, so its default is
-// LeastConnections; that of the steer path is RoundRobin.
-func (a App) StrategyOrDefault() Strategy {
+// balance.LeastConnections; that of the steer path is balance.RoundRobin.
+func (a App) StrategyOrDefault() balance.Strategy {
 	if a.DataPath() == PathHandoff {
-		return cmp.Or(a.Strategy, LeastConnections)
+		return cmp.Or(a.Strategy, balance.LeastConnections)
 	}
-	return cmp.Or(a.Strategy, RoundRobin)
+	return cmp.Or(a.Strategy, balance.RoundRobin)
 }
 
 func (a App) checkKind(found *inputErrors) {
@@ -109,7 +110,7 @@ func (a App) checkProgramPort(found *inputErrors) {
 const maxMaxConnections = 524288
 
 func (a App) checkStrategy(found *inputErrors) {
-	if a.Strategy == SourceHash {
+	if a.Strategy == balance.SourceHash {
 		if i := slices.IndexFunc(a.Listen, Listen.IsUnix); i >= 0 {
 			found.addf("--strategy=least-connections", "--strategy=source-hash does not go with --listen=%s: clients of a unix socket have no address", a.Listen[i])
 		}

@@ -3,6 +3,8 @@ package app
 import (
 	"strings"
 	"testing"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 func TestDataPath(t *testing.T) {
@@ -10,21 +12,21 @@ func TestDataPath(t *testing.T) {
 	for _, c := range []struct {
 		app      App
 		path     Path
-		strategy Strategy
+		strategy balance.Strategy
 		warning  string // part of it; empty for none
 	}{
-		{App{}, PathSteer, RoundRobin, ""},
-		{App{Path: PathAuto, Strategy: First}, PathSteer, First, ""},
-		{App{Path: PathHandoff}, PathHandoff, LeastConnections, ""},
-		{App{Path: PathHandoff, Strategy: RoundRobin}, PathHandoff, RoundRobin, ""},
-		{App{Kind: KindHandoff}, PathHandoff, LeastConnections, ""},
-		{App{Listen: unix}, PathHandoff, LeastConnections, "--listen=/run/x takes the handoff path"},
-		{App{Strategy: SourceHash}, PathSteer, SourceHash, ""},
-		{App{Strategy: RandomTwo, Kind: KindNode}, PathSteer, RandomTwo, ""},
-		{App{Strategy: SourceHash, Kind: KindNode, UserUnits: true}, PathHandoff, SourceHash, ""},
-		{App{Strategy: LeastConnections, Kind: KindNode, UserUnits: true}, PathHandoff, LeastConnections, ""},
-		{App{Strategy: First, Kind: KindNode, UserUnits: true}, PathSteer, First, ""},
-		{App{Kind: KindHandoff, Strategy: RandomTwo}, PathHandoff, RandomTwo, ""},
+		{App{}, PathSteer, balance.RoundRobin, ""},
+		{App{Path: PathAuto, Strategy: balance.First}, PathSteer, balance.First, ""},
+		{App{Path: PathHandoff}, PathHandoff, balance.LeastConnections, ""},
+		{App{Path: PathHandoff, Strategy: balance.RoundRobin}, PathHandoff, balance.RoundRobin, ""},
+		{App{Kind: KindHandoff}, PathHandoff, balance.LeastConnections, ""},
+		{App{Listen: unix}, PathHandoff, balance.LeastConnections, "--listen=/run/x takes the handoff path"},
+		{App{Strategy: balance.SourceHash}, PathSteer, balance.SourceHash, ""},
+		{App{Strategy: balance.RandomTwo, Kind: KindNode}, PathSteer, balance.RandomTwo, ""},
+		{App{Strategy: balance.SourceHash, Kind: KindNode, UserUnits: true}, PathHandoff, balance.SourceHash, ""},
+		{App{Strategy: balance.LeastConnections, Kind: KindNode, UserUnits: true}, PathHandoff, balance.LeastConnections, ""},
+		{App{Strategy: balance.First, Kind: KindNode, UserUnits: true}, PathSteer, balance.First, ""},
+		{App{Kind: KindHandoff, Strategy: balance.RandomTwo}, PathHandoff, balance.RandomTwo, ""},
 	} {
 		if path, strategy := c.app.DataPath(), c.app.StrategyOrDefault(); path != c.path || strategy != c.strategy {
 			t.Errorf("%+v: path %s, strategy %s, want %s, %s", c.app, path, strategy, c.path, c.strategy)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app/apptest"
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // full is an app with every setting set.
@@ -17,7 +18,7 @@ func full() App {
 	return App{
 		Name: "shop", Command: []string{"/opt/shop/server", "a b", "", ";", "%i", "$HOME", "\n", "\xff"},
 		Listen: []Listen{{Port: 3000}, {Addr: netip.MustParseAddr("127.0.0.1"), Port: 3001}, {Addr: netip.MustParseAddr("fe80::1%eth0"), Port: 80}},
-		Kind:   KindListen, Path: PathSteer, Strategy: LeastConnections,
+		Kind:   KindListen, Path: PathSteer, Strategy: balance.LeastConnections,
 		Environment:      []Assignment{{"A", ""}, {"B", "x=y z"}, {"C", "100%\n\"q\""}},
 		EnvironmentFiles: []string{"/etc/a b", "-/etc/c"},
 		WorkingDirectory: "/srv/shop ", User: "shop",

@@ -14,10 +14,10 @@ type App struct {
 	Name             Name
 	Command          []string // argv; Command[0] is an absolute path
 	Listen           []Listen
-	ProgramPort      int      // what the program says for the app's one port; zero: it says that port
-	Kind             Kind     // zero means the default of the path: see BindAnswered
-	Path             Path     // zero means PathAuto
-	Strategy         Strategy // zero means the path's default
+	ProgramPort      int              // what the program says for the app's one port; zero: it says that port
+	Kind             Kind             // zero means the default of the path: see BindAnswered
+	Path             Path             // zero means PathAuto
+	Strategy         balance.Strategy // zero means the path's default
 	Environment      []Assignment
 	EnvironmentFiles []string // absolute and literal, an optional leading "-" as in EnvironmentFile=
 	WorkingDirectory string   // absolute; empty means /
@@ -97,7 +97,7 @@ var table = [...]Setting{
 	{Key: "Path", Option: "path", check: App.checkPath, hint: "--path=steer",
 		value: choice(func(a *App) *Path { return &a.Path }, []Path{PathAuto, PathSteer, PathHandoff}, "", PathProxy)},
 	{Key: "Strategy", Option: "strategy", check: App.checkStrategy,
-		value: choice(func(a *App) *Strategy { return &a.Strategy }, balance.Strategies(), "")},
+		value: choice(func(a *App) *balance.Strategy { return &a.Strategy }, balance.Strategies(), "")},
 	{Key: "Environment", Option: "env", check: App.checkEnvironment,
 		value: as(formWords, list(func(a *App) *[]Assignment { return &a.Environment }, ParseAssignment,
 			func(e Assignment) string { return e.Key + "=" + e.Value }))},
@@ -165,7 +165,7 @@ var table = [...]Setting{
 	{Key: "Watch", Option: "watch", IsPath: true, check: App.checkWatch,
 		value: list(func(a *App) *[]string { return &a.Restart.Watch }, notEmpty, literal)},
 	{Key: "Weights", Option: "weights", value: numbers(func(a *App) *[]int { return &a.Weights }, ParseWeights),
-		fits:  func(a App) bool { return a.Strategy != First },
+		fits:  func(a App) bool { return a.Strategy != balance.First },
 		unfit: "does not go with --strategy=first, by which one instance takes all", hint: "--strategy=round-robin"},
 	{Key: "Pin", Option: "pin", property: "CPUAffinity", value: truth(func(a *App) *bool { return &a.Pin })},
 	{Key: "UserUnits", Option: "user-units", value: truth(func(a *App) *bool { return &a.UserUnits })},

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // valid is the least that an app needs.
@@ -19,7 +21,7 @@ func TestValidate(t *testing.T) {
 		"minimal":           func(a *App) {},
 		"full":              func(a *App) { *a = full() },
 		"zero version":      func(a *App) { a.SystemdVersion = 0 },
-		"first":             func(a *App) { a.Strategy = First },
+		"first":             func(a *App) { a.Strategy = balance.First },
 		"auto":              func(a *App) { a.Path, a.Kind = PathAuto, KindListen },
 		"user units":        func(a *App) { a.UserUnits = true },
 		"numeric user":      func(a *App) { a.User = "1000" },
@@ -32,8 +34,8 @@ func TestValidate(t *testing.T) {
 		"another ExecStop":  func(a *App) { a.Properties = []Property{{"ExecStop", "/bin/true"}} },
 		"blank in dir":      func(a *App) { a.WorkingDirectory = "/srv/my app " },
 		"unix socket":       func(a *App) { a.Listen = []Listen{{Unix: "/run/x"}} },
-		"source-hash":       func(a *App) { a.Strategy = SourceHash },
-		"handoff":           func(a *App) { a.Kind, a.UserUnits, a.Strategy = KindHandoff, true, LeastConnections },
+		"source-hash":       func(a *App) { a.Strategy = balance.SourceHash },
+		"handoff":           func(a *App) { a.Kind, a.UserUnits, a.Strategy = KindHandoff, true, balance.LeastConnections },
 		"root":              func(a *App) { a.WorkingDirectory = "/" },
 		"optional env file": func(a *App) { a.EnvironmentFiles = []string{"-/etc/x"} },
 	} {
@@ -63,7 +65,7 @@ func TestValidateRefuses(t *testing.T) {
 		},
 		"--kind=handoff does not go with --path=steer":            func(a *App) { a.Path, a.Kind = PathSteer, KindHandoff },
 		"--listen=@x has no path, which Node.js programs need":    func(a *App) { a.Kind, a.Listen = KindNode, []Listen{{Unix: "@x"}} },
-		"--strategy=source-hash does not go with --listen=/run/x": func(a *App) { a.Strategy, a.Listen = SourceHash, []Listen{{Unix: "/run/x"}} },
+		"--strategy=source-hash does not go with --listen=/run/x": func(a *App) { a.Strategy, a.Listen = balance.SourceHash, []Listen{{Unix: "/run/x"}} },
 		"--listen=/run/x takes the handoff path, on which gunicorn would never get a connection": func(a *App) {
 			a.Command, a.Listen = []string{"/venv/bin/gunicorn", "app:app"}, []Listen{{Unix: "/run/x"}}
 		},
@@ -78,11 +80,11 @@ func TestValidateRefuses(t *testing.T) {
 		"--path=proxy is not available in this version":          func(a *App) { a.Path = PathProxy },
 		`--path= must be auto, steer or handoff, got "x"`:        func(a *App) { a.Path = "x" },
 		"--strategy=source-hash is not possible on the steer path": func(a *App) {
-			a.Kind, a.Path, a.Strategy, a.UserUnits = KindNode, PathSteer, SourceHash, true
+			a.Kind, a.Path, a.Strategy, a.UserUnits = KindNode, PathSteer, balance.SourceHash, true
 		},
-		"--strategy=source-hash needs CAP_BPF":                                                 func(a *App) { a.Strategy, a.UserUnits = SourceHash, true },
-		"--strategy=random-two needs CAP_NET_ADMIN":                                            func(a *App) { a.Strategy, a.UserUnits = RandomTwo, true },
-		"--strategy=least-connections needs CAP_NET_ADMIN":                                     func(a *App) { a.Strategy, a.UserUnits = LeastConnections, true },
+		"--strategy=source-hash needs CAP_BPF":                                                 func(a *App) { a.Strategy, a.UserUnits = balance.SourceHash, true },
+		"--strategy=random-two needs CAP_NET_ADMIN":                                            func(a *App) { a.Strategy, a.UserUnits = balance.RandomTwo, true },
+		"--strategy=least-connections needs CAP_NET_ADMIN":                                     func(a *App) { a.Strategy, a.UserUnits = balance.LeastConnections, true },
 		`--strategy= must be round-robin, least-connections, random-two, source-hash or first`: func(a *App) { a.Strategy = "x" },
 		`--env= must have a name of letters`:                                                   func(a *App) { a.Environment = []Assignment{{"1A", ""}} },
 		"--env=A= must be valid UTF-8":                                                         func(a *App) { a.Environment = []Assignment{{"A", "\xff"}} },
@@ -129,7 +131,7 @@ func TestValidateRefuses(t *testing.T) {
 		"--watch=/x is given twice":                                                            func(a *App) { a.Restart.Watch = []string{"/x", "/x"} },
 		"--weights= must be numbers from 1 to 256":                                             func(a *App) { a.Weights = []int{257} },
 		"--weights= has too many numbers":                                                      func(a *App) { a.Weights = slices.Repeat([]int{1}, MaxInstances+1) },
-		"--weights= does not go with --strategy=first":                                         func(a *App) { a.Weights, a.Strategy = []int{2}, First },
+		"--weights= does not go with --strategy=first":                                         func(a *App) { a.Weights, a.Strategy = []int{2}, balance.First },
 		"--pin and --property=CPUAffinity= say the same":                                       func(a *App) { a.Pin, a.Properties = true, []Property{{"CPUAffinity", "1"}} },
 	} {
 		a := valid()

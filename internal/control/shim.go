@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // Methods of the interface. A comment names the parameters and the answer; where none is named it is an empty object.
@@ -96,15 +96,15 @@ type Sent struct {
 // also those that are zero. Those are left out of the message: a shim refuses parameters that it does not know, and an older
 // shim need not know a setting that is not used.
 type Settings struct {
-	Strategy        app.Strategy  `json:"strategy,omitempty"`
-	DrainTimeout    time.Duration `json:"drainTimeoutNSec,omitempty"`
-	StartTimeout    time.Duration `json:"startTimeoutNSec,omitempty"` // for the first instance to become ready
-	IdleExit        time.Duration `json:"idleExitNSec,omitempty"`     // zero: never
-	SlowStart       time.Duration `json:"slowStartNSec,omitempty"`    // zero: a returning instance has its whole share at once
-	Weights         []int         `json:"weights,omitempty"`          // by instance number, from 1 on; those after the list have 1
-	MaxConnections  int           `json:"maxConnections,omitempty"`   // of an instance, on the handoff path; zero: any number
-	ShutdownMessage bool          `json:"shutdownMessage,omitempty"`  // a Node.js program that drains is sent "shutdown", and ends by itself
-	ProgramPort     int           `json:"programPort,omitempty"`      // that programs say for the app's address; zero: that address's
+	Strategy        balance.Strategy `json:"strategy,omitempty"`
+	DrainTimeout    time.Duration    `json:"drainTimeoutNSec,omitempty"`
+	StartTimeout    time.Duration    `json:"startTimeoutNSec,omitempty"` // for the first instance to become ready
+	IdleExit        time.Duration    `json:"idleExitNSec,omitempty"`     // zero: never
+	SlowStart       time.Duration    `json:"slowStartNSec,omitempty"`    // zero: a returning instance has its whole share at once
+	Weights         []int            `json:"weights,omitempty"`          // by instance number, from 1 on; those after the list have 1
+	MaxConnections  int              `json:"maxConnections,omitempty"`   // of an instance, on the handoff path; zero: any number
+	ShutdownMessage bool             `json:"shutdownMessage,omitempty"`  // a Node.js program that drains is sent "shutdown", and ends by itself
+	ProgramPort     int              `json:"programPort,omitempty"`      // that programs say for the app's address; zero: that address's
 }
 
 // Rollout are the parameters of methods Rolling and Rolled.

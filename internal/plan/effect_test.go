@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/templates"
 )
 
@@ -25,8 +26,8 @@ func TestEffect(t *testing.T) {
 		"pin":               {func(a *app.App) { a.Pin = true }, EffectReload},
 		"weights":           {func(a *app.App) { a.Weights = []int{2} }, EffectReload},
 		"idle":              {func(a *app.App) { a.IdleExit = time.Hour }, EffectReload},
-		"first":             {func(a *app.App) { a.Strategy = app.First }, EffectReload},
-		"least-connections": {func(a *app.App) { a.Strategy = app.LeastConnections }, EffectRestart},
+		"first":             {func(a *app.App) { a.Strategy = balance.First }, EffectReload},
+		"least-connections": {func(a *app.App) { a.Strategy = balance.LeastConnections }, EffectRestart},
 		"messages":          {func(a *app.App) { a.Messages = true }, EffectRestart},
 		"user":              {func(a *app.App) { a.User = "www-data" }, EffectReload},
 		"user per instance": {func(a *app.App) { a.UserPerInstance = true }, EffectReload},

@@ -59,7 +59,7 @@ func (s *Shim) changePath(n control.Settings) error {
 		return err
 	}
 	s.ring = nil // settle makes another one
-	return s.pool.SetStrategy(ringStrategy(n.Strategy))
+	return s.pool.SetStrategy(n.Strategy)
 }
 
 func checkWeights(weights []int) error {

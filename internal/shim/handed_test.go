@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/activation"
-	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
@@ -181,7 +180,7 @@ func (b *bench) inRing(number int) bool {
 }
 
 func TestHandedInstanceIsUpWhenItAsksForConnections(t *testing.T) {
-	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 	ln := b.handedUp(1)
 	if b.inRing(1) {
 		t.Error("an instance that does not accept is on the ring")
@@ -203,7 +202,7 @@ func TestHandedInstanceIsUpWhenItAsksForConnections(t *testing.T) {
 }
 
 func TestHandedDrainEndsWhenNothingIsBusy(t *testing.T) {
-	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin, DrainTimeout: time.Hour}})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin, DrainTimeout: time.Hour}})
 	conns := accepting(b.handedUp(1))
 	b.awaitHanded(func() bool { return b.inRing(1) })
 	b.dial(1)
@@ -230,7 +229,7 @@ func TestHandedDrainEndsWhenNothingIsBusy(t *testing.T) {
 }
 
 func TestHandedStuckInstanceIsEjected(t *testing.T) {
-	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 	stuck := b.handedUp(1)
 	first := make(chan net.Conn, 1)
 	go func() {
@@ -256,7 +255,7 @@ func TestHandedStuckInstanceIsEjected(t *testing.T) {
 }
 
 func TestHandedRefuseLeavesWhatWaits(t *testing.T) {
-	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 	b.dial(1)
 	if err := handoff.Refuse(b.parking); err != nil {
 		t.Fatal(err)
@@ -283,7 +282,7 @@ func TestHandedRefuseLeavesWhatWaits(t *testing.T) {
 }
 
 func TestHandedJoinRefusesWhatIsNoPrivateListener(t *testing.T) {
-	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+	b := newHandedBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 	fd, err := unix.Dup(b.listen(b.address()))
 	if err != nil {
 		t.Fatal(err)

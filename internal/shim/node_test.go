@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
@@ -180,7 +180,7 @@ func TestNodeServesWithoutItsChannel(t *testing.T) {
 // its channel is for.
 func TestDescriptorOfTheProgramIsAcknowledged(t *testing.T) {
 	for name, b := range map[string]*bench{
-		"steer": newBench(t, Options{}), "handoff": newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}}),
+		"steer": newBench(t, Options{}), "handoff": newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}}),
 		"messages": newBench(t, Options{Messages: true}),
 	} {
 		t.Run(name, func(t *testing.T) {

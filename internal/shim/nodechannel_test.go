@@ -10,8 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/internal/app"
-
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 )
 
@@ -82,7 +81,7 @@ func (w *worker) accept(number int) int {
 }
 
 func TestNodeIsHandedConnections(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 	w, key := b.handedNodeUp(1)
 	if !b.inRing(1) {
 		t.Fatal("the instance listens, and is not on the ring")
@@ -104,7 +103,7 @@ func TestNodeIsHandedConnections(t *testing.T) {
 // A program may say a port of its own for the app's address, which the settings name; why it may
 // not listen on another is known when it has ended of that.
 func TestNodeSaysAPortOfItsOwn(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin, ProgramPort: 3000}})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin, ProgramPort: 3000}})
 	b.joinHanded(1)
 	b.socket(1, "running")
 	b.service(1, "activating", "start-post")
@@ -135,7 +134,7 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 	b.dial(1)
 	w.accept(w.given(answer["key"].(string)))
 	b.awaitHanded(b.has(1, 1))
-	if err := b.apply(control.Settings{Strategy: app.RoundRobin, ProgramPort: 4000}); err != nil {
+	if err := b.apply(control.Settings{Strategy: balance.RoundRobin, ProgramPort: 4000}); err != nil {
 		t.Fatal(err)
 	}
 	w.conn.Close() // as a reload does
@@ -153,7 +152,7 @@ func TestNodeSaysAPortOfItsOwn(t *testing.T) {
 const manyMessages = 16
 
 func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 	w, key := b.handedNodeUp(1)
 	b.dial(1)
 	number := w.given(key)
@@ -170,7 +169,7 @@ func TestNodeThatSaysMuchIsHeardToTheEnd(t *testing.T) {
 // The socket unit of an instance may be started anew while its process runs: that goes on with its
 // connections.
 func TestNodeGoesOnWhenItsInstanceJoinsAgain(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 	w, key := b.handedNodeUp(1)
 	b.joinHanded(1)
 	b.socket(1, "running")
@@ -197,7 +196,7 @@ func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 		"dropped":      func(w *worker, number int) {},
 	} {
 		t.Run(what, func(t *testing.T) {
-			b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+			b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 			one, key1 := b.handedNodeUp(1)
 			b.dial(1)
 			number := one.given(key1)
@@ -221,7 +220,7 @@ func TestNodeThatDoesNotTakeAConnectionLosesNone(t *testing.T) {
 
 // A process that closes its server gets nothing more, and still answers what it was given.
 func TestHandedNodeThatClosesItsServerIsOffTheRing(t *testing.T) {
-	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: app.RoundRobin}})
+	b := newHandedNodeBench(t, Options{Settings: control.Settings{Strategy: balance.RoundRobin}})
 	one, key1 := b.handedNodeUp(1)
 	b.dial(1)
 	number := one.given(key1)

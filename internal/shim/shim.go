@@ -93,7 +93,7 @@ type Shim struct {
 // New takes over the instances that the path has adopted, and drops what is left in the Store. The
 // caller keeps ownership of all that Options name, and closes it after Run.
 func New(o Options) (*Shim, error) {
-	pool, err := balance.NewPool(balance.Options{Strategy: ringStrategy(o.Strategy), SlowStart: o.SlowStart})
+	pool, err := balance.NewPool(balance.Options{Strategy: o.Strategy, SlowStart: o.SlowStart})
 	if err != nil {
 		return nil, err
 	}
@@ -265,12 +265,4 @@ func newTicker(d time.Duration) *time.Ticker {
 	t := time.NewTicker(time.Hour)
 	t.Stop()
 	return t
-}
-
-// ringStrategy is how the ring is made; least-connections needs one too, to break ties evenly.
-func ringStrategy(s app.Strategy) balance.Strategy {
-	if s == app.First {
-		return balance.First
-	}
-	return balance.RoundRobin
 }

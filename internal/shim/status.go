@@ -10,6 +10,7 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // handle answers control clients; it runs on their goroutines.
@@ -19,7 +20,7 @@ func (s *Shim) handle(ctx context.Context, r *control.Request) (any, error) {
 		return s.path.Handle(ctx, s, r)
 	}
 	if r.Method != control.MethodJoin {
-		path.CloseAll(r.FDs) // nobody who calls the other methods sends any
+		sock.CloseAll(r.FDs) // nobody who calls the other methods sends any
 		r.FDs = nil
 	}
 	return answer(ctx, r)
@@ -110,13 +111,13 @@ func (s *Shim) Harmed(harms []path.Harm) { s.judge(harms, time.Now()) }
 func (s *Shim) handleJoin(ctx context.Context, r *control.Request) (any, error) {
 	var p control.Instance
 	if err := r.Decode(&p); err != nil {
-		path.CloseAll(r.FDs)
+		sock.CloseAll(r.FDs)
 		return nil, err
 	}
 	taken := false
 	err := s.run1(ctx, func() error { taken = true; return s.join(p.Instance, r.FDs) })
 	if !taken {
-		path.CloseAll(r.FDs)
+		sock.CloseAll(r.FDs)
 	}
 	if err != nil && taken {
 		err = &control.Error{Name: control.ErrListenerRefused, Reason: err.Error()}

@@ -4,8 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unitgen/unitgen/internal/app"
-
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 )
 
@@ -26,7 +25,7 @@ func (b *bench) holder(when string) int {
 
 // A client moves when its instance drains, and is back when that has its whole share again.
 func TestSourceHashFollowsDrainsAndSlowStart(t *testing.T) {
-	b := newBench(t, Options{Settings: control.Settings{Strategy: app.SourceHash, SlowStart: time.Minute}})
+	b := newBench(t, Options{Settings: control.Settings{Strategy: balance.SourceHash, SlowStart: time.Minute}})
 	for number := 1; number <= 3; number++ {
 		b.up(number)
 	}
@@ -47,28 +46,28 @@ func TestSourceHashFollowsDrainsAndSlowStart(t *testing.T) {
 
 // A strategy is changed while the shim runs, but for one that counts.
 func TestStrategyIsChangedLive(t *testing.T) {
-	b := newBench(t, Options{Settings: control.Settings{Strategy: app.SourceHash, StartTimeout: time.Minute}})
+	b := newBench(t, Options{Settings: control.Settings{Strategy: balance.SourceHash, StartTimeout: time.Minute}})
 	b.up(1)
 	b.up(2)
 	first := b.holder("source-hash")
-	change := func(to app.Strategy) error {
+	change := func(to balance.Strategy) error {
 		err := b.apply(control.Settings{Strategy: to, StartTimeout: time.Minute})
 		b.settled()
 		return err
 	}
-	if err := change(app.RoundRobin); err != nil {
+	if err := change(balance.RoundRobin); err != nil {
 		t.Fatal(err)
 	}
 	want(t, "round-robin", b.connect(10), map[int]int{1: 5, 2: 5})
-	if err := change(app.RandomTwo); err == nil {
+	if err := change(balance.RandomTwo); err == nil {
 		t.Error("random-two without counting: no error")
 	}
 	want(t, "still round-robin", b.connect(10), map[int]int{1: 5, 2: 5})
-	if err := change(app.First); err != nil {
+	if err := change(balance.First); err != nil {
 		t.Fatal(err)
 	}
 	want(t, "first", b.connect(10), map[int]int{1: 10})
-	if err := change(app.SourceHash); err != nil {
+	if err := change(balance.SourceHash); err != nil {
 		t.Fatal(err)
 	}
 	if again := b.holder("source-hash again"); again != first {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/balance"
 )
 
 // Classic BPF (linux/filter.h). The addresses are read relative to the network header, as the kernel pulls the TCP header
@@ -32,7 +34,7 @@ func weighted(ring []uint16, index map[int]int) []unix.SockFilter {
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: skfRandom},
 		{Code: unix.BPF_ALU | bpfMod | unix.BPF_K, K: uint32(len(ring))},
 	}
-	shares := entries(LeastConnections, ring) // each slot once, with its share
+	shares := entries(balance.LeastConnections, ring) // each slot once, with its share
 	below := uint32(0)
 	for i, e := range shares {
 		below += e >> weightShift

@@ -21,15 +21,6 @@ const (
 	stackBest   = -40 // u64: position of the best so far
 )
 
-// Strategy and its values are balance.Strategy's.
-type Strategy = balance.Strategy
-
-const (
-	LeastConnections = balance.LeastConnections
-	RandomTwo        = balance.RandomTwo
-	SourceHash       = balance.SourceHash
-)
-
 // programOf is the strategy whose program does the picking for s. What is not picked by one of its own is in the ring.
 func programOf(s balance.Strategy) balance.Strategy {
 	switch s {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/nodecluster"
-	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // Names in the FD store: the channel of each Node process, and what the shim knows of them all.
@@ -111,7 +111,7 @@ func (c *Channels) takeStored() (channels map[int]int, state savedState) {
 		case strings.HasPrefix(name, storedChannel):
 			number, ok := app.ParseInstance(strings.TrimPrefix(name, storedChannel))
 			if fds := c.store.Take(name); !ok || len(fds) != 1 {
-				path.CloseAll(fds)
+				sock.CloseAll(fds)
 			} else {
 				channels[number] = fds[0]
 			}

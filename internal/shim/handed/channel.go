@@ -10,6 +10,7 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
 	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // Handle is of path.Path.
@@ -20,7 +21,7 @@ func (p *Path) Handle(ctx context.Context, loop path.Loop, r *control.Request) (
 	case control.MethodDeliver:
 		return struct{}{}, p.deliver(r)
 	}
-	path.CloseAll(r.FDs)
+	sock.CloseAll(r.FDs)
 	switch r.Method {
 	case control.MethodProbe:
 		return nil, &control.Error{Name: control.ErrUnsupported, Reason: "a single instance cannot be tried on the handoff path"}
@@ -40,13 +41,13 @@ func (p *Path) connect(ctx context.Context, loop path.Loop, r *control.Request) 
 		err = &control.Error{Name: control.ErrInvalid, Reason: fmt.Sprintf("%d descriptors, want one", len(r.FDs))}
 	}
 	if err != nil {
-		path.CloseAll(r.FDs)
+		sock.CloseAll(r.FDs)
 		return nil, err
 	}
 	taken := false
 	err = loop.Do(ctx, func() error { taken = true; return p.attach(asked.Instance, r.FDs[0]) })
 	if !taken {
-		path.CloseAll(r.FDs)
+		sock.CloseAll(r.FDs)
 	}
 	if err == nil {
 		err = p.store.Barrier(ctx)
@@ -83,7 +84,7 @@ func (p *Path) deliver(r *control.Request) error {
 		err = os.NewSyscallError("fcntl", unix.SetNonblock(r.FDs[0], true))
 	}
 	if err != nil {
-		path.CloseAll(r.FDs)
+		sock.CloseAll(r.FDs)
 		return err
 	}
 	if !p.dispatcher.Give(asked.Instance, r.FDs[0]) {

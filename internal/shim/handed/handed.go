@@ -33,7 +33,7 @@ import (
 // Options are the settings of a Path.
 type Options struct {
 	App            app.Name
-	Strategy       app.Strategy
+	Strategy       balance.Strategy
 	MaxConnections int   // open connections that an instance has at most; zero means any number
 	Parking        []int // the public listeners of app.socket, owned by the Path
 	Diag           []int // NETLINK_SOCK_DIAG sockets of the host's network namespace, or none; only the first is used
@@ -113,7 +113,7 @@ func Open(o Options) (*Path, error) {
 func (p *Path) adopt(number int, fds []int) {
 	m, err := match(fds)
 	if err != nil {
-		path.CloseAll(fds)
+		sock.CloseAll(fds)
 		p.log.Warn("adopt listeners, ignoring", "instance", number, "error", err)
 		return
 	}
@@ -125,7 +125,7 @@ func (p *Path) adopt(number int, fds []int) {
 	}
 	// There can be two if the earlier process was killed after it had put one and before PID 1
 	// removed the one before. It is not known which is newer.
-	path.CloseAll(channels[1:])
+	sock.CloseAll(channels[1:])
 	if err := p.dispatcher.Attach(number, channels[0]); err != nil {
 		p.log.Warn("adopt channel, ignoring", "instance", number, "error", err)
 	}
@@ -163,12 +163,12 @@ func (p *Path) Changed() <-chan struct{} { return p.changed }
 func (p *Path) Join(number int, fds []int) (joined bool, err error) {
 	m, err := match(fds)
 	if err != nil {
-		path.CloseAll(fds)
+		sock.CloseAll(fds)
 		return false, err
 	}
 	before := p.members[number]
 	if before != nil && before.cookie == m.cookie {
-		path.CloseAll(fds)
+		sock.CloseAll(fds)
 		return false, nil
 	}
 	p.leave(number)
@@ -224,7 +224,7 @@ func (p *Path) leave(number int) {
 // SetRing is of path.Path, with the strategy that is in force.
 func (p *Path) SetRing(ring []uint16) error {
 	p.ring = slices.Clone(ring)
-	p.dispatcher.SetRing(balance.Strategy(p.options.Strategy), ring)
+	p.dispatcher.SetRing(p.options.Strategy, ring)
 	return nil
 }
 
@@ -312,7 +312,7 @@ func (p *Path) Configure(s path.Settings) error {
 	p.dispatcher.Limit(s.MaxConnections)
 	if s.Strategy != p.options.Strategy {
 		p.options.Strategy = s.Strategy
-		p.dispatcher.SetRing(balance.Strategy(s.Strategy), p.ring)
+		p.dispatcher.SetRing(s.Strategy, p.ring)
 	}
 	return nil
 }

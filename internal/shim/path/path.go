@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 )
 
@@ -165,7 +166,7 @@ type Harm struct {
 
 // Settings are what a path can be told while it runs.
 type Settings struct {
-	Strategy       app.Strategy
+	Strategy       balance.Strategy
 	MaxConnections int // of an instance, where connections are handed off; zero is any number
 }
 
@@ -177,8 +178,8 @@ func (i *Impossible) Error() string { return i.Reason }
 // Description is what a path says of itself.
 type Description struct {
 	Path      app.Path
-	Reason    string       // what the path runs on, or why it is this one
-	Strategy  app.Strategy // in force; another one may have been asked for
+	Reason    string           // what the path runs on, or why it is this one
+	Strategy  balance.Strategy // in force; another one may have been asked for
 	Addresses []control.AddressStatus
 	Instances []int // those that have joined
 }

@@ -5,10 +5,9 @@ import (
 	"log/slog"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // Stored is one descriptor of the FD store under its name.
@@ -70,7 +69,7 @@ func (s *Store) TakeListeners() map[int][]int {
 func (s *Store) DropRest() {
 	for _, name := range s.Names() {
 		s.log.Warn("unknown descriptors in the FD store, ignoring", "name", name)
-		CloseAll(s.Take(name))
+		sock.CloseAll(s.Take(name))
 	}
 }
 
@@ -98,10 +97,3 @@ func (s *Store) RemoveListeners(instance int) error {
 
 // Barrier returns when PID 1 has done all that it was told before.
 func (s *Store) Barrier(ctx context.Context) error { return s.notify.Barrier(ctx) }
-
-// CloseAll closes descriptors.
-func CloseAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
-}

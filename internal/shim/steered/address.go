@@ -6,8 +6,8 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/unitgen/unitgen/internal/app"
-	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -76,8 +76,8 @@ func (p *Path) openAddress(parking int) (*address, error) {
 				p.store.Put(a.storeName(storedSlots), m.Slots),
 				p.store.Put(a.storeName(storedState), m.State))
 		})
-		if err == nil && p.strategy == app.SourceHash {
-			err = a.ebpf.Pick(strategies[p.strategy])
+		if err == nil && p.strategy == balance.SourceHash {
+			err = a.ebpf.Pick(p.strategy)
 		}
 	}
 	if err != nil {
@@ -91,10 +91,10 @@ func (p *Path) openAddress(parking int) (*address, error) {
 func (p *Path) adopt(a *address) (*steer.Group, error) {
 	slots, state := p.store.Take(a.storeName(storedSlots)), p.store.Take(a.storeName(storedState))
 	if len(slots) != 1 || len(state) != 1 {
-		path.CloseAll(append(slots, state...))
+		sock.CloseAll(append(slots, state...))
 		return nil, nil
 	}
-	group, err := steer.Adopt(a.parking, steer.Maps{Slots: slots[0], State: state[0]}, strategies[p.strategy])
+	group, err := steer.Adopt(a.parking, steer.Maps{Slots: slots[0], State: state[0]}, p.strategy)
 	if err == nil {
 		if err := errors.Join(group.Admit(), p.adoptCount(a, group)); err != nil {
 			return nil, errors.Join(err, group.Close())

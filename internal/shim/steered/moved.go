@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/sockdiag"
 )
 
@@ -108,7 +108,7 @@ func (m *moved) encode() []byte {
 func (p *Path) takeMoved() {
 	fds := p.store.Take(storedMoved)
 	if len(fds) != 1 {
-		path.CloseAll(fds)
+		sock.CloseAll(fds)
 		return
 	}
 	m := moved{file: os.NewFile(uintptr(fds[0]), storedMoved)}

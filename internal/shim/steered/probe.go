@@ -8,6 +8,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // A probe is over when it is accepted: it waits in the queue of the instance's listener until then.
@@ -25,7 +26,7 @@ const acceptLook = 20 * time.Millisecond
 
 // Handle is of path.Path.
 func (p *Path) Handle(ctx context.Context, loop path.Loop, r *control.Request) (any, error) {
-	path.CloseAll(r.FDs) // nobody who calls these methods sends any
+	sock.CloseAll(r.FDs) // nobody who calls these methods sends any
 	switch r.Method {
 	case control.MethodProbe:
 		return p.probe(ctx, loop, r)

@@ -21,17 +21,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
 // Options are the settings of a Path.
 type Options struct {
 	App      app.Name
-	Strategy app.Strategy // that was asked for
-	Parking  []int        // the public listeners of app.socket, owned by the Path
-	Diag     []int        // NETLINK_SOCK_DIAG sockets of the host's network namespace, two or none: see package sockdiag
+	Strategy balance.Strategy // that was asked for
+	Parking  []int            // the public listeners of app.socket, owned by the Path
+	Diag     []int            // NETLINK_SOCK_DIAG sockets of the host's network namespace, two or none: see package sockdiag
 	Store    *path.Store
 	// Cgroup returns the path of the control group of an instance's socket unit. It is asked once,
 	// by strategies that count connections.
@@ -46,7 +48,7 @@ type Path struct {
 	store   *path.Store
 
 	kernel    steer.SelfTestResult // what steering can do here
-	strategy  app.Strategy         // in force; Options.Strategy is what was asked for
+	strategy  balance.Strategy     // in force; Options.Strategy is what was asked for
 	addresses []*address
 	members   map[int]*member
 	ring      []uint16
@@ -184,12 +186,12 @@ func (p *Path) Describe() path.Description {
 func (p *Path) Join(number int, fds []int) (joined bool, err error) {
 	found, err := p.match(fds)
 	if err != nil {
-		path.CloseAll(fds)
+		sock.CloseAll(fds)
 		return false, err
 	}
 	before := p.members[number]
 	if before != nil && before.holds(found) {
-		path.CloseAll(fds)
+		sock.CloseAll(fds)
 		return false, nil
 	}
 	p.Leave(number)
@@ -213,7 +215,7 @@ func (p *Path) Join(number int, fds []int) (joined bool, err error) {
 func (p *Path) adoptListeners(number int, fds []int) {
 	found, err := p.match(fds)
 	if err != nil {
-		path.CloseAll(fds)
+		sock.CloseAll(fds)
 	} else {
 		err = p.take(number, found)
 	}
@@ -322,14 +324,14 @@ func (p *Path) Configure(s path.Settings) error {
 	case s.Strategy.CountsConnections() && !p.counting():
 		return &path.Impossible{Reason: fmt.Sprintf("strategy %s needs CAP_NET_ADMIN, which a running process cannot get: "+
 			"systemctl restart %s", s.Strategy, p.options.App)}
-	case s.Strategy == app.SourceHash && !p.kernel.Distribution:
+	case s.Strategy == balance.SourceHash && !p.kernel.Distribution:
 		return &path.Impossible{Reason: fmt.Sprintf("strategy %s needs eBPF: %s", s.Strategy, p.kernel)}
 	}
 	for _, a := range p.addresses {
-		if strategies[p.strategy] == strategies[s.Strategy] {
-			break
+		if a.ebpf == nil {
+			continue
 		}
-		if err := a.ebpf.Pick(strategies[s.Strategy]); err != nil {
+		if err := a.ebpf.Pick(s.Strategy); err != nil {
 			return err
 		}
 	}

@@ -6,9 +6,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/cgroup"
-	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -18,14 +18,6 @@ func (p *Path) reason() string {
 		return fmt.Sprintf("%s; strategy %s is not possible here", p.kernel, p.options.Strategy)
 	}
 	return p.kernel.String()
-}
-
-// strategies are those that the steering program picks by. The others are a matter of the ring:
-// RoundRobin.
-var strategies = map[app.Strategy]steer.Strategy{
-	app.LeastConnections: steer.LeastConnections,
-	app.RandomTwo:        steer.RandomTwo,
-	app.SourceHash:       steer.SourceHash,
 }
 
 // counting says whether connections are counted at each address.
@@ -40,13 +32,13 @@ func (p *Path) counting() bool {
 
 // firstStrategy is the one to begin with: one that counts begins when connections are counted.
 // Where no eBPF program can be loaded, source-hash cannot be done.
-func (p *Path) firstStrategy() app.Strategy {
+func (p *Path) firstStrategy() balance.Strategy {
 	switch {
 	case p.options.Strategy.CountsConnections():
-		return app.RoundRobin
-	case p.options.Strategy == app.SourceHash && !p.kernel.Distribution:
+		return balance.RoundRobin
+	case p.options.Strategy == balance.SourceHash && !p.kernel.Distribution:
 		p.log.Error("client addresses cannot be hashed, strategy is round-robin", "reason", p.kernel.String())
-		return app.RoundRobin
+		return balance.RoundRobin
 	}
 	return p.options.Strategy
 }
@@ -91,7 +83,7 @@ func (p *Path) count1(number int) error {
 		if err != nil {
 			return err
 		}
-		if err := a.ebpf.Pick(strategies[p.options.Strategy]); err != nil {
+		if err := a.ebpf.Pick(p.options.Strategy); err != nil {
 			return err
 		}
 	}
@@ -102,12 +94,12 @@ func (p *Path) count1(number int) error {
 func (p *Path) adoptCount(a *address, g *steer.Group) error {
 	marks, link := p.store.Take(a.storeName(storedMarks)), p.store.Take(a.storeName(storedLink))
 	if len(marks) != 1 || len(link) != 1 || !p.options.Strategy.CountsConnections() {
-		path.CloseAll(append(marks, link...))
+		sock.CloseAll(append(marks, link...))
 		return errors.Join(p.store.Remove(a.storeName(storedMarks)), p.store.Remove(a.storeName(storedLink)))
 	}
 	if err := g.AdoptCount(steer.Counter{Marks: marks[0], Link: link[0]}); err != nil {
 		return err
 	}
 	p.strategy = p.options.Strategy
-	return g.Pick(strategies[p.strategy])
+	return g.Pick(p.strategy)
 }

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
@@ -321,7 +321,7 @@ func configure(b *bench) {
 	b.up(1, many)
 	b.up(2, many)
 	b.ring(1, 2)
-	for _, s := range []app.Strategy{app.LeastConnections, app.First} {
+	for _, s := range []balance.Strategy{balance.LeastConnections, balance.First} {
 		before := b.Describe().Strategy
 		err := b.Configure(path.Settings{Strategy: s})
 		var impossible *path.Impossible

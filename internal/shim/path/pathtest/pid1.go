@@ -14,6 +14,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/shim/path"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // pid1 is the FD store of a manager: what it is told by sd_notify(3) it keeps over processes.
@@ -45,7 +46,7 @@ func newPID1(t *testing.T) *pid1 {
 		conn.Close()
 		<-done
 		for _, fds := range p.stored {
-			path.CloseAll(fds)
+			sock.CloseAll(fds)
 		}
 	})
 	return p
@@ -83,10 +84,10 @@ func (p *pid1) told(lines []string, fds []int) {
 	case slices.Contains(lines, "FDSTORE=1"):
 		p.stored[name] = append(p.stored[name], fds...)
 	case slices.Contains(lines, "FDSTOREREMOVE=1"):
-		path.CloseAll(p.stored[name])
+		sock.CloseAll(p.stored[name])
 		delete(p.stored, name)
 	default:
-		path.CloseAll(fds) // of a barrier, which ends so
+		sock.CloseAll(fds) // of a barrier, which ends so
 	}
 }
 
