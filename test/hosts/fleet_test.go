@@ -5,6 +5,7 @@ package hosts
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -181,6 +182,7 @@ func TestFleet(t *testing.T) {
 			{"Engines", f.testEngines},
 			{"Release", f.testRelease},
 			{"BrokenRelease", f.testBrokenRelease},
+			{"Shared", f.testShared},
 			{"KilledInstance", f.testKilledInstance},
 			{"KilledBalancer", f.testKilledBalancer},
 			{"KilledFront", f.testKilledFront},
@@ -359,6 +361,42 @@ func (f *fleet) testBrokenRelease(t *testing.T) {
 	}
 	f.awaitStates(active, "UP UP UP")
 	load.stop("a broken release and the one after", 0)
+}
+
+// The example of docs/hosts.md: instances of two hosts share a counter and messages by Redis.
+func (f *fleet) testShared(t *testing.T) {
+	root, err := rig.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := f.control()
+	c.MustExec(t, "systemd-run", "--unit=redis", "--collect", "redis-server", "--bind", frontAddr(2), "--protected-mode", "no", "--save", "")
+	c.MustExec(t, "sh", "-c", "until redis-cli -h "+frontAddr(2)+" ping; do :; done")
+	for _, s := range f.web[:2] {
+		s.MustCopyIn(t, filepath.Join(root, "examples/redis/server.py"), "/srv/server.py", 0o644)
+		s.MustExec(t, "unitgen", "shared", "-n", "2", "--listen", "3100", "--program-port=3000", "--env=REDIS="+frontAddr(2)+":6379", "--now",
+			"--", "python3", "/srv/server.py")
+	}
+	get := func(host int, path string) string {
+		return strings.TrimSpace(c.MustExec(t, "curl", "-sS", "http://"+webAddr(host)+":3100"+path))
+	}
+	for n := 1; n <= 8; n++ {
+		if got, want := get(1+n%2, "/"), fmt.Sprintf("visits=%d", n); got != want {
+			t.Errorf("visit %d of all hosts: %s", n, got)
+		}
+	}
+	if got := get(1, "/tell?hello"); got != "told 4" {
+		t.Errorf("a message is %s, want told 4: two instances on each of two hosts", got)
+	}
+	for host := 1; host <= 2; host++ {
+		for range 4 { // both instances in turn
+			for until := time.Now().Add(apps.Limit); get(host, "/told") != "hello" && time.Now().Before(until); {
+			}
+		}
+		s := f.web[host-1]
+		s.MustExec(t, "unitgen", "remove", "shared")
+	}
+	c.MustExec(t, "systemctl", "stop", "redis.service")
 }
 
 func (f *fleet) testKilledInstance(t *testing.T) {
