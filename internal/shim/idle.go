@@ -104,9 +104,13 @@ func (s *Shim) lookIdle(now time.Time) error {
 	return s.sleep(now)
 }
 
-// changing says whether an instance starts or stops: an app whose instances come up, one after
-// another or in a rollout, is not idle yet, and those that come up need the shim.
+// changing says whether an instance starts or stops, or a rollout runs: an app whose instances come
+// up one after another is not idle yet, and those that come up need the shim. So does a rollout
+// while it only watches, for as long as new code must stay up.
 func (s *Shim) changing() bool {
+	if len(s.rollouts) > 0 {
+		return true
+	}
 	for _, in := range s.instances {
 		if state := in.state(); state == balance.Starting || state == balance.Draining {
 			return true

@@ -301,4 +301,8 @@ func TestAppIsNotIdleWhileInstancesStart(t *testing.T) {
 	if b.changing() {
 		t.Error("an instance that waits for its restart keeps the app awake")
 	}
+	b.rollouts[1] = true
+	if !b.changing() {
+		t.Error("a rollout watches new code, and the app may sleep")
+	}
 }

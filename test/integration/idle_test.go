@@ -12,10 +12,11 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testIdleExit lets an app go to sleep and wakes it up, twice.
+// testIdleExit lets an app go to sleep and wakes it up, twice, and reloads it while nobody uses it: new code has to stay up for
+// longer than the app has to be idle.
 func testIdleExit(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "idle", "--idle-exit=500ms")
-	for range 2 {
+	a := startApp(t, s, "idle", "--idle-exit=500ms", "--soak=2s")
+	for pass := range 2 {
 		a.awaitIdle()
 		inode := a.inodes()
 		a.Lossless(a.load(rig.LoadOptions{Clients: 20, Requests: 20}).Wait())
@@ -24,6 +25,15 @@ func testIdleExit(t *testing.T, s *apps.System) {
 			t.Error("the port of an idle app is closed")
 		}
 		a.evenly(a.Addr(), a.pids(4))
+		if pass == 0 {
+			old := a.pids(4)
+			a.Reload()
+			for i, pid := range a.pids(4) {
+				if pid == old[i] {
+					t.Errorf("instance %d runs the old code after a reload that has succeeded", i)
+				}
+			}
+		}
 	}
 }
 
