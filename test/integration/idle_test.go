@@ -26,12 +26,10 @@ func testIdleExit(t *testing.T, s *apps.System) {
 		}
 		a.evenly(a.Addr(), a.pids(4))
 		if pass == 0 {
-			old := a.pids(4)
+			shim := a.PID(a.Shim())
 			a.Reload()
-			for i, pid := range a.pids(4) {
-				if pid == old[i] {
-					t.Errorf("instance %d runs the old code after a reload that has succeeded", i)
-				}
+			if pid := a.PID(a.Shim()); pid != shim {
+				t.Errorf("the balancer is process %s after a reload that has succeeded, and was %s", pid, shim)
 			}
 		}
 	}
