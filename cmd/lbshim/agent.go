@@ -51,7 +51,7 @@ type hostAsker struct {
 	ended   time.Time        // when the last one did
 }
 
-var errPause = errors.New("the balancer has ended, and may be on its way back")
+var errPause = errors.New("the balancer has ended and may be restarting")
 
 // ask is for one goroutine at a time.
 func (a *hostAsker) ask(ctx context.Context) (agent.State, error) {

@@ -55,7 +55,7 @@ func answer(e *env) int {
 	case errors.Is(err, bindnotify.ErrAbandoned):
 		return exitFailure
 	case err != nil:
-		answerLog(e).Error("bind is not answered any more, ignoring", "error", err, "instance", args[answerInstance])
+		answerLog(e).Error("bind is no longer answered, ignoring", "error", err, "instance", args[answerInstance])
 		return exitFailure
 	}
 	return exitSuccess

@@ -203,10 +203,10 @@ The balancer of one app and the commands its units run; units are written by uni
 
 Verbs:
   serve APP            balance connections over the app's instances
-  join APP INSTANCE    give the listeners of an instance to the app's shim
-  connect APP INSTANCE give an instance's channel of the handoff path to the shim
+  join APP INSTANCE    give the listeners of an instance to the balancer
+  connect APP INSTANCE give an instance's channel of the handoff path to it
   exec APP INSTANCE -- COMMAND [ARG...]
-                       run a program whose bind() is answered, or one for Node.js
+                       run a program of --kind=bind or --kind=node
   ready APP INSTANCE   wait until an instance accepts connections
   drain APP INSTANCE   take an instance off and wait for its connections
   backoff APP INSTANCE delay the restart of an instance that fails again
@@ -217,7 +217,7 @@ Verbs:
   memory APP           restart the instances that have grown above --limit=
   agent APP            tell load balancers how the app is on this host
   status               relay the status of the balancers to the program that answers scrapes
-  upgrade              have the running balancers of all apps go on as this program
+  upgrade              replace the running balancers of all apps by this program
 
 Options:
 `

@@ -49,7 +49,7 @@ func serve(ctx context.Context, e *env, o options) error {
 	log := e.log.With("app", string(o.app))
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: endpoint, Lost: func(err error) {
 		if err != nil {
-			log.Warn("lost systemd, the ring stays as it is until it is back", "error", err)
+			log.Warn("lost the connection to systemd, the ring does not change until it is back", "error", err)
 			return
 		}
 		log.Info("following systemd")

@@ -50,7 +50,7 @@ func (c *command) ofHost(ctx context.Context) (a app.App, serving bool, err erro
 		return a, false, c.noApp(name)
 	}
 	if !c.booted {
-		return a, false, fault.With(errors.New("systemd does not run here, so no app does"), "unitgen list")
+		return a, false, fault.With(errors.New("systemd does not run here, so no app runs"), "unitgen list")
 	}
 	m, err := live.Dial(ctx, c.live())
 	if err != nil {
@@ -92,7 +92,7 @@ func (c *command) drain(ctx context.Context) error {
 	}
 	c.say("%s is drained on this host. Take it back with: unitgen undrain %s", a.Name, a.Name)
 	if a.Agent == (app.Listen{}) {
-		c.say("Note: %s has no agent, so load balancers are not told: unitgen %s --agent=9999", a.Name, a.Name)
+		c.say("Note: %s has no agent, so load balancers do not learn of this: unitgen %s --agent=9999", a.Name, a.Name)
 	}
 	if !c.options.wait || !serving {
 		return nil
@@ -153,7 +153,7 @@ func (c *command) hostError(name app.Name, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fault.With(err, c.asRoot(err))
 	case errors.As(err, &refused) && refused.Name == control.ErrMethodNotFound:
-		return fault.With(errors.New("the running balancer is older than unitgen and knows no drain of a host"), c.systemctl("restart "+string(name)))
+		return fault.With(errors.New("the running balancer is older than unitgen and cannot drain a host"), c.systemctl("restart "+string(name)))
 	}
 	return fault.With(err, "unitgen status "+string(name))
 }
@@ -185,7 +185,7 @@ func (c *command) awaitDrained(ctx context.Context, name app.Name, limit time.Du
 // asRoot is what to do about a file or a socket that is root's.
 func (c *command) asRoot(err error) string {
 	if errors.Is(err, os.ErrPermission) && !c.site.UserUnits {
-		return "run it as root (sudo): the drain of a host is root's to decide"
+		return "run it as root (sudo): only root may drain a host"
 	}
 	return ""
 }

@@ -67,7 +67,7 @@ func (c *command) printFiles(files []imports.File) error {
 	var b strings.Builder
 	for _, f := range files {
 		if f.Secret {
-			fmt.Fprintf(&b, "\n# %s, for its owner alone; its values are not shown\n", f.Path)
+			fmt.Fprintf(&b, "\n# %s, readable by its owner only; values are not shown\n", f.Path)
 			continue
 		}
 		fmt.Fprintf(&b, "\n# %s\n%s", f.Path, f.Text)
@@ -145,7 +145,7 @@ func (e *env) environ() []string {
 func (o *options) judgeImport() error {
 	var found []error
 	if o.name == "" {
-		found = append(found, inputf("unitgen import ecosystem.config.js", "import takes a file: what another process manager runs the apps by"))
+		found = append(found, inputf("unitgen import ecosystem.config.js", "import takes the configuration file of another process manager"))
 	}
 	if o.now && o.dryRun {
 		found = append(found, inputf("", "--now does not go with --dry-run"))

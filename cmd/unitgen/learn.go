@@ -125,7 +125,7 @@ func (c *command) learnAddress(a app.App, state bindnotify.State) ([]string, err
 	if a.UserUnits && ports[0] < 1024 {
 		return nil, inputf("", "the program listens on port %d, which a user's units cannot open", ports[0])
 	}
-	c.say("The program listens on %s: that is where %s is served.", live.ListenWords(learned), a.Name)
+	c.say("The program listens on %s: %s is served there.", live.ListenWords(learned), a.Name)
 	return listenValues(learned), nil
 }
 
@@ -179,7 +179,7 @@ func (c *command) notLearned(ctx context.Context, m *live.Manager, a app.App, tr
 		if r, e := q.Instance(ctx, 1); e == nil && r.What != "" {
 			return fault.With(fmt.Errorf("%s did not listen: %s", a.Name, r), r.Hint)
 		}
-		return fault.With(fmt.Errorf("%w; one that goes to the background needs its option to stay in the foreground", err), logs)
+		return fault.With(fmt.Errorf("%w; a program that goes to the background needs its option to stay in the foreground", err), logs)
 	}
 	limit := app.FormatTimeSpan(trial.Limit)
 	if learn.UDP(state) {

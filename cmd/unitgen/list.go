@@ -177,7 +177,7 @@ func (c *command) status(ctx context.Context) error {
 		return fault.With(err, "systemctl status "+string(name))
 	}
 	if !c.booted {
-		return fault.With(errors.New("systemd does not run here, so no app does"), "unitgen list")
+		return fault.With(errors.New("systemd does not run here, so no app runs"), "unitgen list")
 	}
 	m, err := live.Dial(ctx, c.live())
 	if err != nil {

@@ -20,7 +20,7 @@ func (c *command) logs() error {
 		if c.site.UserUnits {
 			hint = "journalctl --user -u " + name.Service()
 		}
-		return inputf(hint, "there is no app %q; what it said while it was there may be in the journal", name)
+		return inputf(hint, "there is no app %q; its old messages may still be in the journal", name)
 	}
 	units := []string{name.Service(), string(name) + ".socket", string(name) + "@*", string(name) + "-join@*"}
 	if one {

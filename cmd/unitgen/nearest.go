@@ -28,7 +28,7 @@ func optionHint(err error, flags *pflag.FlagSet) string {
 	return "unitgen --help"
 }
 
-// verbHint is the command that does what a word says which is no verb of unitgen's: another program's, or a slip of the pen.
+// verbHint is the command that does what a word says which is not a verb of unitgen's: another program's, or a slip of the pen.
 // It is empty for others, and so for names of apps.
 func verbHint(word string) string {
 	switch word {

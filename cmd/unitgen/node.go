@@ -45,10 +45,10 @@ func (c *command) realNode(ctx context.Context, path string) (string, error) {
 	}
 	real, err := c.env.nodePath(ctx, path)
 	if err != nil {
-		return "", fault.With(fmt.Errorf("ask %s for the node that it stands for: %w", path, err), "give the path of node itself")
+		return "", fault.With(fmt.Errorf("find the node program behind %s: %w", path, err), "give the path of node itself")
 	}
 	if !filepath.IsAbs(real) || !program.IsExecutable(real) {
-		return "", inputf("", "%s stands for %q, which is not a program", path, real)
+		return "", inputf("", "%s resolves to %q, which is not a program", path, real)
 	}
 	return real, nil
 }

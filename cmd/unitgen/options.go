@@ -144,7 +144,7 @@ func (o *options) judge(v verb) []error {
 		if len(o.args) > 0 {
 			hint := "unitgen " + app.ShellWord(o.name) + " -- " + app.ShellWords(o.args)
 			if verb := verbHint(o.name); verb != "" && len(o.args) == 1 {
-				found = append(found, inputf(verb+" "+app.ShellWord(o.args[0]), "%q is no verb of unitgen", o.name))
+				found = append(found, inputf(verb+" "+app.ShellWord(o.args[0]), "%q is not a verb of unitgen", o.name))
 				break
 			}
 			found = append(found, inputf(hint, "the command must stand after \"--\", got %q", o.args[0]))

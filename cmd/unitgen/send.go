@@ -40,7 +40,7 @@ func (c *command) send(ctx context.Context) error {
 		return inputf(fmt.Sprintf("unitgen send %s '{\"hello\":1}'", c.options.name), "the message must be JSON, got %q", c.options.args[0])
 	}
 	if !c.booted {
-		return fault.With(errors.New("systemd does not run here, so no app does"), "unitgen list")
+		return fault.With(errors.New("systemd does not run here, so no app runs"), "unitgen list")
 	}
 	m, err := live.Dial(ctx, c.live())
 	if err != nil {

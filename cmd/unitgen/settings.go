@@ -107,7 +107,7 @@ func (c *command) setCommand(ctx context.Context, a *app.App, isNew bool) error 
 			if verb := verbHint(o.name); verb != "" && len(o.given) == 0 {
 				hint = verb
 			}
-			return inputf(hint, "there is no app %q, and no program of that name in $PATH to make one of", o.name)
+			return inputf(hint, "there is no app %q, and $PATH has no program of that name to make an app from", o.name)
 		}
 		return err
 	}

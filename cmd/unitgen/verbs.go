@@ -33,7 +33,7 @@ type command struct {
 func run(ctx context.Context, e *env) int {
 	status, err := (&command{env: e}).execute(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted; systemd goes on with what it was asked for")
+		err = errors.New("interrupted; systemd finishes the jobs that it has")
 	}
 	if err != nil {
 		return report(e.stderr, err)
@@ -115,7 +115,7 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 	reads := c.options.dryRun || c.options.check
 	if !reads && !c.site.Packaging {
 		if !c.booted {
-			return 0, fault.With(errors.New("systemd does not run here, so there is nothing to give units to"), "--output=DIR writes the units into a directory, --dry-run prints them")
+			return 0, fault.With(errors.New("systemd does not run here, so it cannot load units"), "--output=DIR writes the units into a directory, --dry-run prints them")
 		}
 		if err := doctor.CheckLbshim(c.env.root, c.env.lbshim); err != nil {
 			return 0, err
@@ -178,7 +178,7 @@ func (c *command) prepare(ctx context.Context) (*plan.Plan, *live.Manager, error
 		}
 	}
 	if d.App != nil && a.UserUnits != d.App.UserUnits {
-		return nil, nil, inputf("", "%s is an app of the other kind: --user-units cannot be changed", name)
+		return nil, nil, inputf("", "%s exists already, and --user-units cannot be changed", name)
 	}
 	var m *live.Manager
 	if c.booted && !c.site.Packaging {
@@ -246,7 +246,7 @@ func (c *command) printPlan(p *plan.Plan) error {
 		fmt.Fprintf(&b, "# %s %s\n", verb, ch.Path)
 	}
 	if p.ListenChanges() {
-		fmt.Fprintf(&b, "# listeners change: if %s runs, it is stopped before and started after\n", p.App.Name)
+		fmt.Fprintf(&b, "# the listeners change: if %s runs, it is stopped first and then started again\n", p.App.Name)
 	}
 	if len(p.Changes) == 0 {
 		fmt.Fprintf(&b, "# nothing to do\n")

@@ -29,7 +29,7 @@ func ParseFile(path, text string) ([]Line, error) {
 		return nil, inputErrorf("", "%s: it must have at most %d bytes", path, MaxFile)
 	}
 	if problem := textProblem(text); problem != "" {
-		return nil, inputErrorf("", "%s: it is no text: %s", path, problem)
+		return nil, inputErrorf("", "%s: not a text file: %s", path, problem)
 	}
 	p := fileParser{seen: make(map[string]struct{})}
 	var found inputErrors
@@ -48,7 +48,7 @@ func ParseFile(path, text string) ([]Line, error) {
 func textProblem(text string) string {
 	switch {
 	case strings.IndexByte(text, 0) >= 0:
-		return "it has a NUL"
+		return "it contains NUL"
 	case !isText(text):
 		return "it is not valid UTF-8"
 	}
@@ -118,7 +118,7 @@ func (p *fileParser) parse(line logicalLine) error {
 		case text != "["+SettingsSection+"]":
 			return inputErrorf("", "section %q is not possible here, only [%s]", shorten(text), SettingsSection)
 		case len(p.lines) > 0 || len(p.seen) > 0:
-			return errors.New("[" + SettingsSection + "] must stand before all keys, once")
+			return errors.New("[" + SettingsSection + "] must appear once, before all keys")
 		}
 		return once(p.seen, text)
 	}

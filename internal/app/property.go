@@ -100,7 +100,7 @@ func (p Property) check(a App) error {
 		return inputErrorf("", "--property=Sockets= would pass other sockets beside the instance's own listener")
 	case "RemainAfterExit":
 		if truth, ok := boolean(p.Value); !ok || truth {
-			return inputErrorf("", "--property=RemainAfterExit= would count an instance as up whose program has ended")
+			return inputErrorf("", "--property=RemainAfterExit= would keep an instance up after its program has ended")
 		}
 	case "ExecStop":
 		if p.Value == "" {
@@ -108,17 +108,17 @@ func (p Property) check(a App) error {
 		}
 	case "RuntimeDirectory":
 		if claimsUnitgen(p.Value) {
-			return inputErrorf("", "--property=RuntimeDirectory= must not name unitgen/, which is the balancers' and root's and would become the program's")
+			return inputErrorf("", "--property=RuntimeDirectory= must not name unitgen/, the balancers' directory, which would belong to the program")
 		}
 	case "PIDFile":
 		// PID 1 deletes that file when an instance ends, whatever Type= is (service_enter_dead() in src/core/service.c).
-		return inputErrorf("", "--property=PIDFile= is for programs that go to the background, which an instance must not")
+		return inputErrorf("", "--property=PIDFile= is for programs that go to the background, and an instance must stay in the foreground")
 	case "Type":
 		return p.checkType(a)
 	case "User":
-		return inputErrorf(ShellWord("--user="+p.Value), "--property=User= has an option of its own, --user=")
+		return inputErrorf(ShellWord("--user="+p.Value), "--property=User= is not possible, use --user=")
 	case "WorkingDirectory":
-		return inputErrorf(ShellWord("--working-directory="+p.Value), "--property=WorkingDirectory= has an option of its own, --working-directory=")
+		return inputErrorf(ShellWord("--working-directory="+p.Value), "--property=WorkingDirectory= is not possible, use --working-directory=")
 	}
 	return nil
 }

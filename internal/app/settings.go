@@ -96,7 +96,7 @@ func endsInBackslash(line string) bool {
 
 func once(seen map[string]struct{}, key string) error {
 	if _, dup := seen[key]; dup {
-		return fmt.Errorf("%s stands there twice", key)
+		return fmt.Errorf("%s is given twice", key)
 	}
 	seen[key] = struct{}{}
 	return nil

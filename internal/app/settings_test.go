@@ -84,8 +84,8 @@ func TestParseSettingsRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"Version=2":                   `line 3: Version=: "2" is a format`,
 		"Colour=red":                  "line 3: Colour=: unknown key",
-		"Kind=listen\nKind=listen":    "line 4: Kind stands there twice",
-		"Command=/bin/y":              "line 3: Command stands there twice",
+		"Kind=listen\nKind=listen":    "line 4: Kind is given twice",
+		"Command=/bin/y":              "line 3: Command is given twice",
 		"nonsense":                    `line 3: "nonsense" is not KEY=VALUE`,
 		"User=":                       "line 3: User= has no value",
 		`User=""`:                     "line 3: User=: the value is empty",
@@ -112,8 +112,8 @@ func TestParseSettingsRefuses(t *testing.T) {
 		"Watch=\"\"":                  "line 3: Watch=: the value is empty",
 		"WatchdogSec=0":               "line 3: WatchdogSec= must not be 0",
 		"SystemdVersion=new":          "line 3: SystemdVersion=: ",
-		"[X-Unitgen]":                 "line 3: [X-Unitgen] stands there twice",
-		"[Install]\n[X-Unitgen]\nA=b": "line 4: [X-Unitgen] stands there twice",
+		"[X-Unitgen]":                 "line 3: [X-Unitgen] is given twice",
+		"[Install]\n[X-Unitgen]\nA=b": "line 4: [X-Unitgen] is given twice",
 	} {
 		_, err := ParseSettings("app", "[X-Unitgen]\nCommand=/bin/x\n"+text+"\nVersion=1\n")
 		if err == nil || !strings.HasPrefix(err.Error(), "parse app.service: "+want) {

@@ -93,7 +93,7 @@ var table = [...]Setting{
 		hint:  "--kind=bind", check: App.checkProgramPort},
 	{Key: "Kind", Option: "kind", check: App.checkKind,
 		value: choice(func(a *App) *Kind { return &a.Kind }, []Kind{KindBind, KindListen, KindNode, KindHandoff},
-			"; a program that listens on a port of its own is --kind=bind", KindPort, KindUnix)},
+			"; use --kind=bind for a program that opens its own port", KindPort, KindUnix)},
 	{Key: "Path", Option: "path", check: App.checkPath, hint: "--path=steer",
 		value: choice(func(a *App) *Path { return &a.Path }, []Path{PathAuto, PathSteer, PathHandoff}, "", PathProxy)},
 	{Key: "Strategy", Option: "strategy", check: App.checkStrategy,
@@ -134,7 +134,7 @@ var table = [...]Setting{
 		unfit: "is for programs that use package activation; those for Node.js have messages without it"},
 	{Key: "ShutdownMessage", Option: "shutdown-message", value: truth(func(a *App) *bool { return &a.ShutdownMessage }),
 		fits:  func(a App) bool { return a.Kind == KindNode },
-		unfit: "is for programs for Node.js; others are told to end by a signal: -p KillSignal=SIGINT"},
+		unfit: "is for programs for Node.js; others end on a signal: -p KillSignal=SIGINT"},
 	{Key: "Surge", Option: "surge", Values: []string{"all"}, value: text(func(a *App) *string { return &a.Surge }), check: App.checkSurge},
 	{Key: "MaxConnections", Option: "max-connections",
 		value: number(func(a *App) *int { return &a.MaxConnections }, "a number of connections", maxMaxConnections, ""),
@@ -155,7 +155,7 @@ var table = [...]Setting{
 	{Key: "WatchdogSec", Option: "watchdog", property: "WatchdogSec",
 		value: timeSpan(func(a *App) *time.Duration { return &a.Restart.Watchdog }),
 		fits:  func(a App) bool { return a.ReadyOrDefault() == ReadyNotify },
-		unfit: "needs --ready=notify: only a program that talks to systemd can tell it that it is alive (WATCHDOG=1, sd_notify(3))",
+		unfit: "needs --ready=notify: the program must tell systemd that it is alive (WATCHDOG=1, sd_notify(3))",
 		hint:  "--ready=notify"},
 	{Key: "MaxMemory", Option: "max-memory", aliases: "memorymax", property: "MemoryMax",
 		value: size(func(a *App) *Size { return &a.Restart.MaxMemory })},
@@ -166,7 +166,7 @@ var table = [...]Setting{
 		value: list(func(a *App) *[]string { return &a.Restart.Watch }, notEmpty, literal)},
 	{Key: "Weights", Option: "weights", value: numbers(func(a *App) *[]int { return &a.Weights }, ParseWeights),
 		fits:  func(a App) bool { return a.Strategy != balance.First },
-		unfit: "does not go with --strategy=first, by which one instance takes all", hint: "--strategy=round-robin"},
+		unfit: "does not go with --strategy=first, which gives one instance all connections", hint: "--strategy=round-robin"},
 	{Key: "Pin", Option: "pin", property: "CPUAffinity", value: truth(func(a *App) *bool { return &a.Pin })},
 	{Key: "UserUnits", Option: "user-units", value: truth(func(a *App) *bool { return &a.UserUnits })},
 	{Key: "SystemdVersion", Option: "systemd-version", value: systemdVersion(func(a *App) *int { return &a.SystemdVersion })},
@@ -236,7 +236,7 @@ func (s *Setting) validate(a App, found *inputErrors) {
 		return
 	}
 	if _, twice := a.Property(s.property); twice && s.property != "" {
-		found.addf("", "%s and --property=%s= say the same; one must go", s.name(), s.property)
+		found.addf("", "%s and --property=%s= set the same thing; remove one", s.name(), s.property)
 	}
 	if s.check != nil {
 		s.check(a, found)

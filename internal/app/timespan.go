@@ -24,7 +24,7 @@ func ParseTimeSpan(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("parse time span %q: empty", s)
 	}
 	if rest == "infinity" {
-		return 0, fmt.Errorf("parse time span %q: it must end some time", s)
+		return 0, fmt.Errorf("parse time span %q: it must be finite", s)
 	}
 	var sum time.Duration
 	for rest != "" {

@@ -114,7 +114,7 @@ func (a App) checkProperties(found *inputErrors) {
 		found.add(p.check(a))
 	}
 	if dynamic, ok := a.Property("DynamicUser"); ok && !Truth(dynamic) && a.User == "" && !a.UserUnits {
-		found.addf("--user=USER", "--property=DynamicUser=%s needs --user=, which says who the instances run as", dynamic)
+		found.addf("--user=USER", "--property=DynamicUser=%s needs --user=, which names the user of the instances", dynamic)
 	}
 }
 

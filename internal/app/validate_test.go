@@ -132,7 +132,7 @@ func TestValidateRefuses(t *testing.T) {
 		"--weights= must be numbers from 1 to 256":                                             func(a *App) { a.Weights = []int{257} },
 		"--weights= has too many numbers":                                                      func(a *App) { a.Weights = slices.Repeat([]int{1}, MaxInstances+1) },
 		"--weights= does not go with --strategy=first":                                         func(a *App) { a.Weights, a.Strategy = []int{2}, balance.First },
-		"--pin and --property=CPUAffinity= say the same":                                       func(a *App) { a.Pin, a.Properties = true, []Property{{"CPUAffinity", "1"}} },
+		"--pin and --property=CPUAffinity= set the same thing":                                 func(a *App) { a.Pin, a.Properties = true, []Property{{"CPUAffinity", "1"}} },
 	} {
 		a := valid()
 		change(&a)
@@ -152,12 +152,12 @@ func TestValidateProperties(t *testing.T) {
 		"ExecStart=/bin/x":   "ExecStart= would replace the command",
 		"ExecStop=":          "ExecStop= without a value",
 		"Sockets=x.socket":   "Sockets= would pass other sockets",
-		"RemainAfterExit=y":  "RemainAfterExit= would count",
+		"RemainAfterExit=y":  "RemainAfterExit= would keep",
 		"Type=oneshot":       "Type=oneshot does not fit an instance",
 		"Type=forking":       "Type=forking does not fit an instance",
 		"Type=magic":         `Type= must be simple, exec, notify, notify-reload or idle, got "magic"`,
-		"User=x":             "User= has an option of its own, --user=",
-		"WorkingDirectory=/": "WorkingDirectory= has an option of its own, --working-directory=",
+		"User=x":             "User= is not possible, use --user=",
+		"WorkingDirectory=/": "WorkingDirectory= is not possible, use --working-directory=",
 		"MemoryMax=1G\nX=y":  "MemoryMax= must not contain a line break or NUL",
 		"MemoryMax=\xff":     "MemoryMax= must be valid UTF-8",
 		`Environment=A=b\`:   "Environment= must not end in a backslash",

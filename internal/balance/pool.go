@@ -52,7 +52,7 @@ func (p *Pool) Add(id, weight int) error {
 		return fmt.Errorf("add backend %d: number must be between 1 and %d", id, MaxID)
 	}
 	if p.backends[id] != nil {
-		return fmt.Errorf("add backend %d: it is in the pool", id)
+		return fmt.Errorf("add backend %d: it is already in the pool", id)
 	}
 	if weight == 0 {
 		weight = MinWeight

@@ -113,9 +113,9 @@ func TestParseWords(t *testing.T) {
 		}
 	}
 	for _, line := range []string{
-		"the program binds 0.0.0.0:80 by IPv4, and the app's listener there is one of IPv6: unitgen app --listen=0.0.0.0:80",
+		"the program binds 0.0.0.0:80 with IPv4, but the app's listener there is IPv6: unitgen app --listen=0.0.0.0:80",
 		Prefix + "the program binds 0.0.0.0:80 by IPv4, and that is that: rm -rf / --listen=0.0.0.0:80",
-		Prefix + "the program binds x by IPv4, and the app's listener there is one of IPv6: unitgen app --listen=0.0.0.0:80",
+		Prefix + "the program binds x with IPv4, but the app's listener there is IPv6: unitgen app --listen=0.0.0.0:80",
 		Prefix + "\x1b[2J wants seccomp notification for itself, which the kernel refuses below that of the balancer: x",
 		Prefix,
 	} {

@@ -15,10 +15,10 @@ const Prefix = "lbshim: "
 func (f Fact) Words(app string) (level slog.Level, text string) {
 	switch f.Kind {
 	case Widened:
-		return slog.LevelWarn, fmt.Sprintf("the program binds %s, and the app is open on %s; to keep it as the program says: unitgen %s --listen=%s",
+		return slog.LevelWarn, fmt.Sprintf("the program binds %s, but the app listens on %s; to use the program's address: unitgen %s --listen=%s",
 			f.Address, f.Listener, app, f.Address)
 	case Listens:
-		return slog.LevelInfo, fmt.Sprintf("the program listens on %s too, by itself: that is no address of the app", f.Address)
+		return slog.LevelInfo, fmt.Sprintf("the program also opens %s itself, which is not an address of the app", f.Address)
 	case OtherFamily, Hidden, WantsNotification:
 		what, hint := f.problem(app)
 		return slog.LevelWarn, what + ": " + hint
@@ -31,15 +31,15 @@ func (f Fact) problem(app string) (what, hint string) {
 	change := "unitgen " + app + " "
 	switch f.Kind {
 	case OtherFamily:
-		return fmt.Sprintf("the program binds %s by IPv4, and the app's listener there is one of IPv6", f.Address),
+		return fmt.Sprintf("the program binds %s with IPv4, but the app's listener there is IPv6", f.Address),
 			change + "--listen=" + netip.AddrPortFrom(f.Address.Addr(), f.Listener.Port()).String()
 	case Hidden:
-		what = "what the program binds cannot be seen, as "
+		what = "the balancer cannot see what the program binds, as "
 		switch f.Reason {
 		case reasonUser:
-			return what + "it has become another user", change + "--user=USER"
+			return what + "the program has changed its user", change + "--user=USER"
 		case reasonFile:
-			return what + "its file may be executed and not read", "chmod a+r PROGRAM"
+			return what + "the program's file may be executed but not read", "chmod a+r PROGRAM"
 		}
 		return what + "the kernel forbids to look into a program's children", "sysctl kernel.yama.ptrace_scope=0"
 	case WantsNotification:

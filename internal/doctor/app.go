@@ -82,7 +82,7 @@ func (e *examination) units() error {
 		return nil
 	}
 	if err := d.App.Validate(); err != nil {
-		e.add(unitgen+" --help", "its settings are not possible any more: %v", app.Parts(err)[0])
+		e.add(unitgen+" --help", "its settings are no longer valid: %v", app.Parts(err)[0])
 		return nil
 	}
 	p, err := d.For(*d.App, len(d.Instances))
@@ -95,7 +95,7 @@ func (e *examination) units() error {
 		e.add(unitgen, "%d of its files differ from what this unitgen writes", len(p.Changes))
 	}
 	if m := e.manager; m != nil && d.App.SystemdVersion != 0 && d.App.SystemdVersion != m.Version {
-		e.add(fmt.Sprintf("%s --systemd-version=%d", unitgen, m.Version), "its units are for systemd %d, and this one is %d", d.App.SystemdVersion, m.Version)
+		e.add(fmt.Sprintf("%s --systemd-version=%d", unitgen, m.Version), "its units are for systemd %d, and this machine has %d", d.App.SystemdVersion, m.Version)
 	}
 	e.app = d.App
 	return nil

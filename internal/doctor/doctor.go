@@ -84,7 +84,7 @@ func (m Machine) examineMachine(ctx context.Context) ([]Finding, *live.Manager) 
 		manager, err = live.Dial(ctx, m.Live)
 		note(err)
 	} else {
-		add("systemd does not run here, so no app does", "ps -p 1")
+		add("systemd does not run here, so no app runs", "ps -p 1")
 	}
 	if manager != nil {
 		note(manager.CheckUser(ctx))

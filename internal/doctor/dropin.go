@@ -22,7 +22,7 @@ func broken(path app.Path, role app.Role, key string) string {
 		case "ExecStart":
 			return "the balancer is another program, or has other options than the settings say"
 		case "ExecReload":
-			return "systemctl reload is no rollout"
+			return "systemctl reload does not roll out"
 		case "ExecStop", "ExecStopPost":
 			return "a stop does not drain the instances and close the port"
 		case "Type", "NotifyAccess":
@@ -36,7 +36,7 @@ func broken(path app.Path, role app.Role, key string) string {
 		case "Restart", "StartLimitIntervalSec":
 			return "nothing brings the balancer back after a crash"
 		case "SystemCallFilter", "RestrictAddressFamilies":
-			return "the balancer may be kept from what it does"
+			return "the balancer may be unable to work"
 		}
 	case app.RoleInstance:
 		switch key {
@@ -61,7 +61,7 @@ func broken(path app.Path, role app.Role, key string) string {
 			if role == app.RoleInstanceSocket && path != app.PathHandoff {
 				return "" // the program's to know, and the balancer goes by the socket
 			}
-			return "what gets the socket does not know it"
+			return "the service that gets the socket does not recognise it"
 		case "ListenStream", "ReusePort", "Accept", "Service":
 			return "the listeners are not one group, to which connections can be steered"
 		}
@@ -114,7 +114,7 @@ func (e *examination) dropIn(file, text string, role app.Role) {
 	edit := "${EDITOR:-vi} " + file
 	settings, err := parse(text)
 	if err != nil {
-		e.add(edit, "%s is not a drop-in as systemd has them, and was read to there: %v", file, err)
+		e.add(edit, "%s is not a valid drop-in, and the rest was not read: %v", file, err)
 	}
 	var directories []app.Property
 	for _, s := range settings {
@@ -123,8 +123,8 @@ func (e *examination) dropIn(file, text string, role app.Role) {
 		}
 	}
 	if app.TakesRuntimeDirectory(directories) {
-		e.add(edit, "%s sets RuntimeDirectory=, with which PID 1 takes /run/unitgen from the balancers: "+
-			"its sockets and notes there go when this unit stops", file)
+		e.add(edit, "%s sets RuntimeDirectory=, so PID 1 owns /run/unitgen: "+
+			"it deletes the files of the balancers there when this unit stops", file)
 	} else if role == app.RoleInstance && app.SharesRuntimeDirectory(directories) {
 		e.add(edit, "%s sets RuntimeDirectory=, which PID 1 removes under all instances when one stops: "+
 			"it needs RuntimeDirectoryPreserve=yes too, or %%i in the name", file)

@@ -25,7 +25,7 @@ func (c *caseFile) hiddenHome(what, path string) Reason {
 }
 
 func (c *caseFile) hiddenTmp(path string) Reason {
-	return Reason{What: fmt.Sprintf("the program has a /tmp of its own, without %s", path), Hint: c.options("%s", app.TmpHint(path))}
+	return Reason{What: fmt.Sprintf("the program has its own /tmp, without %s", path), Hint: c.options("%s", app.TmpHint(path))}
 }
 
 // denied explains a path that the program's user may not use: it names the first part of the path that is in the way.
@@ -33,7 +33,7 @@ func (c *caseFile) denied(path, verb string) Reason {
 	who := "the program's user"
 	switch {
 	case c.set.dynamic:
-		who = "the program's user, which systemd makes up,"
+		who = "the program's user, which systemd creates,"
 	case c.set.user != "":
 		who = "user " + c.set.user
 	}

@@ -137,7 +137,7 @@ func (c *caseFile) exited(_ context.Context, in *invocation) Reason {
 	case in.seen != nil && in.seen.Outcome == Ended:
 		// PID 1 logs no end with status 0.
 		return Reason{What: "the program ended with exit status 0 before it accepted a connection; " +
-			"one that goes to the background needs its option to stay in the foreground", Said: said}
+			"a program that goes to the background needs its option to stay in the foreground", Said: said}
 	case len(in.pid1) > 0:
 		return Reason{What: in.pid1[0], Said: said}
 	}

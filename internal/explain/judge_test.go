@@ -43,11 +43,11 @@ func TestJudge(t *testing.T) {
 			Reason{What: "the program ran for 5s and accepted no connection: it waits for an answer of 192.0.2.1:5432", Hint: "unitgen shop --start-timeout=15s"}},
 		{"Java's port", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{
 			"Exception in thread \"main\" java.lang.RuntimeException: start", "Caused by: java.net.BindException: Address already in use"}},
-			Reason{What: "the program opens port 3000, which systemd holds for it, and was not given it; a port alone is one of IPv6",
+			Reason{What: "the program opens port 3000, which systemd holds for it, and was not given it; a port without an address is IPv6",
 				Said: "java.net.BindException: Address already in use", Hint: "unitgen shop --listen=0.0.0.0:3000"}},
 		{"IPv4 program", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{"OSError: [Errno 98] Address already in use"},
 			bound: bindnotify.State{Facts: []bindnotify.Fact{{Kind: bindnotify.OtherFamily, Address: netip.MustParseAddrPort("0.0.0.0:3000"), Listener: netip.MustParseAddrPort("[::]:3000")}}}},
-			Reason{What: "the program binds 0.0.0.0:3000 by IPv4, and the app's listener there is one of IPv6",
+			Reason{What: "the program binds 0.0.0.0:3000 with IPv4, but the app's listener there is IPv6",
 				Said: "OSError: [Errno 98] Address already in use", Hint: "unitgen shop --listen=0.0.0.0:3000"}},
 		{"Java started by a script", invocation{result: "exit-code", exitCode: "exited", exitStatus: "1", said: []string{
 			"Error occurred during initialization of VM", "Failed to mark memory page as executable - check if grsecurity/PaX is enabled"}},
@@ -125,8 +125,8 @@ func TestIOUringIsTheLastGuess(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	s.Sockets = nil
-	const want = "the program ran for 1s and accepted no connection: it listens nowhere; it uses io_uring, and if it binds by that, " +
-		"which nobody sees, that must be switched off in the program"
+	const want = "the program ran for 1s and accepted no connection: it listens nowhere; it uses io_uring, and the balancer cannot see a bind " +
+		"by io_uring: switch io_uring off in the program"
 	if got := s.String(); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

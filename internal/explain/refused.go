@@ -98,11 +98,11 @@ func (c *caseFile) ownPort(port int) Reason {
 	if c.set.app.BindAnswered() {
 		r := Reason{What: fmt.Sprintf("the program opens port %d, which systemd holds for it, and was not given it", port)}
 		if slices.ContainsFunc(c.set.app.Listen, func(l app.Listen) bool { return int(l.Port) == port && !l.Addr.IsValid() }) {
-			r.What += "; a port alone is one of IPv6" // which a program for IPv4 could not use
+			r.What += "; a port without an address is IPv6" // which a program for IPv4 could not use
 			r.Hint = c.options("--listen=0.0.0.0:%d", port)
 			return r
 		}
-		r.What += "; it may bind by io_uring, which cannot be answered"
+		r.What += "; it may bind by io_uring, which the balancer cannot answer"
 		r.Hint = c.options("-p SystemCallFilter=~io_uring_setup")
 		return r
 	}
@@ -138,7 +138,7 @@ func (c *caseFile) noAddress(_ context.Context, _ message) Reason {
 func (c *caseFile) readOnly(_ context.Context, m message) Reason {
 	path := c.pathIn(m.line)
 	if path == "" {
-		return Reason{What: "the program writes where the sandbox lets it only read; it may write to its state directory, $STATE_DIRECTORY",
+		return Reason{What: "the program writes to a place that is read-only in the sandbox; it may write to its state directory, $STATE_DIRECTORY",
 			Hint: c.options("-p StateDirectory=%s", c.App)}
 	}
 	return c.writable(path)
@@ -146,7 +146,7 @@ func (c *caseFile) readOnly(_ context.Context, m message) Reason {
 
 // writable is what to type so that the program can write path.
 func (c *caseFile) writable(path string) Reason {
-	what := fmt.Sprintf("the program writes %s, which the sandbox lets it only read", path)
+	what := fmt.Sprintf("the program writes to %s, which is read-only in the sandbox", path)
 	for _, d := range []struct{ below, setting string }{
 		{"/var/lib", "StateDirectory"}, {"/var/cache", "CacheDirectory"}, {"/var/log", "LogsDirectory"}, {"/run", "RuntimeDirectory"},
 	} {
@@ -220,7 +220,7 @@ func (c *caseFile) notPermitted(ctx context.Context, m message) Reason {
 // which takes no privilege. Who has allowed these calls and is still refused wants to be another user.
 func (c *caseFile) asAnother(what, call string) Reason {
 	if slices.Contains(c.set.calls, call) {
-		return Reason{What: what + ", which takes a privilege: systemd starts it as the user that it is to be", Hint: c.options("--user=NAME")}
+		return Reason{What: what + ", which needs a privilege: systemd can start it as the right user", Hint: c.options("--user=NAME")}
 	}
 	return Reason{What: what + ", which the sandbox refuses", Hint: c.options("-p SystemCallFilter=@%s", call)}
 }
@@ -233,7 +233,7 @@ func (c *caseFile) permission(ctx context.Context, m message) Reason {
 	case path == "" && (strings.Contains(lower, "mmap") || strings.Contains(lower, "prot_exec")):
 		return c.executableMemory(ctx, m)
 	case path == "" && regexp.MustCompile(`\b(bind|listen)`).MatchString(lower):
-		return Reason{What: "the program opens a port below 1024 by itself, which takes a privilege; systemd opens it: --listen=PORT",
+		return Reason{What: "the program opens a port below 1024 by itself, which needs a privilege; systemd opens it: --listen=PORT",
 			Hint: c.options("--listen=PORT")}
 	case path == "":
 		return Reason{}

@@ -161,7 +161,7 @@ func (s Seen) does() string {
 		if len(s.Addresses) == 0 {
 			return "it listens on " + listens
 		}
-		return fmt.Sprintf("it listens on %s, and the app's address is %s", listens, s.own())
+		return fmt.Sprintf("it listens on %s, but the app's address is %s", listens, s.own())
 	}
 	if waits := s.all(func(o Socket) bool { return o.Waits }); waits != "" {
 		return "it waits for an answer of " + waits
@@ -170,7 +170,7 @@ func (s Seen) does() string {
 		return fmt.Sprintf("it listens on %s, and on no TCP port", others)
 	}
 	if s.Unseen {
-		return "it listens nowhere; it uses io_uring, and if it binds by that, which nobody sees, that must be switched off in the program"
+		return "it listens nowhere; it uses io_uring, and the balancer cannot see a bind by io_uring: switch io_uring off in the program"
 	}
 	return "it listens nowhere, and did not take its socket (descriptor 3, sd_listen_fds(3))"
 }

@@ -95,7 +95,7 @@ func (d *Dispatcher) greet(b *backend) error {
 	fds := d.options.Listeners
 	t, fd, err := tally.New()
 	if err != nil {
-		d.options.Log.Warn("instance tells of each connection by message", "instance", b.id, "error", err)
+		d.options.Log.Warn("instance reports each connection by a message", "instance", b.id, "error", err)
 	} else {
 		defer unix.Close(fd)
 		b.tally, fds = t, append(slices.Clone(fds), fd)
@@ -162,7 +162,7 @@ func (d *Dispatcher) hearLocked(b *backend) {
 		}
 		if err != nil {
 			if !errors.Is(err, errEnded) {
-				d.options.Log.Warn("instance is not handed connections any more", "instance", b.id, "error", err)
+				d.options.Log.Warn("instance gets no more connections", "instance", b.id, "error", err)
 			}
 			d.dropLocked(b)
 			d.dispatchAllLocked()

@@ -34,7 +34,7 @@ func (d *Dispatcher) lookAtLocked(b *backend) (moved, sure bool) {
 		return false, len(b.orders) == 0 || used && !accepting
 	}
 	if err := b.count(c); err != nil {
-		d.options.Log.Warn("instance is not handed connections any more", "instance", b.id, "error", err)
+		d.options.Log.Warn("instance gets no more connections", "instance", b.id, "error", err)
 		_ = unix.Shutdown(b.fd, unix.SHUT_RDWR) // whose event drops it
 		b.tally.Close()
 		b.tally, b.report.Closing = nil, true

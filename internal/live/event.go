@@ -48,7 +48,7 @@ func (e Event) String() string {
 		past := map[string]string{"create": "Created", "change": "Changed", "link": "Linked", "remove": "Removed"}
 		return fmt.Sprintf("%s %s.", past[e.Change.Verb()], e.Change.Path)
 	case AsItShould:
-		return fmt.Sprintf("%s is as it should be, nothing was written.", e.App)
+		return fmt.Sprintf("%s is up to date, nothing was written.", e.App)
 	case Reloaded:
 		return fmt.Sprintf("Reloaded systemd in %s.", e.Took.Round(time.Millisecond))
 	case Starting:
@@ -60,11 +60,11 @@ func (e Event) String() string {
 	case Ready:
 		return upLine(e.App, len(e.Instances), len(e.Instances), e.Listen, e.Path)
 	case NotStarted:
-		return "It is not started yet: " + e.Command
+		return "The app is not started. Start with: " + e.Command
 	case OldSettings:
-		return "What runs has the old settings until: " + e.Command
+		return "Running instances keep the old settings. Apply with: " + e.Command
 	case EndsAtLogout:
-		return "Your units end when you log out, until: " + e.Command
+		return "Your units end when you log out. Keep them with: " + e.Command
 	}
 	return fmt.Sprintf("step %d", int(e.Step))
 }

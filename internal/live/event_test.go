@@ -15,16 +15,16 @@ import (
 func TestEvents(t *testing.T) {
 	listen := []app.Listen{{Port: 3000}}
 	for want, e := range map[string]Event{
-		"Stopping web, as its listeners change.":                               {Step: Stopping, App: "web"},
-		"Created /d/web.service.":                                              {Step: Wrote, Change: plan.Change{Path: "/d/web.service", Text: "x"}},
-		"Removed /d/web.service.":                                              {Step: Wrote, Change: plan.Change{Path: "/d/web.service", Old: "x"}},
-		"Reloaded systemd in 12ms.":                                            {Step: Reloaded, Took: 12*time.Millisecond + 3*time.Microsecond},
-		"Started web@2, web@3.":                                                {Step: Started, App: "web", Instances: []int{2, 3}},
-		"web: 2/2 instances up at port 3000 (steer)":                           {Step: Ready, App: "web", Instances: []int{1, 2}, Listen: listen, Path: app.PathSteer},
-		"It is not started yet: systemctl enable --now web":                    {Step: NotStarted, App: "web", Command: "systemctl enable --now web"},
-		"Your units end when you log out, until: loginctl enable-linger alice": {Step: EndsAtLogout, Command: "loginctl enable-linger alice"},
-		"web is as it should be, nothing was written.":                         Written(&plan.Plan{App: app.App{Name: "web"}})[0],
-		"What runs has the old settings until: systemctl reload web":           {Step: OldSettings, Command: "systemctl reload web"},
+		"Stopping web, as its listeners change.":                                        {Step: Stopping, App: "web"},
+		"Created /d/web.service.":                                                       {Step: Wrote, Change: plan.Change{Path: "/d/web.service", Text: "x"}},
+		"Removed /d/web.service.":                                                       {Step: Wrote, Change: plan.Change{Path: "/d/web.service", Old: "x"}},
+		"Reloaded systemd in 12ms.":                                                     {Step: Reloaded, Took: 12*time.Millisecond + 3*time.Microsecond},
+		"Started web@2, web@3.":                                                         {Step: Started, App: "web", Instances: []int{2, 3}},
+		"web: 2/2 instances up at port 3000 (steer)":                                    {Step: Ready, App: "web", Instances: []int{1, 2}, Listen: listen, Path: app.PathSteer},
+		"The app is not started. Start with: systemctl enable --now web":                {Step: NotStarted, App: "web", Command: "systemctl enable --now web"},
+		"Your units end when you log out. Keep them with: loginctl enable-linger alice": {Step: EndsAtLogout, Command: "loginctl enable-linger alice"},
+		"web is up to date, nothing was written.":                                       Written(&plan.Plan{App: app.App{Name: "web"}})[0],
+		"Running instances keep the old settings. Apply with: systemctl reload web":     {Step: OldSettings, Command: "systemctl reload web"},
 	} {
 		if got := e.String(); got != want {
 			t.Errorf("step %d says %q, want %q", e.Step, got, want)

@@ -28,7 +28,7 @@ func Unanswered(a app.App, u systemd.UnitState) explain.Reason {
 	if a.UserUnits {
 		manager = "--user "
 	}
-	return explain.Reason{What: "nothing answers bind() of the program: it serves on, and could not open its port again",
+	return explain.Reason{What: "nothing answers the program's bind(): the program keeps serving, but could not open its port again",
 		Hint: "systemctl " + manager + "restart " + a.Name.Instance(instanceNumber(a, u))}
 }
 

@@ -69,7 +69,7 @@ func Dial(ctx context.Context, o Options) (*Manager, error) {
 		dir := o.RuntimeDir()
 		hint = "loginctl enable-linger " + o.UserName
 		if dir == "" {
-			return nil, fault.With(errors.New("XDG_RUNTIME_DIR is not set, so there is no manager of your own to talk to"), hint)
+			return nil, fault.With(errors.New("XDG_RUNTIME_DIR is not set, so your user manager cannot be found"), hint)
 		}
 		endpoint = systemd.UserEndpoint(dir, o.Getenv("DBUS_SESSION_BUS_ADDRESS"))
 	}
@@ -134,7 +134,7 @@ func (m *Manager) CheckUser(ctx context.Context) error {
 	if _, err := os.Stat(m.Site.Root + file); err == nil {
 		hint = "systemd-sysusers " + file
 	}
-	return fault.With(fmt.Errorf("find user %s: there is none, and this machine's D-Bus daemon takes no dynamic users", shimUser), hint)
+	return fault.With(fmt.Errorf("find user %s: there is none, and this machine's D-Bus daemon does not accept dynamic users", shimUser), hint)
 }
 
 // hasUser looks for name in a file as passwd(5) describes it.

@@ -49,7 +49,7 @@ var families = []family{
 				emit(truth(s.state == state), state)
 			}
 		}},
-	{"unitgen_balancer_up", gauge, "Whether the balancer answers. If it does not, what only it knows is missing; connections are steered on.",
+	{"unitgen_balancer_up", gauge, "Whether the balancer answers. If it does not, what only it knows is missing; connections are still steered.",
 		nil, func(s *snapshot, emit emit) { emit(truth(s.answered)) }},
 	{"unitgen_instances_wanted", gauge, "How many instances the app has: those that are enabled.",
 		nil, func(s *snapshot, emit emit) { emit(float64(s.wanted)) }},
@@ -73,7 +73,7 @@ var families = []family{
 				emit(in.usage.cpu, in.label())
 			}
 		})},
-	{"unitgen_instance_memory_bytes", gauge, "Memory that the kernel charges to the instance, page cache included: what MemoryMax= limits. Missing where that is cgroup v1's.",
+	{"unitgen_instance_memory_bytes", gauge, "Memory that the kernel charges to the instance, page cache included: what MemoryMax= limits. Missing on cgroup v1.",
 		[]string{labelInstance}, each(func(in instance, emit emit) {
 			if in.usage.hasMemory {
 				emit(in.usage.memory, in.label())

@@ -19,13 +19,13 @@ func NewLetter(value []byte) (Letter, error) {
 	var line bytes.Buffer
 	switch err := json.Compact(&line, value); { // without newlines, at which messages end
 	case err != nil:
-		return Letter{}, errors.New("the message is no JSON")
+		return Letter{}, errors.New("the message is not JSON")
 	case line.Len() > MaxLine:
-		return Letter{}, fmt.Errorf("the message has %d bytes, and %d are the limit", line.Len(), MaxLine)
+		return Letter{}, fmt.Errorf("the message has %d bytes, the limit is %d", line.Len(), MaxLine)
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(line.Bytes(), &fields) == nil && internal(fields["cmd"]) != "" {
-		return Letter{}, errors.New("the message has a \"cmd\" that begins with NODE_, as Node's own have")
+		return Letter{}, errors.New("the message has a \"cmd\" that begins with NODE_, which Node reserves")
 	}
 	line.WriteByte('\n')
 	return Letter{line.Bytes()}, nil

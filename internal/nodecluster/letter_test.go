@@ -21,9 +21,9 @@ func TestNewLetter(t *testing.T) {
 		}
 	}
 	for value, want := range map[string]string{
-		``: "no JSON", `{`: "no JSON", `1 2`: "no JSON", "\"a\nb\"": "no JSON",
-		strings.Repeat("[", 20000) + strings.Repeat("]", 20000): "no JSON",
-		`"` + strings.Repeat("x", MaxLine) + `"`:                "are the limit",
+		``: "not JSON", `{`: "not JSON", `1 2`: "not JSON", "\"a\nb\"": "not JSON",
+		strings.Repeat("[", 20000) + strings.Repeat("]", 20000): "not JSON",
+		`"` + strings.Repeat("x", MaxLine) + `"`:                "the limit is",
 		`{"cmd":"NODE_CLUSTER","act":"disconnect"}`:             "begins with NODE_",
 		`{"cmd":"x","cm\u0064":"NODE_HANDLE"}`:                  "begins with NODE_",
 	} {

@@ -104,7 +104,7 @@ func Parse(line []byte) (Message, error) {
 		return m, nil
 	}
 	if !json.Valid(line) {
-		return Message{}, fmt.Errorf("parse message of worker: %.40q is no JSON", line)
+		return Message{}, fmt.Errorf("parse message of worker: %.40q is not JSON", line)
 	}
 	// A map, as the names of fields must match exactly: {"CMD": …} is a message of the program's.
 	var fields map[string]json.RawMessage

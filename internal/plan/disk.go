@@ -47,7 +47,7 @@ func (s Site) Read(name app.Name) (*Disk, error) {
 		a, err := app.ParseSettings(name, text)
 		if err != nil {
 			file := filepath.Join(s.Dir, name.Service())
-			return nil, fault.With(fmt.Errorf("read %s: %w", file, err), "mend the section [X-Unitgen], or remove the file and give all options again: rm "+file)
+			return nil, fault.With(fmt.Errorf("read %s: %w", file, err), "repair the section [X-Unitgen], or remove the file and give all options again: rm "+file)
 		}
 		d.App = &a
 	}

@@ -90,7 +90,7 @@ func (s Site) pins(a app.App, instances []int, override fs.FS) ([]templates.File
 		return nil, nil
 	}
 	if s.Packaging {
-		return nil, fault.Input("", "--pin does not go with --output=, as the CPUs of the machine that it is for are not known here")
+		return nil, fault.Input("", "--pin does not go with --output=, as the CPUs of the target machine are not known here")
 	}
 	cpus := s.CPUs()
 	var files []templates.File

@@ -47,7 +47,7 @@ func RemoveAbandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtim
 	if len(extra) == 0 {
 		return nil
 	}
-	log.Info("extra instances of a rollout that was cut off are removed", "instances", fmt.Sprint(extra))
+	log.Info("extra instances of an interrupted rollout are removed", "instances", fmt.Sprint(extra))
 	if err := r.abandon(ctx, c, extra); err != nil {
 		return err
 	}

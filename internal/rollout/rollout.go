@@ -103,7 +103,7 @@ func (r *Rollout) Run(ctx context.Context) (err error) {
 	defer func() { r.count(ctx, err) }()
 	leftover := r.leftover()
 	for _, number := range leftover {
-		r.log.Info("extra instance of a rollout that was cut off is removed", "instance", number)
+		r.log.Info("extra instance of an interrupted rollout is removed", "instance", number)
 	}
 	if err := r.removeExtra(ctx, leftover); err != nil {
 		return err

@@ -43,7 +43,7 @@ func (s *Shim) drainHost(ctx context.Context, r *control.Request) (h control.Hos
 		switch {
 		case p.Drain && s.host.drained.IsZero():
 			s.host.drained = time.Now()
-			s.log.Info("host is drained: the agent says so, connections that come are served")
+			s.log.Info("host is drained: the agent reports it, new connections are still served")
 		case !p.Drain && !s.host.drained.IsZero():
 			s.host.drained = time.Time{}
 			s.log.Info("host is no longer drained")

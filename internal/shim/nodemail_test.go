@@ -64,7 +64,7 @@ func TestMessageForOneOrAll(t *testing.T) {
 		`{"instance":3,"message":1}`:        "instance 3 is not there, or runs no program that takes messages",
 		`{"instance":9,"message":1}`:        "instance 9 is not there, or runs no program that takes messages",
 		`{"message":{"cmd":"NODE_HANDLE"}}`: "begins with NODE_",
-		`{}`:                                "no JSON",
+		`{}`:                                "not JSON",
 	} {
 		if _, err := b.sendTo(parameters); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", parameters, err, want)

@@ -11,7 +11,7 @@ import (
 // errCutOff ends a shim whose rollout was killed, so that PID 1 starts the next one. Its start
 // removes the extra instances, which takes root, and nobody else of the app runs by then. A restart
 // of the shim loses nothing.
-var errCutOff = errors.New("the rollout was killed: the balancer starts anew to remove what that has left")
+var errCutOff = errors.New("the rollout was killed: the balancer restarts to clean up after it")
 
 // rolling answers method Rolling, which a rollout calls as it begins and keeps waiting until it
 // ends: a client that goes away before it has called Rolled was killed.

@@ -83,5 +83,5 @@ func parseUnixQueue(b []byte) (int, error) {
 		}
 		attrs = attrs[min((size+3)&^3, len(attrs)):]
 	}
-	return 0, errors.New("the kernel does not tell it")
+	return 0, errors.New("the kernel does not report it")
 }

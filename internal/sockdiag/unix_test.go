@@ -77,7 +77,7 @@ func TestUnixQueueAnswers(t *testing.T) {
 		{header(unix.NLMSG_ERROR, binary.NativeEndian.AppendUint32(nil, uint32(0xfffffffe))...), "no such file"},
 		{header(99, message...), "malformed"},
 		{header(sockDiagByFamily, 1, 2), "malformed"},
-		{header(sockDiagByFamily, message...), "does not tell"},
+		{header(sockDiagByFamily, message...), "does not report"},
 		{header(sockDiagByFamily, append(message, 2, 0, 4, 0)...), "malformed"},
 		{header(sockDiagByFamily, append(message, 99, 0, 4, 0)...), "malformed"},
 	} {

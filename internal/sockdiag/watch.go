@@ -79,7 +79,7 @@ func (w *Watch) Subscribe(ports []uint16) (*Subscription, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.sub != nil {
-		return nil, errors.New("subscribe to destroyed sockets: a subscription stands")
+		return nil, errors.New("subscribe to destroyed sockets: subscribed already")
 	}
 	err := w.f.SetReadDeadline(time.Time{})
 	if err == nil {

@@ -173,7 +173,7 @@ func testFamilies(t *testing.T, s *apps.System) {
 	b := apps.NewAt(t, s, port, "four", "--", program, ":"+strconv.Itoa(port))
 	out, err := b.Exec(t.Context(), "unitgen", "four", "--now")
 	want := fmt.Sprintf("unitgen: hint: unitgen four --listen=0.0.0.0:%d", port)
-	if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, "by IPv4, and the app's listener there is one of IPv6") || !strings.Contains(out.Stderr, want) {
+	if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, "with IPv4, but the app's listener there is IPv6") || !strings.Contains(out.Stderr, want) {
 		t.Errorf("start of an IPv4 program on an IPv6 listener = %+v, %v; want the reason and %q", out, err, want)
 	}
 }
@@ -184,7 +184,7 @@ func testWider(t *testing.T, s *apps.System) {
 	a := apps.NewAt(t, s, port, "wider", "--now", listenOn(port), "--", program, "127.0.0.1:"+strconv.Itoa(port))
 	a.AwaitUp(a.N)
 	a.Evenly()
-	want := fmt.Sprintf("the program binds 127.0.0.1:%d, and the app is open on 0.0.0.0:%d; to keep it as the program says: unitgen wider --listen=127.0.0.1:%d", port, port, port)
+	want := fmt.Sprintf("the program binds 127.0.0.1:%d, but the app listens on 0.0.0.0:%d; to use the program's address: unitgen wider --listen=127.0.0.1:%d", port, port, port)
 	if log := a.Log(a.Instance(1)); !strings.Contains(log, want) {
 		t.Errorf("journal = %s; want %q", log, want)
 	}
@@ -251,7 +251,7 @@ func testUnreadable(t *testing.T, s *apps.System) {
 	s.MustExec(t, "install", "-m", "711", program, "/usr/local/bin/unreadable")
 	a := apps.NewAt(t, s, port, "unreadable", listenOn(port), "--", "/usr/local/bin/unreadable", ":"+strconv.Itoa(port))
 	out, err := a.Exec(t.Context(), "unitgen", "unreadable", "--now")
-	for _, want := range []string{"what the program binds cannot be seen, as its file may be executed and not read", "unitgen: hint: chmod a+r"} {
+	for _, want := range []string{"the balancer cannot see what the program binds, as the program's file may be executed but not read", "unitgen: hint: chmod a+r"} {
 		if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, want) {
 			t.Errorf("start = %+v, %v; want %q", out, err, want)
 		}
@@ -264,7 +264,7 @@ func testChangesUser(t *testing.T, s *apps.System) {
 	a := apps.NewAt(t, s, port, "changes", listenOn(port), "--user=root", "-p", "CapabilityBoundingSet=CAP_SETUID", "-p", "SystemCallFilter=@setuid", "--",
 		"/usr/bin/python3", "-c", fmt.Sprintf("import os, socket, time; os.setuid(65534); s = socket.socket(); s.bind(('', %d))", port))
 	out, err := a.Exec(t.Context(), "unitgen", "changes", "--now")
-	for _, want := range []string{"what the program binds cannot be seen, as it has become another user", "unitgen: hint: unitgen changes --user=USER"} {
+	for _, want := range []string{"the balancer cannot see what the program binds, as it has become another user", "unitgen: hint: unitgen changes --user=USER"} {
 		if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, want) {
 			t.Errorf("start = %+v, %v; want %q", out, err, want)
 		}

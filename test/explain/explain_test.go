@@ -96,7 +96,7 @@ func testPartly(t *testing.T, s *apps.System) {
 			t.Errorf("%s = %+v, %v; want status %d and\n%s", tt.verb, out, err, tt.status, tt.want)
 		}
 	}
-	start(0, fmt.Sprintf("partly: 3/3 instances up at 127.0.0.1:%d (steer)\nWhat runs has the old settings until: systemctl reload partly\n", port), "--now", "--", apps.Server)
+	start(0, fmt.Sprintf("partly: 3/3 instances up at 127.0.0.1:%d (steer)\nRunning instances keep the old settings. Apply with: systemctl reload partly\n", port), "--now", "--", apps.Server)
 }
 
 // testUserUnits has apps of a user without rights fail, who reads what their own manager and their own journal tell.

@@ -45,7 +45,7 @@ func testDoctor(t *testing.T, s *system) {
 
 	s.MustExec(t, "sh", "-c", "cp /etc/passwd /etc/passwd.away && sed -i /^lbshim:/d /etc/passwd")
 	s.later(t, "sh", "-c", "cp /etc/passwd.away /etc/passwd")
-	s.found(t, "machine: find user lbshim: there is none, and this machine's D-Bus daemon takes no dynamic users: systemd-sysusers /usr/lib/sysusers.d/unitgen.conf")
+	s.found(t, "machine: find user lbshim: there is none, and this machine's D-Bus daemon does not accept dynamic users: systemd-sysusers /usr/lib/sysusers.d/unitgen.conf")
 	s.MustExec(t, "cp", "/etc/passwd.away", "/etc/passwd")
 	s.healthy(t)
 }

@@ -27,12 +27,12 @@ func testLearn(t *testing.T, s *system) {
 		said    string
 	}{
 		{"all", nil, []string{"/usr/bin/python3", "-m", "http.server", "8123"}, []string{"0.0.0.0:8123"},
-			"The program listens on 0.0.0.0:8123: that is where learn-all is served."},
+			"The program listens on 0.0.0.0:8123: learn-all is served there."},
 		{"local", nil, []string{"/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "8124"}, []string{"127.0.0.1:8124"},
-			"The program listens on 127.0.0.1:8124: that is where learn-local is served."},
+			"The program listens on 127.0.0.1:8124: learn-local is served there."},
 		{"six", nil, []string{"/usr/bin/socat", "TCP6-LISTEN:8125,fork,reuseaddr", "EXEC:/bin/echo HTTP/1.0 200 OK"}, []string{"8125"},
-			"The program listens on port 8125: that is where learn-six is served."},
-		{"node", nil, []string{"/usr/bin/node", "/srv/learn.js"}, []string{"8126"}, "The program listens on port 8126: that is where learn-node is served."},
+			"The program listens on port 8125: learn-six is served there."},
+		{"node", nil, []string{"/usr/bin/node", "/srv/learn.js"}, []string{"8126"}, "The program listens on port 8126: learn-node is served there."},
 		{"family", []string{listenOption(port)}, []string{"/usr/bin/python3", "-m", "http.server", fmt.Sprint(port)}, []string{fmt.Sprintf("0.0.0.0:%d", port)},
 			"The program listens by IPv4: learn-family is served at"},
 	} {

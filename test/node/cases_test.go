@@ -195,7 +195,7 @@ require('http').createServer((request, response) => response.end('pid=' + proces
 	}
 	s.MustExec(t, "systemctl", "stop", a.name)
 	s.MustExec(t, "unitgen", a.name, fmt.Sprintf("--listen=0.0.0.0:%d", a.port), "--now")
-	a.awaitLog(fmt.Sprintf("the program binds 127.0.0.1:%[1]d, and the app is open on 0.0.0.0:%[1]d", a.port))
+	a.awaitLog(fmt.Sprintf("the program binds 127.0.0.1:%[1]d, but the app listens on 0.0.0.0:%[1]d", a.port))
 }
 
 // What a program opens beside the app's port is its own, and not what comes to the app.

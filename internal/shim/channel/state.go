@@ -156,7 +156,7 @@ func (c *Channels) Adopt() {
 		c.askPreload(in.program)
 		if c.receives() {
 			if !known {
-				c.log.Warn("it is not known what the program serves, it gets no connections until it is restarted", "instance", number)
+				c.log.Warn("the program's servers are not known, it gets no connections until it is restarted", "instance", number)
 			}
 			c.serving(in)
 		}

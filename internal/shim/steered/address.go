@@ -99,7 +99,7 @@ func (p *Path) adopt(a *address) (*steer.Group, error) {
 		if err := errors.Join(group.Admit(), p.adoptCount(a, group)); err != nil {
 			return nil, errors.Join(err, group.Close())
 		}
-		p.log.Info("steering goes on with the ring of the shim before", "address", a.String())
+		p.log.Info("steering continues with the ring of the previous shim", "address", a.String())
 		return group, nil
 	}
 	if !errors.Is(err, steer.ErrLayout) {
