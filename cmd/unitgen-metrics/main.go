@@ -31,6 +31,7 @@ import (
 	"github.com/unitgen/unitgen/internal/metrics"
 	"github.com/unitgen/unitgen/internal/relay"
 	"github.com/unitgen/unitgen/internal/sdlog"
+	"github.com/unitgen/unitgen/internal/survey"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -152,10 +153,14 @@ func serve(ctx context.Context, e *env, o options, ln net.Listener) error {
 		return err
 	}
 	defer notify.Close()
-	source := &metrics.Source{App: o.app, RuntimeDir: "/run", Log: e.log, Ask: func(ctx context.Context, name app.Name) (s control.Status, err error) {
+	source := &metrics.Source{Source: survey.Source{RuntimeDir: "/run", Log: e.log}}
+	if o.app != "" {
+		source.Apps = []app.Name{o.app}
+	}
+	source.Ask = func(ctx context.Context, name app.Name) (s control.Status, err error) {
 		err = control.Call(ctx, relay.Path, control.MethodStatus, relay.Ask{App: name}, &s)
 		return s, err
-	}}
+	}
 	endpoint := systemd.SystemEndpoint(e.euid, e.getenv("DBUS_SYSTEM_BUS_ADDRESS"))
 	if o.userUnits { // the control sockets are the user's own
 		source.RuntimeDir = e.getenv("XDG_RUNTIME_DIR")
@@ -165,7 +170,7 @@ func serve(ctx context.Context, e *env, o options, ln net.Listener) error {
 			return s, err
 		}
 	}
-	source.Dial = func(ctx context.Context) (metrics.Manager, func(), error) {
+	source.Dial = func(ctx context.Context) (survey.Manager, func(), error) {
 		conn, err := systemd.Dial(ctx, endpoint)
 		if err != nil {
 			return nil, nil, err

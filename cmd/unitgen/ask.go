@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -38,29 +37,6 @@ func (s *shown) fromShim() *shimStatus {
 		return nil
 	}
 	return &answer
-}
-
-// counts are the cells of an instance: empty, so that the columns vanish, where the shim was not asked. Where the shim
-// knows more of the state than PID 1, it is the shim's.
-func (a *shimStatus) counts(i shownInstance) (conns, queued, steered, state string) {
-	state = i.State
-	if a == nil {
-		return "", "", "", state
-	}
-	for _, in := range a.Instances {
-		if in.Instance != i.number {
-			continue
-		}
-		if in.State == "stuck" || in.State == "draining" {
-			state = in.State
-		}
-		steered = strconv.FormatUint(in.Steered, 10)
-		if in.Connections < 0 {
-			return "", "", steered, state
-		}
-		return strconv.Itoa(in.Connections), strconv.Itoa(in.Queued), steered, state
-	}
-	return "", "", "", state
 }
 
 // describe says which path runs and why, and the strategy in force beside the one that was asked for.

@@ -22,8 +22,8 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		{takes: append(settingOptions(), "file", "now", "output", "dry-run", "check"), words: appOrProgram},
-		{name: "list", alias: "ls", takes: []string{"user-units", "json", "no-legend"}, words: noWords},
-		{name: "status", takes: []string{"user-units", "json", "no-legend"}, words: oneApp},
+		{name: "list", alias: "ls", takes: []string{"user-units", "json", "no-legend", "sort", "watch"}, words: noWords},
+		{name: "status", takes: []string{"user-units", "json", "no-legend", "sort", "watch"}, words: oneApp},
 		{name: "scale", takes: []string{"user-units", "output", "dry-run", "check", "now"}, words: appAndCount},
 		{name: "logs", takes: []string{"user-units"}, words: appOrInstance},
 		{name: "diff", takes: append(settingOptions(), "file", "output"), words: oneApp},
@@ -73,6 +73,9 @@ func (c *command) commands(status *int) *cobra.Command {
 		c.options.set.VisitAll(func(flag *pflag.Flag) {
 			own := *flag
 			own.Hidden = flag.Hidden || !v.has(flag.Name)
+			if flag.Name == "watch" && (v.name == "list" || v.name == "status") {
+				own.NoOptDefVal = watchDefault // no path, but seconds
+			}
 			cmd.Flags().AddFlag(&own)
 		})
 		if completing {

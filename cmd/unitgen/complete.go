@@ -58,6 +58,9 @@ func (c *command) completes(cmd *cobra.Command, v verb) {
 		flag.Usage = aboutIn(helpText, "--"+flag.Name)
 		if !flag.Hidden {
 			cmd.RegisterFlagCompletionFunc(flag.Name, func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+				if flag.NoOptDefVal == watchDefault {
+					return nil, nothing // seconds, where others have a path
+				}
 				return c.values(flag.Name)
 			})
 		}
@@ -69,6 +72,8 @@ func (c *command) values(option string) ([]cobra.Completion, cobra.ShellCompDire
 	switch option {
 	case "json":
 		return []string{"short", "pretty", "off"}, nothing
+	case "sort":
+		return sortKeys(), nothing
 	case "user":
 		return users(c.env.root + "/etc/passwd"), nothing
 	case "file":

@@ -27,7 +27,7 @@ type options struct {
 
 	settings map[string]*optionValues // the values of the options that are settings of the table
 
-	output, file, json                            string
+	output, file, json, sort                      string
 	now, userUnits, dryRun, check, noLegend, help bool
 	hosts                                         []string
 	domain, virtualAddress, networkInterface      string
@@ -106,6 +106,7 @@ func (o *options) flags() *pflag.FlagSet {
 	f.BoolVar(&o.dryRun, "dry-run", false, "")
 	f.BoolVar(&o.check, "check", false, "")
 	f.StringVar(&o.json, "json", "off", "")
+	f.StringVar(&o.sort, "sort", "name", "")
 	f.BoolVar(&o.noLegend, "no-legend", false, "")
 	f.BoolVarP(&o.help, "help", "h", false, "")
 	f.BoolVar(&o.showVersion, "version", false, "")
@@ -198,6 +199,14 @@ func (o *options) judgeValues() []error {
 	case "off", "short", "pretty":
 	default:
 		found = append(found, inputf("", "--json= must be short, pretty or off, got %q", o.json))
+	}
+	if !slices.Contains(sortKeys(), o.sort) {
+		found = append(found, inputf("", "--sort= must be %s, got %q", strings.Join(sortKeys(), ", "), o.sort))
+	}
+	if o.given["watch"] && (o.verb == "list" || o.verb == "status") {
+		if _, err := watchSpan(o.text("watch")); err != nil {
+			found = append(found, err)
+		}
 	}
 	if o.given["file"] && o.file == "" {
 		found = append(found, inputf("", "--file= must be a file, got \"\""))

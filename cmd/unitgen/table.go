@@ -14,6 +14,7 @@ type table struct {
 	columns []string
 	rows    [][]cell
 	right   map[string]bool // columns of numbers
+	quiet   map[string]bool // columns that vanish where every row has 0 too
 }
 
 // cell is a text and the colour of a state, if it has one.
@@ -34,8 +35,14 @@ const (
 func (t *table) print(w io.Writer, legend, coloured choice) {
 	widths := make([]int, len(t.columns))
 	for i, column := range t.columns {
+		says := false
 		for _, row := range t.rows {
 			widths[i] = max(widths[i], utf8.RuneCountInString(row[i].text))
+			says = says || row[i].text != "" && !(t.quiet[column] && row[i].text == "0")
+		}
+		if !says {
+			widths[i] = 0
+			continue
 		}
 		if widths[i] > 0 && legend == yes {
 			widths[i] = max(widths[i], len(column))

@@ -20,6 +20,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/rollout/tally"
+	"github.com/unitgen/unitgen/internal/survey"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -99,9 +100,8 @@ func play(t *testing.T) (*played, *Source) {
 			t.Fatal(err)
 		}
 	}
-	return m, &Source{
+	return m, &Source{Dial: func(context.Context) (survey.Manager, func(), error) { return m, func() {}, nil }, Source: survey.Source{
 		RuntimeDir: dir, Log: slog.New(slog.DiscardHandler),
-		Dial: func(context.Context) (Manager, func(), error) { return m, func() {}, nil },
 		Ask: func(_ context.Context, name app.Name) (s control.Status, err error) {
 			switch name {
 			case "lazy":
@@ -118,7 +118,7 @@ func play(t *testing.T) (*played, *Source) {
 			s.Tampering = []control.Tampering{{Times: 2}, {Times: 3}}
 			return s, nil
 		},
-	}
+	}}
 }
 
 // scrape serves s and asks it once, as a client that takes format.
@@ -185,7 +185,7 @@ func TestExposition(t *testing.T) {
 
 func TestOneApp(t *testing.T) {
 	m, s := play(t)
-	s.App = "mute"
+	s.Apps = []app.Name{"mute"}
 	_, got, _ := scrape(t, s, "/metrics", "text/plain")
 	if strings.Contains(got, `app="web"`) || !strings.Contains(got, `unitgen_instances{app="mute",state="starting"} 1`) {
 		t.Errorf("%s", got)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/unitgen/unitgen/internal/survey"
 )
 
 // Limits of the server. Whoever may connect may scrape; on loopback that is every user of the host.
@@ -30,13 +32,30 @@ const (
 // process of the next one need not be started.
 const DefaultIdle = time.Minute
 
+// Source is where the metrics come from.
+type Source struct {
+	survey.Source
+
+	// Dial connects to the manager, for one scrape; the returned function ends the connection.
+	Dial func(ctx context.Context) (m survey.Manager, hangUp func(), err error)
+}
+
+func (s *Source) look(ctx context.Context) ([]survey.App, error) {
+	m, hangUp, err := s.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer hangUp()
+	return s.Look(ctx, m)
+}
+
 // Server answers scrapes.
 type Server struct {
 	source *Source
 	idle   time.Duration
 
 	mu     sync.Mutex // held while somebody gathers, for whom the others wait
-	last   []snapshot
+	last   []survey.App
 	err    error
 	looked time.Time
 
@@ -114,12 +133,12 @@ func (s *Server) handler(ctx context.Context) http.Handler {
 
 func (s *Server) registry(ctx context.Context) *prometheus.Registry {
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(newCollector(func() ([]snapshot, error) { return s.look(ctx) }))
+	registry.MustRegister(newCollector(func() ([]survey.App, error) { return s.look(ctx) }))
 	return registry
 }
 
 // look gathers, unless that was done within the last second. Those who come meanwhile wait for the same answer.
-func (s *Server) look(ctx context.Context) ([]snapshot, error) {
+func (s *Server) look(ctx context.Context) ([]survey.App, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.looked.IsZero() && time.Since(s.looked) < fresh {
@@ -127,7 +146,7 @@ func (s *Server) look(ctx context.Context) ([]snapshot, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
-	s.last, s.err = s.source.gather(ctx)
+	s.last, s.err = s.source.look(ctx)
 	s.looked = time.Now()
 	return s.last, s.err
 }

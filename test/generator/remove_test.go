@@ -3,10 +3,12 @@
 package generator
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -185,21 +187,120 @@ func testList(t *testing.T, s *system) {
 	s.MustExec(t, "systemctl", "start", "listed-up", "listed-idle.socket")
 	s.awaitUp(t, "listed-up", 2)
 	want := []string{
-		"APP INSTANCES UP LISTEN PATH STATE",
-		fmt.Sprintf("listed-down 2 0 %d steer inactive", down),
-		fmt.Sprintf("listed-idle 2 0 %d steer idle", idle),
-		fmt.Sprintf("listed-up 2 2 %d steer active", up),
+		fmt.Sprintf("listed-down inactive 0/2 %d steer", down), fmt.Sprintf("listed-idle idle 0/2 %d steer", idle),
+		fmt.Sprintf("listed-up active 2/2 %d steer", up),
 	}
-	if got := words(s.unitgen(t, "list").Stdout); !slices.Equal(got, want) {
+	if got := s.listed(t); !slices.Equal(got, want) {
 		t.Errorf("list = %q, want %q", got, want)
 	}
-	if got := words(s.unitgen(t, "ls", "--no-legend").Stdout); !slices.Equal(got, want[1:]) {
-		t.Errorf("ls --no-legend = %q, want %q", got, want[1:])
-	}
-	for _, form := range []string{"short", "pretty"} {
-		s.checkListJSON(t, form, up)
-	}
+	s.checkListText(t)
+	s.checkFigures(t, up)
 	s.checkStatus(t, up)
+}
+
+// listed is what list says of each app, without the figures.
+func (s *system) listed(t *testing.T) []string {
+	t.Helper()
+	return listedIn(t, s.unitgen(t, "list", "--json=pretty").Stdout)
+}
+
+func listedIn(t *testing.T, text string) []string {
+	t.Helper()
+	var apps []struct {
+		App, Path, State string
+		Instances        int
+		Up               *int
+		Listen           []string
+	}
+	if err := json.Unmarshal([]byte(text), &apps); err != nil {
+		t.Fatalf("list --json: %v: %s", err, text)
+	}
+	var lines []string
+	for _, a := range apps {
+		if a.Up == nil {
+			t.Fatalf("list --json: up is null: %s", text)
+		}
+		lines = append(lines, fmt.Sprintf("%s %s %d/%d %s %s", a.App, a.State, *a.Up, a.Instances, strings.Join(a.Listen, ","), a.Path))
+	}
+	return lines
+}
+
+// checkListText reads the table: a column that says nothing of anybody is not there.
+func (s *system) checkListText(t *testing.T) {
+	t.Helper()
+	lines := words(s.unitgen(t, "list", "--sort=cpu").Stdout)
+	for i, want := range []string{
+		`^APP STATE INSTANCES CPU( MEMORY)? CONNS CONNS/S UPTIME LISTEN PATH$`,
+		`^listed-up active 2/2 [0-9.]+%( [0-9.]+[KM])? 0 0 \d+.* \d+ steer$`, `^listed-down inactive 0/2 \d+ steer$`, `^listed-idle idle 0/2 \d+ steer$`,
+	} {
+		if len(lines) != 4 || !regexp.MustCompile(want).MatchString(lines[i]) {
+			t.Fatalf("list = %q, want line %d like %s", lines, i, want)
+		}
+	}
+	if got := words(s.unitgen(t, "ls", "--no-legend", "--sort=cpu").Stdout); len(got) != 3 || !strings.HasPrefix(got[0], "listed-up active 2/2 ") {
+		t.Errorf("ls --no-legend = %q, want %q", got, lines[1:])
+	}
+}
+
+// checkFigures counts what list and status say while three connections are open, against the kernel's control groups. Nobody but root
+// gets connections.
+func (s *system) checkFigures(t *testing.T, port int) {
+	t.Helper()
+	for range 3 {
+		conn, err := s.DialContext(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		// What is answered has been accepted.
+		_, err = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+		if line, readErr := bufio.NewReader(conn).ReadString('\n'); err != nil || readErr != nil || !strings.Contains(line, " 200 ") {
+			t.Fatalf("the app answers %q, %v, %v", line, err, readErr)
+		}
+	}
+	type figures struct {
+		CPUPercent, ConnectionsPerSecond *float64
+		MemoryBytes, Connections         *int
+		ConnectionsTotal                 *int
+	}
+	sum := func(user string) (open, given int, of figures) {
+		var status struct {
+			Instances []struct {
+				figures
+				Invocation string
+			}
+		}
+		argv := []string{"unitgen", "status", "listed-up", "--json=short"}
+		if user != "" {
+			argv = append([]string{"setpriv", "--reuid=" + user, "--clear-groups", "--"}, argv...)
+		}
+		text := s.MustExec(t, argv...)
+		if err := json.Unmarshal([]byte(text), &status); err != nil || len(status.Instances) != 2 {
+			t.Fatalf("status --json: %v: %s", err, text)
+		}
+		for i, in := range status.Instances {
+			if id := s.MustShow(t, fmt.Sprintf("listed-up@%d.service", i+1), "InvocationID"); in.Invocation != id {
+				t.Errorf("invocation %s, want %s", in.Invocation, id)
+			}
+			if in.Connections != nil {
+				open, given = open+*in.Connections, given+*in.ConnectionsTotal
+			}
+			of = in.figures
+		}
+		return open, given, of
+	}
+	open, given, of := sum("")
+	if open != 3 || given != 3 || of.CPUPercent == nil || *of.CPUPercent <= 0 || *of.ConnectionsPerSecond <= 0 {
+		t.Errorf("%d connections are open and %d given, want 3: %+v", open, given, of)
+	}
+	// Without the memory controller, as where that is one of cgroup v1, nobody knows.
+	text, err := s.ReadFile("/sys/fs/cgroup" + s.MustShow(t, "listed-up@2.service", "ControlGroup") + "/memory.current")
+	if n, _ := strconv.Atoi(strings.TrimSpace(string(text))); (err == nil) != (of.MemoryBytes != nil) || err == nil && (*of.MemoryBytes < n/2 || *of.MemoryBytes > 2*n) {
+		t.Errorf("memory %v, the kernel says %d, %v", of.MemoryBytes, n, err)
+	}
+	if _, _, of := sum("nobody"); of.Connections != nil || of.CPUPercent == nil {
+		t.Errorf("nobody gets %+v", of)
+	}
 }
 
 // words are the lines of a table, with one blank between the cells.
@@ -209,25 +310,6 @@ func words(table string) []string {
 		lines = append(lines, strings.Join(strings.Fields(line), " "))
 	}
 	return lines
-}
-
-func (s *system) checkListJSON(t *testing.T, form string, port int) {
-	t.Helper()
-	var apps []struct {
-		App, Path, State string
-		Instances        int
-		Up               *int
-		Listen           []string
-	}
-	text := s.unitgen(t, "list", "--json="+form).Stdout
-	if err := json.Unmarshal([]byte(text), &apps); err != nil || len(apps) != 3 {
-		t.Errorf("list --json=%s = %s, %v", form, text, err)
-		return
-	}
-	if a := apps[2]; a.App != "listed-up" || a.Path != "steer" || a.State != "active" || a.Instances != 2 || a.Up == nil || *a.Up != 2 ||
-		!slices.Equal(a.Listen, []string{fmt.Sprint(port)}) {
-		t.Errorf("list --json=%s has %+v", form, a)
-	}
 }
 
 // checkStatus compares status with PID 1's own figures, of an app of which one instance is stopped then.
@@ -256,7 +338,7 @@ func (s *system) checkStatus(t *testing.T, port int) {
 	}
 	lines := words(s.unitgen(t, "status", "listed-up").Stdout)
 	for _, want := range []string{`^listed-up: active since .*, 1/2 instances up$`, fmt.Sprintf(`^Listen: %d Path: steer.* Strategy: round-robin`, port),
-		`^INSTANCE STATE PID .*SINCE RESTARTS`, `^listed-up@1 up ` + pid + ` `, `^listed-up@2 down `} {
+		`^INSTANCE STATE PID CPU( MEMORY)? CONNS CONNS/S UPTIME TOTAL`, `^listed-up@1 up ` + pid + ` `, `^listed-up@2 down `} {
 		if !slices.ContainsFunc(lines, regexp.MustCompile(want).MatchString) {
 			t.Errorf("status = %q, want a line like %s", lines, want)
 		}

@@ -4,6 +4,7 @@ package generator
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func (s *system) checkUserApp(t *testing.T, as func(...string) string, port, n i
 	if text := s.get(t, port); !strings.HasPrefix(text, "instance=") {
 		t.Errorf("the app answers %q", text)
 	}
-	if got := words(as("unitgen", "list", "--user-units", "--no-legend")); len(got) != 1 || got[0] != fmt.Sprintf("mine %d %d %d steer active", n, n, port) {
+	if got := listedIn(t, as("unitgen", "list", "--user-units", "--json=short")); !slices.Equal(got, []string{fmt.Sprintf("mine active %d/%d %d steer", n, n, port)}) {
 		t.Errorf("list = %q, want %d instances", got, n)
 	}
 	if status := as("unitgen", "status", "mine", "--user-units"); !strings.Contains(status, fmt.Sprintf("%d/%d instances up", n, n)) {

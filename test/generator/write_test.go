@@ -4,6 +4,7 @@ package generator
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,7 +36,7 @@ func testOutput(t *testing.T, s *system) {
 	if text := s.get(t, port); !strings.HasPrefix(text, "instance=") {
 		t.Errorf("the app answers %q", text)
 	}
-	if list := words(s.unitgen(t, "list", "--no-legend").Stdout); len(list) != 1 || list[0] != fmt.Sprintf("packaged 3 3 %d steer active", port) {
+	if list := s.listed(t); !slices.Equal(list, []string{fmt.Sprintf("packaged active 3/3 %d steer", port)}) {
 		t.Errorf("list = %q", list)
 	}
 	// The name is the package's now: units of /etc would hide what it updates.

@@ -1,4 +1,4 @@
-package metrics
+package survey
 
 import (
 	"io"
@@ -12,21 +12,21 @@ import (
 
 // usageOf reads what the control group of a unit has used since the unit was started. What the kernel does not account for there is
 // unknown: memory is not where the controller is one of cgroup v1 (hybrid).
-func usageOf(group string) usage {
+func usageOf(group string) Usage {
 	if group == "" {
-		return usage{}
+		return Usage{}
 	}
 	return readUsage(cgroup.Dir(group))
 }
 
-func readUsage(dir string) (u usage) {
+func readUsage(dir string) (u Usage) {
 	if stat, err := readSmall(filepath.Join(dir, "cpu.stat")); err == nil {
-		u.cpu, u.hasCPU = field(stat, "usage_usec")
-		u.cpu /= 1e6
+		u.CPU, u.HasCPU = field(stat, "usage_usec")
+		u.CPU /= 1e6
 	}
 	if memory, err := readSmall(filepath.Join(dir, "memory.current")); err == nil {
 		bytes, err := strconv.ParseFloat(strings.TrimSpace(memory), 64)
-		u.memory, u.hasMemory = bytes, err == nil
+		u.Memory, u.HasMemory = bytes, err == nil
 	}
 	return u
 }

@@ -1,0 +1,267 @@
+package survey
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/rollout/tally"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// Manager is what is asked of systemd. *systemd.Conn is one.
+type Manager interface {
+	ListUnits(ctx context.Context, patterns ...string) ([]systemd.UnitState, error)
+	Sweep(ctx context.Context, questions []systemd.Question) ([]any, error)
+}
+
+// Source is what is looked at.
+type Source struct {
+	Apps       []app.Name // nil: every app of the manager whose units are loaded
+	RuntimeDir string     // /run, or the user's
+	Depth      Depth
+
+	// Ask asks the balancer of an app that runs. It may be called from several goroutines at a time. Nil: no balancer is asked.
+	Ask func(ctx context.Context, name app.Name) (control.Status, error)
+	Log *slog.Logger // of what is left out
+}
+
+// asked is how many balancers are asked at a time: each walks the kernel's table of connections.
+const asked = 8
+
+// Look looks at all apps, and returns them by name. A balancer that does not answer costs what only it knows of its app, and
+// fails nothing.
+func (s *Source) Look(ctx context.Context, m Manager) ([]App, error) {
+	units, err := m.ListUnits(ctx, s.patterns()...)
+	if err != nil {
+		return nil, err
+	}
+	found := s.find(units)
+	asked := make(chan struct{})
+	go func() { // awaited below: the balancers answer while PID 1 does
+		defer close(asked)
+		s.askAll(ctx, found)
+	}()
+	err = s.sweep(ctx, m, found)
+	<-asked
+	if err != nil {
+		return nil, err
+	}
+	all := make([]App, 0, len(found))
+	for _, f := range found {
+		f.sum(s)
+		all = append(all, f.App)
+	}
+	return all, nil
+}
+
+// patterns match the units that are looked at.
+func (s *Source) patterns() []string {
+	if len(s.Apps) != 1 {
+		return []string{"*.service", "*.socket"}
+	}
+	name := s.Apps[0]
+	return []string{name.Service(), name.Socket(), string(name) + "@*.service"}
+}
+
+// looked is an app while it is looked at.
+type looked struct {
+	App
+	group  string            // of the balancer
+	loaded map[int]*Instance // what systemd knows, by number
+	wants  []int
+}
+
+// find picks the apps from what is loaded. One that is neither enabled nor running is not loaded, and is not among them.
+func (s *Source) find(units []systemd.UnitState) []*looked {
+	byName := make(map[string]systemd.UnitState, len(units))
+	for _, u := range units {
+		byName[u.Name] = u
+	}
+	var found []*looked
+	apps := make(map[app.Name]*looked)
+	for _, name := range s.names(units, byName) {
+		service, loaded := byName[name.Service()]
+		if !loaded || service.LoadState != "loaded" {
+			continue
+		}
+		f := &looked{loaded: make(map[int]*Instance)}
+		f.Name, f.State = name, service.ActiveState
+		if f.State == "inactive" && byName[name.Socket()].ActiveState == "active" {
+			f.State = "idle"
+		}
+		apps[name] = f
+		found = append(found, f)
+	}
+	for _, u := range units {
+		prefix, _, ok := strings.Cut(u.Name, "@")
+		f := apps[app.Name(prefix)]
+		if !ok || f == nil {
+			continue
+		}
+		if part, ok := f.Name.ParseUnit(u.Name); ok && part.Role == app.RoleInstance && part.Instance > 0 {
+			f.loaded[part.Instance] = &Instance{Number: part.Instance, State: u.Balance().String(), Open: -1}
+		}
+	}
+	slices.SortFunc(found, func(a, b *looked) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	return found
+}
+
+// names are the apps that are asked for. Without any, they are those whose app-control.socket and app-diag.socket are loaded.
+func (s *Source) names(units []systemd.UnitState, byName map[string]systemd.UnitState) []app.Name {
+	if s.Apps != nil {
+		return s.Apps
+	}
+	var names []app.Name
+	for _, u := range units {
+		word, ok := strings.CutSuffix(u.Name, "-control.socket")
+		name, err := app.ParseName(word)
+		if _, diag := byName[name.DiagSocket()]; ok && err == nil && diag {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// sweep asks systemd for what its listing of units does not say.
+func (s *Source) sweep(ctx context.Context, m Manager, found []*looked) error {
+	var questions []systemd.Question
+	var take []func(any)
+	ask := func(unit, property string, ofType bool, f func(any)) {
+		questions = append(questions, systemd.Question{Unit: unit, Property: property, OfType: ofType})
+		take = append(take, f)
+	}
+	for _, f := range found {
+		service := f.Name.Service()
+		ask(service, "Wants", false, func(v any) { f.wants = f.instancesIn(v) })
+		ask(service, "ControlGroup", true, func(v any) { f.group, _ = v.(string) })
+		if s.Depth >= Starts {
+			ask(service, "ExecMainStartTimestamp", true, func(v any) { f.Started = timeOf(v) })
+			ask(service, "StatusText", true, func(v any) { f.Line, _ = v.(string) })
+			ask(f.Name.Socket(), "ActiveEnterTimestamp", false, func(v any) { f.Opened = timeOf(v) })
+		}
+		for i, in := range f.loaded {
+			unit := f.Name.Instance(i)
+			ask(unit, "NRestarts", true, func(v any) {
+				n, _ := v.(uint32)
+				in.Restarts = uint64(n)
+			})
+			ask(unit, "ControlGroup", true, func(v any) { in.Group, _ = v.(string) })
+			if s.Depth >= Starts {
+				ask(unit, "ExecMainStartTimestamp", true, func(v any) { in.Started = timeOf(v) })
+			}
+			if s.Depth >= Processes {
+				ask(unit, "MainPID", true, func(v any) {
+					pid, _ := v.(uint32)
+					in.PID = int(pid)
+				})
+				ask(unit, "InvocationID", false, func(v any) {
+					id, _ := v.([]byte)
+					in.Invocation = hex.EncodeToString(id)
+				})
+			}
+		}
+	}
+	answers, err := m.Sweep(ctx, questions)
+	if err != nil {
+		return err
+	}
+	for i, answer := range answers {
+		take[i](answer)
+	}
+	return nil
+}
+
+// timeOf reads a time stamp of systemd's.
+func timeOf(v any) time.Time {
+	if µs, ok := v.(uint64); ok && µs > 0 {
+		return time.UnixMicro(int64(µs))
+	}
+	return time.Time{}
+}
+
+// instancesIn are the instances among the units that app.service wants.
+func (f *looked) instancesIn(wants any) []int {
+	names, _ := wants.([]string)
+	var all []int
+	for _, name := range names {
+		if part, ok := f.Name.ParseUnit(name); ok && part.Role == app.RoleInstance && part.Instance > 0 {
+			all = append(all, part.Instance)
+		}
+	}
+	return all
+}
+
+// askAll asks the balancers that run. Asking one of an app that is idle or stopped would start it.
+func (s *Source) askAll(ctx context.Context, found []*looked) {
+	if s.Ask == nil {
+		return
+	}
+	slots := make(chan struct{}, asked)
+	var all sync.WaitGroup
+	for _, f := range found {
+		if !f.Runs() {
+			continue
+		}
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			status, err := s.Ask(ctx, f.Name)
+			if err != nil {
+				s.Log.Warn("ask balancer, leaving out what only it knows", "app", string(f.Name), "error", err)
+				return
+			}
+			f.Status, f.Answered = status, true
+		})
+	}
+	all.Wait()
+}
+
+// sum joins what systemd, the balancer, the kernel and the rollouts say.
+func (f *looked) sum(s *Source) {
+	instances := make(map[int]*Instance)
+	for _, i := range f.wants {
+		instances[i] = &Instance{Number: i, State: "down", Open: -1}
+	}
+	f.Wanted = len(f.wants)
+	for i, in := range f.loaded {
+		if in.State == "down" && !slices.Contains(f.wants, i) && in.Restarts == 0 {
+			continue // systemd has not forgotten it yet
+		}
+		if in.State == "down" {
+			in.Started = time.Time{} // that of a program that has ended
+		}
+		in.Usage = usageOf(in.Group)
+		instances[i] = in
+	}
+	for _, said := range f.Status.Instances {
+		in := instances[said.Instance]
+		if in == nil || said.Instance < 1 || said.Instance > app.MaxInstances {
+			continue
+		}
+		in.Steered, in.Open, in.Queued = said.Steered, said.Connections, said.Queued
+		if slices.Contains(States(), said.State) {
+			in.State = said.State
+		}
+	}
+	for _, in := range instances {
+		f.Instances = append(f.Instances, *in)
+	}
+	slices.SortFunc(f.Instances, func(a, b Instance) int { return a.Number - b.Number })
+	if !f.Runs() {
+		f.Started = time.Time{}
+	}
+	f.Balancer = usageOf(f.group)
+	var err error
+	if f.Rollouts, err = tally.Read(filepath.Dir(f.Name.ControlPath(s.RuntimeDir))); err != nil {
+		s.Log.Warn("count rollouts, ignoring", "app", string(f.Name), "error", fmt.Sprint(err))
+	}
+}
