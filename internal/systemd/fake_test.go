@@ -161,10 +161,9 @@ func (m *fakeManager) ends(unit, result string) {
 	m.results[unit] = result
 }
 
+// emit sends a signal. It fails where a test has ended the bus, perhaps after that test; one that needs the signal misses it.
 func (m *fakeManager) emit(path dbus.ObjectPath, name string, values ...any) {
-	if err := m.conn.Emit(path, name, values...); err != nil {
-		m.t.Error(err)
-	}
+	_ = m.conn.Emit(path, name, values...)
 }
 
 func (m *fakeManager) get(msg dbus.Message, iface, name string) (dbus.Variant, *dbus.Error) {
