@@ -159,7 +159,7 @@ func testPage(t *testing.T, s *system, node string) {
 	ran := 0
 	for lines := bufio.NewScanner(page); lines.Scan(); {
 		line := lines.Text()
-		if strings.HasPrefix(line, "What the settings have done") {
+		if strings.HasPrefix(line, "Apply the settings") {
 			s.MustExec(t, "systemctl", "reload", "web")
 			a.awaitUp(4)
 		}

@@ -73,7 +73,7 @@ func table() []program {
 		{
 			name: "Gunicorn", title: "gunicorn", folder: "gunicorn", port: 8000,
 			command: `unitgen wsgi -n 4 --listen 0.0.0.0:8000 -p SystemCallFilter=@setuid --now -- gunicorn --bind 0.0.0.0:8000 --access-logfile - app:app`,
-			notes:   "its workers set their user, which is the same", want: "hello", peer: "127.0.0.1 - - ",
+			notes:   "its workers set their user, to the same one", want: "hello", peer: "127.0.0.1 - - ",
 		},
 		{
 			name: "Nginx", title: "nginx", port: 80,
@@ -82,7 +82,7 @@ func table() []program {
 				grep -q "listen 80 default_server reuseport" /etc/nginx/sites-available/default; echo hello > /var/www/html/index.html`,
 			command: `unitgen web -n 4 --listen 0.0.0.0:80 --listen "[::]:80" ` + asRoot +
 				` -p "ReadWritePaths=/run /var/lib/nginx /var/log/nginx" --now -- nginx -g "daemon off;"`,
-			notes: "with the distribution's configuration, and `listen 80 reuseport`; `systemctl reload web` reads it anew",
+			notes: "with the distribution's configuration, and `listen 80 reuseport`; `systemctl reload web` reads it again",
 			want:  "hello", peer: "127.0.0.1 - - ", log: "/var/log/nginx/access.log",
 		},
 		{
@@ -110,18 +110,18 @@ func table() []program {
 		{
 			name: "Redis", title: "redis", port: 6379, servers: true,
 			command: `unitgen cache -n 4 --listen 127.0.0.1:6379 --now -- redis-server --save ""`,
-			notes:   "each instance has data of its own", ask: askRedis,
+			notes:   "each instance has separate data", ask: askRedis,
 		},
 		{
 			name: "Apache", title: "Apache", port: 80, servers: true, prepare: "echo hello > /var/www/html/index.html",
 			command: `unitgen httpd -n 4 --listen "[::]:80" ` + asRoot + ` -p TemporaryFileSystem=/run/apache2 -p ReadWritePaths=/var/log/apache2 --now -- apache2ctl -D FOREGROUND`,
-			notes:   "with the distribution's configuration; each instance has a PID file of its own", want: "hello", peer: "127.0.0.1 - - ", log: "/var/log/apache2/access.log",
+			notes:   "with the distribution's configuration; each instance has a separate PID file", want: "hello", peer: "127.0.0.1 - - ", log: "/var/log/apache2/access.log",
 		},
 		{
 			name: "Caddy", title: "Caddy", port: 80, servers: true,
 			prepare: "echo hello > /usr/share/caddy/index.html; sed 's/^:80 {/&\\nlog/' /etc/caddy/Caddyfile > Caddyfile; grep -q ^log Caddyfile",
 			command: `unitgen static -n 4 --listen 80 --user caddy -p ReadWritePaths=/var/lib/caddy --now -- caddy run`,
-			notes:   "all instances have its other port, 2019: `caddy reload` reaches one of them", want: "hello", peer: `"remote_ip":"127.0.0.1"`,
+			notes:   "all instances share its other port, 2019: `caddy reload` reaches one instance", want: "hello", peer: `"remote_ip":"127.0.0.1"`,
 		},
 		{
 			name: "JavaHTTP", title: "Java's own server", folder: "java-http", port: 8080, servers: true,
@@ -158,17 +158,17 @@ func table() []program {
 			command: `unitgen login -n 4 --listen 0.0.0.0:2222 --listen "[::]:2222" --user root -p RuntimeDirectory=sshd -p ProtectHome=no -p PrivateDevices=no ` +
 				`-p "CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_SYS_CHROOT CAP_KILL CAP_DAC_OVERRIDE CAP_CHOWN CAP_AUDIT_WRITE" ` +
 				`-p "SystemCallFilter=@setuid @chown @resources chroot" --now -- /usr/sbin/sshd -D -e -p 2222`,
-			notes: "whoever is logged in has the sandbox of the instance", peer: "Accepted publickey for root from 127.0.0.1 port ", ask: askSSH,
+			notes: "a logged-in user is in the sandbox of the instance", peer: "Accepted publickey for root from 127.0.0.1 port ", ask: askSSH,
 		},
 		{
 			name: "Podman", title: "podman, in the host's network", port: 8080, servers: true, prepare: asEngineHere,
 			command: "unitgen pod -n 4 --listen 0.0.0.0:8080 " + asEngine + " --now -- podman run --rm --network host --rootfs /srv/programs/pod/rootfs /bin/server :8080",
-			notes:   "the container's root file system is a folder here", want: "peer=127.0.0.1:",
+			notes:   "here the container's root file system is a directory", want: "peer=127.0.0.1:",
 		},
 		{
 			name: "PodmanAlone", title: "podman, without any network", port: 8080, servers: true, prepare: asEngineHere,
 			command: "unitgen alone -n 4 --listen 0.0.0.0:8080 " + asEngine + " --now -- podman run --rm --network none --rootfs /srv/programs/alone/rootfs /bin/server :8080",
-			notes:   "the container has the app's port and nothing else", want: "peer=127.0.0.1:",
+			notes:   "the container has only the app's port", want: "peer=127.0.0.1:",
 		},
 		{
 			name: "Bun", title: "Bun", folder: "bun", port: 3000, servers: true,
@@ -232,7 +232,7 @@ func page() string {
 	var b strings.Builder
 	b.WriteString(`# Programs
 
-Each of these runs as four instances on one port, unchanged, by one command that is typed in its folder. The tests run every line:
+Each of these programs runs unchanged as four instances on one port, with one command in its directory. The tests run every line:
 connections are spread evenly, ` + "`systemctl reload`" + ` under load loses none, an instance that is killed loses no more than the requests
 that it had, and the program sees who its clients are.
 
@@ -250,8 +250,8 @@ that it had, and the program sees who its clients are.
 	}
 	b.WriteString(long.String())
 	b.WriteString(`
-A program of which nothing is said here most likely runs as well: it needs a TCP port, and the address in ` + "`--listen=`" + ` that it opens itself.
-` + "`unitgen doctor`" + ` and ` + "`unitgen status`" + ` tell what keeps a program from its port.
+A program that is not listed here most likely runs too: it needs a TCP port, and ` + "`--listen=`" + ` with the address that it opens.
+` + "`unitgen doctor`" + ` and ` + "`unitgen status`" + ` say why a program does not get its port.
 `)
 	return b.String()
 }
