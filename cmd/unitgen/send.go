@@ -76,11 +76,11 @@ func (c *command) deliver(ctx context.Context, name app.Name, instance int, mess
 	case err != nil:
 		return fault.With(err, "unitgen status "+string(name))
 	}
-	var deaf []error
+	var full []error
 	for _, i := range sent.Dropped {
-		deaf = append(deaf, fmt.Errorf("%s@%d does not read its messages, so it does not get this one", name, i))
+		full = append(full, fmt.Errorf("%s@%d does not read its messages, so it does not get this one", name, i))
 	}
-	return errors.Join(deaf...)
+	return errors.Join(full...)
 }
 
 // systemctl is a command line for the manager of the site.

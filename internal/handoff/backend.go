@@ -14,11 +14,13 @@ import (
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
-// maxPending bounds the orders that an instance has not answered. More would wait there while another could accept; less
-// would make a program that accepts in bursts ask often.
+// maxPending bounds the unanswered orders of an instance. With more, connections would wait there
+// while another instance could accept them. With fewer, a program that accepts in bursts would ask
+// often.
 const maxPending = 64
 
-// maxGiven bounds the connections given and not answered: they are lost to others while an instance hangs.
+// maxGiven bounds the connections given and not answered: they are lost to others while an instance
+// hangs.
 const maxGiven = 16
 
 // backend is an instance. It owns the descriptor of its channel.
@@ -48,8 +50,8 @@ type order struct {
 	number          uint64       // of a receiver's
 }
 
-// Attach gives an instance its channel, in place of the one it had, and greets it. Attach owns channel, also when it
-// fails. A channel that was in use by an earlier balancer goes on where it was.
+// Attach gives an instance its channel, in place of the one it had, and sends the listeners. Attach
+// owns channel, also when it fails. A channel from an earlier balancer keeps its state.
 func (d *Dispatcher) Attach(id, channel int) (err error) {
 	if err = prepare(channel); err != nil {
 		unix.Close(channel)
@@ -74,7 +76,7 @@ func (d *Dispatcher) Attach(id, channel int) (err error) {
 	return err
 }
 
-// prepare checks that a descriptor is a channel: that of a stranger would make the loop wait.
+// prepare checks that a descriptor is a channel. Any other descriptor could make the loop wait.
 func prepare(channel int) error {
 	for option, want := range map[int]int{unix.SO_DOMAIN: unix.AF_UNIX, unix.SO_TYPE: unix.SOCK_SEQPACKET, unix.SO_ACCEPTCONN: 0} {
 		got, err := unix.GetsockoptInt(channel, unix.SOL_SOCKET, option)
@@ -89,8 +91,8 @@ func prepare(channel int) error {
 	return os.NewSyscallError("fcntl", unix.SetNonblock(channel, true))
 }
 
-// greet sends the listeners and asks what the instance has. Until it answers nothing is sent to it: an earlier balancer
-// may have orders under way that this one knows nothing of.
+// greet sends the listeners and asks for the instance's state. Nothing else is sent until the
+// instance answers: orders of an earlier balancer may still be under way.
 func (d *Dispatcher) greet(b *backend) error {
 	fds := d.options.Listeners
 	t, fd, err := tally.New()
@@ -106,7 +108,8 @@ func (d *Dispatcher) greet(b *backend) error {
 	return send(b.fd, wire.Message{Kind: wire.Ask, Token: b.token}, nil)
 }
 
-// Detach ends an instance's channel. Connections given to it and not answered go to others.
+// Detach ends an instance's channel. Connections that were given to the instance and that it has
+// not answered go to others.
 func (d *Dispatcher) Detach(id int) {
 	d.locked(func() {
 		if b := d.backends[id]; b != nil {
@@ -129,14 +132,14 @@ func (d *Dispatcher) closeChannel(b *backend) {
 		b.tally.Close()
 	}
 	if b.receiver != nil {
-		// The FD store of PID 1 has it too, and what is open somewhere stays in the epoll set. It fails for what has not come
-		// that far.
+		// The FD store of PID 1 also holds the channel, and an open file stays in the epoll set.
+		// The call fails if the channel was not added yet.
 		_ = unix.EpollCtl(d.channels, unix.EPOLL_CTL_DEL, b.fd, nil)
 	}
 	unix.Close(b.fd)
 }
 
-// strandLocked takes back what a backend will not deal with.
+// strandLocked takes back the connections that a backend will not handle.
 func (d *Dispatcher) strandLocked(b *backend) {
 	for _, o := range b.orders {
 		d.stranded = append(d.stranded, o.given...)
@@ -145,7 +148,7 @@ func (d *Dispatcher) strandLocked(b *backend) {
 	b.orders, b.gives, b.pending, b.batch = nil, nil, 0, 0
 }
 
-// hearLocked takes in all that a backend has said.
+// hearLocked reads all messages of a backend.
 func (d *Dispatcher) hearLocked(b *backend) {
 	answered := false
 	for {
@@ -171,7 +174,7 @@ func (d *Dispatcher) hearLocked(b *backend) {
 	}
 }
 
-// reportedLocked takes in a report. One that cannot be true is an error.
+// reportedLocked processes a report. An impossible report is an error.
 func (d *Dispatcher) reportedLocked(b *backend, m wire.Message) error {
 	r, answer := m.Report, m.Report.Answer && m.Token == b.token
 	news := answer && !b.ready || r.Closing && !b.report.Closing
@@ -201,7 +204,7 @@ func (d *Dispatcher) reportedLocked(b *backend, m wire.Message) error {
 	return nil
 }
 
-// count takes in how many connections the instance has dealt with. Numbers that cannot be are an error.
+// count records how many connections the instance has handled. Impossible numbers are an error.
 func (b *backend) count(c tally.Counts) error {
 	done := c.Answered - b.report.Answered
 	if c.Answered < b.report.Answered || c.Missed < b.report.Missed || c.Closed < b.report.Closed ||
@@ -217,7 +220,7 @@ func (b *backend) count(c tally.Counts) error {
 	return nil
 }
 
-// answer takes the first n connections off the orders, with the copies that were kept of them.
+// answer removes the first n connections from the orders, and closes the copies of them.
 func (b *backend) answer(n int) {
 	b.pending -= n
 	for n > 0 {
@@ -235,7 +238,8 @@ func (b *backend) answer(n int) {
 	}
 }
 
-// ordered is how many connections of listener i the backend is to accept and has not answered.
+// ordered returns how many connections of listener i the backend has to accept and has not
+// answered.
 func (b *backend) ordered(i int) (n int) {
 	for _, o := range b.orders {
 		if o.listener == i && o.given == nil {

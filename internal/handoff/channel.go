@@ -12,7 +12,8 @@ import (
 // errEnded says that the instance has closed its end of the channel.
 var errEnded = errors.New("channel ended")
 
-// send sends one message, with copies of fds. It never waits: the error is unix.EAGAIN where it would have to.
+// send sends one message, with copies of fds. It never waits: the error is unix.EAGAIN if the
+// channel is full.
 func send(channel int, m wire.Message, fds []int) error {
 	var buf [wire.MaxSize]byte
 	var rights []byte
@@ -31,7 +32,8 @@ func send(channel int, m wire.Message, fds []int) error {
 	}
 }
 
-// hear reads one State; unix.EAGAIN if there is none, errEnded if there will be none.
+// hear reads one State. The error is unix.EAGAIN if none has arrived, and errEnded if none will
+// arrive.
 func hear(channel int) (wire.Message, error) {
 	var buf [wire.MaxSize + 1]byte
 	for {

@@ -12,7 +12,7 @@ import (
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
-// loadLocked is what the picker asks.
+// loadLocked returns the load of an instance to the picker.
 func (d *Dispatcher) loadLocked(id int) (connections int, ok bool) {
 	b := d.backends[id]
 	if b == nil || !b.ready || b.full || b.resting || b.report.Closing {
@@ -22,7 +22,7 @@ func (d *Dispatcher) loadLocked(id int) (connections int, ok bool) {
 	return connections, b.pending < d.limitLocked(b) && (d.most == 0 || connections < d.most)
 }
 
-// limitLocked is how many connections a backend may have that it has not answered.
+// limitLocked returns how many unanswered connections a backend may have.
 func (d *Dispatcher) limitLocked(b *backend) int {
 	switch {
 	case b.receiver != nil:
@@ -33,7 +33,7 @@ func (d *Dispatcher) limitLocked(b *backend) int {
 	return maxPending
 }
 
-// anybodyLocked says whether somebody can take a connection.
+// anybodyLocked reports whether any instance can take a connection.
 func (d *Dispatcher) anybodyLocked() bool {
 	for _, m := range d.picker.Members() {
 		if _, ok := d.loadLocked(m.ID); ok {
@@ -43,9 +43,9 @@ func (d *Dispatcher) anybodyLocked() bool {
 	return false
 }
 
-// roomLocked says whether the next connection can be placed, whosever it is. One that is accepted must go to its source's
-// instance, so while one of them has all that it may be given at a time nothing is accepted; an instance that hangs leaves the
-// ring.
+// roomLocked reports whether the next connection can be placed, whatever its source. An accepted
+// connection must go to the instance of its source, so nothing is accepted while an instance has
+// all the connections that it may have unanswered. An instance that hangs leaves the ring.
 func (d *Dispatcher) roomLocked() bool {
 	for _, m := range d.picker.Members() {
 		b := d.backends[m.ID]
@@ -63,7 +63,8 @@ func (d *Dispatcher) dispatchAllLocked() {
 	}
 }
 
-// dispatchBehindLocked follows up on an answer: there is room again, or an order did not find what it was for.
+// dispatchBehindLocked continues after an answer: there is room again, or an order found no
+// connection.
 func (d *Dispatcher) dispatchBehindLocked() {
 	d.placeStrandedLocked()
 	for _, l := range d.listeners {
@@ -73,7 +74,7 @@ func (d *Dispatcher) dispatchBehindLocked() {
 	}
 }
 
-// dispatchLocked sees to the connections that wait at a listener.
+// dispatchLocked distributes the connections that wait at a listener.
 func (d *Dispatcher) dispatchLocked(l *listener) {
 	d.lookLocked()
 	if !d.roomLocked() {
@@ -96,8 +97,8 @@ func (d *Dispatcher) numberLocked(l *listener) int {
 	return -1
 }
 
-// orderLocked has the connections that wait accepted by instances, but for those that were ordered already. It says
-// whether some may be left.
+// orderLocked orders instances to accept the waiting connections, except those ordered already. It
+// reports whether some may be left.
 func (d *Dispatcher) orderLocked(l *listener) (behind bool) {
 	i := d.numberLocked(l)
 	for looks := 1; ; looks++ {
@@ -133,7 +134,7 @@ func (d *Dispatcher) orderLocked(l *listener) (behind bool) {
 	}
 }
 
-// pickLocked picks instances for n connections, or fewer if no more can take one.
+// pickLocked picks instances for n connections, or for fewer if no more instances can take one.
 func (d *Dispatcher) pickLocked(n int) (picked int) {
 	for picked < n {
 		id, ok := d.picker.Pick(d.loadLocked, nil)
@@ -148,7 +149,8 @@ func (d *Dispatcher) pickLocked(n int) (picked int) {
 	return picked
 }
 
-// sendTakesLocked sends what pickLocked picked, and returns how many connections of it.
+// sendTakesLocked sends the orders for the instances that pickLocked picked, and returns the number
+// of connections in them.
 func (d *Dispatcher) sendTakesLocked(listener int) (sent int) {
 	for _, m := range d.picker.Members() {
 		b := d.backends[m.ID]
@@ -168,15 +170,16 @@ func (d *Dispatcher) sendTakesLocked(listener int) (sent int) {
 	return sent
 }
 
-// sayLocked sends a message and says whether it is on its way. A channel that has failed is left for its event.
+// sayLocked sends a message and reports whether it was sent. The event of a failed channel ends the
+// channel.
 func (d *Dispatcher) sayLocked(b *backend, m wire.Message, fds ...int) bool {
 	err := send(b.fd, m, fds)
 	b.full = err != nil
 	return err == nil
 }
 
-// acceptLocked accepts what waits and gives it to instances, each at once: what is accepted and not sent dies with this
-// process. It says whether some may be left.
+// acceptLocked accepts the waiting connections and gives each to an instance at once, because an
+// accepted connection that is not sent dies with this process. It reports whether some may be left.
 func (d *Dispatcher) acceptLocked(l *listener) (behind bool) {
 	i := d.numberLocked(l)
 	for d.roomLocked() {
@@ -196,7 +199,7 @@ func (d *Dispatcher) acceptLocked(l *listener) (behind bool) {
 	return true
 }
 
-// assignLocked picks an instance for a connection that was accepted.
+// assignLocked picks an instance for an accepted connection.
 func (d *Dispatcher) assignLocked(c connection) {
 	id, ok := d.picker.Pick(d.loadLocked, c.peer.Address.AsSlice())
 	if !ok {
@@ -208,7 +211,8 @@ func (d *Dispatcher) assignLocked(c connection) {
 	b.pending++
 }
 
-// placeStrandedLocked gives connections that lost their instance to others, in the order in which they came.
+// placeStrandedLocked gives connections that lost their instance to other instances, in their order
+// of arrival.
 func (d *Dispatcher) placeStrandedLocked() {
 	for len(d.stranded) > 0 && d.anybodyLocked() {
 		all := d.stranded
@@ -220,7 +224,8 @@ func (d *Dispatcher) placeStrandedLocked() {
 	}
 }
 
-// sendGivesLocked sends what assignLocked assigned, several in a message; what cannot be sent is stranded.
+// sendGivesLocked sends the assigned connections, several in a message. Connections that cannot be
+// sent become stranded.
 func (d *Dispatcher) sendGivesLocked() {
 	for _, b := range d.backends {
 		all := b.gives
@@ -255,7 +260,7 @@ func (d *Dispatcher) giveLocked(b *backend, all []connection) bool {
 	return true
 }
 
-// together is how many of all go into one message.
+// together returns how many of all fit into one message.
 func (b *backend) together(all []connection) int {
 	n := 1
 	for b.receiver == nil && n < len(all) && n < wire.MaxGive && all[n].listener == all[0].listener {
@@ -264,8 +269,9 @@ func (b *backend) together(all []connection) int {
 	return n
 }
 
-// Give gives a connection to an instance, on the ring or not; the Dispatcher owns fd. It is false if the instance receives
-// none. Should the instance end before it has answered, another gets it.
+// Give gives a connection to an instance, on the ring or not. The Dispatcher owns fd. Give returns
+// false if the instance receives no connections. If the instance ends before it has answered,
+// another instance gets the connection.
 func (d *Dispatcher) Give(id, fd int) (ok bool) {
 	d.locked(func() {
 		b := d.backends[id]
@@ -282,8 +288,8 @@ func (d *Dispatcher) Give(id, fd int) (ok bool) {
 	return ok
 }
 
-// accept accepts one connection; unix.EAGAIN if none waits. Package syscall's accept4 does not ask each connection for its
-// protocol, as that of package unix does.
+// accept accepts one connection; the error is unix.EAGAIN if none waits. accept4 of package syscall
+// saves the system call with which package unix reads the protocol of each connection.
 func accept(listener int) (connection, error) {
 	for {
 		fd, from, err := syscall.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)

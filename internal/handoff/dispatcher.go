@@ -18,19 +18,22 @@ import (
 
 // Options are the settings of a Dispatcher.
 type Options struct {
-	// Listeners are the app's public listeners, non-blocking, borrowed: the caller keeps them open until Run has ended.
+	// Listeners are the app's public listeners, non-blocking and borrowed: the caller keeps them
+	// open until Run has ended.
 	Listeners []int
-	// Receivers says that the instances are Receivers.
+	// Receivers means that the instances are Receivers.
 	Receivers bool
-	// Waiting returns how many connections wait at a listener; if that is not exact, whether there are any.
+	// Waiting returns how many connections wait at a listener. If exact is false, n only says
+	// whether any wait.
 	Waiting func(listener int) (n int, exact bool, err error)
-	// Changed is called after something has changed that Stat tells, but for mere counts. It must not block, nor call the
-	// Dispatcher.
+	// Changed is called after a change that Stat shows, except a change of counts only. Changed
+	// must not block or call the Dispatcher.
 	Changed func()
 	Log     *slog.Logger
 }
 
-// Dispatcher hands the connections of an app to its instances. All methods are safe for concurrent use.
+// Dispatcher hands the connections of an app to its instances. All methods are safe for concurrent
+// use.
 type Dispatcher struct {
 	options  Options
 	epoll    int
@@ -47,7 +50,7 @@ type Dispatcher struct {
 	stranded  []connection   // accepted here, and nobody has them
 	attached  uint32         // how many channels there were: tells the events of one from those of the next
 	changed   bool           // Changed is due
-	deaf      bool           // the loop is not woken for channels
+	paused    bool           // the loop does not poll channels
 	spoken    []unix.EpollEvent
 	said      []Said // of the Receiver that is being heard
 }
@@ -58,20 +61,20 @@ type listener struct {
 	behind bool // connections may wait there that no order or event stands for
 }
 
-// connection is one that was accepted here. Its descriptor is owned by who holds it.
+// connection is an accepted connection. Whoever holds the value owns its descriptor.
 type connection struct {
 	fd, listener int
 	peer         wire.Peer
 }
 
-// Event numbers that are no instance's; listener i has firstListener-i.
+// Event numbers that belong to no instance; listener i has firstListener-i.
 const (
 	wakeEvent     = -1
 	channelsEvent = -2
 	firstListener = -3
 )
 
-// New watches the listeners. The caller runs Run, which ends it.
+// New watches the listeners. The caller calls Run, which releases what New has opened.
 func New(o Options) (_ *Dispatcher, err error) {
 	if len(o.Listeners) == 0 || len(o.Listeners) > wire.MaxListeners {
 		return nil, fmt.Errorf("hand off connections: %d listeners, want 1 to %d", len(o.Listeners), wire.MaxListeners)
@@ -98,7 +101,8 @@ func New(o Options) (_ *Dispatcher, err error) {
 	}
 	for i, fd := range o.Listeners {
 		d.listeners = append(d.listeners, &listener{fd: fd})
-		// Edge-triggered: one event for what comes, not one for what nobody can take yet.
+		// Edge-triggered: one event for each arrival, and none for connections that nobody can take
+		// yet.
 		if err = watch(d.epoll, unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLET, firstListener-i, 0); err != nil {
 			return nil, err
 		}
@@ -112,15 +116,17 @@ func watch(set, how, fd int, events uint32, number int, attached uint32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(set, how, fd, &event))
 }
 
-// maxEvents is how many events one epoll_wait(2) returns: those of all instances of a large app.
+// maxEvents is the number of events that one epoll_wait(2) returns: those of all instances of a
+// large app.
 const maxEvents = 128
 
-// scheduleEvery is how often Run yields. The runtime takes the processor of a goroutine that was not scheduled for 10 ms as
-// soon as it is in a system call, and then looks for more of that kind every 20 us, which took a third of the balancer's CPU
-// (retake and sysmon in runtime/proc.go).
+// scheduleEvery is how often Run yields. If a goroutine was not scheduled for 10 ms, the runtime
+// takes its processor in the next system call and then looks for such goroutines every 20 us. That
+// took a third of the balancer's CPU (retake and sysmon in runtime/proc.go).
 const scheduleEvery = 8 * time.Millisecond
 
-// Run hands out connections until ctx ends. Then it closes the channels' descriptors; what the instances have stays theirs.
+// Run hands out connections until ctx ends. Then it closes the descriptors of the channels. The
+// instances keep their connections.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, d.interrupt)
 	defer stop()
@@ -181,7 +187,7 @@ func (d *Dispatcher) close() {
 	d.wake, d.channels, d.epoll = -1, -1, -1
 }
 
-// locked runs f with the state, and tells the caller of changes when it is free again.
+// locked runs f with the state locked, and reports changes to the caller after unlocking.
 func (d *Dispatcher) locked(f func()) {
 	d.mu.Lock()
 	f()
@@ -203,15 +209,16 @@ func (d *Dispatcher) handleLocked(number int, attached uint32) {
 		d.hearAllLocked()
 		d.dispatchLocked(d.listeners[firstListener-number])
 	default:
-		// What one channel said may end another, whose event stands in the same list.
+		// A message on one channel may end another channel, whose event is in the same list.
 		if b := d.backends[number]; b != nil && b.attached == attached {
 			d.hearLocked(b)
 		}
 	}
 }
 
-// SetRing says who may take connections, as balance.Pool made it; an empty ring is nobody. Orders that an instance has not
-// carried out when it leaves the ring go to those who are on it.
+// SetRing sets the instances that take connections, as made by balance.Pool; with an empty ring
+// none does. Orders that an instance has not carried out when it leaves the ring go to the
+// instances on the ring.
 func (d *Dispatcher) SetRing(s balance.Strategy, ring []uint16) {
 	d.locked(func() {
 		d.picker.SetRing(s, ring)
@@ -220,7 +227,8 @@ func (d *Dispatcher) SetRing(s balance.Strategy, ring []uint16) {
 	})
 }
 
-// Limit says how many connections an instance has open at most; zero means any number. More wait.
+// Limit sets the maximum number of open connections of an instance; zero means any number. Further
+// connections wait.
 func (d *Dispatcher) Limit(most int) {
 	d.locked(func() {
 		d.most = most
@@ -234,7 +242,7 @@ func (d *Dispatcher) Waiting(i int) (int, error) {
 	return n, err
 }
 
-// Stat is what is known of an instance.
+// Stat is the state of an instance.
 type Stat struct {
 	Ready   bool          // its program receives connections
 	Open    int           // connections that the program has open
@@ -245,7 +253,7 @@ type Stat struct {
 	Asked   int           // how many Asks it has answered
 }
 
-// Stat returns what is known of an instance; the zero Stat with Given if it has no channel.
+// Stat returns the state of an instance. Without a channel only Given is set.
 func (d *Dispatcher) Stat(id int) Stat {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -263,8 +271,8 @@ func (d *Dispatcher) Stat(id int) Stat {
 	return st
 }
 
-// Ask makes an instance tell anew what it has, which Stat.Asked counts. It answers when its program next asks for a
-// connection.
+// Ask makes an instance report its state again, which Stat.Asked counts. The instance answers when
+// its program next asks for a connection.
 func (d *Dispatcher) Ask(id int) {
 	d.locked(func() {
 		switch b := d.backends[id]; {

@@ -7,13 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The channels of Receivers are in an epoll set of their own, which is in the loop's. To be woken for each word of theirs costs
-// both sides more than the word, so while connections come the loop is deaf to them: it hears them before it hands out the next
-// connection, or when none has come for a while.
+// The channels of Receivers are in a separate epoll set, which is in the loop's set. Waking up for
+// every message costs more than the message, so under load the loop does not poll Receivers. It
+// reads their messages before it hands out the next connection, or after pollPause.
 
-// deafTime is for how long a word may go unheard, in milliseconds. If a connection waits for one, the loop is not deaf. The
-// balancer's copies of connections are open for that much longer, and what a program asks for otherwise waits.
-const deafTime = 1
+// pollPause is how long a message may stay unread, in milliseconds. The loop does not pause while a
+// connection waits for a message. The pause delays the closing of the balancer's copies of
+// connections, and other requests of programs.
+const pollPause = 1
 
 // openChannels makes the set of channels.
 func (d *Dispatcher) openChannels() (err error) {
@@ -24,7 +25,7 @@ func (d *Dispatcher) openChannels() (err error) {
 	return watch(d.epoll, unix.EPOLL_CTL_ADD, d.channels, unix.EPOLLIN, channelsEvent, 0)
 }
 
-// hearAllLocked takes in what Receivers have said, and says whether any has.
+// hearAllLocked reads the messages of Receivers, and reports whether there were any.
 func (d *Dispatcher) hearAllLocked() (heard bool) {
 	if d.channels < 0 {
 		return false
@@ -41,31 +42,32 @@ func (d *Dispatcher) hearAllLocked() (heard bool) {
 	return n > 0
 }
 
-// attendLocked is for when the loop has dealt with some events, none if it has waited in vain. It says how long the loop may
-// wait for the next one, in milliseconds, -1 for any time, and whether it is deaf meanwhile.
+// attendLocked is called after the loop has handled some events, or none if its wait timed out. It
+// returns how long the loop may wait for the next event, in milliseconds, or -1 without limit, and
+// sets whether the loop polls Receivers meanwhile.
 func (d *Dispatcher) attendLocked(events int) (timeout int) {
 	if d.channels < 0 {
 		return -1
 	}
 	heard := events == 0 && d.hearAllLocked()
-	deaf := (events > 0 || heard) && d.unansweredLocked() && !d.behindLocked()
-	if deaf != d.deaf {
+	paused := (events > 0 || heard) && d.unansweredLocked() && !d.behindLocked()
+	if paused != d.paused {
 		var which uint32
-		if !deaf {
+		if !paused {
 			which = unix.EPOLLIN
 		}
 		if err := watch(d.epoll, unix.EPOLL_CTL_MOD, d.channels, which, channelsEvent, 0); err != nil {
 			d.options.Log.Error("hear instances, ignoring", "error", err)
 		}
-		d.deaf = deaf
+		d.paused = paused
 	}
-	if deaf {
-		return deafTime
+	if paused {
+		return pollPause
 	}
 	return -1
 }
 
-// unansweredLocked says whether somebody has been given a connection and has not answered.
+// unansweredLocked reports whether an instance has a connection that it has not answered.
 func (d *Dispatcher) unansweredLocked() bool {
 	for _, m := range d.picker.Members() {
 		if b := d.backends[m.ID]; b != nil && b.pending > 0 {
@@ -75,7 +77,7 @@ func (d *Dispatcher) unansweredLocked() bool {
 	return false
 }
 
-// behindLocked says whether connections wait for somebody's word.
+// behindLocked reports whether connections wait for a message of an instance.
 func (d *Dispatcher) behindLocked() bool {
 	for _, l := range d.listeners {
 		if l.behind {

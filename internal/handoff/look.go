@@ -7,12 +7,12 @@ import (
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
-// maxLooks bounds how often it is looked whether an instance has finished what it is at, before it is asked to tell. A look
-// takes about a microsecond, as accept4(2) does.
+// maxLooks bounds the reads of an instance's counts, in the hope that it finishes an accept, before
+// the balancer asks for a message. A read takes about a microsecond, as accept4(2) does.
 const maxLooks = 8
 
-// lookLocked takes in what the instances on the ring have counted. It says whether any count has moved, and whether all
-// are sure to be those of this moment: none is just accepting a connection.
+// lookLocked reads the counts of the instances on the ring. It reports whether any count has
+// changed, and whether all counts are current: no instance is just accepting a connection.
 func (d *Dispatcher) lookLocked() (moved, sure bool) {
 	sure = true
 	for _, m := range d.picker.Members() {
@@ -42,7 +42,7 @@ func (d *Dispatcher) lookAtLocked(b *backend) (moved, sure bool) {
 	return true, !accepting
 }
 
-// counts are those that the instance has by now, r being a report of it.
+// counts returns the current counts of the instance; r is its latest report.
 func (b *backend) counts(r wire.Report) tally.Counts {
 	c := countsOf(r)
 	if b.tally != nil {
@@ -56,7 +56,7 @@ func countsOf(r wire.Report) tally.Counts {
 	return tally.Counts{Answered: r.Answered, Missed: r.Missed, Closed: r.Closed}
 }
 
-// settleLocked has the instances tell what they count from now on, if somebody waits for it.
+// settleLocked asks the instances to send messages for later counts, if connections wait for them.
 func (d *Dispatcher) settleLocked() {
 	for range maxLooks {
 		behind := d.behindLocked()

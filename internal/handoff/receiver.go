@@ -11,23 +11,24 @@ import (
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
-// Receiver is an instance that is given its connections by a protocol of its own, not that of package wire: it cannot
-// accept by itself. Its methods are called with the Dispatcher's state locked: they neither block nor call it.
+// Receiver is an instance that cannot accept and gets its connections by a protocol other than
+// package wire. Its methods are called with the Dispatcher's state locked: they neither block nor
+// call the Dispatcher.
 type Receiver interface {
-	// Give sends a connection of a listener. The descriptor stays the Dispatcher's until a Said names the number. It is
-	// false if the receiver has no room now.
+	// Give sends a connection of a listener. The Dispatcher owns the descriptor until a Said has
+	// the number. Give returns false if the receiver has no room now.
 	Give(listener, fd int) (number uint64, ok bool)
-	// Ask has the receiver tell what it has, in a report with the same token.
+	// Ask requests a report with the same token.
 	Ask(token int)
-	// Hear reads what has come on the receiver's channel and appends what the receiver says. More says that it has not read
-	// all that it could.
+	// Hear reads the messages on the receiver's channel and appends them. More means that unread
+	// messages may be left.
 	Hear(said []Said) (all []Said, more bool)
 	// Descriptor calls f with the channel's descriptor, which is borrowed.
 	Descriptor(f func(fd int) error) error
 }
 
-// Said is a word of a Receiver's: of one connection, that it has taken it or that it must go to another; or a report of how
-// many it has open, and how many of them are in the middle of something.
+// Said is a message of a Receiver: it has taken one connection, or has refused it, or reports how
+// many connections it has open and how many of these are busy.
 type Said struct {
 	Number uint64
 	Taken  bool
@@ -36,18 +37,22 @@ type Said struct {
 	Token, Open, Busy int
 }
 
-// maxUnanswered bounds the connections that a Receiver has not answered: its event loop is behind by as many.
+// maxUnanswered bounds the unanswered connections of a Receiver: its event loop is behind by that
+// many.
 const maxUnanswered = 4
 
-// restTime is how long a Receiver gets nothing after it has refused a connection, or had no room for one, unless it says
-// something before.
+// restTime is how long a Receiver gets no connection after it has refused one or had no room for
+// one, unless it sends a message earlier.
 const restTime = 100 * time.Millisecond
 
-// AttachReceiver adds an instance that is given its connections, in place of the one with that number. One that has been
-// given some by an earlier balancer is not fresh: it gets none until it has answered the first Ask, as what it answers
-// before is not for this one. It takes connections from Serving on. From now on the Dispatcher hears it.
+// AttachReceiver adds a Receiver, in place of the one with that number. The Dispatcher reads its
+// messages from now on, and gives it connections after Serving.
+//
+// A Receiver with connections from an earlier balancer is not fresh. It gets no connections until
+// it has answered the first Ask, as its earlier answers are meant for the earlier balancer.
 func (d *Dispatcher) AttachReceiver(id int, r Receiver, fresh bool) error {
-	// One of its own: it is watched until this is closed, whoever else has the channel, and whoever closes it.
+	// A duplicate: the loop polls it until this descriptor is closed, whoever else has the channel
+	// or closes it.
 	channel := -1
 	err := r.Descriptor(func(fd int) (err error) {
 		channel, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -75,7 +80,7 @@ func (d *Dispatcher) AttachReceiver(id int, r Receiver, fresh bool) error {
 	return err
 }
 
-// ofLocked returns the backend of a receiver, nil if another has its place.
+// ofLocked returns the backend of a receiver, or nil if another receiver has its number.
 func (d *Dispatcher) ofLocked(id int, r Receiver) *backend {
 	if b := d.backends[id]; b != nil && b.receiver == r {
 		return b
@@ -83,7 +88,8 @@ func (d *Dispatcher) ofLocked(id int, r Receiver) *backend {
 	return nil
 }
 
-// Serving says whether a receiver takes connections. What it has been given it still answers.
+// Serving sets whether a receiver takes connections. The receiver still answers the connections
+// that it has been given.
 func (d *Dispatcher) Serving(id int, r Receiver, serving bool) {
 	d.locked(func() {
 		if b := d.ofLocked(id, r); b != nil && b.report.Closing == serving {
@@ -94,7 +100,7 @@ func (d *Dispatcher) Serving(id int, r Receiver, serving bool) {
 	})
 }
 
-// Hear hears a receiver that had no room for what it was told.
+// Hear reads the messages of a receiver that had no room for a message.
 func (d *Dispatcher) Hear(id int, r Receiver) {
 	d.locked(func() {
 		if b := d.ofLocked(id, r); b != nil {
@@ -142,7 +148,7 @@ func (d *Dispatcher) receiverReportsLocked(b *backend, s Said) {
 	if !b.ready && s.Token != b.token {
 		return // for an earlier balancer
 	}
-	// What it has taken so far it has answered before.
+	// The receiver has already answered the connections that it has taken so far.
 	b.report = wire.Report{Answered: uint64(s.Open), Closing: b.report.Closing}
 	b.busy, b.full, b.resting = s.Busy, false, false
 	if s.Token == b.token {
@@ -151,7 +157,7 @@ func (d *Dispatcher) receiverReportsLocked(b *backend, s Said) {
 	}
 }
 
-// withdraw takes the connection of that number off the orders.
+// withdraw removes the connection of that number from the orders.
 func (b *backend) withdraw(number uint64) (connection, bool) {
 	for i, o := range b.orders {
 		if o.number == number {
@@ -163,7 +169,7 @@ func (b *backend) withdraw(number uint64) (connection, bool) {
 	return connection{}, false
 }
 
-// wakeLater ends the rest of a backend.
+// wakeLater ends the restTime of a backend.
 func (d *Dispatcher) wakeLater(b *backend) {
 	time.AfterFunc(restTime, func() {
 		d.locked(func() {

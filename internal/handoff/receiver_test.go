@@ -291,7 +291,7 @@ func TestReceiverIsHeard(t *testing.T) {
 	c.Close()
 }
 
-// The loop is deaf for a while after it has given a connection, not for ever: a receiver that answers nothing keeps nobody
+// The loop pauses polling for a while after it has given a connection, not for ever: a receiver that answers nothing keeps nobody
 // awake, and whoever speaks next is heard.
 func TestLoopListensAgain(t *testing.T) {
 	f := openFor(t, "tcp", "127.0.0.1:0", true)

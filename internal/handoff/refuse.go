@@ -9,11 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Refuse closes a public listener to who comes, while what waits there stays: the app stops, and a connection that came
-// now would make PID 1 start it again. For TCP the kernel drops connection requests, as they have come over a network or
-// loopback and not from as near as the listener wants from then on (IP_MINTTL, ip(7)); by the time a client repeats its
-// own the port is closed. A socket filter would do too, but the listener's filters are locked (see package steer). Of a unix
-// socket the path is removed, which root may do; an abstract one cannot be closed.
+// Refuse closes a public listener to new connections; waiting connections stay. The app is
+// stopping, and a new connection would make PID 1 start it again.
+//
+// For TCP, Refuse sets the minimum time to live of packets (IP_MINTTL, ip(7)) higher than that of
+// any packet from a network or from loopback, so the kernel drops connection requests. The port is
+// closed before a client repeats its request. A socket filter would work too, but the listener's
+// filters are locked (package steer). For a unix socket, Refuse removes the path, which needs root.
+// An abstract unix socket cannot be closed.
 func Refuse(listener int) error {
 	name, err := unix.Getsockname(listener)
 	if err != nil {
@@ -39,7 +42,8 @@ func Admit(listener int) error {
 	return nearest(listener, 0)
 }
 
-// nearest makes a TCP listener drop packets whose time to live is below ttl. A dual-stack one has both options.
+// nearest makes a TCP listener drop packets whose time to live is below ttl. A dual-stack listener
+// has both options.
 func nearest(listener, ttl int) error {
 	if err := unix.SetsockoptInt(listener, unix.IPPROTO_IP, unix.IP_MINTTL, ttl); err != nil {
 		return os.NewSyscallError("setsockopt IP_MINTTL", err)

@@ -1,9 +1,11 @@
-// Package tally is the memory that a balancer and an instance share on the handoff path: the instance counts its connections
-// there, the balancer looks when it needs to know. So nobody is woken to be told, which costs more than all else that is
-// done for a connection. lbshim.protocol(7) has the layout.
+// Package tally is the memory that a balancer and an instance share on the handoff path. The
+// instance counts its connections there, and the balancer reads the counts when it needs them. This
+// saves the wake-up for a message, which costs more than all other work for a connection.
+// lbshim.protocol(7) has the layout.
 //
-// Looking and counting cost no system call; one page of memory per instance. Each side treats what the other writes as
-// hostile: the size is sealed (fcntl(2), F_ADD_SEALS), so that neither can make the other fault.
+// Reading and counting cost no system call; an instance costs one page of memory. Each side treats
+// the other's values as hostile. The size is sealed (fcntl(2), F_ADD_SEALS), so neither side can
+// cause a fault in the other.
 package tally
 
 import (
@@ -16,37 +18,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// size is one page, the least that is mapped.
+// size is one page, the least that can be mapped.
 const size = 4096
 
-// seals that a tally has: its size is what it is.
+// seals fix the size of a tally.
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// layout is the shared memory. The two sides write to cache lines of their own.
+// layout is the shared memory. The two sides write to different cache lines.
 type layout struct {
-	// The instance's.
+	// Written by the instance.
 	answered, missed, closed atomic.Uint64
 	used, accepting          atomic.Uint32
 	_                        [32]byte
-	// The balancer's.
+	// Written by the balancer.
 	tell atomic.Uint32
 }
 
-// Counts are those of wire.Report that change with each connection.
+// Counts are the numbers of wire.Report that change with each connection.
 type Counts struct{ Answered, Missed, Closed uint64 }
 
-// Max has the greater one of each. Counts never go back.
+// Max returns the greater of each number. Counts never decrease.
 func (c Counts) Max(o Counts) Counts {
 	return Counts{max(c.Answered, o.Answered), max(c.Missed, o.Missed), max(c.Closed, o.Closed)}
 }
 
-// Tally is one side's view. Its methods are safe for concurrent use, but for Close, which must be the last.
+// Tally is one side's view. Its methods are safe for concurrent use, except Close, which must be
+// the last call.
 type Tally struct {
 	memory []byte
 	at     *layout
 }
 
-// New makes a tally of zeros, and a descriptor (close-on-exec) for the other side, which the caller closes.
+// New makes a tally of zeros, and a descriptor (close-on-exec) for the other side, which the caller
+// closes.
 func New() (t *Tally, fd int, err error) {
 	if fd, err = unix.MemfdCreate("unitgen-tally", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL); errors.Is(err, unix.EINVAL) {
 		fd, err = unix.MemfdCreate("unitgen-tally", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING) // Linux before 6.3
@@ -69,7 +73,7 @@ func New() (t *Tally, fd int, err error) {
 	return t, fd, nil
 }
 
-// Map is the tally that fd is of. It borrows fd. What is no tally is an error.
+// Map maps the tally of fd. Map borrows fd. A descriptor that is not a tally is an error.
 func Map(fd int) (*Tally, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -86,7 +90,7 @@ func Map(fd int) (*Tally, error) {
 	return &Tally{memory: memory, at: (*layout)(unsafe.Pointer(&memory[0]))}, nil
 }
 
-// Close unmaps it; the other side's view stays.
+// Close unmaps the tally. The other side keeps its view.
 func (t *Tally) Close() {
 	if t.memory != nil {
 		_ = unix.Munmap(t.memory)
@@ -94,14 +98,15 @@ func (t *Tally) Close() {
 	}
 }
 
-// Accepting says that the instance is about to accept a connection, which the next Count tells of. It may be in either
-// already, the queue or the counts, for who looks in between.
+// Accepting marks that the instance is about to accept a connection. Until the next Count, the
+// connection may appear both in the queue and in the counts.
 func (t *Tally) Accepting() { t.at.accepting.Store(1) }
 
-// Accepted ends what Accepting began, after Count.
+// Accepted clears the mark of Accepting, after Count.
 func (t *Tally) Accepted() { t.at.accepting.Store(0) }
 
-// Count sets the counts, and returns whether the balancer wants to be told. Callers that compete hold a lock.
+// Count sets the counts, and returns whether the balancer wants a message. Concurrent callers hold
+// a lock.
 func (t *Tally) Count(c Counts) (tell bool) {
 	t.at.answered.Store(c.Answered)
 	t.at.missed.Store(c.Missed)
@@ -110,8 +115,9 @@ func (t *Tally) Count(c Counts) (tell bool) {
 	return t.at.tell.Load() != 0
 }
 
-// Look returns the counts, and whether the instance is just accepting; used is false if it has counted nothing here. The counts
-// contradict each other only if the instance lies: each is read before those that it is part of.
+// Look returns the counts, and whether the instance is just accepting. used is false if the
+// instance has counted nothing here. Each number is read before the numbers that include it, so the
+// counts contradict each other only if the instance lies.
 func (t *Tally) Look() (c Counts, accepting, used bool) {
 	used = t.at.used.Load() != 0
 	accepting = t.at.accepting.Load() != 0
@@ -121,8 +127,8 @@ func (t *Tally) Look() (c Counts, accepting, used bool) {
 	return c, accepting, used
 }
 
-// Tell says whether the balancer wants to be told of what is counted from now on. What was counted before, it must look for
-// after this.
+// Tell sets whether the balancer wants messages for later counts. After this call the balancer must
+// read the counts once.
 func (t *Tally) Tell(tell bool) {
 	var v uint32
 	if tell {

@@ -1,8 +1,9 @@
-// Package wire is the protocol between a balancer and an instance that connections are handed to: small messages on a
-// unix socket of type SOCK_SEQPACKET, with descriptors beside them (SCM_RIGHTS). lbshim.protocol(7) describes it.
+// Package wire is the protocol between a balancer and an instance on the handoff path: small
+// messages on a unix socket of type SOCK_SEQPACKET, some with descriptors (SCM_RIGHTS).
+// lbshim.protocol(7) describes it.
 //
-// It encodes and parses, and does no I/O. Both ends treat the other as hostile: whatever does not parse ends the
-// connection.
+// The package encodes and parses, and does no I/O. Both ends treat the other as hostile: a message
+// that does not parse ends the connection.
 package wire
 
 import (
@@ -12,21 +13,24 @@ import (
 	"net/netip"
 )
 
-// Version is the first byte of every message. It changes when an end that knows only the old one could misread.
+// Version is the first byte of every message. It changes when an end that supports only the old
+// version could misread a message.
 const Version = 1
 
-// Kind says what a message is about.
+// Kind is the type of a message.
 type Kind uint8
 
 // From the balancer.
 const (
-	// Listeners carries duplicates of the app's public listeners, one to MaxListeners, which stay where they are numbered
-	// from 0, and behind them that of a tally (package tally), or none. It is the first message, and comes again from a
-	// balancer that has taken over.
+	// Listeners carries duplicates of the app's public listeners, one to MaxListeners, numbered
+	// from 0 by their order. The descriptor of a tally (package tally) may follow. It is the first
+	// message, and a balancer that has taken over sends it again.
 	Listeners Kind = 1
-	// Ask wants State, with Busy and the same Token: there may be one under way to a balancer before.
+	// Ask requests State, with Busy and the same Token. The token tells the answer from a State
+	// that was sent to an earlier balancer.
 	Ask Kind = 2
-	// Take orders the instance to accept Count connections of the public listener with number Listener.
+	// Take orders the instance to accept Count connections of the public listener with number
+	// Listener.
 	Take Kind = 3
 	// Give carries Count accepted connections of that listener, with their peers.
 	Give Kind = 4
@@ -34,15 +38,15 @@ const (
 
 // From the instance.
 const (
-	// State tells what has become of the connections so far.
+	// State reports what has happened to the connections so far.
 	State Kind = 16
 )
 
 const (
 	// MaxListeners bounds the public listeners of an app.
 	MaxListeners = 64
-	// MaxGive bounds the connections in one Give: as many as accept4(2) is called for at a time. The kernel takes 253
-	// descriptors in a message.
+	// MaxGive bounds the connections in one Give: the number of accept4(2) calls in one batch. The
+	// kernel accepts at most 253 descriptors in a message.
 	MaxGive = 32
 	// MaxTake bounds Count of Take.
 	MaxTake = 1024
@@ -61,7 +65,7 @@ const (
 	allowedFlags = flagClosing | flagAnswer
 )
 
-// Message is one message of either end. What its Kind does not have is zero.
+// Message is one message of either end. Fields that its Kind does not have are zero.
 type Message struct {
 	Kind     Kind
 	Listener int    // of Take and Give
@@ -71,14 +75,16 @@ type Message struct {
 	Report   Report // of State
 }
 
-// Peer is the address of the other end of a connection; the zero Peer is that of a unix socket, which has none.
+// Peer is the address of the other end of a connection. The zero Peer is the peer of a unix socket,
+// which has no address.
 type Peer struct {
 	Address netip.Addr // without a zone
 	Port    uint16
 	Scope   uint32 // index of the interface of a link-local address
 }
 
-// Report is what an instance says of its connections. All counts but Busy grow, so that a lost one is made up for by the next.
+// Report is the instance's report of its connections. All counts except Busy only grow, so the next
+// report makes up for a lost one.
 type Report struct {
 	Answered uint64 // connections ordered or given that it has dealt with, in the order in which they came
 	Missed   uint64 // of Answered: ordered, but there was none any more
@@ -91,7 +97,7 @@ type Report struct {
 // Open is the number of connections that the program has open.
 func (r Report) Open() int { return int(r.Answered - r.Missed - r.Closed) }
 
-// check says whether the numbers of a report can be.
+// check returns an error if the numbers of a report are impossible.
 func (r Report) check() error {
 	const most = 1 << 62
 	if r.Answered > most || r.Missed > r.Answered || r.Closed > r.Answered-r.Missed || r.Busy > r.Answered-r.Missed-r.Closed {
@@ -103,7 +109,7 @@ func (r Report) check() error {
 	return nil
 }
 
-// Append appends the encoding of m to b. m must be one that Parse would take.
+// Append appends the encoding of m to b. m must be a message that the other end would accept.
 func Append(b []byte, m Message) []byte {
 	count := uint32(m.Count)
 	if m.Kind == State {
