@@ -1,6 +1,7 @@
 package activation
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"runtime"
@@ -11,8 +12,8 @@ import (
 	"weak"
 )
 
-// connections knows what the drain needs to know of a server's connections. It costs one entry of a map per connection, as
-// in net/http itself, and two atomic loads per request.
+// connections knows what the drain needs to know of a server's connections. It costs one entry of a map and one value of a
+// context per connection, and one look-up of that value and three atomic loads per request.
 type connections struct {
 	draining atomic.Bool
 	idle     atomic.Int64 // when a connection last became idle, nanoseconds since began; kept while draining
@@ -20,15 +21,24 @@ type connections struct {
 	changed  chan struct{}
 
 	mu       sync.Mutex
-	open     map[net.Conn]struct{}
+	open     map[net.Conn]*opened
 	hijacked map[any]func() net.Conn // by weak pointer; nil when nobody has the connection any more
 }
+
+// opened is what is known of an open connection.
+type opened struct {
+	at    time.Time   // when it was accepted
+	asked atomic.Bool // its first request has come to the handler
+}
+
+// openedKey is the key of a connection's *opened in the contexts of its requests.
+type openedKey struct{}
 
 // watchConnections hooks into server, before what is set there already.
 func watchConnections(server *http.Server) *connections {
 	c := &connections{
 		changed:  make(chan struct{}, 1),
-		open:     make(map[net.Conn]struct{}),
+		open:     make(map[net.Conn]*opened),
 		hijacked: make(map[any]func() net.Conn),
 	}
 	next := server.ConnState
@@ -37,6 +47,13 @@ func watchConnections(server *http.Server) *connections {
 		if next != nil {
 			next(conn, state)
 		}
+	}
+	inner := server.ConnContext
+	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		if inner != nil {
+			ctx = inner(ctx, conn)
+		}
+		return c.accepted(ctx, socketOf(conn))
 	}
 	server.Handler = &handler{conns: c, next: server.Handler}
 	return c
@@ -49,6 +66,28 @@ func (c *connections) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.open)
+}
+
+// accepted notes a connection before net/http reads from it.
+func (c *connections) accepted(ctx context.Context, conn net.Conn) context.Context {
+	o := &opened{at: time.Now()}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[conn] = o
+	return context.WithValue(ctx, openedKey{}, o)
+}
+
+// unaskedUntil is when the last of the connections that have not sent their first request yet has been open for unaskedFor;
+// false if there are none.
+func (c *connections) unaskedUntil() (last time.Time, found bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.open {
+		if until := o.at.Add(unaskedFor); !o.asked.Load() && until.After(last) {
+			last = until
+		}
+	}
+	return last, !last.IsZero()
 }
 
 // drain makes every later response carry "Connection: close" and returns the time of the call.
@@ -71,6 +110,11 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 	if state == http.StateIdle {
 		c.idle.Store(int64(time.Since(c.began)))
 	}
+	c.change()
+}
+
+// change has the drain look again.
+func (c *connections) change() {
 	select {
 	case c.changed <- struct{}{}:
 	default: // a look is due already
@@ -78,15 +122,11 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 }
 
 func (c *connections) remember(conn net.Conn, state http.ConnState) {
-	if state == http.StateActive || state == http.StateIdle {
-		return
+	if state == http.StateNew || state == http.StateActive || state == http.StateIdle {
+		return // accepted has noted it
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if state == http.StateNew {
-		c.open[conn] = struct{}{}
-		return
-	}
 	delete(c.open, conn)
 	if state != http.StateHijacked {
 		return
@@ -182,6 +222,12 @@ type handler struct {
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if o, ok := r.Context().Value(openedKey{}).(*opened); ok && !o.asked.Load() {
+		o.asked.Store(true)
+		if h.conns.draining.Load() {
+			h.conns.change()
+		}
+	}
 	// The Connection header of a protocol upgrade belongs to the upgrade.
 	if h.conns.draining.Load() && r.Header.Get("Upgrade") == "" {
 		w.Header().Set("Connection", "close")

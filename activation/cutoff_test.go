@@ -1,6 +1,7 @@
 package activation
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -198,4 +199,52 @@ func TestHijackedAreForgotten(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
+}
+
+// A request of which only a part has come when the drain has let all idle clients go is answered all the same.
+func TestServeAnswersHalfSentRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipes()
+		r := serve(t, newTestServer().Server, ServeOptions{}, l)
+		client, server := net.Pipe()
+		defer client.Close()
+		l.conns <- server
+		const request = "GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+		if _, err := io.WriteString(client, request[:20]); err != nil {
+			t.Fatal(err)
+		}
+		r.stop()
+		time.Sleep(2 * defaultGrace)
+		if _, err := io.WriteString(client, request[20:]); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(client), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || !resp.Close {
+			t.Errorf("got %s, Connection: close: %t", resp.Status, resp.Close)
+		}
+		r.wait(t)
+	})
+}
+
+// A connection on which no request has come after 5 s holds nothing up.
+func TestServeClosesSilentConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipes()
+		r := serve(t, newTestServer().Server, ServeOptions{}, l)
+		client, server := net.Pipe()
+		defer client.Close()
+		l.conns <- server
+		synctest.Wait()
+		began := time.Now()
+		r.stop()
+		r.wait(t)
+		// http.Server.Shutdown counts whole seconds, and looks every half.
+		if took := time.Since(began); took < unaskedFor || took > unaskedFor+2*time.Second {
+			t.Errorf("Serve returned %s after the stop, want some %s", took, unaskedFor)
+		}
+	})
 }

@@ -18,6 +18,8 @@ const (
 	defaultDrainTimeout = 30 * time.Second
 	// maxSpread is long enough for those who were cut off to come back one after another, and short beside a rollout.
 	maxSpread = 5 * time.Second
+	// unaskedFor is how long a connection may be open without a request before Serve closes it, as http.Server.Shutdown has it.
+	unaskedFor = 5 * time.Second
 	// spreadSteps is how many times Serve looks, while it closes what is left, how much of it has ended by itself.
 	spreadSteps = 100
 )
@@ -46,8 +48,8 @@ type ServeOptions struct {
 //   - New connections are accepted for Grace, or until no connection is open, because the balancer may only learn of
 //     the end now. Then the connections that the kernel has queued are accepted too, and the listeners closed. What
 //     comes later waits in the queue of the passed socket, which PID 1 holds open for the next process.
-//   - Connections that were idle for Grace are closed, and those that never sent a request after 5 s. Requests in
-//     flight finish.
+//   - Connections that were idle for Grace are closed, and those that never sent a whole request after 5 s. Requests in
+//     flight finish, and so does a first request of which only a part has come.
 //   - What is left near the end of DrainTimeout is cut off, and Serve returns an error. So that its clients do not all come
 //     back at once, the closes are spread evenly over the last fifth of that time, the last 5 s at most.
 //   - Hijacked connections (WebSocket) are their handler's, which server.RegisterOnShutdown can tell to end them once idle
@@ -147,8 +149,25 @@ func (s *serving) drain() error {
 		}
 		s.awaitUntil(quiet, s.conns.none)
 	}
+	s.awaitFirst(deadline)
 	s.shutdown(deadline)
 	return s.cutOff(begin.Add(s.options.DrainTimeout))
+}
+
+// awaitFirst waits until no connection may be in the middle of its first request. http.Server.Shutdown would leave it open,
+// and drop the request when its header is complete: a client that sends it in two packets would get no answer.
+func (s *serving) awaitFirst(deadline time.Time) {
+	for {
+		last, found := s.conns.unaskedUntil()
+		last = earlier(last, deadline)
+		if !found || !time.Now().Before(last) {
+			return
+		}
+		s.awaitUntil(last, func() bool {
+			_, found := s.conns.unaskedUntil()
+			return !found
+		})
+	}
 }
 
 // shutdown closes idle connections and waits for the others. http.Server.Shutdown looks every half second; the end of
