@@ -23,7 +23,8 @@ class Redis:
     """One connection. Redis reads and writes lines and counted strings (https://redis.io/docs/reference/protocol-spec)."""
 
     def __init__(self):
-        self.file = socket.create_connection((HOST, int(PORT)), timeout=5).makefile("rwb")
+        self.socket = socket.create_connection((HOST, int(PORT)), timeout=5)
+        self.file = self.socket.makefile("rwb")
 
     def ask(self, *words):
         self.file.write(b"*%d\r\n" % len(words))
@@ -53,7 +54,7 @@ def listen():
     while True:
         try:
             redis = Redis()
-            redis.file.raw._sock.settimeout(None)
+            redis.socket.settimeout(None)  # there may be no message for days
             redis.ask("SUBSCRIBE", "news")
             while True:
                 told = redis.answer()[2]

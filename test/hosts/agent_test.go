@@ -84,11 +84,6 @@ func testAgent(t *testing.T, s *apps.System) {
 		t.Errorf("health is %s %s, want 200 OK %s", status, body, want)
 	}
 
-	c.MustSystemctl("stop", c.Instance(1))
-	c.await("ready up 50%\n")
-	c.MustSystemctl("start", c.Instance(1))
-	c.await("ready up 100%\n")
-
 	// A balancer that is killed, and is away for a while, takes its host out of service for nobody.
 	c.DropIn(c.Shim(), "[Service]\nRestartSec=3s\n")
 	pid := c.PID(c.Shim())
@@ -100,6 +95,13 @@ func testAgent(t *testing.T, s *apps.System) {
 		now := c.MustShow(t, c.Shim(), "MainPID")
 		back = now != "0" && now != pid
 	}
+	c.AwaitUp(3)
+	c.MustWait(t, apps.Limit, c.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "active" })
+
+	// What it says then is the new balancer's word.
+	c.MustSystemctl("stop", c.Instance(1))
+	c.await("ready up 50%\n")
+	c.MustSystemctl("start", c.Instance(1))
 	c.await("ready up 100%\n")
 
 	// It has no capability, and no network of its own.
@@ -116,7 +118,6 @@ func testAgent(t *testing.T, s *apps.System) {
 
 // testAgentStops stops the app, starts it and takes the agent away.
 func testAgentStops(t *testing.T, c *checked) {
-	c.MustWait(t, apps.Limit, c.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "active" })
 	held := c.Hold(1)[0]
 	c.MustSystemctl("stop", "--no-block", c.Shim())
 	c.await("maint\n")
@@ -150,5 +151,23 @@ func testAgentPath(t *testing.T, s *apps.System) {
 	}
 	if out, err := a.Exec(t.Context(), append([]string{"setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"}, ask...)...); err != nil || out.Status == 0 {
 		t.Errorf("anybody is told %+v, %v", out, err)
+	}
+}
+
+// An address of the agent that another program has, or a file: one line, and nothing is written.
+func testAgentTaken(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "holder", "--instances=1")
+	s.MustWriteFile(t, "/srv/precious", "data", 0o600)
+	for _, c := range []struct{ agent, want string }{
+		{fmt.Sprint(a.Port), fmt.Sprintf("unitgen: --agent=%d is in use by another program", a.Port)},
+		{"/srv/precious", "unitgen: --agent=/srv/precious exists and is no socket: systemd would delete it"},
+	} {
+		out, err := s.Exec(t.Context(), "unitgen", "taken", "--listen=3990", "--agent="+c.agent, "--now", "--", apps.Server)
+		if err != nil || out.Status != 2 || !strings.Contains("\n"+out.Stderr, "\n"+c.want) {
+			t.Errorf("--agent=%s: %+v, %v", c.agent, out, err)
+		}
+	}
+	if left := s.MustExec(t, "sh", "-c", "cat /srv/precious; ls /etc/systemd/system | grep taken || true"); left != "data" {
+		t.Errorf("left behind: %s", left)
 	}
 }

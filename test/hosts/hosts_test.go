@@ -20,9 +20,10 @@ func TestHost(t *testing.T) {
 		// By itself, as it reboots the system.
 		run("DrainReboot", nil, func(t *testing.T) { testDrainReboot(t, s) })
 		for name, test := range map[string]func(*testing.T, *apps.System){
-			"Agent":     testAgent,
-			"AgentPath": testAgentPath,
-			"Drain":     testDrain,
+			"Agent":      testAgent,
+			"AgentPath":  testAgentPath,
+			"AgentTaken": testAgentTaken,
+			"Drain":      testDrain,
 		} {
 			run(name, (*testing.T).Parallel, func(t *testing.T) { test(t, s) })
 		}

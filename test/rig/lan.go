@@ -15,7 +15,7 @@ import (
 type LAN struct {
 	pid     int // of the process that keeps the namespace
 	sockets *socketThread
-	ports   int
+	ports   map[*Container]string // the bridge's ends of their cables
 }
 
 // lanBits is the length of the prefix of a LAN's addresses.
@@ -34,7 +34,7 @@ func NewLAN(t testing.TB, addr string) *LAN {
 	if err != nil {
 		t.Fatalf("make LAN: %v", err)
 	}
-	l := &LAN{pid: keeper.Process.Pid, sockets: newSocketThread(keeper.Process.Pid)}
+	l := &LAN{pid: keeper.Process.Pid, sockets: newSocketThread(keeper.Process.Pid), ports: make(map[*Container]string)}
 	t.Cleanup(func() {
 		l.sockets.close()
 		input.(io.Closer).Close()
@@ -57,19 +57,29 @@ func (l *LAN) ip(t testing.TB, args ...string) {
 	}
 }
 
-// Join gives the container an interface eth0 on the LAN, with an address, until it reboots or is closed.
+// Join gives the container an interface eth0 on the LAN, with an address. It loses it when it reboots, and may not join again.
 func (l *LAN) Join(t testing.TB, c *Container, addr string) {
 	t.Helper()
 	b, err := c.current()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.ports++
-	port := fmt.Sprintf("port%d", l.ports)
+	port := fmt.Sprintf("port%d", len(l.ports))
+	l.ports[c] = port
 	l.ip(t, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprint(b.leader))
 	l.ip(t, "link", "set", port, "master", "br0", "up")
 	c.MustExec(t, "ip", "address", "add", addr+lanBits, "dev", "eth0")
 	c.MustExec(t, "ip", "link", "set", "eth0", "up")
+}
+
+// PowerOff ends the container as the loss of its power does: its network falls silent before a process dies, whose end would
+// be told to its peers.
+func (l *LAN) PowerOff(t testing.TB, c *Container) {
+	t.Helper()
+	l.ip(t, "link", "del", l.ports[c])
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // DialContext connects to addr as a machine on the LAN does.
