@@ -177,7 +177,8 @@ func (in *instance) dial(t testing.TB) int {
 	return fd
 }
 
-// serve answers with the instance's number and the peer's address on each line that comes, until the listener is closed.
+// serve answers with the instance's number and the peer's address on each line that comes, until
+// the listener is closed.
 func (in *instance) serve(t testing.TB) {
 	var conns sync.WaitGroup
 	var open []net.Conn

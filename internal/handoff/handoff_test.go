@@ -112,8 +112,8 @@ func anyAddress(t *testing.T, network string) string {
 	return "127.0.0.1:0"
 }
 
-// An instance that does not accept holds up no other: its orders go to them once it is off the ring. What was given to it
-// is theirs when it ends, and also when it ends its listener.
+// An instance that does not accept holds up no other: its orders go to them once it is off the
+// ring. What was given to it is theirs when it ends, and also when it ends its listener.
 func TestStuckInstance(t *testing.T) {
 	for _, s := range []balance.Strategy{balance.RoundRobin, balance.SourceHash} {
 		for _, end := range []string{"detached", "closed"} {
@@ -154,7 +154,8 @@ func TestStuckInstance(t *testing.T) {
 	}
 }
 
-// A balancer that is killed takes nothing with it: the next one goes on with the same channels, and knows what is open.
+// A balancer that is killed takes nothing with it: the next one goes on with the same channels, and
+// knows what is open.
 func TestNextBalancer(t *testing.T) {
 	for _, s := range []balance.Strategy{balance.RoundRobin, balance.SourceHash} {
 		t.Run(string(s), func(t *testing.T) {
@@ -265,7 +266,8 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// net/http lives on these connections as on its own, also across keep-alive, time-outs and its own shutdown.
+// net/http lives on these connections as on its own, also across keep-alive, time-outs and its own
+// shutdown.
 func TestHTTPServer(t *testing.T) {
 	f := open(t, "tcp", "0.0.0.0:0")
 	in := newInstance(t, f, 1)
@@ -339,6 +341,7 @@ func benchmark(b *testing.B, s balance.Strategy) {
 	runtime.KeepAlive(f)
 }
 
-// Both measure client, balancer and instance in one process: the difference between them is the balancer's.
+// Both measure client, balancer and instance in one process: the difference between them is the
+// balancer's.
 func BenchmarkTake(b *testing.B) { benchmark(b, balance.RoundRobin) }
 func BenchmarkGive(b *testing.B) { benchmark(b, balance.SourceHash) }

@@ -10,7 +10,8 @@ import (
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
-// Whoever speaks nonsense, on the channel or in the tally, is handed nothing any more, and harms nobody else.
+// Whoever speaks nonsense, on the channel or in the tally, is handed nothing any more, and harms
+// nobody else.
 func TestHostileInstance(t *testing.T) {
 	message := func(b []byte) func(*played) {
 		return func(in *played) {

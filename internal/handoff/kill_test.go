@@ -19,8 +19,8 @@ import (
 	"github.com/unitgen/unitgen/internal/handoff"
 )
 
-// childInstances makes the test binary a balancer for so many instances: the public listener is descriptor 3, the channels
-// follow.
+// childInstances makes the test binary a balancer for so many instances: the public listener is
+// descriptor 3, the channels follow.
 const childInstances = "HANDOFF_TEST_INSTANCES"
 
 func TestMain(m *testing.M) {
@@ -50,7 +50,8 @@ func balanceUntilKilled(instances int) error {
 	return d.Run(context.Background())
 }
 
-// TestKilledBalancer kills the balancer many times under load, wherever it is: no connection is lost.
+// TestKilledBalancer kills the balancer many times under load, wherever it is: no connection is
+// lost.
 func TestKilledBalancer(t *testing.T) {
 	const instances, kills, clients = 3, 30, 8
 	f := open(t, "tcp", "127.0.0.1:0")

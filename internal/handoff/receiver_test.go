@@ -209,7 +209,8 @@ func TestFullReceiverIsTriedAgain(t *testing.T) {
 	servedBy(t, c)
 }
 
-// More than a few that it has not answered would tell of an event loop that is behind; the others get the next ones.
+// More than a few that it has not answered would tell of an event loop that is behind; the others
+// get the next ones.
 func TestReceiverHasFewUnanswered(t *testing.T) {
 	f := openFor(t, "tcp", "127.0.0.1:0", true)
 	both := receivers(t, f, balance.RoundRobin, 2)
@@ -237,8 +238,8 @@ func TestReceiverHasFewUnanswered(t *testing.T) {
 	}
 }
 
-// One that had an earlier balancer gets nothing before it has said what it has; one that closes its servers gets nothing
-// more, and what it has been given it still answers.
+// One that had an earlier balancer gets nothing before it has said what it has; one that closes its
+// servers gets nothing more, and what it has been given it still answers.
 func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	f := openFor(t, "tcp", "127.0.0.1:0", true)
 	r := newReceiver(t, f, 1)
@@ -273,7 +274,8 @@ func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	}
 }
 
-// What comes on the channel is heard, to the last word, also if a receiver does not read all of it at once.
+// What comes on the channel is heard, to the last word, also if a receiver does not read all of it
+// at once.
 func TestReceiverIsHeard(t *testing.T) {
 	f := openFor(t, "tcp", "127.0.0.1:0", true)
 	r := receivers(t, f, balance.RoundRobin, 1)[0]
@@ -291,8 +293,8 @@ func TestReceiverIsHeard(t *testing.T) {
 	c.Close()
 }
 
-// The loop pauses polling for a while after it has given a connection, not for ever: a receiver that answers nothing keeps nobody
-// awake, and whoever speaks next is heard.
+// The loop pauses polling for a while after it has given a connection, not for ever: a receiver
+// that answers nothing keeps nobody awake, and whoever speaks next is heard.
 func TestLoopListensAgain(t *testing.T) {
 	f := openFor(t, "tcp", "127.0.0.1:0", true)
 	r := receivers(t, f, balance.RoundRobin, 1)[0]
@@ -318,7 +320,8 @@ func TestReceiverThatHasLeftIsNotWatched(t *testing.T) {
 	}
 }
 
-// watched says whether an epoll set of this process has an entry of that number, and for which events (fdinfo in proc(5)).
+// watched says whether an epoll set of this process has an entry of that number, and for which
+// events (fdinfo in proc(5)).
 func watched(t *testing.T, number int32) (events uint32, ok bool) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/self/fdinfo/*")

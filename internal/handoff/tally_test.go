@@ -44,7 +44,8 @@ func TestTellsWhenAsked(t *testing.T) {
 	}
 }
 
-// An instance that has accepted a connection and not counted it yet hides that another waits: the balancer has it tell then.
+// An instance that has accepted a connection and not counted it yet hides that another waits: the
+// balancer has it tell then.
 func TestLooksAgainWhileOneIsAccepted(t *testing.T) {
 	f := open(t, "tcp", "127.0.0.1:0")
 	in := play(t, f, 1)
@@ -66,8 +67,9 @@ func TestLooksAgainWhileOneIsAccepted(t *testing.T) {
 	in.takes()
 }
 
-// An instance that accepts and counts a connection while the balancer looks who waits is not taken for one that has yet to: there
-// would be an order too many, and the next connection would not go to the one whose turn it is.
+// An instance that accepts and counts a connection while the balancer looks who waits is not taken
+// for one that has yet to: there would be an order too many, and the next connection would not go
+// to the one whose turn it is.
 func TestCountsAgainWhatWasAccepted(t *testing.T) {
 	f := open(t, "tcp", "127.0.0.1:0")
 	defer f.stop() // which calls accepts
@@ -88,7 +90,8 @@ func TestCountsAgainWhatWasAccepted(t *testing.T) {
 	}
 }
 
-// The balancer closes its copy of a connection that it sees counted: one that was given is not, before it was told of it.
+// The balancer closes its copy of a connection that it sees counted: one that was given is not,
+// before it was told of it.
 func TestTellsOfAGivenConnectionBeforeItCounts(t *testing.T) {
 	const connections = 500
 	f := open(t, "tcp", "127.0.0.1:0")
@@ -123,8 +126,8 @@ func TestTellsOfAGivenConnectionBeforeItCounts(t *testing.T) {
 	}
 }
 
-// What an instance was just accepting when its program closed the listener is its own: it answers after it has said that it
-// takes no more.
+// What an instance was just accepting when its program closed the listener is its own: it answers
+// after it has said that it takes no more.
 func TestAnswersWhenItHasClosed(t *testing.T) {
 	f := open(t, "tcp", "127.0.0.1:0")
 	in := play(t, f, 1)
@@ -136,7 +139,8 @@ func TestAnswersWhenItHasClosed(t *testing.T) {
 	f.await(t, func() bool { return f.Stat(1).Open == 1 })
 }
 
-// balances starts an instance whose balancer the test plays, which has sent the listeners and the tally.
+// balances starts an instance whose balancer the test plays, which has sent the listeners and the
+// tally.
 func balances(t *testing.T, f *front) (channel int, shared *tally.Tally) {
 	t.Helper()
 	in := newInstance(t, f, 1)

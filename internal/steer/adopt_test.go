@@ -98,7 +98,8 @@ func TestAdoptKeepsEverything(t *testing.T) {
 	}
 }
 
-// Handles are dropped and maps adopted again and again while connections flow: none may fail, none may be misplaced.
+// Handles are dropped and maps adopted again and again while connections flow: none may fail, none
+// may be misplaced.
 func TestAdoptUnderLoad(t *testing.T) {
 	needRoot(t)
 	s := newSite(t, "127.0.0.1", 3)
@@ -191,7 +192,8 @@ func acceptUntil(listeners []int, served *[4]int, stop <-chan struct{}) {
 	}
 }
 
-// A shim that died between attaching and storing leaves a program whose maps nobody holds, and the listeners in them.
+// A shim that died between attaching and storing leaves a program whose maps nobody holds, and the
+// listeners in them.
 func TestRecoveryFromOrphan(t *testing.T) {
 	needRoot(t)
 	s := newSite(t, "127.0.0.1", 3)
@@ -213,7 +215,8 @@ func TestRecoveryFromOrphan(t *testing.T) {
 	s.expect(0, 5, 3, 3)
 }
 
-// As before, but the parking listener is a new one, so that only Put of an instance meets the old map.
+// As before, but the parking listener is a new one, so that only Put of an instance meets the old
+// map.
 func TestRecoveryFromOrphanWithNewParking(t *testing.T) {
 	needRoot(t)
 	s := newSite(t, "127.0.0.1", 2)

@@ -8,11 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attach loads the program of the group's strategy and makes it the one that picks for the whole reuseport group, in
-// place of whatever the group had, in one step (socket(7), SO_ATTACH_REUSEPORT_EBPF). The reuseport group holds the
-// program from then on, and the program its maps, for as long as any member lives; the shim holds no program (see tether).
+// attach loads the program of the group's strategy and makes it pick for the whole reuseport group,
+// in place of the previous program, in one step (socket(7), SO_ATTACH_REUSEPORT_EBPF). From then on
+// the reuseport group holds the program, and the program its maps, while any member lives. The shim
+// holds no program (see tether).
 //
-// It goes by way of the parking listener, which no instance has: on a listener whose filters are locked attaching fails.
+// The program is attached through the parking listener, which no instance has, because attaching
+// fails on a listener whose filters are locked.
 func (g *Group) attach() error {
 	program, err := loadProgram(g.strategy, g.slots, g.shared)
 	if err != nil {
@@ -41,10 +43,11 @@ func attach(listener int, program *ebpf.Program) error {
 	return nil
 }
 
-// Guard attaches the program again if somebody took it off, and says so; empty if nobody did. Every process that has a
-// member of the group can take it off (SO_DETACH_REUSEPORT_BPF asks for no privilege), and none can put another one in its
-// place (see Lock). Until the next Guard the kernel spreads connections by hash over all members then, drained ones and
-// the parking listener included. It costs one system call, about a microsecond, where nothing was taken off.
+// Guard attaches the program again if somebody took it off, and returns what was wrong, or an empty
+// string. Every process with a member of the group can take the program off
+// (SO_DETACH_REUSEPORT_BPF needs no privilege), but cannot attach another one (see Lock). Until the
+// next Guard the kernel spreads connections by hash over all members, including drained ones and
+// the parking listener. Guard costs one system call, about a microsecond, if nothing was taken off.
 func (g *Group) Guard() (wrong string, err error) {
 	holds, err := g.tether.holds(g.trial)
 	if err != nil || holds {
@@ -53,9 +56,9 @@ func (g *Group) Guard() (wrong string, err error) {
 	return "the steering program was taken off", g.attach()
 }
 
-// Lock takes away a socket filter that somebody gave a listener, and keeps every holder from giving it another one, or a
-// program to its reuseport group, for as long as the socket lives (SO_LOCK_FILTER, socket(7)). It cannot be undone, not by
-// root either. Accepted connections inherit it.
+// Lock removes a socket filter from a listener. It prevents every holder from setting another
+// filter, or a program for the reuseport group, while the socket lives (SO_LOCK_FILTER, socket(7)).
+// Nobody can undo it, not even root. Accepted connections inherit it.
 func Lock(listener int) error {
 	err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 	if err != nil && err != unix.ENOENT && err != unix.EPERM { // no filter; locked already

@@ -10,19 +10,21 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
-// Classic BPF (linux/filter.h). The addresses are read relative to the network header, as the kernel pulls the TCP header
-// off the packet before it asks (net/core/sock_reuseport.c, run_bpf_filter).
+// Classic BPF (linux/filter.h). The addresses are read relative to the network header, as the
+// kernel pulls the TCP header off the packet before it asks (net/core/sock_reuseport.c,
+// run_bpf_filter).
 const (
 	skfRandom = 0xfffff000 + 56 // SKF_AD_OFF + SKF_AD_RANDOM
 	skfNet    = 0xfff00000      // SKF_NET_OFF
 	bpfMod    = 0x90            // BPF_MOD
 
-	// byHash is an index that no member has, upon which the kernel picks by hash.
+	// byHash is an index that no member has; the kernel then picks by hash.
 	byHash = 0xffffffff
 )
 
-// weighted returns a program that picks at random from the slots of ring, each as likely as it is often there. An empty
-// ring parks, and without a parking listener leaves the choice to the kernel's hash.
+// weighted returns a program that picks at random from the slots of ring, each as likely as it is
+// often there. An empty ring parks, and without a parking listener leaves the choice to the
+// kernel's hash.
 func weighted(ring []uint16, index map[int]int) []unix.SockFilter {
 	if len(ring) == 0 {
 		if parking, ok := index[Parking]; ok {
@@ -51,7 +53,8 @@ func give(index uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: index}
 }
 
-// except returns a program that gives connection requests from one address to index, and leaves the others to otherwise.
+// except returns a program that gives connection requests from one address to index, and leaves the
+// others to otherwise.
 func except(from netip.AddrPort, index uint32, otherwise []unix.SockFilter) []unix.SockFilter {
 	type test struct {
 		size          uint16
@@ -84,8 +87,8 @@ func except(from netip.AddrPort, index uint32, otherwise []unix.SockFilter) []un
 	return append(program, otherwise...)
 }
 
-// attachClassic attaches a classic program to the reuseport group of the parking listener, which it borrows; it replaces
-// what program the group had. On another member attaching fails (see Lock).
+// attachClassic attaches a classic program to the reuseport group of the parking listener, in place
+// of the previous program. It borrows the listener. Attaching fails on another member (see Lock).
 func attachClassic(parking int, program []unix.SockFilter) error {
 	code := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	if err := unix.SetsockoptSockFprog(parking, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &code); err != nil {

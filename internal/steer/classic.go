@@ -9,19 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Classic steers without any privilege, by a classic BPF program. It is the second choice after Group, with the same
-// methods where it can: picks are random by weight, not exact; a queue cannot be moved; nothing is counted; and it keeps
-// no state in the kernel that a later process could adopt.
+// Classic steers without any privilege, by a classic BPF program. It is the second choice after
+// Group, with the same methods where possible. Its picks are random by weight, not exact. It cannot
+// move a queue, counts nothing, and keeps no state in the kernel that a later process could adopt.
 //
-// A classic program names the member by its index in the group, which nobody tells: so Classic finds out, by connection
-// requests that the kernel drops at the member they reach (see order). That needs sockets in the network namespace of the
-// listeners. If the order cannot be found SetRing fails with ErrOrder and attaches nothing.
+// A classic program names a member by its index in the group. No interface reports the index, so
+// Classic finds it by connection requests that the kernel drops at the member that they reach (see
+// order). That needs sockets in the network namespace of the listeners. If the order cannot be
+// found, SetRing fails with ErrOrder and attaches nothing.
 //
-// The index of a member changes when another one is closed: the last takes its place. A listener that leaves must
-// therefore be removed, then closed, and then SetRing called; a new one is put, and then SetRing called. Closing one
-// behind the back of Classic can send connections to a drained instance until the next SetRing.
+// The index of a member changes when another member is closed: the last one takes its place. So to
+// take a listener out, call Remove, close the listener, and call SetRing. To add a listener, call
+// Put and SetRing. A listener that is closed without Remove can send connections to a drained
+// instance until the next SetRing.
 //
-// It borrows listeners from Put to Remove, and is not safe for concurrent use.
+// Classic borrows listeners from Put to Remove, and is not safe for concurrent use.
 type Classic struct {
 	address Listener
 	members map[int]int // slot to listener, borrowed
@@ -33,15 +35,16 @@ type Classic struct {
 	program []unix.SockFilter // what the group runs, as far as we know; nil before the first SetRing
 }
 
-// ErrOrder says that the order of the members in the kernel could not be found, so that nothing can be steered.
+// ErrOrder says that the order of the members in the kernel could not be found, so that nothing can
+// be steered.
 var ErrOrder = errors.New("order of the listeners in the kernel is not known")
 
-// maxClassic is how many members can be on the ring: two instructions for each have to fit in net.core.optmem_max, 20 KiB
-// on kernels before 6.9.
+// maxClassic is how many members can be on the ring: two instructions for each have to fit in
+// net.core.optmem_max, 20 KiB on kernels before 6.9.
 const maxClassic = 512
 
-// NewClassic returns a group around the parking listener, which it borrows. It attaches nothing: until the first SetRing
-// the group does what it did, by the program of an earlier process or by the kernel's hash.
+// NewClassic returns a group around the parking listener, which it borrows. It attaches nothing:
+// until the first SetRing the program of an earlier process or the kernel's hash picks.
 func NewClassic(parking int) (*Classic, error) {
 	l, err := Describe(parking)
 	if err != nil {
@@ -50,13 +53,14 @@ func NewClassic(parking int) (*Classic, error) {
 	return &Classic{address: l, members: map[int]int{Parking: parking}}, nil
 }
 
-// Close lets go of the listeners; the kernel goes on steering by the last ring (see Detach).
+// Close releases the listeners; the kernel still steers by the last ring (see Detach).
 func (c *Classic) Close() error {
 	c.members = nil
 	return nil
 }
 
-// Put makes a listener, which it borrows until Remove, the member of a slot. It takes effect with the next SetRing.
+// Put makes a listener, which it borrows until Remove, the member of a slot. It takes effect with
+// the next SetRing.
 func (c *Classic) Put(slot, listener int) error {
 	if err := checkSlot(slot); err != nil {
 		return fmt.Errorf("put listener: %w", err)
@@ -79,8 +83,8 @@ func (c *Classic) Put(slot, listener int) error {
 	return nil
 }
 
-// Remove forgets the listener of a slot, and steers past it and past the last members of the group, whose index changes
-// when those that were removed are closed. The next SetRing must follow the close.
+// Remove forgets the listener of a slot. It steers past this listener, and past the last members of
+// the group, whose index changes when removed listeners are closed. Call SetRing after the close.
 func (c *Classic) Remove(slot int) error {
 	if err := checkSlot(slot); err != nil {
 		return fmt.Errorf("remove listener: %w", err)
@@ -100,9 +104,10 @@ func (c *Classic) Remove(slot int) error {
 	return c.attach(weighted(safe, c.index))
 }
 
-// SetRing makes the slots of ring take connections from now on, at random, each with a probability by how often it is in
-// the ring. An empty ring parks. After Put or Remove it first finds the order of the members, in about a millisecond for
-// each ten; until it has done so for the first time, the kernel spreads by hash over all members, drained ones too.
+// SetRing sets the slots that take connections, at random, each with a probability by its number of
+// entries in the ring. An empty ring parks. After Put or Remove SetRing first finds the order of
+// the members, in about a millisecond for ten members. Until it has done so for the first time, the
+// kernel spreads by hash over all members, including drained ones.
 func (c *Classic) SetRing(ring []uint16) error {
 	if len(ring) > MaxRing {
 		return fmt.Errorf("set ring: at most %d entries, got %d", MaxRing, len(ring))
@@ -127,7 +132,7 @@ func (c *Classic) SetRing(ring []uint16) error {
 	return c.steer()
 }
 
-// steer attaches the program for the ring as it is.
+// steer attaches the program for the current ring.
 func (c *Classic) steer() error {
 	if c.refuse {
 		return c.attach(weighted(nil, c.index))
@@ -138,8 +143,8 @@ func (c *Classic) steer() error {
 // Ring returns the ring that was set.
 func (c *Classic) Ring() []uint16 { return slices.Clone(c.ring) }
 
-// Refuse parks all new connections, as a classic program cannot refuse: they are refused when the parking listener is
-// closed.
+// Refuse parks all new connections, as a classic program cannot refuse: they are refused when the
+// parking listener is closed.
 func (c *Classic) Refuse() error {
 	c.refuse = true
 	if c.index == nil {
@@ -157,8 +162,9 @@ func (c *Classic) Admit() error {
 	return c.steer()
 }
 
-// Rescue fails with errors.ErrUnsupported: with a classic program the kernel resets the queue of a listener that stops
-// listening, or with net.ipv4.tcp_migrate_req=1 spreads it over drained members too. Accept what waits and hand it on.
+// Rescue fails with errors.ErrUnsupported. With a classic program the kernel resets the queue of a
+// listener that stops listening, or with net.ipv4.tcp_migrate_req=1 spreads the queue over all
+// members, including drained ones. The caller must accept the waiting connections and hand them on.
 func (c *Classic) Rescue(slot, _ int) (int, error) {
 	return 0, fmt.Errorf("rescue queue of slot %d: a classic BPF program cannot move it: %w", slot, errors.ErrUnsupported)
 }
@@ -172,7 +178,7 @@ func (c *Classic) Open(int) uint64 { return 0 }
 // Totals returns the zero value: nothing is counted.
 func (c *Classic) Totals() Totals { return Totals{} }
 
-// attach makes program the one of the group and remembers it.
+// attach attaches program to the group and remembers it.
 func (c *Classic) attach(program []unix.SockFilter) error {
 	if err := attachClassic(c.members[Parking], program); err != nil {
 		return err
@@ -181,7 +187,8 @@ func (c *Classic) attach(program []unix.SockFilter) error {
 	return nil
 }
 
-// Guard attaches the program anew, as nobody tells whether an instance has taken it off; so it never says that somebody did.
+// Guard attaches the program again each time, as no interface reports whether an instance has taken
+// it off. So it never returns what was wrong.
 func (c *Classic) Guard() (wrong string, err error) {
 	if c.program == nil {
 		return "", nil

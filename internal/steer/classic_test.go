@@ -65,7 +65,8 @@ func TestClassic(t *testing.T) {
 	}
 }
 
-// Members that come and go change the order in the kernel: the last takes the place of one that closes.
+// Members that come and go change the order in the kernel: the last takes the place of one that
+// closes.
 func TestClassicFollowsTheOrder(t *testing.T) {
 	s := newSite(t, "127.0.0.1", 4)
 	c := s.classic()

@@ -22,18 +22,20 @@ const (
 	tcpClose   = 7  // BPF_TCP_CLOSE
 )
 
-// Counter are the descriptors that keep connections counted when the shim is gone; stored as Maps are.
+// Counter has the descriptors that keep the counting alive when the shim has ended. They are stored
+// as Maps are.
 type Counter struct {
 	Marks int // BPF_MAP_TYPE_SK_STORAGE: the slot of each listener, cloned into each connection it accepts
 	Link  int // the counting program's link to the cgroup
 }
 
-// Count begins to count the open connections of each slot. It must be called before the instances' listeners are put,
-// or they must be put again. Connections that exist already are not counted.
+// Count begins to count the open connections of each slot. Call it before putting the instances'
+// listeners, or put them again. Existing connections are not counted.
 //
-// cgroup is a descriptor of a cgroup v2 directory in or above which all of the group's listeners were created: the
-// counting program runs for the cgroup of the listener, which for a socket unit is the unit's own, also after the
-// listener was handed on. It is borrowed. Loading needs CAP_BPF and CAP_NET_ADMIN. store is as for New.
+// cgroup is a borrowed descriptor of a cgroup v2 directory in or above which all of the group's
+// listeners were created. The counting program runs for the cgroup of the listener. For a socket
+// unit that is the unit's cgroup, also after the listener was passed on. Loading needs CAP_BPF and
+// CAP_NET_ADMIN. store is as for New.
 func (g *Group) Count(cgroup int, store func(Counter) error) error {
 	if g.marks != nil {
 		return errors.New("count connections: they are counted already")
@@ -58,11 +60,11 @@ func (g *Group) Count(cgroup int, store func(Counter) error) error {
 	return nil
 }
 
-// Counting says whether connections are counted.
+// Counting reports whether connections are counted.
 func (g *Group) Counting() bool { return g.marks != nil }
 
-// AdoptCount takes over the counting that an earlier process began with Count; the counts stay as they are. It owns the
-// descriptors of c from the call on, also when it fails.
+// AdoptCount takes over the counting that an earlier process began with Count; the counts stay as
+// they are. It owns the descriptors of c from the call on, also when it fails.
 func (g *Group) AdoptCount(c Counter) error {
 	if g.marks != nil {
 		return errors.Join(errors.New("adopt counter: connections are counted already"), unix.Close(c.Marks), unix.Close(c.Link))
@@ -83,9 +85,9 @@ func (g *Group) AdoptCount(c Counter) error {
 	return nil
 }
 
-// Open returns how many open connections a slot has, if they are counted: from the end of the handshake until the
-// socket is closed. One that was moved counts for the slot that it was steered to first. Safe for concurrent use with
-// everything but Close; slots out of range have none.
+// Open returns the number of open connections of a slot, if they are counted: from the end of the
+// handshake until the socket is closed. A moved connection counts for the slot that it was steered
+// to first. Safe for concurrent use with everything except Close. Slots out of range have none.
 func (g *Group) Open(slot int) uint64 {
 	if checkSlot(slot) != nil {
 		return 0
@@ -93,7 +95,7 @@ func (g *Group) Open(slot int) uint64 {
 	return g.state.word(offOpen + 8*slot).Load()
 }
 
-// mark notes on a listener which slot its connections belong to.
+// mark records on a listener the slot of its connections.
 func (g *Group) mark(slot, listener int) error {
 	if err := g.marks.Update(int32(listener), uint64(slot), ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("mark listener of slot %d: %w", slot, err)
@@ -101,7 +103,7 @@ func (g *Group) mark(slot, listener int) error {
 	return nil
 }
 
-// attachCounter loads the counting program and links it to a cgroup, beside those that others attached there.
+// attachCounter loads the counting program and links it to a cgroup, beside other programs there.
 func attachCounter(cgroup int, marks, state *ebpf.Map) (*link.RawLink, error) {
 	program, err := newProgram(&ebpf.ProgramSpec{
 		Name:         "unitgen_count",
@@ -123,8 +125,9 @@ func attachCounter(cgroup int, marks, state *ebpf.Map) (*link.RawLink, error) {
 	return l, nil
 }
 
-// countingProgram counts a marked connection when its handshake is complete and uncounts it when its socket closes. A
-// bit in its mark says that it is counted, so that one that began before the program did is not taken off.
+// countingProgram counts a marked connection when its handshake is complete, and uncounts it when
+// its socket closes. A bit in its mark says that it is counted, so that a connection that began
+// before the program is not subtracted.
 func countingProgram(marks, state *ebpf.Map) asm.Instructions {
 	const counted = 1 << 16
 	ins := asm.Instructions{
@@ -166,7 +169,8 @@ func countingProgram(marks, state *ebpf.Map) asm.Instructions {
 		asm.Mov.Reg(asm.R3, asm.R2),
 		asm.Add.Imm(asm.R3, offOpen),
 		asm.AddAtomic.Mem(asm.R3, asm.R1, asm.DWord, 0),
-		// Its reservation ends; one of an earlier window is over anyway, and a borrow from the window ends it too.
+		// The connection's reservation ends. If the reservation is from an earlier window, it is
+		// over anyway; the borrow from the window then ends that window too.
 		asm.Add.Imm(asm.R2, offReserved),
 		asm.LoadMem(asm.R1, asm.R2, 0, asm.DWord),
 		asm.Mov.Reg32(asm.R1, asm.R1),

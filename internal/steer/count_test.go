@@ -61,7 +61,8 @@ func (s *site) counted(store func(Counter) error) *Group {
 	return g
 }
 
-// opens waits until the counts are want, as a connection that was reset is uncounted in the kernel's own time.
+// opens waits until the counts are want, as a connection that was reset is uncounted in the
+// kernel's own time.
 func opens(t *testing.T, g *Group, want ...uint64) {
 	t.Helper()
 	var got []uint64
@@ -88,7 +89,8 @@ func TestLeastConnections(t *testing.T) {
 			setRing(t, g, ring(3)...)
 			clients := s.dial(30)
 			opens(t, g, 10, 10, 10)
-			// Those of slot 1 end; it gets the next ones until all are even, and then they take turns.
+			// Those of slot 1 end; it gets the next ones until all are even, and then they take
+			// turns.
 			for i := 0; i < 30; i += 3 {
 				unix.Shutdown(clients[i], unix.SHUT_RDWR)
 			}
@@ -150,7 +152,8 @@ func TestLeastConnectionsOfMany(t *testing.T) {
 		total += g.Open(slot)
 		most = max(most, g.Open(slot))
 	}
-	// Two random choices keep the most loaded within a few of the mean; one would reach twice the mean and more.
+	// Two random choices keep the most loaded within a few of the mean; one would reach twice the
+	// mean and more.
 	if total != 5*members || most > 8 {
 		t.Errorf("%d connections, at most %d on one of %d members", total, most, members)
 	}
@@ -198,8 +201,8 @@ func TestCountSurvivesAdoption(t *testing.T) {
 	opens(t, g, 4, 4, 4)
 }
 
-// A burst of connection requests of which none has completed its handshake must not all go to the member that had the
-// fewest when it began.
+// A burst of connection requests of which none has completed its handshake must not all go to the
+// member that had the fewest when it began.
 func TestLeastConnectionsUnderSYNBurst(t *testing.T) {
 	ownCgroup(t)
 	s := newSite(t, "127.0.0.1", 4)
@@ -230,7 +233,8 @@ func TestLeastConnectionsUnderSYNBurst(t *testing.T) {
 	}
 }
 
-// sendSYNs sends n connection requests from addresses of which nobody answers, so that none completes.
+// sendSYNs sends n connection requests from addresses of which nobody answers, so that none
+// completes.
 func sendSYNs(t *testing.T, to netip.AddrPort, n int) {
 	t.Helper()
 	raw, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
@@ -239,8 +243,8 @@ func sendSYNs(t *testing.T, to netip.AddrPort, n int) {
 	}
 	defer unix.Close(raw)
 	for i := range n {
-		// The source is this host as well: its answer finds no socket, and the reset that follows ends a request which
-		// has been steered by then.
+		// The source is this host as well: its answer finds no socket, and the reset that follows
+		// ends a request which has been steered by then.
 		packet := synPacket([4]byte{127, 9, 0, byte(i + 1)}, to)
 		if err := unix.Sendto(raw, packet, 0, &unix.SockaddrInet4{Addr: to.Addr().As4()}); err != nil {
 			t.Fatal(err)

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newMap and newProgram are ebpf.NewMap and ebpf.NewProgram. Of EPERM the library says that RLIMIT_MEMLOCK may be too low, which
-// since Linux 5.11 has nothing to do with it: what is missing is the privilege, which units of a user's own never have.
+// newMap and newProgram are ebpf.NewMap and ebpf.NewProgram with a better error. For EPERM the
+// library says that RLIMIT_MEMLOCK may be too low, which has no effect since Linux 5.11. The
+// missing thing is the privilege, which units of a user's manager never have.
 func newMap(spec *ebpf.MapSpec) (*ebpf.Map, error) {
 	m, err := ebpf.NewMap(spec)
 	return m, privilege(err)

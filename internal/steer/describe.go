@@ -10,15 +10,15 @@ import (
 	"github.com/unitgen/unitgen/internal/sock"
 )
 
-// Listener is what Describe learned of a listening socket.
+// Listener is the result of Describe.
 type Listener struct {
 	Address   netip.AddrPort // as bound; [::] for a dual-stack listener
 	DualStack bool           // IPv6 that takes IPv4 too (no IPV6_V6ONLY)
 	Cookie    uint64         // SO_COOKIE: the same for each duplicate of one socket, never used again
 }
 
-// Describe says what fd is, or why it cannot be steered to: it must be a TCP socket over IPv4 or IPv6 that listens with
-// SO_REUSEPORT. It borrows fd and changes nothing on it.
+// Describe describes fd, or returns why it cannot be steered to. fd must be a TCP socket over IPv4
+// or IPv6 that listens with SO_REUSEPORT. Describe borrows fd and changes nothing.
 func Describe(fd int) (Listener, error) {
 	for _, want := range []struct {
 		option, value int

@@ -13,8 +13,8 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
-// Group steers the connections of one public address; a dual-stack [::]:port is one group. It owns its maps, and borrows
-// all listeners. It is not safe for concurrent use: one goroutine owns it.
+// Group steers the connections of one public address; a dual-stack [::]:port is one group. It owns
+// its maps, and borrows all listeners. It is not safe for concurrent use: one goroutine owns it.
 type Group struct {
 	parking  int      // borrowed; the program is attached by it
 	address  Listener // of the parking listener: what every member must equal but for the cookie
@@ -28,14 +28,16 @@ type Group struct {
 	counter  link.Link        // likewise
 }
 
-// New makes a group around the parking listener, which it borrows, and attaches the program with an empty ring: every
-// connection waits at the parking listener until SetRing names instances. Close the group when done with it.
+// New makes a group around the parking listener, which it borrows, and attaches the program with an
+// empty ring: every connection waits at the parking listener until SetRing names instances. Close
+// the group when done with it.
 //
-// store is called once, with all maps, before anything uses them: it must put duplicates where the next process finds
-// them (see Adopt), because a listener sits in one map only, and while the attached program holds a map that no process
-// can reach, no other map takes its listener (EBUSY). It borrows the descriptors. New recovers from such an orphan: it
-// attaches its own program in place of the old one, upon which the kernel lets the old map go; for that short time the
-// kernel may spread connections by hash over all members.
+// store is called once, with all maps, before anything uses them: it must put duplicates where the
+// next process finds them (see Adopt), because a listener sits in one map only, and while the
+// attached program holds a map that no process can reach, no other map takes its listener (EBUSY).
+// It borrows the descriptors. New recovers from such an orphan: it attaches its own program in
+// place of the old one, upon which the kernel lets the old map go; for that short time the kernel
+// may spread connections by hash over all members.
 func New(parking int, store func(Maps) error) (*Group, error) {
 	slots, shared, err := newMaps()
 	if err != nil {
@@ -47,15 +49,16 @@ func New(parking int, store func(Maps) error) (*Group, error) {
 	return start(parking, slots, shared, balance.RoundRobin)
 }
 
-// Adopt takes over the maps of a group that an earlier process made, and loads and attaches the program of this release
-// over them: ring, slots and counters stay as they are, and no connection notices. The parking listener is borrowed and
-// put in its slot if it is not there.
+// Adopt takes over the maps of a group that an earlier process made. It loads and attaches the
+// program of this release: ring, slots and counters stay as they are, and no connection is
+// affected. The parking listener is borrowed and put into its slot if it is not there.
 //
-// strategy is the one to go on with at once. One that needs Count begins as RoundRobin, until Pick.
+// strategy is the strategy to continue with. A strategy that needs Count begins as RoundRobin,
+// until Pick.
 //
-// Adopt owns the descriptors of m from the call on, also when it fails. An error that wraps ErrLayout says that these
-// maps are of no use to this release: take them out of the store, or they hold on to the listeners, and build anew with
-// New. On any error the group steers on as before.
+// Adopt owns the descriptors of m from the call on, also when it fails. An error that wraps
+// ErrLayout means that this release cannot use the maps: take them out of the store, or they hold
+// on to the listeners, and call New. On any error the group still steers as before.
 func Adopt(parking int, m Maps, strategy balance.Strategy) (*Group, error) {
 	slots, shared, err := takeMaps(m)
 	if err != nil {
@@ -64,7 +67,7 @@ func Adopt(parking int, m Maps, strategy balance.Strategy) (*Group, error) {
 	return start(parking, slots, shared, strategy)
 }
 
-// start builds the group over its maps, which it owns from here on.
+// start builds the group over its maps, which it owns from the call on.
 func start(parking int, slots, shared *ebpf.Map, strategy balance.Strategy) (g *Group, err error) {
 	if strategy = programOf(strategy); strategy.CountsConnections() {
 		strategy = balance.RoundRobin
@@ -97,8 +100,8 @@ func start(parking int, slots, shared *ebpf.Map, strategy balance.Strategy) (g *
 // Maps returns the descriptors of the group's maps; they are borrowed, and valid until Close.
 func (g *Group) Maps() Maps { return Maps{Slots: g.slots.FD(), State: g.shared.FD()} }
 
-// Close lets go of the maps and the program; the kernel goes on steering by the last ring. To end that too, use Detach
-// or close the listeners. The group must not be used after it.
+// Close releases the maps and the program; the kernel still steers by the last ring. To end that
+// too, use Detach or close the listeners. The group must not be used after Close.
 func (g *Group) Close() error {
 	var err error
 	if g.state != nil {
@@ -116,19 +119,21 @@ func (g *Group) Close() error {
 	return errors.Join(err, g.shared.Close(), g.slots.Close())
 }
 
-// How long Put waits for the kernel to let go of a listener. The map of a program that was replaced is freed by a work
-// item after an RCU grace period, of which nobody is told: some milliseconds, more on a loaded machine.
+// How long Put waits for the kernel to release a listener. The kernel frees the map of a replaced
+// program in a work item after an RCU grace period, without notice: some milliseconds, more on a
+// loaded machine.
 const (
 	busyLimit = 2 * time.Second
 	busyPause = 2 * time.Millisecond
 )
 
-// Put makes a listener the member of a slot, in place of what was there, and locks its filters unless it is the parking
-// listener (see Lock). It borrows the listener; the kernel empties the slot by itself when the socket's last descriptor is
-// closed or it stops listening. Putting a listener where it already is does no harm.
+// Put makes a listener the member of a slot, in place of the previous member, and locks its filters
+// unless it is the parking listener (see Lock). It borrows the listener; the kernel empties the
+// slot when the socket's last descriptor is closed or the socket stops listening. Putting a
+// listener again into its slot does no harm.
 //
-// It fails for a listener of another address, and for one that is in another slot or in the map of another shim
-// (unix.EBUSY): a socket is in one map once.
+// Put fails for a listener of another address, and for a listener that is in another slot or in the
+// map of another shim (unix.EBUSY): a socket can be in one map only.
 func (g *Group) Put(slot, listener int) error {
 	if err := checkSlot(slot); err != nil {
 		return fmt.Errorf("put listener: %w", err)
@@ -153,7 +158,8 @@ func (g *Group) Put(slot, listener int) error {
 	if at, ok := g.find(l.Cookie); ok {
 		return fmt.Errorf("put listener in slot %d: it is in slot %d: %w", slot, at, err)
 	}
-	// The map of an earlier program holds it. Ours in its place, since start, makes the kernel free that map.
+	// The map of an earlier program still holds the socket. start has replaced that program, so the
+	// kernel frees that map.
 	for waited := time.Duration(0); errors.Is(err, unix.EBUSY) && waited < busyLimit; waited += busyPause {
 		time.Sleep(busyPause)
 		err = g.place(slot, listener, l.Cookie)
@@ -161,7 +167,7 @@ func (g *Group) Put(slot, listener int) error {
 	return err
 }
 
-// place writes a listener into its slot unless it is there already.
+// place writes a listener into its slot, unless it is there already.
 func (g *Group) place(slot, listener int, cookie uint64) error {
 	if g.marks != nil {
 		if err := g.mark(slot, listener); err != nil {
@@ -200,8 +206,9 @@ func (g *Group) Member(slot int) (uint64, error) {
 	return cookie, nil
 }
 
-// Remove empties a slot; one that is empty stays so. The listener stays open and a member of the reuseport group, but
-// the program no longer finds it. What waits in its queue stays there: see Rescue.
+// Remove empties a slot; an empty slot stays empty. The listener stays open and a member of the
+// reuseport group, but the program no longer finds it. Waiting connections stay in its queue: see
+// Rescue.
 func (g *Group) Remove(slot int) error {
 	if err := checkSlot(slot); err != nil {
 		return fmt.Errorf("remove listener: %w", err)
@@ -212,11 +219,13 @@ func (g *Group) Remove(slot int) error {
 	return nil
 }
 
-// SetRing makes ring the order of picks for all connection requests from now on, in one step. It holds slot numbers of
-// instances, each as often as its weight says, at most MaxRing; an empty ring parks every connection.
+// SetRing makes ring the order of picks for all connection requests from now on, in one step. The
+// ring holds slot numbers of instances, each as often as its weight, at most MaxRing; an empty ring
+// parks every connection.
 //
-// A request that the program looks at on another CPU at this very moment may still follow the old ring, and connections
-// whose handshake has begun go where they were steered: an instance taken off the ring gets these for one round trip.
+// A request that the program is handling on another CPU at this moment may still follow the old
+// ring. Connections in their handshake go where they were steered: an instance taken off the ring
+// gets these for one round trip.
 func (g *Group) SetRing(ring []uint16) error {
 	if len(ring) > MaxRing {
 		return fmt.Errorf("set ring: at most %d entries, got %d", MaxRing, len(ring))
@@ -232,12 +241,13 @@ func (g *Group) SetRing(ring []uint16) error {
 	return nil
 }
 
-// Ring returns the order of picks in use, also one that an earlier process set. With LeastConnections it holds the same
-// slots as often, in another order.
+// Ring returns the current order of picks, also if an earlier process set it. With LeastConnections
+// the ring holds the same slots equally often, in another order.
 func (g *Group) Ring() []uint16 { return unfold(g.state.ring()) }
 
-// Refuse makes the kernel refuse new connections (RST), as if nothing listened; those that are queued or in their
-// handshake are not touched. For stop. It outlives the shim, as the ring does. It cannot fail; Classic can.
+// Refuse makes the kernel refuse new connections (RST), as if nothing listened; connections in the
+// queue or in their handshake are not affected. It is for stop, and outlives the shim, as the ring
+// does. It cannot fail; the same method of Classic can.
 func (g *Group) Refuse() error {
 	g.state.word(offControl).Or(controlClosed)
 	return nil
@@ -249,8 +259,9 @@ func (g *Group) Admit() error {
 	return nil
 }
 
-// Steered returns how many connections the program gave to a slot, since the maps were made; of slot Parking, how many
-// it parked. Safe for concurrent use with everything but Close; slots out of range have none.
+// Steered returns how many connections the program gave to a slot since the maps were made, or
+// parked for slot Parking. Safe for concurrent use with everything except Close; slots out of range
+// have none.
 func (g *Group) Steered(slot int) uint64 {
 	if checkSlot(slot) != nil {
 		return 0
@@ -265,7 +276,7 @@ type Totals struct {
 	Unplaced uint64 // spread by the kernel's hash over all members, drained ones too, because no slot would take them
 }
 
-// Totals returns the group's counters. Safe for concurrent use with everything but Close.
+// Totals returns the group's counters. Safe for concurrent use with everything except Close.
 func (g *Group) Totals() Totals {
 	return Totals{
 		Migrated: g.state.word(offMigrated).Load(),

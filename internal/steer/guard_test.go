@@ -40,7 +40,8 @@ func TestClassicInstanceCannotReplaceSteering(t *testing.T) {
 	s.expect(0, 20, 0)
 }
 
-// attack gives a listener programs that send every connection to the first member, or drop it. All must fail.
+// attack gives a listener programs that send every connection to the first member, or drop it. All
+// must fail.
 func (s *site) attack(listener int) {
 	s.t.Helper()
 	first := []unix.SockFilter{give(0)}

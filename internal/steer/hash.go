@@ -6,13 +6,14 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// SourceHash gives the connections of one client address to one slot: the address is hashed to a bucket of the table that
-// is the ring (see entries). An IPv4 address counts as its IPv4-mapped IPv6 address, so a client is the same one at an IPv4
-// and at a dual-stack listener. The hash has no secret and is the same in each process and release: a client finds its slot
-// again after a restart of the shim or the host, and who owns many addresses can choose among slots.
+// SourceHash gives the connections of one client address to one slot: the address is hashed to a
+// bucket of the table, which is the ring (see entries). An IPv4 address counts as its IPv4-mapped
+// IPv6 address, so a client has the same bucket at an IPv4 and at a dual-stack listener. The hash
+// has no secret and is the same in each process and release, so a client finds its slot again after
+// a restart of the shim or the host. A client with many addresses can choose among slots.
 //
-// A connection whose slot is empty for a moment goes anywhere on the table; one that is moved goes to the slot that its
-// address has by then.
+// If a slot is empty for a moment, its connections go to any slot of the table. A moved connection
+// goes to the slot that its address has at that time.
 
 // Offsets in struct bpf_sock (linux/bpf.h), for a migration, which has no packet.
 const (
@@ -41,7 +42,7 @@ func chooseByHash() asm.Instructions {
 	ins := asm.Instructions{
 		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord).WithSymbol("choose"),
 		asm.JEq.Imm(asm.R1, 0, "park"),
-		// ::ffff:0.0.0.0, of which an IPv4 client replaces the end.
+		// ::ffff:0.0.0.0; an IPv4 client replaces the end.
 		asm.Mov.Imm(asm.R1, 0),
 		asm.StoreMem(asm.RFP, stackAddress, asm.R1, asm.DWord),
 		asm.StoreImm(asm.RFP, stackAddress+8, int64(int32(networkOrder32(0xffff))), asm.Word),

@@ -44,7 +44,8 @@ func (s *site) dialFrom(from ...netip.Addr) {
 	}
 }
 
-// placed accepts all that waits and returns the listener of each client; one that is at two is a failure.
+// placed accepts all that waits and returns the listener of each client; one that is at two is a
+// failure.
 func (s *site) placed() map[netip.Addr]int {
 	s.t.Helper()
 	at := make(map[netip.Addr]int)
@@ -89,8 +90,8 @@ func table(ring []uint16, client netip.Addr) int {
 	return int(entries(balance.SourceHash, ring)[bucket(client, MaxRing)])
 }
 
-// A client's connections all go to one instance, and to the same one over IPv4 and a dual-stack listener; it is the one that
-// the table has, so that a test of the table is one of the program.
+// A client's connections all go to one instance, and to the same one over IPv4 and a dual-stack
+// listener; it is the one that the table has, so that a test of the table is one of the program.
 func TestSourceHash(t *testing.T) {
 	needRoot(t)
 	all := clients(200)
@@ -237,7 +238,8 @@ func TestRandomTwo(t *testing.T) {
 	s.dial(200)
 	opens(t, g, g.Open(1), g.Open(2), g.Open(3))
 	got := s.queues()
-	// Of random picks alone the standard deviation would be 7; of the better of two it is about one.
+	// Of random picks alone the standard deviation would be 7; of the better of two it is about
+	// one.
 	for i, want := range []int{0, 100, 50, 50} {
 		if got[i] < want-12 || got[i] > want+12 {
 			t.Errorf("accept queues: %v", got)
@@ -251,8 +253,9 @@ func TestRandomTwo(t *testing.T) {
 	}
 }
 
-// BenchmarkPrograms is what each program costs at a connection request, by the kernel's own count (ns/pick, in which the two
-// readings of the clock that the count takes are contained), with four and with 64 instances.
+// BenchmarkPrograms is what each program costs at a connection request, by the kernel's own count
+// (ns/pick, in which the two readings of the clock that the count takes are contained), with four
+// and with 64 instances.
 func BenchmarkPrograms(b *testing.B) {
 	for _, n := range []int{4, 64} {
 		for _, c := range []struct {

@@ -8,17 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Slots is how many listeners one address can have: slot 0 is the parking listener, slot i is instance i.
+// Slots is the maximum number of listeners of one address: slot 0 is the parking listener, slot i
+// is instance i.
 const Slots = 1024
 
 // Parking is the slot of the listener that takes a connection when no instance may.
 const Parking = 0
 
-// MaxRing is the longest ring: half of the ring area, so that a new ring is written beside the one in use.
+// MaxRing is the longest ring: half of the ring area, so that a new ring is written beside the one
+// in use.
 const MaxRing = 4096
 
-// The state map is an array of one value that user space maps into its memory; the program reads it at fixed offsets.
-// A change to anything here needs a new layoutVersion: a newer shim must not adopt what it would misread.
+// The state map is an array of one value that user space maps into its memory; the program reads it
+// at fixed offsets. A change to anything here needs a new layoutVersion: a newer shim must not
+// adopt what it would misread.
 const (
 	layoutVersion uint64 = 0x756e6974_00000001 // "unit", then the version
 
@@ -39,7 +42,8 @@ const (
 	weightShift = 16 // zero and one are the same weight
 )
 
-// The control word holds all that has to change at once: which entries are the ring (offset, length), and flags.
+// The control word holds all that has to change at once: which entries are the ring (offset,
+// length), and flags.
 const (
 	controlMask   = 1<<16 - 1 // first entry of the ring: 0 or MaxRing
 	controlLength = 16        // shift of the length, as wide
@@ -50,7 +54,7 @@ const (
 // state is the state map in our memory. It owns the mapping, not the map's descriptor.
 type state struct{ mem []byte }
 
-// openState maps the state map behind fd, which stays the caller's, and leaves its contents alone.
+// openState maps the state map behind fd and does not change its contents. The caller keeps fd.
 func openState(fd int) (*state, error) {
 	page := unix.Getpagesize()
 	size := (stateSize + page - 1) / page * page
@@ -70,7 +74,8 @@ func (s *state) close() error {
 	return nil
 }
 
-// word returns the 8 bytes at an offset that is a multiple of 8, for atomic use: the kernel changes them at any time.
+// word returns the 8 bytes at an offset that is a multiple of 8, for atomic use: the kernel changes
+// them at any time.
 func (s *state) word(offset int) *atomic.Uint64 {
 	return (*atomic.Uint64)(unsafe.Pointer(&s.mem[offset]))
 }
@@ -91,9 +96,9 @@ func (s *state) ring() []uint32 {
 	return entries
 }
 
-// setRing writes entries beside the ring in use and makes them the ring with one store, which is a release: a program
-// that sees the new control word sees the new entries. One that had read the old word may pick once more from the old
-// ring.
+// setRing writes entries beside the ring in use and makes them the ring with one store, which is a
+// release: a program that sees the new control word sees the new entries. One that had read the old
+// word may pick once more from the old ring.
 func (s *state) setRing(entries []uint32) {
 	control := s.word(offControl).Load()
 	start := uint64(0)

@@ -9,11 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrLayout is wrapped when stored maps were written by a release with another layout: adopt nothing, build anew.
+// ErrLayout is wrapped when stored maps were written by a release with another layout: adopt
+// nothing, and call New.
 var ErrLayout = errors.New("state map has another layout")
 
-// Maps are the descriptors of a group's kernel state, in the form in which they are kept elsewhere: in PID 1's
-// descriptor store, with FDPOLL=0, as the kernel reports EPOLLERR for map descriptors and PID 1 would drop them.
+// Maps are the descriptors of a group's kernel state, in the form in which they are kept elsewhere:
+// in PID 1's descriptor store, with FDPOLL=0, as the kernel reports EPOLLERR for map descriptors
+// and PID 1 would drop them.
 type Maps struct {
 	Slots int // BPF_MAP_TYPE_REUSEPORT_SOCKARRAY: slot number to listener
 	State int // BPF_MAP_TYPE_ARRAY, mmapable: ring, flags, counters
@@ -21,7 +23,8 @@ type Maps struct {
 
 // newMaps creates empty maps; the caller closes them.
 func newMaps() (slots, state *ebpf.Map, err error) {
-	// Values of 8 bytes are descriptors on update and socket cookies on look-up (kernel/bpf/reuseport_array.c).
+	// Values of 8 bytes are descriptors on update and socket cookies on look-up
+	// (kernel/bpf/reuseport_array.c).
 	slots, err = newMap(&ebpf.MapSpec{
 		Name: "unitgen_slots", Type: ebpf.ReusePortSockArray, KeySize: 4, ValueSize: 8, MaxEntries: Slots,
 	})
@@ -41,8 +44,8 @@ func newMaps() (slots, state *ebpf.Map, err error) {
 	return slots, state, nil
 }
 
-// takeMaps turns stored descriptors into maps and takes them over, also on error. Maps that this release cannot use
-// give an error that wraps ErrLayout.
+// takeMaps turns stored descriptors into maps and takes them over, also on error. Maps that this
+// release cannot use give an error that wraps ErrLayout.
 func takeMaps(m Maps) (slots, state *ebpf.Map, err error) {
 	slots, err = ebpf.NewMapFromFD(m.Slots)
 	if err != nil {

@@ -12,22 +12,23 @@ import (
 )
 
 const (
-	// maxStrangers is how many members of the group may be unknown to us: listeners that PID 1 has opened and that
-	// were not put yet.
+	// maxStrangers is the maximum number of unknown members of the group: listeners that PID 1 has
+	// opened and nobody has put yet.
 	maxStrangers = 64
 
-	// A probe is over when connect returns, as loopback delivers at once; but on a busy machine a kernel thread may do
-	// it a little later.
+	// A probe is over when connect returns, as loopback delivers at once; but on a busy machine a
+	// kernel thread may do it a little later.
 	probeTries = 20
 	probePause = 1 // milliseconds
 )
 
-// order finds the index of each member in the group: the order in which the kernel keeps them, by their listen() calls,
-// where the last took the place of one that closed. Nothing reports it, so each index is probed.
+// order finds the index of each member in the group. The kernel orders members by their listen()
+// calls, and the last member takes the place of a closed one. No interface reports the order, so
+// order probes each index.
 //
-// A probe is a connection request with a TCP-MD5 signature (RFC 2385), which a listener without keys drops before it does
-// anything else, counting it in its SO_MEMINFO drops. So the instance never sees a probe, and no privilege is needed;
-// CONFIG_TCP_MD5SIG is, and it is off in FIPS mode.
+// A probe is a connection request with a TCP-MD5 signature (RFC 2385). A listener without keys
+// drops it before anything else and counts it in its SO_MEMINFO drops. So the instance never sees a
+// probe. A probe needs no privilege, but CONFIG_TCP_MD5SIG, which is off in FIPS mode.
 func (c *Classic) order() (map[int]int, error) {
 	index := make(map[int]int)
 	for i := 0; len(index) < len(c.members); i++ {
@@ -49,8 +50,8 @@ func (c *Classic) order() (map[int]int, error) {
 	return index, nil
 }
 
-// occupant finds the slot of the member at an index; false if it is a stranger. Somebody else's packet may be dropped
-// while we look, so an answer counts when it comes twice in a row.
+// occupant finds the slot of the member at an index; false if it is a stranger. Somebody else's
+// packet may be dropped while we look, so an answer counts when it comes twice in a row.
 func (c *Classic) occupant(index uint32) (slot int, found bool, err error) {
 	const tries = 5
 	previous := -1
@@ -73,8 +74,8 @@ func (c *Classic) occupant(index uint32) (slot int, found bool, err error) {
 	return 0, false, errors.New("answers differ")
 }
 
-// probe sends one probe to an index, and returns the slots whose listeners dropped something meanwhile. All other
-// connections are steered as before.
+// probe sends one probe to an index, and returns the slots whose listeners dropped something
+// meanwhile. All other connections are steered as before.
 func (c *Classic) probe(index uint32) ([]int, error) {
 	to := sock.Local(c.address.Address)[0]
 	fd, from, err := openProbe(to)
@@ -115,8 +116,8 @@ func (c *Classic) probe(index uint32) ([]int, error) {
 	return nil, nil
 }
 
-// openProbe opens a socket that will sign what it sends to an address, bound to that same address: both ends are on
-// this host. The caller closes it.
+// openProbe opens a socket that will sign what it sends to an address, bound to that same address:
+// both ends are on this host. The caller closes it.
 func openProbe(to netip.AddrPort) (fd int, from netip.AddrPort, err error) {
 	fd, err = unix.Socket(sock.Family(to.Addr()), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err != nil {

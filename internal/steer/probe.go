@@ -6,12 +6,13 @@ import (
 	"fmt"
 )
 
-// Probe makes the next connection requests that come from source port go to a slot, on the ring or not, so that its
-// instance can be tried before it gets real connections. There is one probe at a time: a second one replaces the first.
-// EndProbe ends it.
+// Probe steers the next connection requests from source port to a slot, on the ring or not, to try
+// an instance before it gets real connections. There is one probe at a time: a second one replaces
+// the first. EndProbe ends the probe.
 //
-// The port is all that tells a probe from others: bind it before, then no other client of this host has it. One on
-// another host may, and would be the first real connection of an instance that is about to be ready.
+// Only the port tells a probe from other connections. Bind the port first, so that no other client
+// of this host has it. A client on another host may have the same port, and would be the first real
+// connection of an instance that is about to be ready.
 func (g *Group) Probe(slot int, port uint16) error {
 	if err := checkSlot(slot); err != nil {
 		return fmt.Errorf("probe: %w", err)
@@ -24,13 +25,13 @@ func (g *Group) Probe(slot int, port uint16) error {
 	return nil
 }
 
-// EndProbe ends a Probe; the connection it made stays.
+// EndProbe ends a Probe; the connection of the probe stays.
 func (g *Group) EndProbe() error {
 	g.state.word(offControl).And(^uint64(controlProbe))
 	return nil
 }
 
-// Probe fails with errors.ErrUnsupported: a classic program knows no single connection.
+// Probe fails with errors.ErrUnsupported: a classic program cannot steer a single connection.
 func (c *Classic) Probe(int, uint16) error {
 	return fmt.Errorf("probe: classic BPF: %w", errors.ErrUnsupported)
 }

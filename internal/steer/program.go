@@ -25,8 +25,9 @@ const (
 )
 
 const (
-	// maxTries is how many ring entries are tried where slots are empty. A slot is empty only between the end of its
-	// listener and the next ring, so more would be needed only when most instances go at once; then connections park.
+	// maxTries is how many ring entries are tried where slots are empty. A slot is empty only
+	// between the end of its listener and the next ring, so more would be needed only when most
+	// instances go at once; then connections park.
 	maxTries = 16
 
 	tcpSource = 0  // offset of the source port in the TCP header
@@ -46,10 +47,11 @@ const (
 	stackStart  = -24 // u64: first entry of the ring
 )
 
-// loadProgram loads the steering program over a group's maps; the caller closes it. Loading needs CAP_BPF.
+// loadProgram loads the steering program over a group's maps; the caller closes it. Loading needs
+// CAP_BPF.
 //
-// It is attached as SELECT_OR_MIGRATE: the kernel asks it also where the queue of a listener that goes away shall move
-// (net/core/sock_reuseport.c, reuseport_migrate_sock).
+// It is attached as SELECT_OR_MIGRATE: the kernel asks it also where the queue of a listener that
+// goes away shall move (net/core/sock_reuseport.c, reuseport_migrate_sock).
 func loadProgram(s balance.Strategy, slots, state *ebpf.Map) (*ebpf.Program, error) {
 	choose := map[balance.Strategy]func() asm.Instructions{
 		balance.RoundRobin: chooseNext, balance.LeastConnections: chooseLeast, balance.RandomTwo: chooseTwo, balance.SourceHash: chooseByHash,
@@ -75,11 +77,12 @@ func loadProgram(s balance.Strategy, slots, state *ebpf.Map) (*ebpf.Program, err
 	return p, nil
 }
 
-// enter reads the state, refuses if the group is closed, and leaves the number of this pick in regPos and the ring's
-// start and length on the stack.
+// enter reads the state, refuses if the group is closed, and leaves the number of this pick in
+// regPos and the ring's start and length on the stack.
 //
-// Only a SYN or a migration takes a number. Anything else that looks for a listener is a stray segment or the last ACK
-// of a SYN cookie; it is placed by its hash, so that strays do not disturb the order.
+// Only a SYN or a migration takes a number. Anything else that looks for a listener is a stray
+// segment or the last ACK of a SYN cookie; it is placed by its hash, so that strays do not disturb
+// the order.
 func enter(state *ebpf.Map) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(regCtx, asm.R1),
@@ -139,8 +142,8 @@ func chooseNext() asm.Instructions {
 	}
 }
 
-// deliver gives the connection to the slot at regPos. If that is empty it takes another number and tries again: so the
-// members that are there stay as even as if the empty one were not on the ring.
+// deliver gives the connection to the slot at regPos. If that is empty it takes another number and
+// tries again: so the members that are there stay as even as if the empty one were not on the ring.
 func deliver(slots *ebpf.Map) asm.Instructions {
 	ins := asm.Instructions{asm.Mov.Imm(regTries, 0).WithSymbol("deliver")}
 	entry := entryAt(regPos)
@@ -163,8 +166,8 @@ func deliver(slots *ebpf.Map) asm.Instructions {
 	)
 }
 
-// park gives the connection to the parking listener. If that is not there either the kernel picks a member by hash,
-// any of them: better than a refusal, and counted.
+// park gives the connection to the parking listener. Without a parking listener the kernel picks
+// any member by hash: that is better than a refusal, and is counted.
 func park(slots *ebpf.Map) asm.Instructions {
 	ins := asm.Instructions{
 		asm.Mov.Imm(asm.R1, Parking).WithSymbol("park"),
@@ -177,8 +180,8 @@ func park(slots *ebpf.Map) asm.Instructions {
 		asm.AddAtomic.Mem(regState, asm.R1, asm.DWord, offPassed),
 		asm.Ja.Label("pass"),
 
-		// Not by way of "steered": without CAP_PERFMON the verifier refuses an addition to a map pointer that is reached
-		// with a constant on one path and a variable on another.
+		// Not by way of "steered": without CAP_PERFMON the verifier refuses an addition to a map
+		// pointer that is reached with a constant on one path and a variable on another.
 		asm.Mov.Reg(asm.R2, regState).WithSymbol("parked"),
 		asm.Add.Imm(asm.R2, offSteered+8*Parking),
 		asm.Mov.Imm(asm.R1, 1),
@@ -199,7 +202,7 @@ func count() asm.Instructions {
 	)
 }
 
-// leave has the exits of connections that were placed and of those that are refused.
+// leave has the exits for placed and for refused connections.
 func leave() asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Imm(asm.R0, skPass).WithSymbol("pass"),
@@ -212,8 +215,8 @@ func leave() asm.Instructions {
 	}
 }
 
-// probe gives the connection to the slot in the probe word, in R3. It takes no number and is not counted: nobody's
-// connection is placed otherwise because of it.
+// probe gives the connection to the slot in the probe word, in R3. It takes no number and is not
+// counted, so a probe does not change where other connections go.
 func probe(slots *ebpf.Map) asm.Instructions {
 	ins := asm.Instructions{
 		asm.RSh.Imm(asm.R3, 16).WithSymbol("probe"),
@@ -240,8 +243,8 @@ func entryAt(position asm.Register) asm.Instructions {
 	}
 }
 
-// slotBase leaves in R2 what, with the offset of an array of 8-byte counters added, points to the one of the slot in R1.
-// It clobbers R1.
+// slotBase leaves in R2 what, with the offset of an array of 8-byte counters added, points to the
+// one of the slot in R1. It clobbers R1.
 func slotBase() asm.Instructions {
 	return asm.Instructions{
 		asm.And.Imm(asm.R1, Slots-1),
@@ -251,8 +254,8 @@ func slotBase() asm.Instructions {
 	}
 }
 
-// selectSlot calls bpf_sk_select_reuseport for the slot at stackKey. R0 is then zero, or an error: the slot is empty, or
-// holds a listener of another group.
+// selectSlot calls bpf_sk_select_reuseport for the slot at stackKey. R0 is then zero, or an error:
+// the slot is empty, or holds a listener of another group.
 func selectSlot(slots *ebpf.Map) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R1, regCtx),
@@ -266,9 +269,9 @@ func selectSlot(slots *ebpf.Map) asm.Instructions {
 
 // fetchAdd emits `src = atomic_fetch_add((u64 *)(dst + offset), src)`.
 //
-// asm.FetchAdd of cilium/ebpf v0.22 loses its fetch bit when it is marshalled (the constant is copied before the bit is
-// set), and the program then sees the same number for ever. Setting Constant by hand keeps it; the tests of the exact
-// spread fail without.
+// asm.FetchAdd of cilium/ebpf v0.22 loses its fetch bit when it is marshalled (the constant is
+// copied before the bit is set), and the program then sees the same number for ever. Setting
+// Constant by hand keeps it; the tests of the exact spread fail without.
 func fetchAdd(dst, src asm.Register, offset int16) asm.Instruction {
 	ins := asm.FetchAdd.Mem(dst, src, asm.DWord, offset)
 	ins.Constant = 1 // BPF_FETCH

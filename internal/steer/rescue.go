@@ -9,21 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNowhere says that a queue cannot be moved because no other slot would take it: then the kernel would spread it over
-// all members by hash, drained ones too.
+// ErrNowhere means that a queue cannot be moved because no other slot would take it. The kernel
+// would then spread the queue over all members by hash, including drained ones.
 var ErrNowhere = errors.New("no other member to move to")
 
-// Rescue moves the connections that wait in a listener's accept queue to the members of the ring, in its order, or to
-// the parking listener if the ring is empty, and returns how many waited. slot is the listener's; it may still be on the
-// ring, but then new connections follow at once. It borrows the listener and costs about half a millisecond, most of which
-// is for a program that nobody can have taken off.
+// Rescue moves the connections that wait in a listener's accept queue to the members of the ring,
+// in its order, or to the parking listener if the ring is empty. It returns how many waited. slot
+// is the listener's slot. If the slot is still on the ring, new connections follow at once. Rescue
+// borrows the listener and costs about half a millisecond, most of it to load and attach a program
+// that nobody can have taken off.
 //
-// The kernel moves a queue when its listener stops listening, so the listener does that for an instant: a program that
-// is just calling accept() on it, blocking, gets EINVAL, and one that polls sees a hang-up that is over when it looks.
-// That is fine for one that is dead or stuck, which is what this is for. Connections whose handshake is under way arrive
-// at the old listener later: look at Queue again after a round trip.
+// The kernel moves a queue when its listener stops listening, so Rescue stops the listener for an
+// instant. A program that blocks in accept() on it gets EINVAL, and a program that polls sees a
+// hang-up that is over when it looks. That is acceptable for a dead or stuck program, for which
+// Rescue is meant. Connections in their handshake arrive at the old listener later: call Queue
+// again after a round trip.
 //
-// With nothing in the queue, or where it does not listen, the listener is left alone.
+// Rescue leaves the listener alone if its queue is empty or it does not listen.
 func (g *Group) Rescue(slot, listener int) (moved int, err error) {
 	if err := checkSlot(slot); err != nil {
 		return 0, fmt.Errorf("rescue queue: %w", err)
@@ -38,7 +40,8 @@ func (g *Group) Rescue(slot, listener int) (moved int, err error) {
 	if err := g.checkRefuge(slot); err != nil {
 		return 0, fmt.Errorf("rescue queue of slot %d: %w", slot, err)
 	}
-	// Without a program the kernel resets what waits, and an instance may have taken it off since the last Guard.
+	// Without a program the kernel resets the waiting connections, and an instance may have taken
+	// the program off since the last Guard.
 	if err := g.attach(); err != nil {
 		return 0, fmt.Errorf("rescue queue of slot %d: %w", slot, err)
 	}
@@ -49,8 +52,8 @@ func (g *Group) Rescue(slot, listener int) (moved int, err error) {
 	return queued, g.Put(slot, listener)
 }
 
-// checkRefuge makes sure that the program will find a slot to move to, whichever ring entry it begins with: the parking
-// listener, or if that is the one to empty, every member of the ring.
+// checkRefuge checks that the program will find a slot to move to, whichever ring entry it begins
+// with: the parking listener, or if that is the one to empty, every member of the ring.
 func (g *Group) checkRefuge(slot int) error {
 	refuges := []uint16{Parking}
 	if slot == Parking {
@@ -73,11 +76,13 @@ func (g *Group) checkRefuge(slot int) error {
 	return nil
 }
 
-// relisten ends and resumes listening on a socket: shutdown(SHUT_RD) is tcp_disconnect for a listener, upon which the
-// kernel migrates its queue, and listen() brings it back into its reuseport group, as the last member.
+// relisten ends and resumes listening on a socket: shutdown(SHUT_RD) is tcp_disconnect for a
+// listener, upon which the kernel migrates its queue, and listen() brings it back into its
+// reuseport group, as the last member.
 //
-// The two calls must be adjacent. PID 1 fails a socket unit on whose listener it sees a hang-up, and between the calls
-// there is one to see. So they are made raw, without the scheduler of Go between them.
+// The two calls must be adjacent. PID 1 fails a socket unit on whose listener it sees a hang-up,
+// and between the calls there is one to see. So they are made raw, without the scheduler of Go
+// between them.
 func relisten(listener, backlog int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

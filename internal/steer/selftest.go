@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SelfTestResult is what the running kernel turned out to do.
+// SelfTestResult is the observed behaviour of the running kernel.
 type SelfTestResult struct {
 	Distribution bool   // the program loads, and spreads connections exactly over two listeners
 	Migration    bool   // a queue that moves to another listener wakes who waits there: Rescue and close are lossless
 	Reason       string // why the first of these that is false is false
 }
 
-// String says how connections are spread, in words for "lbshim serve" and "unitgen doctor".
+// String describes how connections are spread, for "lbshim serve" and "unitgen doctor".
 func (r SelfTestResult) String() string {
 	switch {
 	case !r.Distribution:
@@ -25,19 +25,20 @@ func (r SelfTestResult) String() string {
 	return "eBPF, spread exact, waiting connections move"
 }
 
-// How much the self test does, and how long it waits for what the kernel does at once if at all; together below 100 ms.
+// The size of the self test, and how long it waits for things that the kernel does at once or
+// never; together below 100 ms.
 const (
 	selfTestConnections = 8
 	selfTestWait        = 25 // milliseconds
 )
 
-// SelfTest tries steering on sockets of its own, on a free port of 127.0.0.1, and closes them all. It needs what New
-// needs, and AF_INET sockets with a loopback interface that is up, which a unit with RestrictAddressFamilies=AF_UNIX
-// does not have.
+// SelfTest tries steering on new sockets, on a free port of 127.0.0.1, and closes them all. It
+// needs what New needs, and AF_INET sockets with a loopback interface that is up. A unit with
+// RestrictAddressFamilies=AF_UNIX does not have them.
 //
-// Before "tcp: call sk_data_ready() after listener migration" (mainline 3864c6ba1e04, and stable releases from May 2026)
-// a moved connection did not wake epoll: it sat until the next one came. There Migration is false and Rescue is not to
-// be used.
+// Before "tcp: call sk_data_ready() after listener migration" (mainline 3864c6ba1e04, and stable
+// releases from May 2026) a moved connection did not wake epoll: it waited until the next
+// connection came. On such a kernel Migration is false, and Rescue must not be used.
 func SelfTest() SelfTestResult {
 	var opened []int
 	defer func() {
@@ -90,7 +91,8 @@ func (r *SelfTestResult) run(opened *[]int) error {
 	return nil
 }
 
-// selfTestMigration moves the queue of slot 1 to slot 2, whose own is emptied first, and waits for the wake-up there.
+// selfTestMigration moves the queue of slot 1 to slot 2, whose own is emptied first, and waits for
+// the wake-up there.
 func selfTestMigration(g *Group, listeners []int, opened *[]int) error {
 	for {
 		fd, _, err := unix.Accept4(listeners[2], unix.SOCK_CLOEXEC)
@@ -137,7 +139,8 @@ func selfTestMigration(g *Group, listeners []int, opened *[]int) error {
 // selfTestListeners opens a parking listener and two others on one free port.
 func selfTestListeners(opened *[]int) ([]int, *unix.SockaddrInet4, error) {
 	address := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
-	// The first socket only finds the port: a listener that was bound to port 0 loses its port in a rescue.
+	// The first socket only finds the port: a listener that was bound to port 0 loses its port in a
+	// rescue.
 	var listeners []int
 	for i := range 4 {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
@@ -173,7 +176,8 @@ func selfTestConnect(to unix.Sockaddr, opened *[]int) error {
 		return fmt.Errorf("socket: %w", err)
 	}
 	*opened = append(*opened, fd)
-	// connect gives up with EINPROGRESS after this, and close then sends a reset: no TIME_WAIT is left behind.
+	// connect gives up with EINPROGRESS after this, and close then sends a reset: no TIME_WAIT is
+	// left behind.
 	wait := unix.Timeval{Usec: selfTestWait * 1000}
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &wait); err != nil {
 		return fmt.Errorf("setsockopt SO_SNDTIMEO: %w", err)
@@ -181,7 +185,8 @@ func selfTestConnect(to unix.Sockaddr, opened *[]int) error {
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return fmt.Errorf("setsockopt SO_LINGER: %w", err)
 	}
-	// With a time-out the kernel does not restart connect after the Go runtime's signals; called again it waits on.
+	// With a time-out the kernel does not restart connect after the Go runtime's signals. A second
+	// call continues to wait.
 	for {
 		switch err := unix.Connect(fd, to); err {
 		case nil, unix.EISCONN:

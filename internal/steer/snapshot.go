@@ -10,26 +10,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Snapshot is how a listener was when an instance got it. Every holder of a listener may shut it down and change its
-// options, and the next process would inherit that: Resume and Restore put back what they can. The zero Snapshot knows
-// nothing; Resume then only makes the socket listen. It is a value and owns no descriptor.
+// Snapshot is the state of a listener when an instance got it. Every holder of a listener may shut
+// it down and change its options, and the next process would inherit that: Resume and Restore
+// restore what they can. The zero Snapshot is empty; Resume then only makes the socket listen. A
+// Snapshot is a value and owns no descriptor.
 //
-// What nobody without privileges can put back: SO_BINDTODEVICE, TCP_WINDOW_CLAMP, keys of TCP_MD5SIG and TCP-AO. They
-// harm connections of this one listener, and end with it.
+// SO_BINDTODEVICE, TCP_WINDOW_CLAMP and keys of TCP_MD5SIG and TCP-AO cannot be restored without
+// privileges. They harm only connections of this one listener, and end with it.
 type Snapshot struct {
 	backlog int
 	values  []string // of listenerOptions, as the kernel tells them
 	known   []bool   // false where the socket has no such option
 }
 
-// listenerOption is one option that accepted connections inherit, or that decides whether they come at all.
+// listenerOption is an option that accepted connections inherit, or that decides whether
+// connections arrive at all.
 type listenerOption struct {
 	name          string
 	level, option int
 	as            restoring
 }
 
-// restoring is how an option is put back.
+// restoring is the way to restore an option.
 type restoring uint8
 
 const (
@@ -38,7 +40,7 @@ const (
 	unset            // by the int 0; what it reads as then depends on other options
 )
 
-// In this order they are put back: SO_BUF_LOCK after the buffers, as setting those sets it too.
+// Restored in this order: SO_BUF_LOCK after the buffers, as setting those sets it too.
 var listenerOptions = [...]listenerOption{
 	{"SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, asRead},
 	{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, asRead},
@@ -91,19 +93,19 @@ func TakeSnapshot(listener int) (Snapshot, error) {
 	return s, nil
 }
 
-// Zero says whether s is the zero Snapshot.
+// Zero reports whether s is the zero Snapshot.
 func (s Snapshot) Zero() bool { return s.known == nil }
 
-// What Resume finds wrong.
+// The faults that Resume finds.
 const (
 	NotListening = "it did not listen"
 	SmallBacklog = "its backlog was made smaller"
 )
 
-// Resume makes the socket listen if it does not, with at least the backlog that it had, and says what was wrong; empty if
-// nothing was. The caller puts the listener into its slot again: the kernel empties a slot when the socket stops
-// listening. What waited was moved to others then, as long as the program was attached. It costs one system call where
-// nothing is wrong.
+// Resume makes the socket listen if it does not, with at least its earlier backlog, and returns
+// what was wrong, or an empty string. The caller puts the listener into its slot again, because the
+// kernel empties a slot when the socket stops listening. The waiting connections moved to others at
+// that time, if the program was attached. Resume costs one system call if nothing is wrong.
 func (s Snapshot) Resume(listener int) (wrong string, err error) {
 	info, err := unix.GetsockoptTCPInfo(listener, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -117,7 +119,7 @@ func (s Snapshot) Resume(listener int) (wrong string, err error) {
 		wrong = SmallBacklog
 	} else {
 		wrong = NotListening
-		// Without SO_REUSEPORT it could not come back beside the others.
+		// Without SO_REUSEPORT the listener could not return to the group.
 		if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return "", fmt.Errorf("resume listener: setsockopt SO_REUSEPORT: %w", err)
 		}
@@ -128,7 +130,7 @@ func (s Snapshot) Resume(listener int) (wrong string, err error) {
 	}
 	err = unix.Listen(listener, backlog)
 	if errors.Is(err, unix.EINVAL) {
-		// Somebody has connected it. This ends that connection, and keeps the address.
+		// Somebody has connected the socket. This ends that connection, and keeps the address.
 		if err := disconnect(listener); err != nil {
 			return "", fmt.Errorf("resume listener: connect AF_UNSPEC: %w", err)
 		}
@@ -140,8 +142,8 @@ func (s Snapshot) Resume(listener int) (wrong string, err error) {
 	return wrong, nil
 }
 
-// Restore puts back the options and says which ones differed, as names with commas; empty if none did. It is for a
-// listener whose program has ended, or may not change any.
+// Restore restores the options and returns the names of those that differed, separated by commas.
+// It is for a listener whose program has ended, or may not change options.
 func (s Snapshot) Restore(listener int) (differed string, err error) {
 	var names []string
 	var errs []error
@@ -166,7 +168,7 @@ func (s Snapshot) Restore(listener int) (differed string, err error) {
 	return strings.Join(names, ", "), errors.Join(errs...)
 }
 
-// restored is what an option is set to that was read as value.
+// restored returns the value to set for an option that was read as value.
 func (o listenerOption) restored(value string) string {
 	if o.as == asRead {
 		return value
@@ -178,7 +180,8 @@ func (o listenerOption) restored(value string) string {
 	return string(n)
 }
 
-// read returns an option's value as the kernel tells it. The longest is IP_OPTIONS, of 40 bytes.
+// read returns an option's value in the form that getsockopt(2) returns. The longest is IP_OPTIONS,
+// of 40 bytes.
 func (o listenerOption) read(listener int) (string, error) {
 	var value [64]byte
 	size := uint32(len(value))

@@ -26,20 +26,22 @@ func needRoot(t *testing.T) {
 	t.Skip("needs root to load BPF programs")
 }
 
-// site is one address with its listeners: parking at 0, instances from 1. They are raw sockets, as package net would
-// make MPTCP ones and set their flags.
+// site is one address with its listeners: parking at 0, instances from 1. They are raw sockets, as
+// package net would make MPTCP ones and set their flags.
 type site struct {
 	t         *testing.T
 	address   netip.AddrPort
 	listeners []int
 }
 
-// newSite opens a parking listener and n more on a free port of address, which "[::]" makes dual-stack.
+// newSite opens a parking listener and n more on a free port of address, which "[::]" makes
+// dual-stack.
 func newSite(t *testing.T, address string, n int) *site {
 	t.Helper()
 	checkDescriptors(t)
 	s := &site{t: t, address: netip.AddrPortFrom(netip.MustParseAddr(address), 0)}
-	// A socket that is bound but does not listen keeps the port: a listener bound to port 0 would lose it in a rescue.
+	// A socket that is bound but does not listen keeps the port: a listener bound to port 0 would
+	// lose it in a rescue.
 	holder := bound(t, s.address)
 	l := nameOf(t, holder)
 	s.address = l
@@ -72,7 +74,8 @@ func (s *site) close(i int) {
 	}
 }
 
-// group makes a steered group of the site, closed when the test ends; the instances are in slots but not on the ring.
+// group makes a steered group of the site, closed when the test ends; the instances are in slots
+// but not on the ring.
 func (s *site) group() *Group {
 	s.t.Helper()
 	g, err := New(s.listeners[0], func(Maps) error { return nil })
@@ -130,7 +133,8 @@ func (s *site) empty() int {
 	return n
 }
 
-// dial opens n connections to the site, closed when the test ends; each is established when dial returns.
+// dial opens n connections to the site, closed when the test ends; each is established when dial
+// returns.
 func (s *site) dial(n int) []int {
 	s.t.Helper()
 	to := s.address

@@ -9,19 +9,21 @@ import (
 )
 
 const (
-	// maxScan is up to how many members are all compared; of more the better of two random ones is picked, which is
-	// nearly as even and does not grow.
+	// maxScan is the maximum number of members that are all compared. With more members the program
+	// picks the better of two random ones, which is nearly as even and costs the same for any
+	// number.
 	maxScan = 64
 
-	// Reservations are kept by windows of 2^30 ns, about a second: longer than a handshake takes, and short enough that
-	// connection requests that are never completed do not count for long.
+	// Reservations are kept by windows of 2^30 ns, about a second: longer than a handshake takes,
+	// and short enough that connection requests that are never completed do not count for long.
 	windowShift = 30
 
 	stackWindow = -32 // u64: the current window, in the high half
 	stackBest   = -40 // u64: position of the best so far
 )
 
-// programOf is the strategy whose program does the picking for s. What is not picked by one of its own is in the ring.
+// programOf returns the strategy whose program picks for s. Strategies without a separate program
+// are in the ring.
 func programOf(s balance.Strategy) balance.Strategy {
 	switch s {
 	case balance.LeastConnections, balance.RandomTwo, balance.SourceHash:
@@ -30,8 +32,8 @@ func programOf(s balance.Strategy) balance.Strategy {
 	return balance.RoundRobin
 }
 
-// Pick makes the group pick by strategy s from now on; the ring stays. A strategy that needs Count, or AdoptCount, is
-// refused without: all counts would be zero.
+// Pick sets the strategy; the ring stays. Pick refuses a strategy that needs Count or AdoptCount
+// before that call, as all counts would be zero.
 func (g *Group) Pick(s balance.Strategy) error {
 	s = programOf(s)
 	if s == g.strategy {
@@ -49,9 +51,9 @@ func (g *Group) Pick(s balance.Strategy) error {
 	return g.SetRing(g.Ring())
 }
 
-// entries puts a ring in the form that the program of strategy s reads: for RoundRobin each slot as often as it is in
-// the ring; for LeastConnections once, with that number as its weight; for RandomTwo as often and with its weight; for
-// SourceHash as the table of balance.Table.
+// entries puts a ring in the form that the program of strategy s reads: for RoundRobin each slot as
+// often as it is in the ring; for LeastConnections once, with that number as its weight; for
+// RandomTwo as often and with its weight; for SourceHash as the table of balance.Table.
 func entries(s balance.Strategy, ring []uint16) []uint32 {
 	all := make([]uint32, 0, len(ring))
 	weights := make(map[uint16]uint32)
@@ -86,8 +88,9 @@ func entries(s balance.Strategy, ring []uint16) []uint32 {
 	return all
 }
 
-// unfold returns the slots of entries, each as often as it counts. It is the inverse of entries, but for the order of a ring
-// for LeastConnections, where it means nothing, and for SourceHash, where it is the table.
+// unfold returns the slots of entries, each as often as it counts. It is the inverse of entries,
+// with two exceptions: for LeastConnections the order of a ring means nothing, and for SourceHash
+// the ring is the table.
 func unfold(entries []uint32) []uint16 {
 	times := make(map[uint16]int)
 	repeated := false // each entry counts once, then
@@ -108,7 +111,8 @@ func unfold(entries []uint32) []uint16 {
 	return ring
 }
 
-// noteWindow leaves the current window of reservations at stackWindow. It clobbers what a call does.
+// noteWindow stores the current window of reservations at stackWindow. It clobbers the registers
+// that a call clobbers.
 func noteWindow() asm.Instructions {
 	return asm.Instructions{
 		asm.FnKtimeGetNs.Call().WithSymbol("choose"),
@@ -118,7 +122,8 @@ func noteWindow() asm.Instructions {
 	}
 }
 
-// chooseTwo replaces the number of the pick in regPos by the position of the better of two random entries.
+// chooseTwo replaces the number of the pick in regPos by the position of the better of two random
+// entries.
 func chooseTwo() asm.Instructions {
 	ins := append(noteWindow(),
 		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
@@ -127,11 +132,13 @@ func chooseTwo() asm.Instructions {
 	return append(ins, bestOfTwo()...)
 }
 
-// chooseLeast replaces the number of the pick in regPos by the position of the member with the fewest connections, open
-// or under way, for its weight. It looks at members from the number's position on, so that equals take turns.
+// chooseLeast replaces the number of the pick in regPos by the position of the member with the
+// fewest connections, open or under way, relative to its weight. It scans members from the number's
+// position on, so that equal members take turns.
 //
-// Open connections alone would not do: the count of a member rises only when a handshake is complete, and all requests
-// of one round trip would go to the same member. So each pick is a reservation, which the counting program ends.
+// Open connections alone are not enough: the count of a member rises only when a handshake is
+// complete, and all requests of one round trip would go to the same member. So each pick is a
+// reservation, which the counting program ends.
 func chooseLeast() asm.Instructions {
 	ins := append(noteWindow(),
 		asm.LoadMem(asm.R1, asm.RFP, stackLength, asm.DWord),
@@ -145,8 +152,9 @@ func chooseLeast() asm.Instructions {
 
 // scanAll compares all members. R4 is the position of the best, R5 its load.
 //
-// It is unrolled and without branches but the exits: a shim with CAP_BPF but without CAP_PERFMON gets its program
-// verified for speculative execution too, and there a loop never ends (EINVAL) and branches multiply the paths (EFAULT).
+// It is unrolled and without branches but the exits: a shim with CAP_BPF but without CAP_PERFMON
+// gets its program verified for speculative execution too, and there a loop never ends (EINVAL) and
+// branches multiply the paths (EFAULT).
 func scanAll() asm.Instructions {
 	ins := asm.Instructions{
 		asm.Mov.Reg(asm.R4, regPos),
@@ -199,8 +207,8 @@ func bestOfTwo() asm.Instructions {
 	)
 }
 
-// load computes R0 = (open + reserved + 1) * 2^16 / weight of the member at a position of the ring, without a
-// branch. It clobbers R1 to R3.
+// load computes R0 = (open + reserved + 1) * 2^16 / weight of the member at a position of the ring,
+// without a branch. It clobbers R1 to R3.
 func load(position asm.Register) asm.Instructions {
 	ins := entryAt(position)
 	ins = append(ins,
@@ -214,7 +222,8 @@ func load(position asm.Register) asm.Instructions {
 		asm.LoadMem(asm.R0, asm.R1, 0, asm.DWord),
 		asm.Add.Imm(asm.R0, 1),
 
-		// A reservation word has its window in the high half: R1 = its count if that is the current one, else zero.
+		// A reservation word has its window in the high half: R1 = its count if that is the current
+		// one, else zero.
 		asm.Add.Imm(asm.R2, offReserved),
 		asm.LoadMem(asm.R1, asm.R2, 0, asm.DWord),
 		asm.LoadMem(asm.R2, asm.RFP, stackWindow, asm.DWord),
@@ -236,9 +245,10 @@ func load(position asm.Register) asm.Instructions {
 	)
 }
 
-// reserve adds one to the reservations of the slot whose base is in R2, or begins the current window with one. It is not
-// atomic with the beginning of a window on another CPU; what is lost or counted twice there is forgotten with the
-// window. A migration reserves nothing: its handshake is over.
+// reserve adds one to the reservations of the slot whose base is in R2, or begins the current
+// window with one. It is not atomic with the beginning of a window on another CPU: a reservation
+// that is lost or counted twice there ends with the window. A migration reserves nothing, as its
+// handshake is over.
 func reserve() asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R1, regCtx, ctxMigrating, asm.DWord),

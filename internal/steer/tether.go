@@ -8,18 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tether tells whether a program is still attached to a reuseport group. The kernel has no call that answers this.
+// tether checks whether a program is still attached to a reuseport group. The kernel has no call
+// that answers this.
 //
-// Each program gets a map of its own in which one socket sits, and nobody else holds that program or that map. So the map
-// lives as long as the program is attached, and as long as the map lives no other map takes the socket (EBUSY from
-// reuseport_array_update_check in kernel/bpf/reuseport_array.c). A look is one system call and changes nothing.
+// Each program gets a separate map with one socket, and nothing else holds that program or that
+// map. So the map lives as long as the program is attached, and while the map lives no other map
+// takes the socket (EBUSY from reuseport_array_update_check in kernel/bpf/reuseport_array.c). A
+// check is one system call and changes nothing.
 //
-// The kernel frees the map of a program that was taken off after an RCU grace period: a look may be some milliseconds
-// late. The socket is a UDP socket on loopback, in the shim's own network namespace; nothing is sent to it. A tether owns
-// its socket.
+// The kernel frees the map of a detached program after an RCU grace period, so a check may be some
+// milliseconds late. The socket is a UDP socket on loopback in the shim's network namespace, and
+// nothing is sent to it. A tether owns its socket.
 type tether struct{ socket int }
 
-// newTether ties a program: afterwards the caller attaches the program, and closes it.
+// newTether ties a program. Then the caller attaches the program and closes it.
 func newTether(program *ebpf.Program) (t *tether, err error) {
 	t = &tether{}
 	t.socket, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -51,7 +53,7 @@ func newTether(program *ebpf.Program) (t *tether, err error) {
 	return t, nil
 }
 
-// holds says whether the program is attached somewhere.
+// holds reports whether the program is attached.
 func (t *tether) holds(trial *ebpf.Map) (bool, error) {
 	err := trial.Update(uint32(0), uint64(t.socket), ebpf.UpdateAny)
 	if errors.Is(err, unix.EBUSY) {
