@@ -96,12 +96,10 @@ func sortKeys() []string {
 
 // sortable is a row of list or status.
 type sortable interface {
-	sortName() string // rows of equal figures keep the order of their names
 	sortState() string
 	sortFigures() figures
 }
 
-func (a *listed) sortName() string     { return string(a.App) }
 func (a *listed) sortState() string    { return a.State }
 func (a *listed) sortFigures() figures { return a.figures }
 

@@ -51,7 +51,6 @@ type shownInstance struct {
 	Hint   string `json:"hint,omitempty"`   // what to type about that
 }
 
-func (i shownInstance) sortName() string     { return i.Instance }
 func (i shownInstance) sortState() string    { return i.State }
 func (i shownInstance) sortFigures() figures { return i.figures }
 
