@@ -11,7 +11,8 @@ const (
 	MaxWeight = 256
 )
 
-// MaxID is the highest backend number: internal/steer keeps 1024 slots per address and uses slot 0 for parking.
+// MaxID is the highest backend number: internal/steer keeps 1024 slots per address and uses slot 0
+// for parking.
 const MaxID = 1023
 
 // State is where a backend is in its life, as the shim sees it.
@@ -53,12 +54,13 @@ type Backend struct {
 // InRing reports whether b takes new connections.
 func (b Backend) InRing() bool { return b.State == Up && !b.Stuck }
 
-// rampParts is in how many parts slow start gives a weight back: the first at once, the last at the end of its time. Each
-// is one ring rewrite, and a tenth is the smallest share that is still visible with a few backends.
+// rampParts is the number of steps in which slow start restores a weight: the first at once, the
+// last at the end of its time. Each step rewrites the ring once, and a tenth is the smallest share
+// that is still visible with a few backends.
 const rampParts = 10
 
-// part returns how many rampParts-ths of its weight b has at now (1..rampParts), and when that next changes; the zero
-// time means never.
+// part returns how many rampParts-ths of its weight b has at now (1..rampParts), and when that next
+// changes; the zero time means never.
 func (b Backend) part(now time.Time, slowStart time.Duration) (int, time.Time) {
 	elapsed := max(now.Sub(b.back), 0)
 	if b.back.IsZero() || elapsed >= slowStart {

@@ -28,8 +28,8 @@ func TestRingOrder(t *testing.T) {
 	}
 }
 
-// Any len(ring) consecutive picks hold each member exactly its number of times, in proportion to the weights, and no
-// stretch of picks is further from its share than smooth round robin allows.
+// Any len(ring) consecutive picks hold each member exactly its number of times, in proportion to
+// the weights, and no stretch of picks is further from its share than smooth round robin allows.
 func TestRingProperties(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 300 {

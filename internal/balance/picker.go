@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Picker picks a backend for one connection at a time, from the ring of a Pool. The zero Picker has nobody to pick. Not
-// safe for concurrent use.
+// Picker picks a backend for one connection at a time, from the ring of a Pool. The zero Picker has
+// no backends. Not safe for concurrent use.
 type Picker struct {
 	strategy Strategy
 	ring     []uint16
@@ -16,8 +16,8 @@ type Picker struct {
 	next     int      // where round robin goes on in ring
 }
 
-// SetRing gives the picker those who may be picked. Round robin goes on where it was as far as that can be: one who left or
-// came does not send it back to the first.
+// SetRing sets the backends to pick from. Round robin continues at its place as far as possible: a
+// backend that leaves or joins does not send it back to the first.
 func (p *Picker) SetRing(s Strategy, ring []uint16) {
 	p.strategy, p.ring, p.members = s, slices.Clone(ring), p.members[:0]
 	if p.next >= len(ring) {
@@ -37,11 +37,12 @@ func (p *Picker) SetRing(s Strategy, ring []uint16) {
 	}
 }
 
-// Members are those who may be picked, by number. The caller does not change it.
+// Members returns the backends to pick from, by number. The caller does not change it.
 func (p *Picker) Members() []Member { return p.members }
 
-// Pick returns who gets a connection; false if nobody may. load is how many connections a backend has, false if it can take
-// none now. source is the client's address for SourceHash; without one the strategy is LeastConnections.
+// Pick returns the backend for a connection, or false if none can take it. load returns the number
+// of connections of a backend, or false if the backend can take none now. source is the client's
+// address for SourceHash; without an address the strategy is LeastConnections.
 func (p *Picker) Pick(load func(id int) (int, bool), source []byte) (id int, ok bool) {
 	switch {
 	case p.strategy == SourceHash && len(source) > 0:
@@ -70,7 +71,8 @@ func (p *Picker) least(load func(id int) (int, bool)) (id int, ok bool) {
 			at -= len(p.ring)
 		}
 		n, can := load(int(p.ring[at]))
-		// n/weight < bestLoad/bestWeight without a division; one more than it has, so that weights count for empty ones too.
+		// n/weight < bestLoad/bestWeight without a division; one more than it has, so that weights
+		// count for empty ones too.
 		if can && (best < 0 || (n+1)*bestWeight < (bestLoad+1)*p.weights[at]) {
 			best, bestLoad, bestWeight = at, n, p.weights[at]
 		}
@@ -98,12 +100,13 @@ func (p *Picker) randomTwo(load func(id int) (int, bool)) (id int, ok bool) {
 	return p.least(load)
 }
 
-// hashSeed makes the hash the same in each process, so that a client stays with its instance when the balancer restarts.
+// hashSeed makes the hash the same in each process, so that a client stays with its instance when
+// the balancer restarts.
 const hashSeed = 0x756e697467656e
 
-// rendezvous scores each member with the source's hash and takes the best: when one comes or goes, only its own share of
-// the sources moves (Thaler and Ravishankar 1998; weights as in Schindelhauer and Schomaker 2005). A source whose instance
-// can take none goes to its second best meanwhile.
+// rendezvous scores each member with the source's hash and takes the best: when one comes or goes,
+// only its own share of the sources moves (Thaler and Ravishankar 1998; weights as in Schindelhauer
+// and Schomaker 2005). A source whose instance can take none goes to its second best meanwhile.
 func (p *Picker) rendezvous(load func(id int) (int, bool), source []byte) (id int, ok bool) {
 	best := math.Inf(-1)
 	for _, m := range p.members {
@@ -118,8 +121,8 @@ func (p *Picker) rendezvous(load func(id int) (int, bool), source []byte) (id in
 	return id, ok
 }
 
-// unit is a number between 0 and 1, neither included, from a source and an ID: FNV-1a with the finalizer of MurmurHash3,
-// as FNV alone leaves similar inputs close together.
+// unit is a number between 0 and 1, neither included, from a source and an ID: FNV-1a with the
+// finalizer of MurmurHash3, as FNV alone leaves similar inputs close together.
 func unit(source []byte, id int) float64 {
 	const prime = 0x100000001b3
 	h := uint64(0xcbf29ce484222325) ^ hashSeed

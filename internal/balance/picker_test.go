@@ -100,7 +100,8 @@ func assign(p *Picker, f fleet) map[string]int {
 	return assigned
 }
 
-// A source stays with its instance when others come and go; an instance that comes takes its share from all.
+// A source stays with its instance when others come and go; an instance that comes takes its share
+// from all.
 func TestSourceHashStaysPut(t *testing.T) {
 	var p Picker
 	f := fleet{1: 0, 2: 0, 3: 0, 4: 0}

@@ -1,9 +1,9 @@
-// Package balance decides which instance may take the next connection: backend states, weights, slow start and the
-// ring, which is the order of picks that the data paths walk.
+// Package balance decides which instance may take the next connection: backend states, weights,
+// slow start and the ring, which is the order of picks for the data paths.
 //
-// It is pure: no system calls, no goroutines, no clock of its own. The caller says what time it is and what happened to
-// a backend; the pool says what the ring is now and when to ask again. It is not for delivering connections (packages
-// steer, handoff and proxy do that) and it counts none.
+// It is pure: no system calls, no goroutines, no clock. The caller says what time it is and what
+// happened to a backend; the pool returns the ring and when to ask again. The package does not
+// deliver connections (packages steer and handoff do) and counts none.
 package balance
 
 import (
@@ -25,7 +25,8 @@ type Pool struct {
 	backends map[int]*Backend
 }
 
-// NewPool returns a pool without backends. An unknown strategy is an error: a path that cannot do one must not run.
+// NewPool returns a pool without backends. An unknown strategy is an error: a path that cannot do
+// one must not run.
 func NewPool(options Options) (*Pool, error) {
 	if !options.Strategy.known() {
 		return nil, fmt.Errorf("make pool: there is no strategy %q", options.Strategy)
@@ -33,7 +34,8 @@ func NewPool(options Options) (*Pool, error) {
 	return &Pool{options: options, backends: make(map[int]*Backend)}, nil
 }
 
-// SetStrategy changes how the ring is made from now on; an unknown one is an error and changes nothing.
+// SetStrategy changes how the ring is made from now on; an unknown one is an error and changes
+// nothing.
 func (p *Pool) SetStrategy(s Strategy) error {
 	n, err := NewPool(Options{Strategy: s, SlowStart: p.options.SlowStart})
 	if err != nil {
@@ -43,10 +45,12 @@ func (p *Pool) SetStrategy(s Strategy) error {
 	return nil
 }
 
-// SlowStart changes how long a backend that comes back takes to reach its full weight, from now on; zero means at once.
+// SlowStart changes how long a backend that comes back takes to reach its full weight, from now on;
+// zero means at once.
 func (p *Pool) SlowStart(d time.Duration) { p.options.SlowStart = d }
 
-// Add puts a backend in the pool, state Down. A weight of zero means 1. Adding an ID that is there is an error.
+// Add puts a backend in the pool, state Down. A weight of zero means 1. Adding an ID that is there
+// is an error.
 func (p *Pool) Add(id, weight int) error {
 	if id < 1 || id > MaxID {
 		return fmt.Errorf("add backend %d: number must be between 1 and %d", id, MaxID)
@@ -65,7 +69,7 @@ func (p *Pool) Add(id, weight int) error {
 	return nil
 }
 
-// Remove takes a backend out of the pool and forgets it; one that is not there is ignored.
+// Remove removes a backend from the pool; an unknown backend is ignored.
 func (p *Pool) Remove(id int) { delete(p.backends, id) }
 
 // Weigh changes a backend's weight.
@@ -77,9 +81,10 @@ func (p *Pool) Weigh(id, weight int) error {
 	return b.weigh(weight)
 }
 
-// Move puts a backend in a state at time now. Any state may follow any other: what PID 1 reports is what happened. A
-// backend that comes up again, having been up before, starts slowly; one that comes up for the first time does not, as
-// all would at the start of the process. Every move clears Stuck: a restarted backend gets a new chance.
+// Move sets the state of a backend at time now. Any state may follow any other, because PID 1
+// reports what happened. A backend that comes up again starts slowly. A backend that comes up for
+// the first time does not, as all backends do so when the process starts. Every move clears Stuck:
+// a restarted backend gets a new chance.
 func (p *Pool) Move(id int, to State, now time.Time) error {
 	b, err := p.find(id)
 	if err != nil {
@@ -93,7 +98,7 @@ func (p *Pool) Move(id int, to State, now time.Time) error {
 	return nil
 }
 
-// Eject takes a backend off the ring though it is up, because it does not accept what it was given.
+// Eject takes a backend that is up off the ring, because it does not accept its connections.
 func (p *Pool) Eject(id int) error {
 	b, err := p.find(id)
 	if err != nil {
@@ -103,7 +108,8 @@ func (p *Pool) Eject(id int) error {
 	return nil
 }
 
-// Restore ends an ejection at time now; the backend starts slowly. One that is not ejected is left alone.
+// Restore ends an ejection at time now; the backend starts slowly. A backend that is not ejected is
+// left alone.
 func (p *Pool) Restore(id int, now time.Time) error {
 	b, err := p.find(id)
 	if err != nil {
@@ -134,9 +140,9 @@ func (p *Pool) Backends() []Backend {
 	return all
 }
 
-// Ring returns the order of picks at time now (see the function Ring), and the instant at which it changes though
-// nothing happens, because slow start goes one step on; the zero time means never. An empty ring means that no backend
-// may take a connection, and connections have to wait.
+// Ring returns the order of picks at time now (see the function Ring), and the time of its next
+// change by slow start; the zero time means never. An empty ring means that no backend may take a
+// connection, and connections have to wait.
 func (p *Pool) Ring(now time.Time) ([]uint16, time.Time) {
 	var members []Member
 	var change time.Time

@@ -2,7 +2,8 @@ package balance
 
 import "slices"
 
-// Strategy names how the instance for the next connection is picked, in HAProxy's words. The zero value is RoundRobin.
+// Strategy names how the instance for the next connection is picked, in HAProxy's words. The zero
+// value is RoundRobin.
 type Strategy string
 
 // The strategies. All but SourceHash go by weight in turn where nothing else decides.
@@ -21,5 +22,6 @@ func Strategies() []Strategy {
 
 func (s Strategy) known() bool { return s == "" || slices.Contains(Strategies(), s) }
 
-// CountsConnections reports whether the strategy needs to know how many connections each instance has open.
+// CountsConnections reports whether the strategy needs to know how many connections each instance
+// has open.
 func (s Strategy) CountsConnections() bool { return s == LeastConnections || s == RandomTwo }

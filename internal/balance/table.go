@@ -6,16 +6,18 @@ import (
 	"slices"
 )
 
-// Table returns for each of size buckets the ID of the member that gets its clients, by weighted rendezvous hashing: each
-// bucket goes to the member with the highest score there. A member that comes takes buckets from the others, as many as its
-// weight says, and one that leaves gives its own to the others; no other bucket moves, whatever order they come and go in
-// (Thaler and Ravishankar 1998; weights as in Schindelhauer and Schomaker 2005). So a client that lost its instance to a
-// restart is back there afterwards, and two addresses of an app send it to the same instance.
+// Table returns for each of size buckets the ID of the member that gets its clients, by weighted
+// rendezvous hashing: each bucket goes to the member with the highest score there. A new member
+// takes buckets from the others, in proportion to its weight. A member that leaves gives its
+// buckets to the others. No other bucket moves, in whatever order members come and go (Thaler and
+// Ravishankar 1998; weights as in Schindelhauer and Schomaker 2005). So a client that lost its
+// instance to a restart returns to it afterwards, and two addresses of an app send a client to the
+// same instance.
 //
-// Shares are as even as chance has them: with n equal members and size buckets the standard deviation of one share is
-// sqrt(n/size) of it, 3 % for 4 members and 4096 buckets. It costs a hash for each member and bucket, and a logarithm for
-// each different weight: some tens of microseconds for a member and 4096 buckets. Members without a positive weight are left
-// out; no member gives an empty table.
+// The shares are random: with n equal members and size buckets the standard deviation of one share
+// is sqrt(n/size) of it, 3 % for 4 members and 4096 buckets. The cost is a hash for each member and
+// bucket, and a logarithm for each different weight: some tens of microseconds for a member and
+// 4096 buckets. Members without a positive weight are left out; without members the table is empty.
 func Table(members []Member, size int) []uint16 {
 	kept := positive(members)
 	if len(kept) == 0 {
@@ -42,7 +44,7 @@ func Table(members []Member, size int) []uint16 {
 	return table
 }
 
-// positive are the members with a positive weight, in a slice of its own.
+// positive returns the members with a positive weight, in a new slice.
 func positive(members []Member) []Member {
 	kept := make([]Member, 0, len(members))
 	for _, m := range members {

@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// Address is where an app is reached: an address and a port of TCP, or the path of a unix socket. Its text is that of
-// netip.AddrPort, or the path.
+// Address is an address of an app: an address and a port of TCP, or the path of a unix socket. Its
+// text is that of netip.AddrPort, or the path.
 type Address struct {
 	TCP  netip.AddrPort // zero for a unix socket
 	Path string
 }
 
-// IsUnix says whether it is a unix socket.
+// IsUnix reports whether the address is a unix socket.
 func (a Address) IsUnix() bool { return a.Path != "" }
 
 func (a Address) String() string {
@@ -45,8 +45,9 @@ func (a *Address) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// sockname is what net.Server.address() returns for it; nil for the path of a unix socket, which Node knows. Node compares the
-// port with the one that was asked for, and refuses to listen where they differ (checkBindError in lib/net.js).
+// sockname returns the result of net.Server.address() for an address; nil for the path of a unix
+// socket, which Node knows. Node compares the port with the requested port, and refuses to listen
+// if they differ (checkBindError in lib/net.js).
 func (a Address) sockname(asked Asked) *sockname {
 	ip := a.TCP.Addr().Unmap()
 	switch {

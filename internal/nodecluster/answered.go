@@ -6,7 +6,8 @@ import (
 	"strconv"
 )
 
-// Lines that come with every connection, as Node writes them: what is written otherwise takes the long way of Parse.
+// Lines that come with every connection, as Node writes them. Parse handles other spellings, more
+// slowly.
 var (
 	handleAck   = []byte(`{"cmd":"NODE_HANDLE_ACK"}`)
 	answeredAck = []byte(`{"cmd":"NODE_CLUSTER","ack":`)
@@ -17,8 +18,8 @@ var (
 	reportBusy  = []byte(`,"busy":`)
 )
 
-// parseConnection takes apart the lines by which a worker answers a connection and tells of its end, without the cost of
-// JSON; false for any other line.
+// parseConnection parses the lines by which a worker answers a connection and reports its end,
+// without the cost of JSON. It returns false for any other line.
 func parseConnection(line []byte) (Message, bool) {
 	if bytes.Equal(line, handleAck) {
 		return Message{Kind: HandleAck}, true
@@ -69,7 +70,7 @@ func cutInt(b, prefix []byte) (n int, rest []byte, ok bool) {
 	return int(number), rest, ok && number <= math.MaxInt32
 }
 
-// cutNumber takes a number as JSON has it off the front.
+// cutNumber cuts a JSON number off the front.
 func cutNumber(b []byte) (n uint64, rest []byte, ok bool) {
 	i := 0
 	for i < len(b) && '0' <= b[i] && b[i] <= '9' {

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendLimit bounds the sending of one line, whatever the worker does. A worker that is stopped has room for some hundred
-// lines in its socket; one that does not read for this long while that is full has itself to blame.
+// sendLimit bounds the sending of one line. A stopped worker has room for some hundred lines in its
+// socket. A worker that leaves a full socket unread for this long loses its channel.
 const sendLimit = 30 * time.Second
 
 // queued is how many replies wait to be sent; then the worker's messages are read no further.
 const queued = 8
 
-// Channel moves lines and connections between the primary and one worker. Either Read or Hear is for one goroutine at a time,
-// Send for others beside it; Order, Post and Hand for any.
+// Channel moves lines and connections between the primary and one worker. One goroutine at a time
+// may call Read or Hear, and one other Send. Any goroutine may call Order, Post and Hand.
 type Channel struct {
 	socket
 	arrivals *net.UnixConn // what Read waits with; nil before
@@ -31,15 +31,16 @@ type Channel struct {
 	ended    chan struct{} // closed by Write at its end
 	seq      atomic.Uint64
 
-	open    context.Context // until Close
-	cancel  context.CancelFunc
-	writing sync.Mutex // a line is being written
-	letters letters
+	open     context.Context // until Close
+	cancel   context.CancelFunc
+	writing  sync.Mutex // a line is being written
+	payloads payloads
 }
 
-// NewChannel makes a channel of a unix stream socket, and owns it from then on, also when it fails. firstSeq is the number
-// of the first message to the worker: a primary that takes over counts on beyond what the one before it may have used, so
-// that a late answer to that one is not taken for its own.
+// NewChannel makes a channel of a unix stream socket, and owns it from then on, also when it fails.
+// firstSeq is the number of the first message to the worker: a primary that takes over counts on
+// beyond what the one before it may have used, so that a late answer to that one is not taken for
+// its own.
 func NewChannel(fd int, firstSeq uint64) (*Channel, error) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err == nil && kind != unix.AF_UNIX {
@@ -54,14 +55,15 @@ func NewChannel(fd int, firstSeq uint64) (*Channel, error) {
 	}
 	c := &Channel{
 		socket: socket{fd: fd}, out: make(chan Reply, queued), orders: make(chan Reply, maxOrders), ended: make(chan struct{}),
-		letters: letters{queue: make(chan Letter, maxLetters), sent: make(chan struct{}, 1)},
+		payloads: payloads{queue: make(chan Payload, maxPayloads), sent: make(chan struct{}, 1)},
 	}
 	c.open, c.cancel = context.WithCancel(context.Background())
 	c.seq.Store(firstSeq)
 	return c, nil
 }
 
-// Close ends the channel here; Read and Write return. The worker sees its end when the last duplicate is closed.
+// Close ends the channel here; Read and Write return. The worker sees its end when the last
+// duplicate is closed.
 func (c *Channel) Close() error {
 	c.cancel()
 	return c.socket.Close()
@@ -73,9 +75,9 @@ func (c *Channel) Closed() <-chan struct{} { return c.open.Done() }
 // Descriptor calls f with the channel's descriptor, which is borrowed; f must not wait.
 func (c *Channel) Descriptor(f func(fd int) error) error { return c.use(f) }
 
-// Read waits for the next line that is for the primary. Other lines of the program's are skipped. The error is io.EOF when
-// the worker has closed the channel. A line that is none of Node's is an error too, a *BadLineError; the channel may be read
-// on behind it.
+// Read waits for the next line for the primary. It skips other lines of the program. The error is
+// io.EOF when the worker has closed the channel. A line that Node does not send is an error too, a
+// *BadLineError; the caller may continue to read.
 func (c *Channel) Read() (m Message, err error) {
 	for {
 		got := false
@@ -96,11 +98,12 @@ func (c *Channel) Read() (m Message, err error) {
 	}
 }
 
-// maxReads bounds what one Hear reads, whatever the program sends: others wait for as long as it takes to parse that.
+// maxReads bounds the reads of one Hear, because others wait while it parses.
 const maxReads = 16
 
-// Hear takes in what has come, and never waits: take gets what Read would return. If it has no room and returns false, it
-// gets the same again at the next Hear. More says that there may be more without a sign of it.
+// Hear reads the lines that have arrived, and never waits. It calls take with the result that Read
+// would return. If take has no room and returns false, the next Hear calls it with the same result.
+// More means that lines may be left without an event of epoll.
 func (c *Channel) Hear(take func(Message, error) bool) (more bool) {
 	for range maxReads {
 		for {
@@ -163,10 +166,12 @@ func (c *Channel) Send(r Reply) bool {
 	}
 }
 
-// maxOrders is how many orders wait to be sent. Each drain gives one or two, and one that was given up another.
+// maxOrders is the maximum number of orders that wait to be sent. Each drain queues one or two, and
+// an abandoned drain another.
 const maxOrders = 8
 
-// Order hands a message to Write that answers nothing, Disconnect or LetGo, and never waits; false if there is no room.
+// Order queues a message that answers nothing, Disconnect or LetGo, for Write. It never waits, and
+// returns false if there is no room.
 func (c *Channel) Order(r Reply) bool {
 	select {
 	case c.orders <- r:
@@ -176,7 +181,8 @@ func (c *Channel) Order(r Reply) bool {
 	}
 }
 
-// Write sends what Send and Order hand it until done is closed or sending fails. Whoever runs it waits for its end.
+// Write sends what Send and Order hand it until done is closed or sending fails. Whoever runs it
+// waits for its end.
 func (c *Channel) Write(done <-chan struct{}) error {
 	defer close(c.ended)
 	for {
@@ -222,8 +228,8 @@ func (c *Channel) write(line []byte) error {
 	return nil
 }
 
-// awaitRoom returns when there is room for a line, or ctx ends. A wait on the channel's own descriptor would hold up those
-// who write.
+// awaitRoom returns when there is room for a line, or ctx ends. A wait on the channel's descriptor
+// would delay writers.
 func (c *Channel) awaitRoom(ctx context.Context) error {
 	var room bool
 	if err := c.use(func(fd int) error { room = polls(fd, unix.POLLOUT); return nil }); room || err != nil {

@@ -128,7 +128,8 @@ func TestReplies(t *testing.T) {
 	}
 }
 
-// A descriptor of the program's is closed. The worker keeps back everything until it is acknowledged.
+// A descriptor of the program's is closed. The worker keeps back everything until it is
+// acknowledged.
 func TestDescriptorOfTheProgramIsClosed(t *testing.T) {
 	c, worker := pair(t)
 	var p [2]int

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Greeting is the first line on a channel, from the primary to the launcher that has connected and will become Node: it
-// says that all is ready, or why not. What follows is Node's protocol.
+// Greeting is the first line on a channel, from the primary to the launcher that has connected and
+// will become Node: it says that all is ready, or why not. What follows is Node's protocol.
 type Greeting struct {
 	Instance int    `json:"instance,omitempty"`
 	Error    string `json:"error,omitempty"`
@@ -40,9 +40,9 @@ func Greet(conn *net.UnixConn, g Greeting) error {
 	return nil
 }
 
-// AwaitGreeting reads the greeting from a blocking socket, one byte at a time: what follows it is for Node to read. A
-// receive time-out of the socket's (SO_RCVTIMEO) bounds each read. A primary that hangs up before it has greeted, as it
-// died, gives io.ErrUnexpectedEOF.
+// AwaitGreeting reads the greeting from a blocking socket, one byte at a time: what follows it is
+// for Node to read. A receive time-out of the socket's (SO_RCVTIMEO) bounds each read. A primary
+// that hangs up before it has greeted, as it died, gives io.ErrUnexpectedEOF.
 func AwaitGreeting(fd int) (Greeting, error) {
 	var g Greeting
 	var line bytes.Buffer

@@ -77,7 +77,7 @@ func TestHandNeverWaits(t *testing.T) {
 	}
 }
 
-// While a letter waits for a worker that does not read, connections go elsewhere.
+// While a payload waits for a worker that does not read, connections go elsewhere.
 func TestHandDoesNotWaitForWriters(t *testing.T) {
 	c, _ := pair(t)
 	_, fd := pipe(t)

@@ -2,14 +2,14 @@ package nodecluster
 
 import "bytes"
 
-// MaxLine is the longest line that is looked at. Longer ones are read and thrown away: only messages of the program's
-// own can be longer.
+// MaxLine is the longest line that is parsed. Longer lines are read and dropped: only messages of
+// the program can be longer.
 const MaxLine = 64 << 10
 
 // chunk is how much is read at a time.
 const chunk = 4 << 10
 
-// lines cuts what comes into lines. The zero lines is empty.
+// lines splits input into lines. The zero lines is empty.
 type lines struct {
 	buf      []byte
 	from, to int // of buf: what has come and is not cut
@@ -17,8 +17,8 @@ type lines struct {
 	skip     bool
 }
 
-// next cuts a line of at most MaxLine bytes off; it is valid until something is added. It is false while there is no whole
-// one.
+// next removes a line of at most MaxLine bytes; it is valid until more input is added. It returns
+// false if there is no complete line.
 func (l *lines) next() ([]byte, bool) {
 	for {
 		i := bytes.IndexByte(l.buf[l.from:l.to], '\n')

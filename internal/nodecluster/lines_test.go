@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// However a stream is cut in pieces, and whoever has no room for a line at first, every line comes once and in order, but for
-// those that are too long.
+// However a stream is cut in pieces, and whoever has no room for a line at first, every line comes
+// once and in order, but for those that are too long.
 func TestLines(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var stream []byte

@@ -1,21 +1,25 @@
-// Package nodecluster speaks with Node.js programs on the channel that a process of Node's has with the one that started it
-// (child_process.fork): a unix stream socket, one JSON value a line, a descriptor beside the line that owns it.
+// Package nodecluster speaks with Node.js programs on the channel between a Node process and the
+// process that started it (child_process.fork): a unix stream socket with one JSON value a line,
+// and a descriptor with the line that owns it.
 //
-// On every path the channel carries messages of the program's own. Two of them count here, which programs made for PM2 send:
-// "ready", and objects whose type is "process:msg", which are for other instances. Letters are messages to programs. And it carries
-// what drain.cjs is told and tells.
+// On every path the channel carries messages of the program. Two of them matter here, which
+// programs made for PM2 send: "ready", and objects whose type is "process:msg", which are for other
+// instances. A Payload is a message to programs. The channel also carries the messages to and from
+// drain.cjs.
 //
-// On the handoff path the package is also the primary's side of the protocol by which Node's cluster module asks another process
-// for its listening sockets. It lets unmodified programs share what no kernel spreads, such as a unix socket: their
-// http.Server.listen("/run/x") becomes a message, and the answer promises accepted connections, one by one (act newconn). It
-// does not do UDP. That protocol is internal to Node and the same on the wire from Node 12 to 24. Parse reads a line, Worker
-// decides, Channel moves lines and connections.
+// On the handoff path the package is also the primary's side of the protocol by which Node's
+// cluster module asks another process for its listening sockets. Unmodified programs can so share
+// sockets that no kernel spreads, such as a unix socket: http.Server.listen("/run/x") becomes a
+// message, and the answer promises accepted connections, one by one (act newconn). UDP is not
+// supported. The protocol is internal to Node, and the same on the wire from Node 12 to 24. Parse
+// reads a line, Worker decides, Channel moves lines and connections.
 //
-// A connection that is handed over costs one sendmsg(2) of some 110 bytes with its descriptor, and read(2) of some 150 bytes in
-// three lines, which several connections share when they come in quick succession. A channel that is read with Hear is one
-// descriptor, with Read two.
+// To hand over a connection costs one sendmsg(2) of some 110 bytes with its descriptor, and read(2)
+// of some 150 bytes in three lines, which several connections share when they come in quick
+// succession. A channel that is read with Hear is one descriptor, with Read two.
 //
-// Source: lib/internal/cluster/child.js, lib/internal/child_process.js and lib/net.js of Node 12.22 to 24.
+// Source: lib/internal/cluster/child.js, lib/internal/child_process.js and lib/net.js of Node 12.22
+// to 24.
 package nodecluster
 
 import (
@@ -29,9 +33,9 @@ import (
 // Kind is what a line from a worker is.
 type Kind int
 
-// The kinds of lines. User is what else the program itself sent by process.send(), and whatever is not the cluster's: it
-// asks for nothing. Unknown is a message of the cluster's that this package does not know, which asks for nothing
-// either, as Node ignores what it does not know too.
+// The kinds of lines. User is any other message of the program, sent by process.send(), and needs
+// no answer. Unknown is an unknown message of the cluster module, which needs no answer either:
+// Node ignores unknown messages too.
 const (
 	User Kind = iota
 	Unknown
@@ -55,15 +59,17 @@ type Message struct {
 	Seq   uint64 // of Ask and Leaving: what the reply must name
 	Asked Asked  // of Ask and Listening
 	Key   string // of Closed
-	// Data is what servers of one address have in common, of Ask: session ticket keys of TLS, else nil. It is JSON.
+	// Data is what servers of one address have in common, of Ask: session ticket keys of TLS, else
+	// nil. It is JSON.
 	Data json.RawMessage
-	// Ack, of Answered, is the number that Hand returned. Taken says that the program has the connection; else it must go
-	// elsewhere.
+	// Ack, of Answered, is the number that Hand returned. Taken says that the program has the
+	// connection; else it must go elsewhere.
 	Ack   uint64
 	Taken bool
-	// Token, of Report, is that of the latest AskReport, zero before; Open are the connections that were handed over and have
-	// not ended, Busy those of them that are in the middle of something. On a channel that hands none over Busy are requests.
-	// Stops says that the program handles SIGTERM.
+	// Of Report. Token is that of the latest AskReport, or zero before the first. Open is the
+	// number of connections that were handed over and have not ended; Busy is how many of them are
+	// busy. On a channel without handed connections Busy counts requests. Stops means that the
+	// program handles SIGTERM.
 	Token, Open, Busy int
 	Stops             bool
 
@@ -90,15 +96,16 @@ const (
 	Unix
 )
 
-// Limits of what a worker may say. Node's own messages have some 300 bytes, most of them ticket keys.
+// Limits of what a worker may say. Node's own messages have some 300 bytes, most of them ticket
+// keys.
 const (
 	maxText = 1024 // of an address or a key: a path has at most 107 bytes
 	maxData = 4096 // of Data
 )
 
-// Parse takes a line from a worker apart; line has no newline. The Message shares no memory with line, which is most often of
-// a buffer that the next read overwrites. Parse fails for what Node never sends: no JSON, or a message
-// of the cluster's that is wrong in itself.
+// Parse takes a line from a worker apart; line has no newline. The Message shares no memory with
+// line, which is most often of a buffer that the next read overwrites. Parse fails for what Node
+// never sends: no JSON, or a message of the cluster's that is wrong in itself.
 func Parse(line []byte) (Message, error) {
 	if m, ok := parseConnection(line); ok {
 		return m, nil
@@ -132,7 +139,8 @@ func Parse(line []byte) (Message, error) {
 	return Message{Kind: Unknown}, nil
 }
 
-// internal returns the value of field cmd if that makes a message Node's own, as isInternal in child_process.js does.
+// internal returns the value of field cmd if that makes a message Node's own, as isInternal in
+// child_process.js does.
 func internal(raw json.RawMessage) string {
 	const prefix = "NODE_"
 	var cmd string
@@ -194,7 +202,8 @@ func (o *object) report() (Message, error) {
 	return m, nil
 }
 
-// mail reads an object of the program's. PM2 has no field "to": its programs say to PM2 where a message is to go.
+// mail reads an object of the program. PM2 has no field "to", because its programs tell PM2 the
+// receiver.
 func (o *object) mail(line []byte) (Message, error) {
 	if string(o.fields["type"]) != `"process:msg"` {
 		return Message{}, nil

@@ -151,7 +151,7 @@ func FuzzParse(f *testing.F) {
 			m.Asked.Port < 0 || m.Asked.Port > 65535 || m.Asked.Index < 0 {
 			t.Fatalf("%q gave %+v", line, m)
 		}
-		if _, err := NewLetter(line); m.Kind == Mail && (err != nil || m.To < 0) {
+		if _, err := NewPayload(line); m.Kind == Mail && (err != nil || m.To < 0) {
 			t.Fatalf("%q is for %d and cannot be sent: %v", line, m.To, err)
 		}
 		var w Worker

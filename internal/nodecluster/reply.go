@@ -28,8 +28,8 @@ type answer struct {
 	Name  *sockname       `json:"sockname,omitempty"`
 }
 
-// Promise answers Ask under a key that is the worker's own: the connections of the address will be given one by one, by
-// Channel.Hand.
+// Promise answers Ask under a key that is the worker's own: the connections of the address will be
+// given one by one, by Channel.Hand.
 func Promise(ask Message, key string, data json.RawMessage, address Address) Reply {
 	return Reply{func(seq uint64) any {
 		return answer{
@@ -52,7 +52,8 @@ func Acknowledge(m Message) Reply {
 	}}
 }
 
-// AckHandle answers HandleSent. Until it comes the worker keeps back all that it sends after the descriptor.
+// AckHandle answers HandleSent. Until it comes the worker keeps back all that it sends after the
+// descriptor.
 func AckHandle() Reply {
 	return Reply{func(uint64) any {
 		return struct {
@@ -61,17 +62,17 @@ func AckHandle() Reply {
 	}}
 }
 
-// Disconnect makes the worker close all its servers, which closes idle connections too from Node 19 on, and the channel
-// when the last connection has ended.
+// Disconnect makes the worker close all its servers, which closes idle connections too from Node 19
+// on, and the channel when the last connection has ended.
 func Disconnect() Reply {
 	return Reply{func(seq uint64) any {
 		return envelope{Cmd: "NODE_CLUSTER", Seq: seq, Act: "disconnect"}
 	}}
 }
 
-// LetGo makes a worker that has loaded drain.cjs say "Connection: close" in every answer of HTTP/1, and GOAWAY to every session
-// of HTTP/2. To others it means nothing:
-// Node ignores messages whose cmd begins with NODE_ and that it does not know.
+// LetGo makes a worker that has loaded drain.cjs say "Connection: close" in every answer of HTTP/1,
+// and GOAWAY to every session of HTTP/2. To others it means nothing: Node ignores messages whose
+// cmd begins with NODE_ and that it does not know.
 func LetGo() Reply {
 	return Reply{func(seq uint64) any {
 		return envelope{Cmd: "NODE_UNITGEN", Seq: seq, Act: "drain"}
@@ -85,11 +86,14 @@ func HoldOn() Reply {
 	}}
 }
 
-// CloseWithin makes a worker that has loaded drain.cjs, drains, and does not handle SIGTERM, close the connections of its HTTP
-// servers on which no request is under way and nothing comes in meanwhile, one after another over that time. Others ignore it.
+// CloseWithin makes a worker close idle connections of its HTTP servers, one after another over
+// that time. A connection is idle if no request is under way and nothing arrives meanwhile. The
+// message works for a worker that has loaded drain.cjs, is draining, and does not handle SIGTERM.
+// Others ignore it.
 func CloseWithin(d time.Duration) Reply { return closeWithin(d, false) }
 
-// CutWithin is CloseWithin for connections too on which something comes in, such as WebSockets.
+// CutWithin is CloseWithin that also closes connections on which something arrives, such as
+// WebSockets.
 func CutWithin(d time.Duration) Reply { return closeWithin(d, true) }
 
 func closeWithin(d time.Duration, busy bool) Reply {
@@ -102,7 +106,8 @@ func closeWithin(d time.Duration, busy bool) Reply {
 	}}
 }
 
-// AskReport makes a worker that has loaded drain.cjs send a Report with that token. Others ignore it.
+// AskReport makes a worker that has loaded drain.cjs send a Report with that token. Others ignore
+// it.
 func AskReport(token int) Reply {
 	return Reply{func(seq uint64) any {
 		return struct {
@@ -112,8 +117,8 @@ func AskReport(token int) Reply {
 	}}
 }
 
-// UseTickets makes a worker that has loaded drain.cjs encrypt the session tickets of its TLS servers with keys that all workers
-// have, as the cluster module does. Others ignore it.
+// UseTickets makes a worker that has loaded drain.cjs encrypt the session tickets of its TLS
+// servers with keys that all workers share, as the cluster module does. Others ignore it.
 func UseTickets(keys []byte) Reply {
 	return Reply{func(seq uint64) any {
 		return struct {
@@ -123,7 +128,8 @@ func UseTickets(keys []byte) Reply {
 	}}
 }
 
-// Shutdown is what PM2 tells a program that is to end, instead of a signal (--shutdown-with-message).
+// Shutdown is the message that PM2 sends to a program before it ends, instead of a signal
+// (--shutdown-with-message).
 func Shutdown() Reply {
 	return Reply{func(uint64) any { return "shutdown" }}
 }

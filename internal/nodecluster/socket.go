@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a descriptor that others than its owner may close. It is not in the set of Go's own poller, which every line of
-// the other side, and every one that that has read, would wake.
+// socket is a descriptor that goroutines other than its owner may close. The descriptor is not
+// registered with Go's runtime poller, which would wake up for every line that the peer sends or
+// reads.
 type socket struct {
 	mu sync.RWMutex
 	fd int // negative when closed
@@ -38,8 +39,8 @@ func (s *socket) Close() error {
 	return os.NewSyscallError("close", err)
 }
 
-// read reads what is there: unix.EAGAIN for nothing, io.EOF at the end. Descriptors that come along are closed by the
-// kernel, as there is no room for them (scm_recv in include/net/scm.h).
+// read reads the available input: unix.EAGAIN if there is none, io.EOF at the end. The kernel
+// closes descriptors that come along, as there is no room for them (scm_recv in include/net/scm.h).
 func (s *socket) read(p []byte) (n int, err error) {
 	err = s.use(func(fd int) error {
 		var err error
@@ -56,7 +57,8 @@ func (s *socket) read(p []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
-// send sends what there is room for, with a descriptor unless it is negative: unix.EAGAIN if there is none.
+// send sends what there is room for, with a descriptor unless it is negative: unix.EAGAIN if there
+// is none.
 func (s *socket) send(line []byte, with int) (n int, err error) {
 	var rights []byte
 	if with >= 0 {
@@ -73,9 +75,9 @@ func (s *socket) send(line []byte, with int) (n int, err error) {
 	return n, err
 }
 
-// polls says whether one of the events is there, or an error that whoever goes on will see. A socket is writable for the kernel
-// when less than a quarter of its buffer is unread (unix_writable in net/unix/af_unix.c), and the longest line fits into the
-// rest.
+// polls reports whether one of the events is pending, or an error that the next call returns. The
+// kernel calls a socket writable when less than a quarter of its buffer is unread (unix_writable in
+// net/unix/af_unix.c), and the longest line fits into the rest.
 func polls(fd int, events int16) bool {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Worker is what the primary knows of one Node process: the addresses that it has asked for and those that it serves.
-// It is plain data, fit for JSON, so that a primary that takes over knows what the one before it knew. The zero value
-// is a process that has asked for nothing. It is not safe for concurrent use.
+// Worker is the primary's state of one Node process: the addresses that it has asked for and those
+// that it serves. It is plain data that can be stored as JSON, so that a new primary can take over.
+// The zero value is a process that has asked for nothing. It is not safe for concurrent use.
 type Worker struct {
 	Servers map[string]Server `json:"servers,omitempty"` // by key
 	Left    bool              `json:"left,omitempty"`    // the program has called worker.disconnect()
@@ -32,17 +32,19 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Reason }
 
-// MaxServers bounds the servers of one worker at a time: an app has few addresses, and each is given once.
+// MaxServers bounds the servers of one worker at a time: an app has few addresses, and each is
+// given once.
 const MaxServers = 64
 
-// Give decides which of the app's addresses a call of listen() gets, and notes it under the key returned. The error is a
-// *Refusal.
+// Give decides which of the app's addresses a call of listen() gets, and records it under the key
+// returned. The error is a *Refusal.
 //
-// The ports must match, as Node compares the real port of the listener with the one asked for (checkBindError in
-// lib/net.js); port 0 gets the first address that is free, and listen({fd: 3}) the first in the order of the app, as
-// with sd_listen_fds(3). The address asked for only breaks ties: which addresses are open is the app's settings' to
-// say. Paths of unix sockets must match too. A programPort other than zero stands for each address of the app, a unix
-// socket too; such a one can only be promised.
+// The ports must match, as Node compares the real port of the listener with the requested port
+// (checkBindError in lib/net.js). Port 0 gets the first free address, and listen({fd: 3}) the first
+// in the order of the app, as with sd_listen_fds(3). The requested address only breaks ties,
+// because the app's settings decide which addresses are open. Paths of unix sockets must match too.
+// A programPort other than zero stands for each address of the app, including a unix socket, which
+// can only be promised.
 func (w *Worker) Give(a Asked, app []Address, programPort int) (key string, address Address, err error) {
 	switch {
 	case a.Family == UDP:
@@ -125,8 +127,8 @@ func (w *Worker) given(address Address) bool {
 	return false
 }
 
-// Listens notes that a server listens and returns its address; false if it is none that Give has given: a program may
-// open sockets by itself.
+// Listens notes that a server listens and returns its address; false if it is none that Give has
+// given: a program may open sockets by itself.
 func (w *Worker) Listens(a Asked) (address Address, ok bool) {
 	key := a.key()
 	if _, known := w.Servers[key]; !known {
@@ -149,7 +151,8 @@ func (w *Worker) Listens(a Asked) (address Address, ok bool) {
 	return s.Address, true
 }
 
-// Close notes that the server of that key has closed and returns its address; false if there is none.
+// Close notes that the server of that key has closed and returns its address; false if there is
+// none.
 func (w *Worker) Close(key string) (address Address, ok bool) {
 	s, ok := w.Servers[key]
 	delete(w.Servers, key)
@@ -166,7 +169,8 @@ func (w *Worker) Key(address Address) string {
 	return ""
 }
 
-// Missing lists the addresses of the app that the worker does not serve, in the app's order; none if it serves all.
+// Missing lists the addresses of the app that the worker does not serve, in the app's order; none
+// if it serves all.
 func (w *Worker) Missing(app []Address) []Address {
 	var missing []Address
 	for _, address := range app {
@@ -182,11 +186,12 @@ func (a Asked) key() string {
 	return fmt.Sprintf("%s:%d:%d:%d:%d", a.Address, a.Port, a.Family, a.FD, a.Index)
 }
 
-// Tickets are the session ticket keys of an app's TLS servers, by address: all workers use those of the first, so that
-// a client resumes its session with whichever it comes to.
+// Tickets are the session ticket keys of an app's TLS servers, by address. All workers use the keys
+// of the first worker, so that a client can resume its session with any worker.
 type Tickets map[Address]json.RawMessage
 
-// Share returns what the worker that said data is to use at address: data itself if it is the first.
+// Share returns the data that a worker must use at address, after it has sent data: data itself if
+// it is the first worker.
 func (t Tickets) Share(address Address, data json.RawMessage) json.RawMessage {
 	if data == nil {
 		return nil

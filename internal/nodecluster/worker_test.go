@@ -41,7 +41,8 @@ func TestGivePicksTheAddress(t *testing.T) {
 	}
 }
 
-// A port of the program's own stands for what the app has, also a unix socket, and the program is told that it has that port.
+// A port of the program's own stands for what the app has, also a unix socket, and the program is
+// told that it has that port.
 func TestGiveProgramPort(t *testing.T) {
 	socket := []Address{{Path: "/run/app.sock"}}
 	for _, c := range []struct {

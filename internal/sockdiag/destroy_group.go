@@ -14,7 +14,8 @@ var destroyGroups = [...]int{unix.SKNLGRP_INET_TCP_DESTROY, unix.SKNLGRP_INET6_T
 // eventPort is where a message about a destroyed socket has its local port, in network order.
 const eventPort = unix.SizeofNlMsghdr + msgPort
 
-// subscribe joins the groups, with a filter set before, so that nothing about other ports is ever queued.
+// subscribe joins the groups, with a filter set before, so that nothing about other ports is ever
+// queued.
 func subscribe(fd int, ports []uint16) error {
 	filter := portFilter(ports)
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
@@ -30,11 +31,12 @@ func subscribe(fd int, ports []uint16) error {
 	return nil
 }
 
-// unsubscribe leaves the groups, takes the filter off and drops what is queued, whether or not there was a
+// unsubscribe leaves the groups, removes the filter and drops queued messages, with or without a
 // subscription.
 func unsubscribe(fd int) error {
 	for _, g := range destroyGroups {
-		// Leaving a group that was not joined is no error (net/netlink/af_netlink.c, netlink_setsockopt).
+		// Leaving a group that was not joined is no error (net/netlink/af_netlink.c,
+		// netlink_setsockopt).
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_DROP_MEMBERSHIP, g); err != nil {
 			return fmt.Errorf("leave netlink group %d: %w", g, os.NewSyscallError("setsockopt", err))
 		}

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dump sends req and calls each for every socket of the answer; the socket is valid during the call only. When each
-// fails, the rest is read and dropped.
+// dump sends req and calls each for every socket of the answer; the socket is valid during the call
+// only. When each fails, the rest is read and dropped.
 //
 // It never waits: the kernel fills the queue within sendto(2) and again within each recvfrom(2)
 // (net/netlink/af_netlink.c, netlink_dump), so that an empty queue before the end is an error.
@@ -19,7 +19,8 @@ func (c *Conn) dump(req []byte, each func(*socket) error) error {
 	if c.fd < 0 {
 		return os.ErrClosed
 	}
-	// A shim that was killed while it read leaves its dump running, and the kernel refuses the next one (EBUSY).
+	// A shim that was killed while it read leaves its dump running, and the kernel refuses the next
+	// one (EBUSY).
 	if err := flush(c.fd, c.buf); err != nil {
 		return err
 	}
@@ -40,7 +41,8 @@ func (c *Conn) dump(req []byte, each func(*socket) error) error {
 		}
 		done, err = scan(c.buf[:n], c.seq, each)
 		if err != nil {
-			// PID 1 takes what is left for traffic, and starts the service, once this process is gone.
+			// When this process has ended, PID 1 takes unread messages for traffic and starts the
+			// service.
 			return errors.Join(err, flush(c.fd, c.buf))
 		}
 	}
@@ -60,7 +62,8 @@ func send(fd int, req []byte) error {
 	}
 }
 
-// receive reads one datagram, and tells whether the kernel sent it: root can write to any netlink socket.
+// receive reads one datagram, and reports whether the kernel sent it: root can write to any netlink
+// socket.
 func receive(fd int, buf []byte) (n int, fromKernel bool, err error) {
 	for {
 		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
@@ -75,8 +78,8 @@ func receive(fd int, buf []byte) (n int, fromKernel bool, err error) {
 	}
 }
 
-// flush reads and drops all that is queued. It ends: a dump that runs ends with the table, and nothing else is sent
-// to a socket that has joined no group.
+// flush reads and drops all that is queued. It ends: a dump that runs ends with the table, and
+// nothing else is sent to a socket that has joined no group.
 func flush(fd int, buf []byte) error {
 	for {
 		_, _, err := receive(fd, buf)

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// holdEnv makes the test binary a server: it accepts as many connections as it is told to, and holds them until its
-// stdin ends.
+// holdEnv makes the test binary a server: it accepts as many connections as it is told to, and
+// holds them until its stdin ends.
 const holdEnv = "UNITGEN_TEST_HOLD"
 
 func TestMain(m *testing.M) {
@@ -90,7 +90,8 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// need skips a test whose prerequisite this machine lacks, and fails it in CI, where nothing may be left out.
+// need skips a test whose prerequisite this machine lacks, and fails it in CI, where nothing may be
+// left out.
 func need(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("UNITGEN_CI") == "1" && os.Getuid() == 0 {

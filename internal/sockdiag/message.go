@@ -33,13 +33,13 @@ const (
 // errMalformed says that a datagram is not what the kernel sends.
 var errMalformed = errors.New("malformed netlink message")
 
-// socket is what a dump tells of one socket.
+// socket is the entry of one socket in a dump.
 type socket struct {
 	state  uint8
 	port   uint16 // local
 	cookie uint64
-	// rqueue and wqueue are the unread and the unacknowledged or unsent bytes of a connection; the used and allowed
-	// queue of a listener.
+	// rqueue and wqueue are the unread and the unacknowledged or unsent bytes of a connection; the
+	// used and allowed queue of a listener.
 	rqueue, wqueue uint32
 	inode          uint32 // zero while no process has accepted it
 	cgroup         uint64
@@ -48,15 +48,16 @@ type socket struct {
 	hasInfo        bool
 }
 
-// info is the part of struct tcp_info that tells whether a connection is busy. The ages count from the connection's
-// creation where nothing was sent or received, in ticks of the kernel's clock (1 to 10 ms, CONFIG_HZ).
+// info is the part of struct tcp_info that shows whether a connection is busy. If nothing was sent
+// or received, the ages count from the connection's creation, in ticks of the kernel's clock (1 to
+// 10 ms, CONFIG_HZ).
 type info struct {
 	sinceSent, sinceRecv, sinceAck time.Duration
 	segsIn, segsOut                uint32 // that carried data
 }
 
-// scan calls each for the sockets in one datagram, and tells whether the dump numbered seq has ended. Messages of other
-// numbers are left-overs.
+// scan calls each for the sockets in one datagram, and reports whether the dump numbered seq has
+// ended. It ignores messages with other numbers, which are left over.
 func scan(b []byte, seq uint32, each func(*socket) error) (done bool, err error) {
 	var s socket
 	for len(b) > 0 {
@@ -119,7 +120,8 @@ func (s *socket) parse(b []byte) error {
 	*s = socket{
 		state: b[msgState],
 		port:  binary.BigEndian.Uint16(b[msgPort:]),
-		// Two words, the low one first on every machine (inet_diag_msg_common_fill, sock_diag_save_cookie).
+		// Two words, the low one first on every machine (inet_diag_msg_common_fill,
+		// sock_diag_save_cookie).
 		cookie: uint64(binary.NativeEndian.Uint32(b[msgCookie:])) | uint64(binary.NativeEndian.Uint32(b[msgCookie+4:]))<<32,
 		rqueue: binary.NativeEndian.Uint32(b[msgRqueue:]),
 		wqueue: binary.NativeEndian.Uint32(b[msgWqueue:]),
@@ -145,8 +147,8 @@ func (s *socket) parse(b []byte) error {
 	return nil
 }
 
-// parseInfo reads struct tcp_info, which grows at its end: ok is false on a kernel (before 4.6) whose struct ends too
-// early.
+// parseInfo reads struct tcp_info, which grows at its end: ok is false on a kernel (before 4.6)
+// whose struct ends too early.
 func parseInfo(b []byte) (i info, ok bool) {
 	var t unix.TCPInfo
 	const end = unsafe.Offsetof(t.Data_segs_out) + unsafe.Sizeof(t.Data_segs_out)

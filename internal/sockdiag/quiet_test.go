@@ -58,7 +58,8 @@ func TestPending(t *testing.T) {
 // testQuiet is longer than a tick of any kernel, so that the tests can wait for real silence.
 const testQuiet = 60 * time.Millisecond
 
-// silent waits until nothing has moved for testQuiet on the n connections of f, and returns their Stat.
+// silent waits until nothing has moved for testQuiet on the n connections of f, and returns their
+// Stat.
 func silent(t *testing.T, c *Conn, f Filter, n int) Stat {
 	t.Helper()
 	f.Quiet = testQuiet
@@ -136,7 +137,8 @@ func transfer(t *testing.T, from, to net.Conn, n int) {
 	}
 }
 
-// web is a real HTTP server whose /wait answers when it is told to and whose /stream sends one byte each time it is.
+// web is a real HTTP server whose /wait answers when it is told to and whose /stream sends one byte
+// each time it is.
 type web struct {
 	ln     net.Listener
 	client http.Client

@@ -9,11 +9,12 @@ import (
 
 // The states that a dump is asked for, as bits (net/tcp_states.h).
 //
-// Open is what an instance may still have to serve: ESTABLISHED, and CLOSE_WAIT (the client has finished sending, the
-// instance has not closed). An instance holds those until it closes them. The others are left out: in SYN_RECV there
-// is no connection yet, only a half-open handshake without a cgroup, which can become a queued connection a round
-// trip after its listener left the ring; in FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK and TIME_WAIT the instance has
-// said its last byte, and the kernel delivers it even when the process is gone.
+// Open is what an instance may still have to serve: ESTABLISHED, and CLOSE_WAIT (the client has
+// finished sending, the instance has not closed). An instance holds those until it closes them. The
+// others are left out: in SYN_RECV there is no connection yet, only a half-open handshake without a
+// cgroup, which can become a queued connection a round trip after its listener left the ring; in
+// FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK and TIME_WAIT the instance has said its last byte, and
+// the kernel delivers it even when the process is gone.
 const (
 	stateCloseWait = 8
 	openStates     = 1<<1 | 1<<stateCloseWait
@@ -38,11 +39,11 @@ const (
 	requestExtension = 3  // offset of idiag_ext
 )
 
-// dumpRequest builds a request for the sockets in states with one of the local ports, of one cgroup unless that is
-// zero. ext is a set of bits as infoBit.
+// dumpRequest builds a request for the sockets in states with one of the local ports, of one cgroup
+// unless that is zero. ext is a set of bits as infoBit.
 //
-// It is the old request (TCPDIAG_GETSOCK), as ss(8) sends it, because it covers IPv4 and IPv6 in one walk of the table;
-// SOCK_DIAG_BY_FAMILY takes one family a time and walks all of it for each.
+// It is the old request (TCPDIAG_GETSOCK), as ss(8) sends it, because it covers IPv4 and IPv6 in
+// one walk of the table; SOCK_DIAG_BY_FAMILY takes one family a time and walks all of it for each.
 func dumpRequest(states uint32, ext uint8, ports []uint16, cgroup uint64) ([]byte, error) {
 	if err := checkPorts(ports); err != nil {
 		return nil, err

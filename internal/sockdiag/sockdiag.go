@@ -34,12 +34,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxPorts bounds the local ports of a filter: more than any app listens on, few enough for a jump of classic BPF
-// (255).
+// MaxPorts bounds the local ports of a filter: more than any app listens on, few enough for a jump
+// of classic BPF (255).
 const MaxPorts = 64
 
-// ErrNoCgroup says that the kernel does not report the cgroup of a socket: it is older than 5.8, or built without
-// CONFIG_SOCK_CGROUP_DATA. Nothing can be counted by instance there.
+// ErrNoCgroup says that the kernel does not report the cgroup of a socket: it is older than 5.8, or
+// built without CONFIG_SOCK_CGROUP_DATA. Nothing can be counted by instance there.
 var ErrNoCgroup = errors.New("kernel does not report the cgroup of sockets")
 
 // bufferSize is the largest datagram of a dump: the kernel adapts to the reader's buffer up to this
@@ -52,10 +52,12 @@ type Filter struct {
 	Ports []uint16
 	// Cgroup is the id of the listener's cgroup; zero means any.
 	Cgroup uint64
-	// Apart says of a connection, by its cookie, that CountByCgroup counts it under Apart and not under its cgroup: one that
-	// the kernel has moved. It is called once for each. Nil is for none.
+	// Apart reports for a connection, by its cookie, that CountByCgroup counts it under Apart and
+	// not under its cgroup, because the kernel has moved it. It is called once for each connection.
+	// Nil means none.
 	Apart func(cookie uint64) bool
-	// Quiet is how long nothing may have moved for a connection to be quiet; zero means DefaultQuiet. See Stat.
+	// Quiet is how long nothing may have moved for a connection to be quiet; zero means
+	// DefaultQuiet. See Stat.
 	Quiet time.Duration
 }
 
@@ -86,15 +88,15 @@ type Conn struct {
 	buf []byte
 }
 
-// Open opens a descriptor for New or NewWatch in the caller's own network namespace. The caller closes it, or hands
-// it to one of them.
+// Open opens a descriptor for New or NewWatch in the caller's own network namespace. The caller
+// closes it, or hands it to one of them.
 func Open() (int, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return -1, fmt.Errorf("open netlink socket: %w", os.NewSyscallError("socket", err))
 	}
-	// An unbound socket has the kernel's own address, and gets no multicast, as the sender does not (af_netlink.c,
-	// do_one_broadcast).
+	// An unbound socket has the kernel's own address, and gets no multicast, as the sender does not
+	// (af_netlink.c, do_one_broadcast).
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("open netlink socket: %w", os.NewSyscallError("bind", err))
@@ -102,8 +104,9 @@ func Open() (int, error) {
 	return fd, nil
 }
 
-// New makes a Conn of a NETLINK_SOCK_DIAG socket, which it owns from then on; if New fails the descriptor stays the
-// caller's. The flags of the open file description, shared with PID 1, are not touched.
+// New makes a Conn of a NETLINK_SOCK_DIAG socket, which it owns from then on; if New fails the
+// descriptor stays the caller's. The flags of the open file description, shared with PID 1, are not
+// touched.
 func New(fd int) (*Conn, error) {
 	if err := check(fd); err != nil {
 		return nil, err
@@ -124,11 +127,12 @@ func (c *Conn) Close() error {
 	return os.NewSyscallError("close", unix.Close(fd))
 }
 
-// CountByCgroup counts the connections that f lets through, by the cgroup of their listener, in one dump of both
-// address families. A cgroup without connections has no entry. The error is ErrNoCgroup on a kernel that does not
-// tell.
+// CountByCgroup counts the connections that f accepts, by the cgroup of their listener, in one dump
+// of both address families. A cgroup without connections has no entry. The error is ErrNoCgroup on
+// a kernel that does not report cgroups.
 //
-// The table changes while it is read: connections that open or close meanwhile may be counted or not, none twice.
+// The table changes while it is read: connections that open or close meanwhile may be counted or
+// not, but none twice.
 func (c *Conn) CountByCgroup(f Filter) (map[uint64]Stat, error) {
 	quiet := f.quiet()
 	stats := make(map[uint64]Stat)
@@ -151,8 +155,8 @@ func (c *Conn) CountByCgroup(f Filter) (map[uint64]Stat, error) {
 	return stats, nil
 }
 
-// Connections calls each for every connection that f lets through, in no order, in one dump. The error is ErrNoCgroup on a
-// kernel that does not tell cgroups.
+// Connections calls each for every connection that f accepts, in no order, in one dump. The error
+// is ErrNoCgroup on a kernel that does not report cgroups.
 func (c *Conn) Connections(f Filter, each func(Connection)) error {
 	err := c.connections(f, func(s *socket) error {
 		if !s.hasCgroup {
@@ -167,8 +171,9 @@ func (c *Conn) Connections(f Filter, each func(Connection)) error {
 	return nil
 }
 
-// Count counts the connections that f lets through. It is for one instance (Filter.Cgroup), or for all of them at
-// once on a kernel without cgroups of sockets; for each of many use CountByCgroup, which costs the same.
+// Count counts the connections that f lets through. It is for one instance (Filter.Cgroup), or for
+// all of them at once on a kernel without cgroups of sockets; for each of many use CountByCgroup,
+// which costs the same.
 func (c *Conn) Count(f Filter) (Stat, error) {
 	var st Stat
 	quiet := f.quiet()
@@ -182,10 +187,10 @@ func (c *Conn) Count(f Filter) (Stat, error) {
 	return st, nil
 }
 
-// Listeners returns the listening sockets of the given local ports, in no order. With Cookie it finds the cgroup of
-// an instance from a dup of its listener: true also where the unit's cgroup was removed and made anew, and where no
-// cgroup file system is mounted. Not for SocketProtocol=mptcp: the descriptor is not the TCP socket then, and has
-// another cookie.
+// Listeners returns the listening sockets of the given local ports, in no order. With Cookie the
+// caller finds the cgroup of an instance from a dup of its listener, also where the unit's cgroup
+// was removed and created again, and where no cgroup file system is mounted. Not for
+// SocketProtocol=mptcp: there the descriptor is not the TCP socket and has another cookie.
 func (c *Conn) Listeners(ports []uint16) ([]Listener, error) {
 	var list []Listener
 	req, err := dumpRequest(listenState, 0, ports, 0)
@@ -216,7 +221,8 @@ func (c *Conn) connections(f Filter, each func(*socket) error) error {
 	return c.dump(req, each)
 }
 
-// check refuses a descriptor that is not what PID 1 should have passed: the listeners that come with it look alike.
+// check refuses a descriptor that is not what PID 1 should have passed: the listeners that come
+// with it look alike.
 func check(fd int) error {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {

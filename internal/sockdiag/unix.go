@@ -18,8 +18,9 @@ const (
 	unixMessageLen   = 16 // sizeof(struct unix_diag_msg)
 )
 
-// UnixQueue returns how many connections wait at a listening unix socket of the network namespace, by its inode number as
-// fstat(2) on the descriptor has it. It is two system calls; nothing else tells it.
+// UnixQueue returns how many connections wait at a listening unix socket of the network namespace,
+// by its inode number from fstat(2) on the descriptor. It costs two system calls; no other
+// interface reports the number.
 func (c *Conn) UnixQueue(inode uint32) (int, error) {
 	n, err := c.unixQueue(inode)
 	if err != nil {
@@ -61,7 +62,8 @@ func (c *Conn) unixQueue(inode uint32) (int, error) {
 	}
 }
 
-// parseUnixQueue finds attribute UNIX_DIAG_RQLEN in an answer: the queue of a listener, and what fits in it.
+// parseUnixQueue finds attribute UNIX_DIAG_RQLEN in an answer: the queue of a listener, and what
+// fits in it.
 func parseUnixQueue(b []byte) (int, error) {
 	kind, body := binary.NativeEndian.Uint16(b[4:]), b[unix.SizeofNlMsghdr:]
 	if kind == unix.NLMSG_ERROR {

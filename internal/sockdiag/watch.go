@@ -11,12 +11,14 @@ import (
 )
 
 // Watch subscribes to the kernel's messages about destroyed TCP sockets (SKNLGRP_INET_TCP_DESTROY,
-// net/core/sock_diag.c). They tell a drain when to count again, and are for drains only: while a subscription stands,
-// the kernel makes a message of each TCP socket of the namespace that dies, before it filters by port.
+// net/core/sock_diag.c). They tell a drain when to count again, and are for drains only: during a
+// subscription the kernel makes a message for each TCP socket of the namespace that ends, before it
+// filters by port.
 //
-// Groups and filter belong to the socket, not to the process. So stop the subscription before an orderly exit: PID 1
-// would take the next message for traffic, and start the shim again. A shim killed while it is subscribed comes back
-// that way at once, past its back-off, and NewWatch ends the old subscription.
+// Groups and filter belong to the socket, not to the process. So stop the subscription before an
+// orderly exit: PID 1 would take the next message for traffic, and start the shim again. A shim
+// that is killed during a subscription is started again in this way at once, without its back-off,
+// and NewWatch ends the old subscription.
 //
 // Safe for concurrent use.
 type Watch struct {
@@ -27,11 +29,12 @@ type Watch struct {
 
 // Subscription ticks when a connection has ended.
 type Subscription struct {
-	// C gets a tick after one or many sockets with one of the ports were destroyed, or messages were lost (ENOBUFS).
-	// It holds one tick, and is closed when the subscription has ended.
+	// C gets a tick after one or many sockets with one of the ports were destroyed, or messages
+	// were lost (ENOBUFS). It holds one tick, and is closed when the subscription has ended.
 	//
-	// Connections stop being open in other ways too, without a tick: when the instance closes first, the socket may
-	// be in FIN_WAIT1 for minutes before it is destroyed. So wait for a timer beside C.
+	// Connections stop being open in other ways too, without a tick: when the instance closes
+	// first, the socket may be in FIN_WAIT1 for minutes before it is destroyed. So wait for a timer
+	// beside C.
 	C <-chan struct{}
 
 	w    *Watch
@@ -40,9 +43,9 @@ type Subscription struct {
 	done chan struct{}
 }
 
-// NewWatch makes a Watch of a NETLINK_SOCK_DIAG socket, which it owns from then on and sets non-blocking; if NewWatch
-// fails the descriptor stays the caller's. It ends a subscription that an earlier process left. The socket must not
-// be a Conn's.
+// NewWatch makes a Watch of a NETLINK_SOCK_DIAG socket, which it owns from then on and sets
+// non-blocking; if NewWatch fails the descriptor stays the caller's. It ends a subscription that an
+// earlier process left. The socket must not be a Conn's.
 func NewWatch(fd int) (*Watch, error) {
 	if err := check(fd); err != nil {
 		return nil, err
@@ -51,7 +54,8 @@ func NewWatch(fd int) (*Watch, error) {
 	if err := unsubscribe(fd); err != nil {
 		return nil, err
 	}
-	// PID 1 sets the mode anew each time it passes the socket (NonBlocking=), so this is nobody else's setting.
+	// PID 1 sets the mode again each time it passes the socket (NonBlocking=), so nobody else
+	// depends on this setting.
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("watch sockets: %w", os.NewSyscallError("fcntl", err))
 	}
@@ -70,8 +74,9 @@ func (w *Watch) Close() error {
 	return errors.Join(err, w.f.Close())
 }
 
-// Subscribe starts the messages about sockets with one of the local ports, 1 to MaxPorts of them. What ended before
-// Subscribe returned gives no tick: count after it. At most one subscription stands at a time; the caller stops it.
+// Subscribe starts the messages about sockets with one of the local ports, 1 to MaxPorts of them.
+// What ended before Subscribe returned gives no tick: count after it. At most one subscription
+// stands at a time; the caller stops it.
 func (w *Watch) Subscribe(ports []uint16) (*Subscription, error) {
 	if err := checkPorts(ports); err != nil {
 		return nil, err
@@ -94,8 +99,8 @@ func (w *Watch) Subscribe(ports []uint16) (*Subscription, error) {
 	return w.sub, nil
 }
 
-// Stop ends the subscription and returns when nothing is queued any more, with the error that ended it before, if any.
-// A second call does nothing but return the same.
+// Stop ends the subscription and returns when nothing is queued any more, with the error that ended
+// it before, if any. A second call does nothing but return the same.
 func (s *Subscription) Stop() error {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
@@ -104,7 +109,8 @@ func (s *Subscription) Stop() error {
 		return s.err
 	}
 	s.w.sub = nil
-	// The read that waits ends by the deadline; unlike a close that leaves the descriptor for the next subscription.
+	// The read that waits ends by the deadline; unlike a close that leaves the descriptor for the
+	// next subscription.
 	err := s.w.f.SetReadDeadline(time.Unix(1, 0))
 	if err == nil {
 		<-s.done
@@ -114,7 +120,8 @@ func (s *Subscription) Stop() error {
 	return s.err
 }
 
-// receive turns messages into ticks until Stop ends its read. It is the only reader, and Stop waits for it.
+// receive turns messages into ticks until Stop ends its read. It is the only reader, and Stop waits
+// for it.
 func (s *Subscription) receive() {
 	defer close(s.done)
 	defer close(s.tick)

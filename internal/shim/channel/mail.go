@@ -18,13 +18,13 @@ func (c *Channels) Send(ctx context.Context, r *control.Request) (any, error) {
 	if err := r.Decode(&p); err != nil {
 		return nil, err
 	}
-	letter, err := nodecluster.NewLetter(p.Message)
+	payload, err := nodecluster.NewPayload(p.Message)
 	if err != nil {
 		return nil, err
 	}
 	var sent control.Sent
 	if err := c.run(ctx, func() error {
-		sent = c.post(letter, p.Instance, 0)
+		sent = c.post(payload, p.Instance, 0)
 		for _, number := range sent.Dropped {
 			c.tooSlow(c.instances[number].program)
 		}
@@ -42,8 +42,8 @@ func (c *Channels) Send(ctx context.Context, r *control.Request) (any, error) {
 	return sent, nil
 }
 
-// post gives a letter to instance to, or to all but instance from if to is 0, where there is room.
-func (c *Channels) post(l nodecluster.Letter, to, from int) (sent control.Sent) {
+// post gives a payload to instance to, or to all but instance from if to is 0, where there is room.
+func (c *Channels) post(l nodecluster.Payload, to, from int) (sent control.Sent) {
 	for number, in := range c.instances {
 		if !in.reachable() || to != 0 && number != to || to == 0 && number == from {
 			continue
@@ -70,7 +70,7 @@ const (
 // passOn sends on what a program sent for others. It returns when all of them have it in their
 // queues, or have had no room for too long; the sender's channel is not read meanwhile.
 func (c *Channels) passOn(ctx context.Context, from *conn, m nodecluster.Message) {
-	letter, err := nodecluster.NewLetter(m.Text)
+	payload, err := nodecluster.NewPayload(m.Text)
 	if err != nil {
 		from.log.Warn("pass message on, ignoring", "error", err)
 		return
@@ -80,7 +80,7 @@ func (c *Channels) passOn(ctx context.Context, from *conn, m nodecluster.Message
 		if in := c.instances[from.instance]; in == nil || in.program == nil || in.program.channel != from {
 			return // another process has the number now, and this one ends
 		}
-		sent := c.post(letter, m.To, from.instance)
+		sent := c.post(payload, m.To, from.instance)
 		if m.To != 0 && len(sent.Instances)+len(sent.Dropped) == 0 {
 			from.log.Debug("program sent a message to an instance that is not there, ignoring", "to", m.To)
 		}
@@ -98,7 +98,7 @@ func (c *Channels) passOn(ctx context.Context, from *conn, m nodecluster.Message
 	var posts sync.WaitGroup
 	for _, n := range waiting {
 		posts.Go(func() {
-			if !n.channel.PostWithin(limited, letter) {
+			if !n.channel.PostWithin(limited, payload) {
 				c.options.Do(ctx, func() { c.tooSlow(n) })
 			}
 		})
