@@ -109,8 +109,8 @@ func TestComplete(t *testing.T) {
 	}
 	writeApp(t, dir+"/root", "hello", 2)
 	for line, want := range map[string]string{
-		"":                    "check completion diff doctor drain export help import list logs remove scale send status undrain hello :4",
-		"s":                   "scale send status hello :4", // the shell takes what begins so
+		"":                    "check completion diff doctor drain export help import list logs reload remove restart scale send start status stop undrain hello :4",
+		"s":                   "scale send start status stop hello :4", // the shell takes what begins so
 		"./":                  ":0",
 		"--kind=":             "bind listen node handoff :4",
 		"--kind ":             "bind listen node handoff :4",
@@ -134,6 +134,8 @@ func TestComplete(t *testing.T) {
 		"list --j":            "--json :4",
 		"list ":               ":4",
 		"list --kind ":        ":4",
+		"list --watch ":       ":4",
+		"list --sort ":        "name state cpu memory connections rate restarts uptime :4",
 		"completion ":         "bash zsh fish :4",
 		"export ":             "haproxy nginx caddy keepalived ansible :4",
 		"export haproxy ":     "hello :4",

@@ -18,6 +18,15 @@ func isTerminal(fd uintptr) bool {
 	return err == nil
 }
 
+// screenSize is that of a terminal, or of one that does not say, 80 by 24.
+func screenSize(fd uintptr) (columns, rows int) {
+	size, err := unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ)
+	if err != nil || size.Col == 0 || size.Row == 0 {
+		return 80, 24
+	}
+	return int(size.Col), int(size.Row)
+}
+
 // usableCPUs counts the processors that this process may use: its affinity, and the CPU quota of its control group and
 // of those above it, rounded up. 1 at least.
 func usableCPUs() int {

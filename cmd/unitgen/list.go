@@ -92,19 +92,21 @@ func (c *command) listOnce(ctx context.Context, m *live.Manager, before *survey.
 
 // source is what list and status look at.
 func (c *command) source(depth survey.Depth) *survey.Source {
-	s := &survey.Source{RuntimeDir: c.live().RuntimeDir(), Depth: depth, Log: slog.New(slog.DiscardHandler)}
+	return &survey.Source{RuntimeDir: c.live().RuntimeDir(), Depth: depth, Log: slog.New(slog.DiscardHandler), Ask: c.ask()}
+}
+
+// ask returns how to ask the balancer of an app that runs. The socket is root's: who may not ask gets what the manager knows.
+func (c *command) ask() func(context.Context, app.Name) (control.Status, error) {
 	if c.env.shimStatus == nil {
-		return s
+		return nil
 	}
-	// The socket is root's: who may not ask gets what the manager knows.
-	s.Ask = func(ctx context.Context, name app.Name) (status control.Status, err error) {
-		answer, err := c.env.shimStatus(ctx, name.ControlPath(s.RuntimeDir))
+	return func(ctx context.Context, name app.Name) (status control.Status, err error) {
+		answer, err := c.env.shimStatus(ctx, name.ControlPath(c.live().RuntimeDir()))
 		if err == nil {
 			err = json.Unmarshal(answer, &status)
 		}
 		return status, err
 	}
-	return s
 }
 
 // fill takes over what a look says of the app.

@@ -62,11 +62,16 @@ type env struct {
 	userName    string
 	stdout      io.Writer
 	stderr      io.Writer
-	terminal    bool // stdout is one
-	now         func() time.Time
-	cpus        func() int // that the instances may use
-	lbshim      string
-	version     string
+	terminal    bool      // stdout is one
+	stdin       io.Reader // the user's terminal; nil where there is none
+
+	talkTerminal bool                       // stderr is one
+	screen       func() (columns, rows int) // its size
+	stopSignals  func()                     // from then on a signal ends the process at once
+	now          func() time.Time
+	cpus         func() int // that the instances may use
+	lbshim       string
+	version      string
 
 	// nodePath asks a program that stands for node for the path of the real one.
 	nodePath func(ctx context.Context, program string) (string, error)
@@ -94,9 +99,14 @@ func main() {
 		euid:     os.Geteuid(),
 		stdout:   os.Stdout,
 		terminal: isTerminal(os.Stdout.Fd()),
-		stderr:   os.Stderr,
-		now:      time.Now,
-		cpus:     usableCPUs,
+
+		talkTerminal: isTerminal(os.Stderr.Fd()),
+		screen:       func() (columns, rows int) { return screenSize(os.Stderr.Fd()) },
+		stopSignals:  stop,
+
+		stderr: os.Stderr,
+		now:    time.Now,
+		cpus:   usableCPUs,
 
 		shimStatus: askShim,
 		getent:     account.Getent,
@@ -110,6 +120,9 @@ func main() {
 
 		lbshim:  lbshim,
 		version: version,
+	}
+	if isTerminal(os.Stdin.Fd()) {
+		e.stdin = os.Stdin
 	}
 	e.cwd, _ = os.Getwd() // empty if it was removed: relative paths are then refused
 	if u, err := user.Current(); err == nil {

@@ -32,7 +32,7 @@ func optionHint(err error, flags *pflag.FlagSet) string {
 // It is empty for others, and so for names of apps.
 func verbHint(word string) string {
 	switch word {
-	case "start", "stop", "restart", "reload", "enable", "disable":
+	case "enable", "disable":
 		return "systemctl " + word
 	case "delete", "del", "rm", "uninstall":
 		return "unitgen remove"

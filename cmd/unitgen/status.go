@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +13,6 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/explain"
-	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/live"
 	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/survey"
@@ -56,26 +53,9 @@ func (i shownInstance) sortFigures() figures { return i.figures }
 
 // status prints one app: what the manager knows, and what the shim says if it may be asked.
 func (c *command) status(ctx context.Context) error {
-	name, err := c.appName()
+	a, err := c.findApp()
 	if err != nil {
 		return err
-	}
-	text, err := c.site.Find(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return c.noApp(name)
-	}
-	if err != nil {
-		return err
-	}
-	a, err := app.ParseSettings(name, text)
-	if errors.Is(err, app.ErrNoSettings) {
-		return c.noApp(name)
-	}
-	if err != nil {
-		return fault.With(err, "systemctl status "+string(name))
-	}
-	if !c.booted {
-		return fault.With(errors.New("systemd does not run here, so no app runs"), "unitgen list")
 	}
 	m, err := live.Dial(ctx, c.live())
 	if err != nil {

@@ -19,19 +19,23 @@ import (
 
 // command is one run of unitgen.
 type command struct {
-	env     *env
-	options *options
-	root    *cobra.Command // what the command line can be
-	site    plan.Site
-	booted  bool          // systemd runs here
-	file    *settingsFile // of --file=; nil for none
-	guessed bool          // the app's address stands in for one that is to be learned
-	release func()        // lets other runs into the site's directory; may be called more than once
+	env      *env
+	options  *options
+	root     *cobra.Command // what the command line can be
+	site     plan.Site
+	booted   bool          // systemd runs here
+	file     *settingsFile // of --file=; nil for none
+	guessed  bool          // the app's address stands in for one that is to be learned
+	progress progress      // of operations on instances
+	release  func()        // lets other runs into the site's directory; may be called more than once
 }
 
 // run is unitgen; it returns the exit status.
 func run(ctx context.Context, e *env) int {
-	status, err := (&command{env: e}).execute(ctx)
+	c := &command{env: e}
+	c.progress = progress{w: e.stderr, live: e.talkTerminal && e.getenv("TERM") != "dumb", steps: make(map[int]live.Event), size: e.screen,
+		colour: choose(e.getenv("NO_COLOR") == "")}
+	status, err := c.execute(ctx)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted; systemd finishes the jobs that it has")
 	}
@@ -81,6 +85,8 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 		return exitSuccess, c.logs()
 	case "doctor":
 		return c.doctor(ctx)
+	case "start", "stop", "restart", "reload":
+		return exitSuccess, c.act(ctx)
 	}
 	return c.generate(ctx)
 }
@@ -260,11 +266,18 @@ func (c *command) printPlan(p *plan.Plan) error {
 
 // live is what operations on running apps need to know.
 func (c *command) live() live.Options {
-	return live.Options{Site: c.site, EUID: c.env.euid, UserName: c.env.userName, Getenv: c.env.getenv, Now: c.env.now, Tell: c.tell}
+	return live.Options{Site: c.site, EUID: c.env.euid, UserName: c.env.userName, Getenv: c.env.getenv, Now: c.env.now, Tell: c.tell, Ask: c.ask()}
 }
 
 // tell says a step of an operation.
-func (c *command) tell(e live.Event) { c.say("%s", e) }
+func (c *command) tell(e live.Event) {
+	if e.Step == live.Instance {
+		c.progress.tell(e)
+		return
+	}
+	c.progress.end()
+	c.say("%s", e)
+}
 
 // diff prints how the disk differs from what the same command line without "diff" would write.
 func (c *command) diff(ctx context.Context) error {
@@ -281,4 +294,4 @@ func (c *command) diff(ctx context.Context) error {
 func (c *command) waiting() { c.say("Waiting for another unitgen that works in %s.", c.site.Dir) }
 
 // say tells the user what happens: talk, so it goes to stderr.
-func (c *command) say(format string, args ...any) { fmt.Fprintf(c.env.stderr, format+"\n", args...) }
+func (c *command) say(format string, args ...any) { c.progress.say(fmt.Sprintf(format, args...)) }

@@ -69,7 +69,7 @@ func nameRune(r rune) bool {
 func reserved(s string) bool {
 	switch s {
 	case "list", "ls", "status", "top", "logs", "scale", "remove", "diff", "import", "export", "drain", "undrain", "handover", "doctor",
-		"completion", "help", "check", "send":
+		"completion", "help", "check", "send", "start", "stop", "restart", "reload":
 		return true
 	}
 	return false

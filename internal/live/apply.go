@@ -175,13 +175,19 @@ func (m *Manager) wasStopped(name app.Name) string {
 func (a *application) scale(ctx context.Context) error {
 	p, name := a.plan, a.name
 	if len(p.Add) > 0 && a.state.Serving {
-		if err := a.Conn.Run(ctx, jobs(systemd.Start, unitNames(p.Add, name.Instance))...); err != nil {
+		_, err := a.followed(ctx, name, systemd.Start, p.Add, nil, func(ctx context.Context) error {
+			return a.Conn.Run(ctx, jobs(systemd.Start, unitNames(p.Add, name.Instance))...)
+		})
+		if err != nil {
 			return err
 		}
 		a.Tell(Event{Step: Started, App: name, Instances: p.Add})
 	}
 	if len(p.Drop) > 0 && a.state.Open {
-		if err := a.stopUnits(ctx, unitNames(p.Drop, name.Instance)); err != nil {
+		_, err := a.followed(ctx, name, stopSome, p.Drop, nil, func(ctx context.Context) error {
+			return a.stopUnits(ctx, unitNames(p.Drop, name.Instance))
+		})
+		if err != nil {
 			return err
 		}
 		if err := a.stopUnits(ctx, unitNames(p.Drop, name.InstanceSocket)); err != nil {

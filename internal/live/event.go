@@ -25,6 +25,7 @@ const (
 	Ready                    // all instances, as many as Instances has, are up at Listen
 	NotStarted               // the app is written, and Command starts it
 	OldSettings              // what runs keeps its old settings until Command
+	Instance                 // the one of Instances is in Phase, with Left connections; told again and again
 	EndsAtLogout             // the user's units end with the session, unless Command is typed
 )
 
@@ -38,6 +39,8 @@ type Event struct {
 	Listen    []app.Listen
 	Path      app.Path
 	Command   string
+	Phase     Phase
+	Left      int // connections of an instance that drains; less than 0: not known
 }
 
 func (e Event) String() string {
@@ -63,6 +66,8 @@ func (e Event) String() string {
 		return "The app is not started. Start with: " + e.Command
 	case OldSettings:
 		return "Running instances keep the old settings. Apply with: " + e.Command
+	case Instance:
+		return instanceNames(e.App, e.Instances) + ": " + phaseText(e)
 	case EndsAtLogout:
 		return "Your units end when you log out. Keep them with: " + e.Command
 	}

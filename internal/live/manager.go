@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/fault"
 	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Options is what a Manager needs to know of its caller. All functions must be set.
+// Options is what a Manager needs to know of its caller. All functions but Ask must be set.
 type Options struct {
 	Site     plan.Site
 	EUID     int
@@ -29,6 +30,9 @@ type Options struct {
 	Getenv   func(string) string
 	Now      func() time.Time
 	Tell     func(Event)
+
+	// Ask asks the balancer of an app that runs; nil where nobody may.
+	Ask func(ctx context.Context, name app.Name) (control.Status, error)
 }
 
 // RuntimeDir is where the manager's units have their sockets (%t of systemd.unit(5)).

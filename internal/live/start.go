@@ -44,7 +44,7 @@ func (m *Manager) Start(ctx context.Context, a app.App) error {
 	if err != nil {
 		return err
 	}
-	err = m.await(ctx, a, waiting)
+	_, err = m.followed(ctx, a.Name, systemd.Start, numbers, nil, func(ctx context.Context) error { return m.await(ctx, a, waiting) })
 	up := 0
 	for _, s := range waiting {
 		if s.up {

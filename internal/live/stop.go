@@ -89,7 +89,8 @@ func (m *Manager) Remove(ctx context.Context, name app.Name, changes []plan.Chan
 	if err := plan.Try(changes); err != nil {
 		return err
 	}
-	if err := m.stopApp(ctx, name); err != nil {
+	_, err := m.followed(ctx, name, systemd.Stop, m.Site.Instances(name), nil, func(ctx context.Context) error { return m.stopApp(ctx, name) })
+	if err != nil {
 		return m.explain(ctx, name, err)
 	}
 	if err := plan.Commit(changes); err != nil {

@@ -190,11 +190,20 @@ func (c *Conn) UnitByPID(ctx context.Context, pid int) (string, error) {
 
 // KillMain sends a signal, such as SIGTERM, to the main process of a service (systemctl kill --kill-whom=main).
 func (c *Conn) KillMain(ctx context.Context, unit, signal string) error {
+	return c.kill(ctx, unit, "main", signal)
+}
+
+// KillControl sends a signal to the process of ExecReload=, ExecStop= and so on that runs (--kill-whom=control).
+func (c *Conn) KillControl(ctx context.Context, unit, signal string) error {
+	return c.kill(ctx, unit, "control", signal)
+}
+
+func (c *Conn) kill(ctx context.Context, unit, whom, signal string) error {
 	number := unix.SignalNum(signal)
 	if number == 0 {
 		return fmt.Errorf("signal %s: there is no %q", unit, signal)
 	}
-	if err := c.call(ctx, "KillUnit", []any{unit, "main", int32(number)}); err != nil {
+	if err := c.call(ctx, "KillUnit", []any{unit, whom, int32(number)}); err != nil {
 		return fmt.Errorf("signal %s: %w", unit, err)
 	}
 	return nil

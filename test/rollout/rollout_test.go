@@ -58,6 +58,7 @@ func TestRollout(t *testing.T) {
 		{name: "StopInRollout", run: testStopInRollout},
 		{name: "StopInReloadDrains", run: testStopInReloadDrains},
 		{name: "Cancel", run: testCancel},
+		{name: "Progress", run: testProgress},
 		{name: "KillShimInRollout", run: testKillShimInRollout},
 		{name: "KillShimInDrain", run: testKillShimInDrain},
 		{name: "KillShimInStop", run: testKillShimInStop},

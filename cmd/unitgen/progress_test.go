@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/unitgen/unitgen/internal/live"
+)
+
+func step(i int, phase live.Phase, left int) live.Event {
+	return live.Event{Step: live.Instance, App: "web", Instances: []int{i}, Phase: phase, Left: left}
+}
+
+func newProgress(terminal bool, rows int) (*progress, *bytes.Buffer) {
+	out := new(bytes.Buffer)
+	return &progress{w: out, live: terminal, plain: true, steps: make(map[int]live.Event), size: func() (int, int) { return 30, rows }}, out
+}
+
+// On a terminal the block is written over the last one, and what is said stands above it.
+func TestProgressOnTerminal(t *testing.T) {
+	p, out := newProgress(true, 24)
+	p.tell(step(2, live.PhaseWaiting, -1))
+	p.tell(step(1, live.PhaseDraining, 12))
+	p.say("Note.")
+	p.end()
+	p.say("Done.")
+	want := "\rweb@2: waiting\x1b[K\n" +
+		"\x1b[1A\rweb@1: draining, 12 connectio\x1b[K\n\rweb@2: waiting\x1b[K\n" +
+		"\x1b[2A\x1b[JNote.\n\rweb@1: draining, 12 connectio\x1b[K\n\rweb@2: waiting\x1b[K\n" +
+		"Done.\n"
+	if out.String() != want {
+		t.Errorf("got  %q\nwant %q", out, want)
+	}
+}
+
+// Elsewhere each step is a line, and the connections that are left are none.
+func TestProgressInLines(t *testing.T) {
+	p, out := newProgress(false, 24)
+	for _, e := range []live.Event{step(1, live.PhaseWaiting, -1), step(1, live.PhaseDraining, -1), step(1, live.PhaseDraining, 12), step(1, live.PhaseServing, -1)} {
+		p.tell(e)
+	}
+	if want := "web@1: draining\nweb@1: ready\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out, want)
+	}
+	p, out = newProgress(false, 24)
+	p.plain = false
+	p.tell(step(1, live.PhaseDraining, -1))
+	if out.Len() > 0 {
+		t.Errorf("said %q", out)
+	}
+}
+
+// A screen that is too small has the instances that move, and how many there are of the others.
+func TestProgressOfMany(t *testing.T) {
+	p, _ := newProgress(true, 6)
+	for i := range 64 {
+		p.steps[i+1] = step(i+1, live.PhaseWaiting, -1)
+	}
+	p.steps[7], p.steps[8] = step(7, live.PhaseLaunched, -1), step(8, live.PhaseServing, -1)
+	if got := fmt.Sprint(strings.Join(p.lines(), "|")); got != "web@7: starting|62 waiting, 1 ready" {
+		t.Errorf("got %q", got)
+	}
+}

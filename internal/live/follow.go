@@ -1,0 +1,233 @@
+package live
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// Phase is how far an operation is with one instance.
+type Phase int
+
+// The phases, in the order in which an instance may go through them.
+const (
+	PhaseUnknown  Phase = iota // it does not run, and nothing was asked of it
+	PhaseWaiting               // it runs, and has not had its turn
+	PhaseDraining              // it gets no new connections and finishes those it has
+	PhaseEnding                // its program was told to end
+	PhaseLaunched              // its program starts and is not ready yet
+	PhaseServing               // it is ready and takes connections
+	PhaseProved                // it was an extra instance of a rollout, and the new code stayed up in it
+	PhaseFailing               // its run ended, or did not get ready
+	PhaseGone                  // it has stopped
+)
+
+func (p Phase) String() string {
+	return [...]string{"unknown", "waiting", "draining", "ending", "starting", "ready", "proved", "failed", "stopped"}[p]
+}
+
+// drainLook is how often the connections of instances that drain are counted: each time the balancer walks the kernel's table
+// of connections, and nobody reads faster.
+const drainLook = 500 * time.Millisecond
+
+// followed is one instance that is followed.
+type followed struct {
+	first string // the run at the beginning
+	phase Phase
+	left  int // connections, while it drains; less than 0: not known
+	extra bool
+}
+
+// stopSome stands for a stop of some instances, which leaves the balancer as it is.
+const stopSome systemd.Verb = "stop of instances"
+
+// follower tells what happens to the instances of an app while an operation on it is under way.
+type follower struct {
+	*Manager
+	name    app.Name
+	verb    systemd.Verb
+	units   *systemd.Watcher
+	at      map[int]*followed
+	serving bool  // the balancer runs and stays: it may be asked. To ask one that stops would start it again
+	failed  []int // instances that did not get ready
+}
+
+// followed runs do and tells what happens to the instances meanwhile, in the goroutine of the caller. Those of extra numbers are
+// what a rollout adds for a while. The operation goes on when ctx ends, if do does.
+func (m *Manager) followed(ctx context.Context, name app.Name, verb systemd.Verb, numbers, extra []int, do func(ctx context.Context) error) (failed []int, err error) {
+	f := &follower{Manager: m, name: name, verb: verb, at: make(map[int]*followed)}
+	for _, i := range slices.Concat(numbers, extra) {
+		f.at[i] = &followed{left: -1, extra: slices.Contains(extra, i)}
+	}
+	if err := f.look(ctx, numbers); err != nil {
+		return nil, err
+	}
+	f.units = systemd.NewWatcher(systemd.WatcherOptions{Endpoint: m.Endpoint})
+	defer f.units.Close()
+	f.units.Watch(name.Service())
+	for i := range f.at {
+		f.units.Watch(name.Instance(i))
+	}
+	done := make(chan error, 1)
+	go func() { done <- do(ctx) }() // awaited below
+	tick := time.NewTicker(drainLook)
+	defer tick.Stop()
+	for {
+		select {
+		case u := <-f.units.Events():
+			f.told(u)
+		case <-tick.C:
+			f.count(ctx)
+		case err := <-done:
+			if ctx.Err() == nil {
+				f.settle(ctx)
+			}
+			return f.failed, err
+		}
+	}
+}
+
+// look takes in the states of instances before the operation, which says what their runs were.
+func (f *follower) look(ctx context.Context, numbers []int) error {
+	for _, i := range numbers {
+		u, err := f.Conn.Unit(ctx, f.name.Instance(i))
+		if err != nil {
+			return err
+		}
+		if u.Up() || u.Leaving() {
+			f.at[i].first = u.InvocationID
+		}
+		f.told(u)
+	}
+	return nil
+}
+
+// settle takes in the states after it, as the last events may still be under way. What is not known then is left out.
+func (f *follower) settle(ctx context.Context) {
+	numbers := make([]int, 0, len(f.at))
+	for i := range f.at {
+		numbers = append(numbers, i)
+	}
+	slices.Sort(numbers)
+	for _, i := range numbers {
+		if u, err := f.Conn.Unit(ctx, f.name.Instance(i)); err == nil {
+			f.told(u)
+			if s := f.at[i]; u.Dead() && s.phase != PhaseUnknown && s.phase != PhaseFailing {
+				f.set(i, PhaseGone)
+			}
+		}
+	}
+}
+
+// told takes in PID 1's word on a unit.
+func (f *follower) told(u systemd.UnitState) {
+	if u.Name == f.name.Service() {
+		f.serving = f.verb != systemd.Stop && f.verb != systemd.Restart && (u.ActiveState == "active" || u.ActiveState == "reloading")
+		f.note(u.StatusText)
+		return
+	}
+	unit, _ := f.name.ParseUnit(u.Name)
+	s := f.at[unit.Instance]
+	if s == nil {
+		return
+	}
+	if phase := s.next(u, f.verb); phase != s.phase {
+		f.set(unit.Instance, phase)
+	}
+}
+
+// next is the phase that follows from PID 1's word.
+func (s *followed) next(u systemd.UnitState, verb systemd.Verb) Phase {
+	switch {
+	case u.Up() && u.InvocationID == s.first && verb == systemd.Start:
+		return PhaseServing
+	case u.Up() && u.InvocationID == s.first:
+		return max(s.phase, PhaseWaiting)
+	case u.Up() && s.phase == PhaseProved:
+		return PhaseProved
+	case u.Up():
+		return PhaseServing
+	case u.Leaving() && u.SubState == "stop" && (s.phase == PhaseWaiting || s.phase == PhaseServing || s.phase == PhaseProved || s.phase == PhaseUnknown):
+		return PhaseDraining
+	case u.Leaving() && u.SubState != "stop-post" && s.phase != PhaseUnknown:
+		return PhaseEnding
+	case u.Failed() && u.InvocationID != s.first && s.phase != PhaseUnknown:
+		return PhaseFailing
+	case u.ActiveState == "activating" && !u.AwaitsRestart():
+		return PhaseLaunched
+	case u.Dead() && u.JobType == "" && s.phase >= PhaseDraining && s.phase != PhaseFailing && (s.extra || verb == systemd.Stop || verb == stopSome):
+		return PhaseGone
+	}
+	return s.phase
+}
+
+// note takes in the balancer's status line: with the first of "rollout 0/4" the extra instances are proved.
+func (f *follower) note(line string) {
+	rest, rolls := strings.CutPrefix(line, "rollout ")
+	if !rolls || rest == "" || rest[0] < '0' || rest[0] > '9' {
+		return
+	}
+	for i, s := range f.at {
+		if s.extra && s.phase == PhaseServing {
+			f.set(i, PhaseProved)
+		}
+	}
+}
+
+// set tells a phase that is new.
+func (f *follower) set(number int, phase Phase) {
+	s := f.at[number]
+	s.phase, s.left = phase, -1
+	if phase == PhaseFailing && !slices.Contains(f.failed, number) {
+		f.failed = append(f.failed, number)
+	}
+	f.tell(number)
+}
+
+func (f *follower) tell(number int) {
+	s := f.at[number]
+	if s.phase == PhaseUnknown {
+		return
+	}
+	f.Tell(Event{Step: Instance, App: f.name, Instances: []int{number}, Phase: s.phase, Left: s.left})
+}
+
+// count asks the balancer how many connections are left, if anything drains.
+func (f *follower) count(ctx context.Context) {
+	drains := false
+	for _, s := range f.at {
+		drains = drains || s.phase == PhaseDraining
+	}
+	if !drains || !f.serving || f.Ask == nil {
+		return
+	}
+	status, err := f.Ask(ctx, f.name)
+	if err != nil {
+		return // who may not ask, or asks in the moment of its end, sees no numbers
+	}
+	for _, in := range status.Instances {
+		if s := f.at[in.Instance]; s != nil && s.phase == PhaseDraining && s.left != in.Connections {
+			s.left = in.Connections
+			f.tell(in.Instance)
+		}
+	}
+}
+
+// phaseText is an instance's phase for the user.
+func phaseText(e Event) string {
+	text := e.Phase.String()
+	switch {
+	case e.Phase == PhaseDraining && e.Left == 1:
+		return text + ", 1 connection left"
+	case e.Phase == PhaseDraining && e.Left >= 0:
+		return text + ", " + strconv.Itoa(e.Left) + " connections left"
+	case e.Phase == PhaseProved:
+		return "proved: the new code stays up"
+	}
+	return text
+}

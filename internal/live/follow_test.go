@@ -1,0 +1,58 @@
+package live
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// What PID 1 says of an instance, one word after the other, and what the user is told.
+func TestPhases(t *testing.T) {
+	type words []systemd.UnitState
+	state := func(active, sub, run string) systemd.UnitState {
+		return systemd.UnitState{Name: "web@1.service", ActiveState: active, SubState: sub, InvocationID: run}
+	}
+	failed := state("failed", "failed", "b")
+	restarted := words{state("active", "running", "a"), state("deactivating", "stop", "a"), state("deactivating", "stop-sigterm", "a"),
+		state("inactive", "dead", "a"), state("activating", "start", "b"), state("active", "running", "b")}
+	for name, test := range map[string]struct {
+		verb  systemd.Verb
+		extra bool
+		words words
+		want  string
+	}{
+		"renewed by a reload":           {systemd.Reload, false, restarted, "waiting draining ending starting ready"},
+		"states that were missed":       {systemd.Reload, false, words{restarted[0], restarted[5]}, "waiting ready"},
+		"an extra one":                  {systemd.Reload, true, append(words{state("inactive", "dead", "")}, append(restarted[4:], state("deactivating", "stop", "b"), state("inactive", "dead", "b"))...), "starting ready draining stopped"},
+		"new code that ends":            {systemd.Reload, true, words{state("activating", "start", "b"), failed, state("activating", "auto-restart", "b")}, "starting failed"},
+		"it had failed before":          {systemd.Start, false, words{failed, state("activating", "start", "c"), state("active", "running", "c")}, "starting ready"},
+		"up before a start":             {systemd.Start, false, restarted[:1], "ready"},
+		"stopped":                       {systemd.Stop, false, restarted[:4], "waiting draining ending stopped"},
+		"taken away":                    {stopSome, false, restarted[:4], "waiting draining ending stopped"},
+		"down, and nobody asked for it": {systemd.Reload, false, words{state("inactive", "dead", "")}, ""},
+	} {
+		var told []string
+		f := &follower{Manager: &Manager{Options: Options{Tell: func(e Event) { told = append(told, e.Phase.String()) }}}, name: "web", verb: test.verb}
+		f.at = map[int]*followed{1: {extra: test.extra, first: "a"}}
+		for _, u := range test.words {
+			f.told(u)
+		}
+		if got := strings.Join(told, " "); got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// The first step of a rollout proves the extra instances, and only those that are ready.
+func TestProved(t *testing.T) {
+	var told []string
+	f := &follower{Manager: &Manager{Options: Options{Tell: func(e Event) { told = append(told, e.String()) }}}, name: "web", verb: systemd.Reload}
+	f.at = map[int]*followed{1: {phase: PhaseServing}, 4: {phase: PhaseServing, extra: true}, 5: {phase: PhaseLaunched, extra: true}}
+	for _, line := range []string{"rollout: trying the new code; 3/3 instances up", "3/3 instances up", "rollout 0/3; 3/3 instances up", "rollout 1/3"} {
+		f.told(systemd.UnitState{Name: "web.service", ActiveState: "reloading", StatusText: line})
+	}
+	if got := strings.Join(told, ", "); got != "web@4: proved: the new code stays up" || !f.serving {
+		t.Errorf("got %q", got)
+	}
+}

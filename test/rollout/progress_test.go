@@ -1,0 +1,108 @@
+//go:build integration
+
+package rollout
+
+import (
+	"bufio"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/unitgen/unitgen/test/apps"
+	"github.com/unitgen/unitgen/test/rig"
+)
+
+// testProgress reloads, restarts, stops and starts by unitgen, which says the command, each step of each instance, and why one
+// failed. A reload is cancelled from a terminal.
+func testProgress(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "shown", "--soak", "1s", "--env", "APP_VERSION=1")
+	at := func(i int, phase string) string { return strings.TrimSuffix(a.Instance(i), ".service") + ": " + phase }
+	act := func(status int, want ...string) string {
+		t.Helper()
+		out, err := s.Exec(t.Context(), "unitgen", want[0], a.Name)
+		if err != nil || out.Status != status || out.Stdout != "" {
+			t.Fatalf("unitgen %s: %v, status %d, %q, %q", want[0], err, out.Status, out.Stdout, out.Stderr)
+		}
+		want[0] = "systemctl " + want[0] + " " + a.Name
+		lines := strings.Split(out.Stderr, "\n")
+		for _, line := range want {
+			i := slices.Index(lines, line)
+			if i < 0 {
+				t.Fatalf("%q is missing, or comes too late, in:\n%s", line, out.Stderr)
+			}
+			lines = lines[i+1:]
+		}
+		return out.Stderr
+	}
+	load := a.Load(rig.LoadOptions{Clients: 4, Rate: 100})
+	a.AwaitOK(load, 10)
+	pids := a.PIDs()
+	act(0, "reload", at(4, "ready"), at(4, "proved: the new code stays up"), at(1, "ready"), at(2, "ready"), at(3, "ready"), at(4, "stopped"))
+	if now := a.PIDs(); len(now) != len(pids) || maps.Equal(now, pids) {
+		t.Errorf("processes %v, before %v", now, pids)
+	}
+	a.Lossless(load.Stop())
+	cancelOnTerminal(a)
+
+	a.Unitgen("--", "/bin/sh", "-c", "echo no such table >&2; exit 3")
+	said := act(1, "reload", at(4, "failed"))
+	for _, words := range []string{"instances that were not reached keep the old code", "did not get ready", "no such table", "hint: unitgen logs"} {
+		if !strings.Contains(said, words) {
+			t.Errorf("%q is missing in:\n%s", words, said)
+		}
+	}
+	a.Unitgen("--", apps.Server)
+	act(0, "stop", at(1, "stopped"))
+	act(0, "start", at(3, "ready"))
+	act(0, "restart", at(2, "ready"))
+	checkUp(a)
+}
+
+// cancelOnTerminal types Ctrl-C into a terminal in which a reload runs, and yes.
+func cancelOnTerminal(a *apps.App) {
+	t := a.T
+	t.Helper()
+	c, err := a.Command(t.Context(), "env", "TERM=xterm", "script", "-qefc", "unitgen reload "+a.Name, "/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	screen := bufio.NewReader(out)
+	a.AwaitStatus("rollout 1/3")
+	said := ""
+	typed := func(keys, words string) {
+		io.WriteString(in, keys)
+		for !strings.Contains(said, words) {
+			b, err := screen.ReadByte()
+			if err != nil {
+				t.Fatalf("%q is not on the screen: %v, %q", words, err, said)
+			}
+			said += string(b)
+		}
+	}
+	typed("\x03", "[y/N]")
+	typed("y\r", "the reload was cancelled")
+	in.Close()
+	io.Copy(io.Discard, screen)
+	if err := c.Wait(); err == nil {
+		t.Error("a reload that was cancelled has succeeded")
+	}
+	if !strings.Contains(said, "waiting") || !strings.Contains(said, "\x1b[") {
+		t.Errorf("no lines that change in place: %q", said)
+	}
+	a.MustWait(t, apps.Limit, a.Instance(a.N+1), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	checkUp(a)
+	healthyReload(a)
+}
