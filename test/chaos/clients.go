@@ -134,6 +134,9 @@ func (c *client) request() {
 		case errors.Is(err, syscall.ECONNREFUSED) && c.w.ledger.mayRefuse(c.app.name, sent):
 			c.w.ledger.count(c.app.name, func(n *counts) { n.refused++ })
 			return
+		case errors.Is(err, syscall.ECONNRESET) && c.w.ledger.mayCut(c.app.name, sent):
+			c.w.ledger.count(c.app.name, func(n *counts) { n.refused++ })
+			return
 		case c.app.hostile && (at == hostileInstance || at == 0 && !last):
 			c.w.ledger.count(c.app.name, func(n *counts) { n.own++ })
 		default:

@@ -34,9 +34,10 @@ type fault struct {
 
 // faults are all that happen. An error of a row's function says that the system did not do as it promises, unless another
 // act of the step spoils it. No row may cost a request, but kill-instance those which that instance had accepted, and
-// stop-start connections while the app is stopped.
+// stop-start connections while the app is stopped. A reload that falls into a stop cancels its job, as PID 1 does to any
+// service (job mode replace): then stop-start may cost what waits at the port too; see ARCHITECTURE.md.
 var faults = []fault{
-	{name: "reload", hits: anApp, often: 4, slow: true, do: reload,
+	{name: "reload", hits: anApp, often: 4, slow: true, do: reload, spoils: []string{"stop-start"},
 		what: "systemctl reload: all instances are new"},
 	{name: "restart", hits: anApp, slow: true, do: restart, spoils: verbs,
 		what: "systemctl restart: all instances are new"},

@@ -68,7 +68,8 @@ func (w *world) requestHTTP2(a *app, t *http.Transport, path string) {
 	switch {
 	case err == nil:
 		w.ledger.count(a.name, func(n *counts) { n.ok++; n.slowest = max(n.slowest, time.Since(began)) })
-	case errors.Is(err, syscall.ECONNREFUSED) && w.ledger.mayRefuse(a.name, began):
+	case errors.Is(err, syscall.ECONNREFUSED) && w.ledger.mayRefuse(a.name, began),
+		errors.Is(err, syscall.ECONNRESET) && w.ledger.mayCut(a.name, began):
 		w.ledger.count(a.name, func(n *counts) { n.refused++ })
 	default:
 		w.ledger.fail(failure{app: a.name, kind: "HTTP/2 " + path, port: port, began: began, ended: time.Now(), err: err})

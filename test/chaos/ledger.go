@@ -53,7 +53,11 @@ type kill struct {
 	ports map[int]bool
 }
 
-type window struct{ from, to time.Time }
+// window is when an app was stopped; to is zero until it is started.
+type window struct {
+	from, to time.Time
+	cuts     bool // the stop may have been cancelled half way: connections that wait may be reset
+}
 
 func newLedger() *ledger { return &ledger{counts: map[string]*counts{}, shut: map[string][]window{}} }
 
@@ -92,16 +96,31 @@ func (l *ledger) kill(k kill) {
 	l.killed = append(l.killed, k)
 }
 
-// close says that app is being stopped, until the function that it returns is called.
-func (l *ledger) close(app string) (open func()) {
+// close says that app is being stopped, until the function that it returns or open is called.
+func (l *ledger) close(app string, cuts bool) (opened func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := len(l.shut[app])
-	l.shut[app] = append(l.shut[app], window{from: time.Now()})
+	l.shut[app] = append(l.shut[app], window{from: time.Now(), cuts: cuts})
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.shut[app][i].to = time.Now()
+		l.shut[app][i].end()
+	}
+}
+
+// open says that app is started, whichever commands have stopped it.
+func (l *ledger) open(app string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.shut[app] {
+		l.shut[app][i].end()
+	}
+}
+
+func (w *window) end() {
+	if w.to.IsZero() {
+		w.to = time.Now()
 	}
 }
 
@@ -110,6 +129,13 @@ func (l *ledger) mayRefuse(app string, began time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.ContainsFunc(l.shut[app], func(w window) bool { return w.to.IsZero() || w.to.After(began) })
+}
+
+// mayCut says whether a stop of app that may reset connections fell into a request that began then.
+func (l *ledger) mayCut(app string, began time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.shut[app], func(w window) bool { return w.cuts && (w.to.IsZero() || w.to.After(began)) })
 }
 
 // lost returns the failures that nothing explains.

@@ -110,13 +110,24 @@ func TestLedger(t *testing.T) {
 	if l.mayRefuse("a", at) {
 		t.Error("an app that was not stopped may refuse")
 	}
-	open := l.close("a")
+	opened := l.close("a", false)
 	began := time.Now()
 	if !l.mayRefuse("a", began) || l.mayRefuse("b", began) {
 		t.Error("a stopped app may refuse, and no other")
 	}
-	open()
-	if l.mayRefuse("a", time.Now()) {
+	if l.mayCut("a", began) {
+		t.Error("a stop that nothing cancels may reset connections")
+	}
+	l.close("a", true)
+	if !l.mayCut("a", began) || l.mayCut("b", began) {
+		t.Error("a stop that may be cancelled may reset connections of its app, and of no other")
+	}
+	opened()
+	if !l.mayRefuse("a", time.Now()) {
+		t.Error("of two stops one has ended: the app may refuse")
+	}
+	l.open("a")
+	if l.mayRefuse("a", time.Now()) || l.mayCut("a", time.Now()) {
 		t.Error("an app that was started again may refuse")
 	}
 }

@@ -57,6 +57,9 @@ func run(ctx context.Context, o options) error {
 	}
 	ended := w.end()
 	fmt.Fprintf(o.out, "; requests: %s\n", w.ledger.total())
+	for _, f := range w.ledger.lost() {
+		fmt.Fprintf(o.out, "chaos: lost: %s\n", f)
+	}
 	for _, name := range w.names {
 		fmt.Fprintf(o.out, "chaos: %s: %s\n", name, w.ledger.counts[name])
 	}
@@ -153,6 +156,7 @@ func (w *world) restore(ctx context.Context, s step) error {
 			if _, err := w.run(ctx, args...); err != nil {
 				return err
 			}
+			w.ledger.open(name)
 		}
 	}
 	return nil

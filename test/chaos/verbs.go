@@ -61,8 +61,7 @@ func (w *world) mainPIDs(ctx context.Context, name string) (map[string]string, e
 
 // stopStart stops the app, sees that the port is closed, and starts it.
 func stopStart(ctx context.Context, w *world, s step, a act) error {
-	open := w.ledger.close(a.app)
-	defer open()
+	opened := w.ledger.close(a.app, s.merges(a, "reload", "broken-release"))
 	_, err := w.run(ctx, "systemctl", "stop", a.app)
 	if err == nil && !s.spoiled(a) {
 		err = w.refused(ctx, a.app)
@@ -74,6 +73,9 @@ func stopStart(ctx context.Context, w *world, s step, a act) error {
 	_, started := w.run(ctx, "systemctl", "start", a.app)
 	if s.merges(a, "kill-shim") {
 		started = nil // it says that the shim has died; PID 1 starts the next one
+	}
+	if started == nil {
+		opened() // else restore starts the app
 	}
 	return errors.Join(err, started)
 }
