@@ -214,7 +214,7 @@ func testSupervisorKilled(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	a := apps.NewAt(t, s, port, "orphan", "--now", listenOn(port), "--", program, ":"+strconv.Itoa(port))
 	a.AwaitUp(a.N)
-	const complaint = "nothing answers bind() of the program"
+	const complaint = "nothing answers the program's bind()"
 	if out := a.MustExec(t, "unitgen", "status", "orphan"); strings.Contains(out, complaint) {
 		t.Errorf("status before = %s", out)
 	}
@@ -264,7 +264,7 @@ func testChangesUser(t *testing.T, s *apps.System) {
 	a := apps.NewAt(t, s, port, "changes", listenOn(port), "--user=root", "-p", "CapabilityBoundingSet=CAP_SETUID", "-p", "SystemCallFilter=@setuid", "--",
 		"/usr/bin/python3", "-c", fmt.Sprintf("import os, socket, time; os.setuid(65534); s = socket.socket(); s.bind(('', %d))", port))
 	out, err := a.Exec(t.Context(), "unitgen", "changes", "--now")
-	for _, want := range []string{"the balancer cannot see what the program binds, as it has become another user", "unitgen: hint: unitgen changes --user=USER"} {
+	for _, want := range []string{"the balancer cannot see what the program binds, as the program has changed its user", "unitgen: hint: unitgen changes --user=USER"} {
 		if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, want) {
 			t.Errorf("start = %+v, %v; want %q", out, err, want)
 		}

@@ -85,7 +85,7 @@ func badCommands(free string) []badInput {
 		{"below a file", command("/srv/plain/x"), []string{`the command "/srv/plain/x" `}},
 		{"interpreter", command("/srv/script"), []string{`the command "/srv/script" is a script for "/nowhere/sh", which does not exist`}},
 		{"env", command("/srv/envscript"), []string{`the command "/srv/envscript" is a script for "nosuchprogram"`}},
-		{"app", []string{"nosuchprogram"}, []string{`there is no app "nosuchprogram", and no program`, `--listen= is missing`}},
+		{"app", []string{"nosuchprogram"}, []string{`there is no app "nosuchprogram", and \$PATH has no program`, `--listen= is missing`}},
 	}
 }
 
