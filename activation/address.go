@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// localAddr returns the address of the socket fd in net's types, nil for families that package net does not know.
+// localAddr returns the address of the socket fd in net's types, nil for families that package net
+// does not know.
 func localAddr(fd, sotype int) (net.Addr, error) {
 	sa, err := unix.Getsockname(fd)
 	if errors.Is(err, unix.EAFNOSUPPORT) { // x/sys does not know the family

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Barrier returns when the manager has processed every message sent before: BARRIER=1, sd_notify_barrier(3). A process
-// that exits right after a message needs it, since the manager can no longer tell whose message it was; others do not.
-// If ctx ends first, Barrier returns its error. It needs systemd 246, whose predecessors ignore the message and close
-// the pipe, which looks the same.
+// Barrier returns when the manager has processed every message sent before: BARRIER=1,
+// sd_notify_barrier(3). A process that exits right after a message needs it, since the manager can
+// no longer find out which process sent the message. If ctx ends first, Barrier returns its error.
+// It needs systemd 246: older versions ignore the message and close the pipe, which looks the same.
 func (n *Notifier) Barrier(ctx context.Context) error {
 	if !n.Enabled() {
 		return nil
@@ -22,7 +22,8 @@ func (n *Notifier) Barrier(ctx context.Context) error {
 		return fmt.Errorf("notify BARRIER=1: %w", err)
 	}
 	defer r.Close()
-	// Alone in its datagram, with nothing but the pipe: the manager ignores it otherwise.
+	// BARRIER=1 must be the only text in its datagram, and the pipe the only descriptor; otherwise
+	// the manager ignores it.
 	err = n.sendFile("BARRIER=1", w)
 	if err := errors.Join(err, w.Close()); err != nil {
 		return err

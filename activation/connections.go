@@ -12,8 +12,9 @@ import (
 	"weak"
 )
 
-// connections knows what the drain needs to know of a server's connections. It costs one entry of a map and one value of a
-// context per connection, and one look-up of that value and three atomic loads per request.
+// connections has the state of a server's connections that the drain needs. It costs one entry of a
+// map and one value of a context per connection, and one look-up of that value and three atomic
+// loads per request.
 type connections struct {
 	draining atomic.Bool
 	idle     atomic.Int64 // when a connection last became idle, nanoseconds since began; kept while draining
@@ -25,7 +26,7 @@ type connections struct {
 	hijacked map[any]func() net.Conn // by weak pointer; nil when nobody has the connection any more
 }
 
-// opened is what is known of an open connection.
+// opened is the state of an open connection.
 type opened struct {
 	at    time.Time   // when it was accepted
 	asked atomic.Bool // its first request has come to the handler
@@ -34,7 +35,7 @@ type opened struct {
 // openedKey is the key of a connection's *opened in the contexts of its requests.
 type openedKey struct{}
 
-// watchConnections hooks into server, before what is set there already.
+// watchConnections adds hooks to server, before hooks that are set already.
 func watchConnections(server *http.Server) *connections {
 	c := &connections{
 		changed:  make(chan struct{}, 1),
@@ -77,8 +78,8 @@ func (c *connections) accepted(ctx context.Context, conn net.Conn) context.Conte
 	return context.WithValue(ctx, openedKey{}, o)
 }
 
-// unaskedUntil is when the last of the connections that have not sent their first request yet has been open for unaskedFor;
-// false if there are none.
+// unaskedUntil is when the last of the connections that have not sent their first request yet has
+// been open for unaskedFor; false if there are none.
 func (c *connections) unaskedUntil() (last time.Time, found bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,7 +98,8 @@ func (c *connections) drain() time.Time {
 	return c.began
 }
 
-// idleSince returns when the connection that became idle last did so, at the earliest the beginning of the drain.
+// idleSince returns when the connection that became idle last did so, at the earliest the beginning
+// of the drain.
 func (c *connections) idleSince() time.Time {
 	return c.began.Add(time.Duration(c.idle.Load()))
 }
@@ -147,8 +149,9 @@ type pointerConn[T any] interface {
 	net.Conn
 }
 
-// rememberHijacked keeps a connection that net/http forgets. Its handler says to nobody when it closes it, so it is kept as
-// long as somebody has it; wrapping it would tell, but take the ways past user space from it (splice(2), sendfile(2)).
+// rememberHijacked keeps a connection that net/http forgets. Its handler reports to nobody when it
+// closes the connection, so it is kept while a reference exists. A wrapper would report the close,
+// but would prevent splice(2) and sendfile(2).
 func rememberHijacked[T any, P pointerConn[T]](c *connections, conn P) {
 	pointer := weak.Make((*T)(conn))
 	c.hijacked[pointer] = func() net.Conn {
@@ -166,8 +169,8 @@ func (c *connections) forget(pointer any) {
 	delete(c.hijacked, pointer)
 }
 
-// closeDownTo closes connections until no more than keep are open, those of requests first. It says how many requests that
-// has cut off, and how many connections are left, those that were hijacked included.
+// closeDownTo closes connections until at most keep are open, those with requests first. It returns
+// how many requests it cut off, and how many connections are left, including hijacked ones.
 func (c *connections) closeDownTo(keep int) (cut, left int) {
 	requests, hijacked := c.leftOpen()
 	left = len(requests) + len(hijacked)
@@ -214,8 +217,8 @@ func socketOf(conn net.Conn) net.Conn {
 
 // handler asks clients to leave while draining.
 //
-// Server.SetKeepAlivesEnabled(false) would do so too, for responses under way as well, but it closes idle connections
-// at once, and with them the requests that are just then on the wire.
+// Server.SetKeepAlivesEnabled(false) would do so too, for responses under way as well, but it
+// closes idle connections at once, and with them the requests that are just then on the wire.
 type handler struct {
 	conns *connections
 	next  http.Handler

@@ -118,8 +118,8 @@ func (c *client) upgrade(t *testing.T, secure bool) {
 	}
 }
 
-// Connections that handlers have taken over, and leave open, are closed one after another; those that they close are not
-// waited for.
+// Connections that handlers have taken over, and leave open, are closed one after another; those
+// that they close are not waited for.
 func TestServeSpreadsHijacked(t *testing.T) {
 	template := httptest.NewTLSServer(nil)
 	template.Close()
@@ -131,7 +131,8 @@ func TestServeSpreadsHijacked(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// All would be closed within 5 s: the first after half a second, the last four and a half later.
+			// All would be closed within 5 s: the first after half a second, the last four and a
+			// half later.
 			r := serve(t, &http.Server{Handler: takeOver(t), TLSConfig: config}, ServeOptions{Grace: -1}, tcp, local)
 			const clients = 10
 			var conns []*client
@@ -201,7 +202,8 @@ func TestHijackedAreForgotten(t *testing.T) {
 	}
 }
 
-// A request of which only a part has come when the drain has let all idle clients go is answered all the same.
+// A request of which only a part has come when the drain has let all idle clients go is answered
+// all the same.
 func TestServeAnswersHalfSentRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()

@@ -12,20 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Descriptors are what the service manager passed. It owns every descriptor that was not taken out of it, and Close
-// closes those. Not safe for concurrent use.
+// Descriptors are what the service manager passed. It owns every descriptor that was not taken out
+// of it, and Close closes those. Not safe for concurrent use.
 type Descriptors struct {
 	list   []*Descriptor
 	absent error // why the list is empty
 }
 
-// All returns every descriptor in the order passed, those taken already included. Reading them takes nothing.
+// All returns every descriptor in the order passed, those taken already included. Reading them
+// takes nothing.
 func (p *Descriptors) All() []*Descriptor {
 	return slices.Clone(p.list)
 }
 
-// Named returns the descriptors of that name in the order passed, none if there are none: several Listen…= lines of one
-// socket unit share one name, and a name may have been stored several times.
+// Named returns the descriptors of that name in the order passed, none if there are none: several
+// Listen…= lines of one socket unit share one name, and a name may have been stored several times.
 func (p *Descriptors) Named(name string) []*Descriptor {
 	var found []*Descriptor
 	for _, d := range p.list {
@@ -36,12 +37,14 @@ func (p *Descriptors) Named(name string) []*Descriptor {
 	return found
 }
 
-// Listeners takes out all descriptors of that name as listeners; the caller closes them. The name is
-// FileDescriptorName= of the socket unit, by default the unit's own name ("app.socket"). It fails with ErrNotPassed if
-// there is none, and if one of them is no listening socket; then nothing was taken.
+// Listeners takes all descriptors of that name as listeners; the caller closes them. The name is
+// FileDescriptorName= of the socket unit, by default the unit's name ("app.socket"). It fails with
+// ErrNotPassed if there is none, and if one of them is not a listening socket; then it takes
+// nothing.
 //
-// Package net sets O_NONBLOCK, on the open file description and so for everybody who shares the socket. That is
-// harmless where the service has NonBlocking=yes; where other programs share it with blocking accepts, use Take.
+// Package net sets O_NONBLOCK on the open file description, and so for all processes that share the
+// socket. That is harmless if the service has NonBlocking=yes. If other programs share the socket
+// with blocking accepts, use Take.
 func (p *Descriptors) Listeners(name string) ([]net.Listener, error) {
 	found, err := p.find("listener", name)
 	if err != nil {
@@ -50,7 +53,8 @@ func (p *Descriptors) Listeners(name string) ([]net.Listener, error) {
 	return takeListeners(found)
 }
 
-// AllListeners is Listeners for all listening sockets, whatever their names. Descriptors that do not listen stay.
+// AllListeners is Listeners for all listening sockets, whatever their names. Descriptors that do
+// not listen stay.
 func (p *Descriptors) AllListeners() ([]net.Listener, error) {
 	var found []*Descriptor
 	for _, d := range p.list {
@@ -64,8 +68,8 @@ func (p *Descriptors) AllListeners() ([]net.Listener, error) {
 	return takeListeners(found)
 }
 
-// PacketConns takes out all descriptors of that name as packet connections (UDP, unixgram); the caller closes them.
-// Errors and O_NONBLOCK are as with Listeners.
+// PacketConns takes out all descriptors of that name as packet connections (UDP, unixgram); the
+// caller closes them. Errors and O_NONBLOCK are as with Listeners.
 func (p *Descriptors) PacketConns(name string) ([]net.PacketConn, error) {
 	found, err := p.find("packet connection", name)
 	if err != nil {
@@ -74,8 +78,8 @@ func (p *Descriptors) PacketConns(name string) ([]net.PacketConn, error) {
 	return takePacketConns(found)
 }
 
-// Close closes the descriptors that were not taken. Closing a passed socket does not close its socket unit: PID 1 has
-// it too.
+// Close closes the descriptors that were not taken. Closing a passed socket does not close its
+// socket unit, because PID 1 has the socket too.
 func (p *Descriptors) Close() error {
 	var errs []error
 	for _, d := range p.list {
@@ -105,9 +109,9 @@ func (p *Descriptors) notPassed() error {
 	return fmt.Errorf("%w: passed are %s", ErrNotPassed, strings.Join(passed, ", "))
 }
 
-// Descriptor is one passed descriptor, owned by its Descriptors until it is taken: by Take, File, Listener, PacketConn
-// or Conn, whichever comes first. What is taken belongs to the caller. A failed attempt takes nothing. Not safe for
-// concurrent use.
+// Descriptor is one passed descriptor, owned by its Descriptors until it is taken: by Take, File,
+// Listener, PacketConn or Conn, whichever comes first. What is taken belongs to the caller. A
+// failed attempt takes nothing. Not safe for concurrent use.
 type Descriptor struct {
 	name     string
 	fd       int // -1: taken
@@ -117,23 +121,24 @@ type Descriptor struct {
 	protocol int // of sockets
 }
 
-// Name is FileDescriptorName= of the socket unit, or FDNAME= of a stored descriptor; "unknown" if the manager gave no
-// names.
+// Name is FileDescriptorName= of the socket unit, or FDNAME= of a stored descriptor; "unknown" if
+// the manager gave no names.
 func (d *Descriptor) Name() string { return d.name }
 
 // Kind says what the descriptor is.
 func (d *Descriptor) Kind() Kind { return d.kind }
 
-// Addr is the local address of a socket: *net.TCPAddr, *net.UDPAddr, *net.UnixAddr or, for raw sockets, *net.IPAddr. It
-// is nil for files and for families that package net has no type for. Addr().Network() names the network as net.Listen
-// has it.
+// Addr is the local address of a socket: *net.TCPAddr, *net.UDPAddr, *net.UnixAddr or, for raw
+// sockets, *net.IPAddr. It is nil for files and for families without a type in package net.
+// Addr().Network() is the network's name for net.Listen.
 func (d *Descriptor) Addr() net.Addr { return d.addr }
 
 // FD is the raw descriptor, only lent: do not close it. It is -1 once taken.
 func (d *Descriptor) FD() int { return d.fd }
 
-// Take takes the raw descriptor; the caller closes it. It keeps its number and is close-on-exec. Its open file
-// description, which PID 1 and others share, is as it was: no flag is touched, O_NONBLOCK least of all.
+// Take takes the raw descriptor; the caller closes it. It keeps its number and is close-on-exec.
+// Its open file description, which PID 1 and others share, is as it was: no flag is touched,
+// O_NONBLOCK least of all.
 func (d *Descriptor) Take() (int, error) {
 	if d.fd < 0 {
 		return -1, fmt.Errorf("take descriptor %q: already taken", d.name)
@@ -152,10 +157,11 @@ func (d *Descriptor) File() (*os.File, error) {
 	return os.NewFile(uintptr(fd), d.name), nil
 }
 
-// Listener takes the descriptor as a listener: a *net.TCPListener or *net.UnixListener, which never unlinks its path.
-// It fails if the descriptor is no listening socket, or of a family or protocol that package net cannot accept on.
-// Package net sets O_NONBLOCK, see [Descriptors.Listeners], and TCP_NODELAY and keep-alive of every connection it
-// accepts, whatever the socket unit's NoDelay= and KeepAlive= say.
+// Listener takes the descriptor as a listener: a *net.TCPListener or *net.UnixListener, which never
+// unlinks its path. It fails if the descriptor is no listening socket, or of a family or protocol
+// that package net cannot accept on. Package net sets O_NONBLOCK, see [Descriptors.Listeners], and
+// TCP_NODELAY and keep-alive of every connection it accepts, whatever the socket unit's NoDelay=
+// and KeepAlive= say.
 func (d *Descriptor) Listener() (net.Listener, error) {
 	taken, err := takeListeners([]*Descriptor{d})
 	if err != nil {
@@ -164,8 +170,9 @@ func (d *Descriptor) Listener() (net.Listener, error) {
 	return taken[0], nil
 }
 
-// PacketConn takes the descriptor as a packet connection: a *net.UDPConn or *net.UnixConn. It fails if the descriptor
-// is no datagram socket. Package net sets O_NONBLOCK, see [Descriptors.Listeners].
+// PacketConn takes the descriptor as a packet connection: a *net.UDPConn or *net.UnixConn. It fails
+// if the descriptor is no datagram socket. Package net sets O_NONBLOCK, see
+// [Descriptors.Listeners].
 func (d *Descriptor) PacketConn() (net.PacketConn, error) {
 	taken, err := takePacketConns([]*Descriptor{d})
 	if err != nil {
@@ -174,8 +181,9 @@ func (d *Descriptor) PacketConn() (net.PacketConn, error) {
 	return taken[0], nil
 }
 
-// Conn takes the descriptor as a connection, as passed by Accept=yes or out of the store. It fails if the descriptor is
-// not a connected stream or seqpacket socket. Package net sets O_NONBLOCK, see [Descriptors.Listeners].
+// Conn takes the descriptor as a connection, as passed by Accept=yes or out of the store. It fails
+// if the descriptor is not a connected stream or seqpacket socket. Package net sets O_NONBLOCK, see
+// [Descriptors.Listeners].
 func (d *Descriptor) Conn() (net.Conn, error) {
 	kinds := []Kind{StreamConnection, SeqpacketConnection}
 	taken, err := takeAll([]*Descriptor{d}, "connection", net.FileConn, kinds)
@@ -213,8 +221,8 @@ func takePacketConns(from []*Descriptor) ([]net.PacketConn, error) {
 	return takeAll(from, "packet connection", net.FilePacketConn, []Kind{Datagram})
 }
 
-// takeAll converts all descriptors or none. Package net works on duplicates, so the originals are closed only when all
-// is done.
+// takeAll converts all descriptors or none. Package net works on duplicates, so the originals are
+// closed only when all is done.
 func takeAll[T io.Closer](from []*Descriptor, what string, convert func(*os.File) (T, error), kinds []Kind) (taken []T, err error) {
 	defer func() {
 		if err != nil {

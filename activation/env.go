@@ -2,9 +2,9 @@ package activation
 
 import "os"
 
-// Env is where the package reads what the service manager said to this process. The zero Env is the real process; each
-// field that is set replaces one part of it, so that tests and programs that carry descriptors over an exec can say it
-// themselves.
+// Env is the source of the service manager's settings for this process. The zero Env is the real
+// process. Each field that is set replaces one part of it, for tests and for programs that carry
+// descriptors over an exec.
 type Env struct {
 	Lookup  func(key string) (value string, ok bool) // nil: os.LookupEnv
 	Unset   func(key string) error                   // nil: os.Unsetenv

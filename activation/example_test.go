@@ -14,7 +14,8 @@ import (
 	"github.com/unitgen/unitgen/activation"
 )
 
-// A whole service. Under systemd it takes the sockets of its socket unit; run by hand it listens by itself.
+// A whole service. Under systemd it takes the sockets of its socket unit; run by hand it listens by
+// itself.
 func Example() {
 	ctx, stop := activation.StopSignal(context.Background())
 	defer stop()

@@ -13,15 +13,16 @@ import (
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
-// HandoffName is the name (FileDescriptorName=) of a seqpacket listener on which a balancer hands over connections. Taken
-// as a listener, such a descriptor yields those connections. The protocol is lbshim.protocol(7).
+// HandoffName is the name (FileDescriptorName=) of a seqpacket listener on which a balancer hands
+// over connections. Taken as a listener, such a descriptor yields those connections. The protocol
+// is lbshim.protocol(7).
 const HandoffName = "handoff"
 
-// handoffListener is a net.Listener whose connections a balancer decides on. It has no goroutine: Accept reads the
-// balancer's messages, so that a program that accepts nothing is ordered nothing.
+// handoffListener is a net.Listener whose connections a balancer decides on. It has no goroutine:
+// Accept reads the balancer's messages, so that a program that accepts nothing is ordered nothing.
 //
-// A connection costs what one from a listener of package net costs, and one message on its way in: it is not duplicated,
-// looked into or registered twice, as with net.FileConn.
+// A connection costs what one from a listener of package net costs, and one message on its way in:
+// it is not duplicated, looked into or registered twice, as with net.FileConn.
 type handoffListener struct {
 	door *net.UnixListener // where the balancer's channels come in
 
@@ -115,7 +116,7 @@ func (l *handoffListener) currentChannel() (*channel, error) {
 	return ch, nil
 }
 
-// leave gives a channel up, and with it what came on it.
+// leave closes a channel, with everything that arrived on it.
 func (l *handoffListener) leave(ch *channel) {
 	l.refuse()
 	l.mu.Lock()
@@ -126,8 +127,8 @@ func (l *handoffListener) leave(ch *channel) {
 	}
 }
 
-// refuse drops what the program has not been given. Connections that were ordered wait where they are, and of the others the
-// balancer has a copy as long as it is not told.
+// refuse drops what the program has not been given. Connections that were ordered wait where they
+// are, and of the others the balancer has a copy as long as it is not told.
 func (l *handoffListener) refuse() {
 	l.takes = take{}
 	for _, g := range l.given {
@@ -136,7 +137,7 @@ func (l *handoffListener) refuse() {
 	l.given = nil
 }
 
-// read takes in one message.
+// read reads one message.
 func (l *handoffListener) read(ch *channel) error {
 	m, fds, err := ch.read(l.buffers)
 	if err != nil {
@@ -164,7 +165,8 @@ func (l *handoffListener) read(ch *channel) error {
 	return nil
 }
 
-// listeners takes over the public listeners, and the tally if there is one, in place of those that an earlier balancer sent.
+// listeners takes over the public listeners, and the tally if there is one, in place of those that
+// an earlier balancer sent.
 func (l *handoffListener) listeners(fds, tallies []int) error {
 	defer closeDescriptors(tallies)
 	var public []*publicListener
@@ -196,7 +198,8 @@ func (l *handoffListener) listeners(fds, tallies []int) error {
 	return nil
 }
 
-// countLocked puts the counts where the balancer sees them. It says whether the balancer is to be told.
+// countLocked publishes the counts to the balancer. It reports whether the balancer wants a
+// message.
 func (l *handoffListener) countLocked() (tell bool) {
 	if l.tally == nil {
 		return true
@@ -236,8 +239,9 @@ func (l *handoffListener) accept(ch *channel) (net.Conn, error) {
 	return nil, &net.OpError{Op: "accept", Net: public.addr.Network(), Addr: public.addr, Err: err}
 }
 
-// receive hands out a connection that was given, once the balancer is told: from then on nobody else may get it. The tally has
-// it after that only, as the balancer closes its copy when it sees it there.
+// receive returns a given connection, after reporting it to the balancer: from then on no other
+// instance may get it. The tally counts the connection only after that, as the balancer then closes
+// its copy.
 func (l *handoffListener) receive(ch *channel) (net.Conn, error) {
 	g := l.given[0]
 	l.given = l.given[1:]
@@ -274,8 +278,8 @@ func (l *handoffListener) newConn(fd int, public *publicListener, peer net.Addr)
 	return conn
 }
 
-// ended notes that the program has closed a connection, and tells the balancer. Where it cannot be told now, the next
-// message says it.
+// ended counts a connection that the program has closed, and reports it to the balancer. If that is
+// not possible now, the next message reports it.
 func (l *handoffListener) ended(conn *handedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -289,7 +293,7 @@ func (l *handoffListener) ended(conn *handedConn) {
 	}
 }
 
-// tell sends the state. A balancer that reads nothing now gets the next one.
+// tell sends the state. If the balancer does not read now, a later message replaces this one.
 func (l *handoffListener) tell(ch *channel) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -313,8 +317,9 @@ func (l *handoffListener) answerLocked(token int) wire.Message {
 	return m
 }
 
-// Close makes Accept fail, and tells the balancer that this process takes no more connections; those that it has go on.
-// What was ordered or given and not accepted goes to other instances.
+// Close makes Accept fail, and tells the balancer that this process takes no more connections. Open
+// connections continue. Connections that were ordered or given and not accepted go to other
+// instances.
 func (l *handoffListener) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -325,7 +330,7 @@ func (l *handoffListener) Close() error {
 	err := l.door.Close()
 	if l.channel != nil {
 		_ = l.channel.trySend(l.stateLocked()) // if not, it sees the channel's end
-		// The channel stays: it tells when the last connections end.
+		// The channel stays open, to report the end of the last connections.
 		err = errors.Join(err, l.channel.interrupt())
 	}
 	l.mu.Unlock()
@@ -345,7 +350,8 @@ func (l *handoffListener) isClosed() bool {
 	return l.closed
 }
 
-// Addr is the app's public address, or its first; that of the descriptor until the balancer has said it.
+// Addr is the app's first public address. Before the balancer has sent it, Addr is the address of
+// the descriptor.
 func (l *handoffListener) Addr() net.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -36,7 +36,7 @@ func newChannel(conn *net.UnixConn) (*channel, error) {
 
 func (ch *channel) close() { ch.conn.Close() }
 
-// interrupt makes those fail who wait, now and later.
+// interrupt makes all present and later waits fail.
 func (ch *channel) interrupt() error { return ch.conn.SetDeadline(time.Unix(1, 0)) }
 
 // read waits for a message. The caller owns the descriptors, which are close-on-exec.
@@ -90,8 +90,8 @@ func descriptorsIn(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// trySend sends a message; unix.EAGAIN if it would have to wait. Counts in messages must not go back, so callers that
-// compete hold a lock.
+// trySend sends a message; unix.EAGAIN if it would have to wait. Counts in messages must not go
+// back, so callers that compete hold a lock.
 func (ch *channel) trySend(m wire.Message) (err error) {
 	controlErr := ch.raw.Control(func(fd uintptr) { err = sendOnce(int(fd), m) })
 	return errors.Join(controlErr, err)
@@ -118,8 +118,8 @@ func sendOnce(fd int, m wire.Message) error {
 	}
 }
 
-// publicListener is a duplicate of one of the app's listeners. Its open file description is everybody's: it is
-// non-blocking because the balancer's unit says so.
+// publicListener is a duplicate of one of the app's listeners. Its open file description is
+// everybody's: it is non-blocking because the balancer's unit says so.
 type publicListener struct {
 	fd   int
 	addr net.Addr
@@ -164,7 +164,7 @@ func (p *publicListener) accept() (fd int, peer net.Addr, err error) {
 	}
 }
 
-// sockaddrAddr is the address of the other end, as package net has it.
+// sockaddrAddr converts the address of the other end to a type of package net.
 func sockaddrAddr(from unix.Sockaddr) net.Addr {
 	switch a := from.(type) {
 	case *unix.SockaddrInet4:

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handedConn is a connection that a balancer has decided on. It is a net.Conn with CloseRead, CloseWrite and SyscallConn,
-// as those of package net, but none of their types.
+// handedConn is a connection from a balancer. It is a net.Conn with CloseRead, CloseWrite and
+// SyscallConn, as those of package net, but none of their types.
 type handedConn struct {
 	file          *os.File // registered with the runtime's poller
 	listener      *handoffListener
@@ -25,13 +25,14 @@ type handedConn struct {
 	asked atomic.Bool   // bytes came in after the last that went out
 }
 
-// activity is what the listener knows of a connection's use, from the last time that it looked.
+// activity is a connection's use at the listener's last check.
 type activity struct {
 	ops   uint64
 	since time.Time
 }
 
-// quietFor is how long nothing may have moved on a connection that is not busy, as in the balancer's own count.
+// quietFor is how long a connection must be without traffic to count as not busy, as in the
+// balancer's count.
 const quietFor = time.Second
 
 // busyLocked counts the connections that wait for an answer, or on which bytes moved lately.
@@ -88,8 +89,8 @@ func (c *handedConn) shutdown(how int) error {
 	return c.wrap("close", err)
 }
 
-// LocalAddr implements net.Conn. The listener's address is the connection's, unless it is every address of the host: then
-// the kernel is asked, once.
+// LocalAddr implements net.Conn. The listener's address is the connection's, unless it is every
+// address of the host: then the kernel is asked, once.
 func (c *handedConn) LocalAddr() net.Addr {
 	c.localOnce.Do(func() {
 		tcp, ok := c.local.(*net.TCPAddr)
@@ -132,8 +133,8 @@ func (c *handedConn) control(f func(fd int)) error {
 	return raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
-// wrap makes errors what they would be from package net, on which net/http relies: a time-out is a net.Error, and a closed
-// connection net.ErrClosed.
+// wrap converts errors to those of package net, on which net/http relies: a time-out is a
+// net.Error, and a closed connection net.ErrClosed.
 func (c *handedConn) wrap(op string, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind says what a descriptor is. It comes from the kernel, never from the name. The values read well after "is a".
+// Kind says what a descriptor is. It comes from the kernel, never from the name. The values read
+// well after "is a".
 type Kind string
 
 const (
@@ -27,7 +28,8 @@ const (
 	Other               Kind = "special object" // epoll, eventfd, pidfd, BPF map and the like
 )
 
-// mqueueMagic is the type of the mqueue file system in statfs(2); ipc/mqueue.c has it, x/sys has not.
+// mqueueMagic is the type of the mqueue file system in statfs(2), from ipc/mqueue.c; x/sys does not
+// have it.
 const mqueueMagic = 0x19800202
 
 // classify sets kind, addr and protocol of d from fstat(2) and getsockopt(2).
@@ -103,7 +105,7 @@ func (d *Descriptor) socketKind(domain, sotype int, listening bool) (Kind, error
 	}
 }
 
-// classifyRegular tells apart what fstat(2) calls a regular file.
+// classifyRegular tells apart the kinds of files that fstat(2) calls regular.
 func (d *Descriptor) classifyRegular(linked bool) error {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(d.fd, &fs); err != nil {

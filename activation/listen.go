@@ -10,34 +10,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotPassed says that the service manager passed no descriptor of the kind or name asked for. It is the error to
-// branch on in a program that can also open its sockets itself. The error that wraps it says why: no LISTEN_PID, a
-// LISTEN_PID of another process, or the names that were passed instead.
+// ErrNotPassed says that the service manager passed no descriptor of the kind or name asked for. It
+// is the error to branch on in a program that can also open its sockets itself. The error that
+// wraps it says why: no LISTEN_PID, a LISTEN_PID of another process, or the names that were passed
+// instead.
 var ErrNotPassed = errors.New("not passed by the service manager")
 
 const (
-	// maxDescriptors is the kernel's own default limit for the descriptors of one process, fs.nr_open.
+	// maxDescriptors is the kernel's own default limit for the descriptors of one process,
+	// fs.nr_open.
 	maxDescriptors = 1 << 20
 	// maxName is systemd's FDNAME_MAX.
 	maxName = 255
-	// unnamed is the name of every descriptor when there is no LISTEN_FDNAMES, as in sd_listen_fds_with_names(3).
+	// unnamed is the name of every descriptor when there is no LISTEN_FDNAMES, as in
+	// sd_listen_fds_with_names(3).
 	unnamed = "unknown"
 )
 
-// Inherit takes over the descriptors that the service manager passed to this process: the sockets of its socket units
-// in the order of the units' Listen…= lines, then the stored ones (FDSTORE=1) in any order. Tell them apart by name,
-// never by position.
+// Inherit takes over the descriptors that the service manager passed to this process: the sockets
+// of its socket units in the order of the units' Listen…= lines, then the stored ones (FDSTORE=1)
+// in any order. Tell them apart by name, never by position.
 //
-// The caller owns the result and closes it, or takes every descriptor out of it. All descriptors are close-on-exec
-// afterwards. Nothing else about them is changed: O_NONBLOCK in particular belongs to everybody who shares the socket.
+// The caller owns the result and closes it, or takes every descriptor out of it. All descriptors
+// are close-on-exec afterwards. Nothing else about them is changed: O_NONBLOCK in particular
+// belongs to everybody who shares the socket.
 //
-// Inherit removes LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS and LISTEN_FDNAMES from the environment, whether or not it
-// succeeds, so the first call gets the descriptors and later ones get none. Call it once, at the start of main, before
-// other goroutines run.
+// Inherit removes LISTEN_PID, LISTEN_PIDFDID, LISTEN_FDS and LISTEN_FDNAMES from the environment,
+// whether or not it succeeds, so the first call gets the descriptors and later ones get none. Call
+// it once, at the start of main, before other goroutines run.
 //
-// A process that was passed nothing gets an empty result and no error; asking that for a listener fails with
-// ErrNotPassed. An environment that contradicts itself or the open descriptors is an error, and then every descriptor
-// stays open and unowned: exit. See sd_listen_fds(3).
+// A process that was passed nothing gets an empty result and no error; asking that for a listener
+// fails with ErrNotPassed. An environment that contradicts itself or the open descriptors is an
+// error, and then every descriptor stays open and unowned: exit. See sd_listen_fds(3).
 func Inherit() (*Descriptors, error) {
 	return Env{}.Inherit()
 }
@@ -79,8 +83,9 @@ func (e Env) unsetListen() error {
 	return errors.Join(errs...)
 }
 
-// adopt makes fd close-on-exec and finds out what it is. A descriptor that is close-on-exec already cannot have come
-// through execve(2): it was opened by this program, typically by the Go runtime, and LISTEN_FDS counts too many.
+// adopt makes fd close-on-exec and finds out what it is. A descriptor that is close-on-exec already
+// cannot have come through execve(2): it was opened by this program, typically by the Go runtime,
+// and LISTEN_FDS counts too many.
 func adopt(fd int, name string) (*Descriptor, error) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	if err != nil {
@@ -105,9 +110,10 @@ type listenRequest struct {
 	names []string // count of them, or nil without LISTEN_FDNAMES
 }
 
-// parseListen reads LISTEN_*. It fails with ErrNotPassed when they are not there or meant for another process, which is
-// no mistake: environments leak into children. ownID returns the pidfd inode number of this process, or false where the
-// kernel has none; it is asked only if LISTEN_PIDFDID (systemd 259) is there.
+// parseListen reads LISTEN_*. It fails with ErrNotPassed when they are not there or meant for
+// another process, which is no mistake: environments leak into children. ownID returns the pidfd
+// inode number of this process, or false where the kernel has none; it is asked only if
+// LISTEN_PIDFDID (systemd 259) is there.
 func parseListen(lookup func(string) (string, bool), pid int, ownID func() (uint64, bool, error)) (listenRequest, error) {
 	var none listenRequest
 	text, ok := lookup("LISTEN_PID")
@@ -145,8 +151,8 @@ func parseListen(lookup func(string) (string, bool), pid int, ownID func() (uint
 	return listenRequest{count: int(count), names: names}, err
 }
 
-// checkPidfdID compares the inode number of the process's pidfd, which unlike a PID is never used twice until the next
-// boot.
+// checkPidfdID compares the inode number of the process's pidfd, which unlike a PID is never used
+// twice until the next boot.
 func checkPidfdID(text string, ownID func() (uint64, bool, error)) error {
 	id, err := parseNumber("LISTEN_PIDFDID", text, 64)
 	if err != nil {

@@ -19,8 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childMode makes the test binary a service instead of a test. PID 1 knows the PID of a service before its program
-// starts; the tests do not, so the child first sets LISTEN_PID itself and executes itself once more.
+// childMode makes the test binary a service instead of a test. PID 1 knows the PID of a service
+// before its program starts; the tests do not, so the child first sets LISTEN_PID itself and
+// executes itself once more.
 const childMode = "ACTIVATION_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -87,7 +88,8 @@ func startChild(t *testing.T, mode string, files []*os.File, env ...string) *chi
 	return c
 }
 
-// place puts copies of fds at consecutive numbers, as execve would leave them, and returns an environment that says so.
+// place puts copies of fds at consecutive numbers, as execve would leave them, and returns an
+// environment that says so.
 func place(t *testing.T, names string, fds ...int) Env {
 	t.Helper()
 	const first = 700
@@ -119,7 +121,8 @@ func inherit(t *testing.T, e Env) *Descriptors {
 	return passed
 }
 
-// noLeaks fails the test if it ends with other descriptors or more goroutines than it began with. Call it first.
+// noLeaks fails the test if it ends with other descriptors or more goroutines than it began with.
+// Call it first.
 func noLeaks(t *testing.T) {
 	t.Helper()
 	// The runtime opens its epoll descriptors with the first use of the poller, once.
@@ -180,8 +183,8 @@ func fd(t *testing.T, c any) int {
 	return fd
 }
 
-// rawSocket opens a socket in blocking mode, bound and, for the types that can, listening. Package net would make it
-// non-blocking.
+// rawSocket opens a socket in blocking mode, bound and, for the types that can, listening. Package
+// net would make it non-blocking.
 func rawSocket(t *testing.T, domain, sotype int, sa unix.Sockaddr) int {
 	t.Helper()
 	fd, err := unix.Socket(domain, sotype|unix.SOCK_CLOEXEC, 0)

@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// serveMark is the name of a memory file that a process holds open while Serve runs. By it the balancer's drain, which looks
-// at the descriptors of the instance's main process before the stop signal, knows that the program shuts down gracefully and
-// gives new connections time to ask. systemd could not be told: a unit of Type=exec has no notification socket, and the
-// manager keeps nothing that it does not know.
+// serveMark is the name of a memory file that a process holds open while Serve runs. The balancer's
+// drain reads the descriptors of the instance's main process before the stop signal, and learns
+// from this file that the program shuts down gracefully and gives new connections time to send a
+// request. sd_notify(3) does not serve: a unit of Type=exec has no notification socket, and the
+// manager does not keep unknown variables.
 const serveMark = "unitgen.activation.Serve"
 
 // mark makes the file. The caller closes it. A child does not inherit it.

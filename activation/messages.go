@@ -18,8 +18,8 @@ const maxLetter = 64 << 10
 // connectPause is how long OpenMessages waits before it tries again.
 const connectPause = 100 * time.Millisecond
 
-// Messages are what the programs of an app's instances tell each other, and what "unitgen send" tells them. It takes
-// --messages in unitgen, and a balancer that runs.
+// Messages sends and receives messages between the programs of an app's instances, and receives
+// those of "unitgen send". It needs --messages in unitgen, and a running balancer.
 type Messages struct {
 	conn *net.UnixConn
 	read *bufio.Reader // of Receive
@@ -28,11 +28,12 @@ type Messages struct {
 	instance int
 }
 
-// OpenMessages connects the process with the balancer of its app, which it finds by UNITGEN_CHANNEL in the environment, and
-// waits until ctx ends for a balancer that starts or starts anew. Only the main process of an instance may connect, once at
-// a time: a second connection ends the first. The caller closes it.
+// OpenMessages connects the process to the balancer of its app, at UNITGEN_CHANNEL in the
+// environment. It waits until ctx ends for a balancer that starts or restarts. Only the main
+// process of an instance may connect, once at a time: a second connection ends the first. The
+// caller closes it.
 //
-// The error is ErrNotPassed where there is no such variable: the app has no messages.
+// The error is ErrNotPassed if there is no such variable: the app has no messages.
 func OpenMessages(ctx context.Context) (*Messages, error) {
 	return Env{}.OpenMessages(ctx)
 }
@@ -57,7 +58,7 @@ func (e Env) OpenMessages(ctx context.Context) (*Messages, error) {
 	}
 }
 
-// refusedError is the balancer's answer to who may not connect.
+// refusedError is the balancer's refusal of a process that may not connect.
 type refusedError struct{ reason string }
 
 func (r *refusedError) Error() string { return "open messages: refused: " + r.reason }
@@ -103,11 +104,13 @@ func (m *Messages) greeted() error {
 // Instance is the number of the instance that the process is.
 func (m *Messages) Instance() int { return m.instance }
 
-// Receive returns the next message, one value of JSON: what "unitgen send" was given, or what another instance sent, an
-// object like {"type":"process:msg","data":…}. It waits; one goroutine at a time may call it. The error is io.EOF when
-// the balancer has ended the connection, which outlives restarts of the balancer alone, and net.ErrClosed after Close.
+// Receive returns the next message, one value of JSON: what "unitgen send" was given, or what
+// another instance sent, an object like {"type":"process:msg","data":…}. It waits; one goroutine at
+// a time may call it. The error is io.EOF when the balancer has ended the connection, which
+// outlives restarts of the balancer alone, and net.ErrClosed after Close.
 //
-// The balancer waits for no program: while some dozens of messages are not received, further ones are dropped.
+// The balancer waits for no program: while some dozens of messages are not received, further ones
+// are dropped.
 func (m *Messages) Receive() (json.RawMessage, error) {
 	line, err := m.read.ReadSlice('\n')
 	switch {
@@ -119,9 +122,9 @@ func (m *Messages) Receive() (json.RawMessage, error) {
 	return append(json.RawMessage(nil), line[:len(line)-1]...), nil
 }
 
-// Send sends data, as JSON, to one instance, or with 0 to all others. It returns when the balancer's kernel has it; that it
-// arrives nobody says. Programs for Node.js get it as PM2 has it: {"type":"process:msg","to":…,"data":…}. It may be called
-// from several goroutines.
+// Send sends data, as JSON, to one instance, or with 0 to all others. It returns when the
+// balancer's kernel has the message; delivery is not confirmed. Programs for Node.js get it in
+// PM2's form: {"type":"process:msg","to":…,"data":…}. It may be called from several goroutines.
 func (m *Messages) Send(to int, data any) error {
 	line, err := json.Marshal(struct {
 		Type string `json:"type"`

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// channelAt plays the balancer's side of a channel: it greets whoever connects, with one greeting after the other.
+// channelAt plays the balancer's side of a channel: it greets whoever connects, with one greeting
+// after the other.
 func channelAt(t *testing.T, greetings ...string) (Env, <-chan net.Conn) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "channel")

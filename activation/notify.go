@@ -17,18 +17,20 @@ import (
 const (
 	// maxMessage is systemd's NOTIFY_BUFFER_MAX: PID 1 drops datagrams that are longer.
 	maxMessage = 4096
-	// sendTimeout bounds a send while PID 1 does not read: longer than a daemon-reexec takes, shorter than a watchdog
-	// waits.
+	// sendTimeout bounds a send while PID 1 does not read: longer than a daemon-reexec takes,
+	// shorter than a watchdog waits.
 	sendTimeout = 5 * time.Second
 )
 
-// Notifier tells the service manager about this process: sd_notify(3). It is one connected datagram socket.
+// Notifier sends the state of this process to the service manager: sd_notify(3). It is one
+// connected datagram socket.
 //
-// The zero Notifier, a nil one, and one made where there is no NOTIFY_SOCKET do nothing, successfully and without a
-// system call: programs need no second code path for running by hand. Safe for concurrent use.
+// The zero Notifier, a nil one, and one made without NOTIFY_SOCKET do nothing, successfully and
+// without a system call, so programs need no second code path for running by hand. Safe for
+// concurrent use.
 //
-// The manager never answers, so success means that it will read the message, not that it accepted it: messages of
-// processes that NotifyAccess= does not allow are dropped with a line in the journal.
+// The manager never answers, so success means that it will read the message, not that it accepted
+// it: it drops messages of processes that NotifyAccess= does not allow, with a line in the journal.
 type Notifier struct {
 	mu        sync.RWMutex // held for reading while sending, so that Close does not free a number in use
 	fd        int
@@ -37,12 +39,12 @@ type Notifier struct {
 	watchdog  time.Duration
 }
 
-// NewNotifier connects to NOTIFY_SOCKET and reads WATCHDOG_USEC. The caller closes it. The environment is left as it
-// is: unlike LISTEN_*, these variables are of use to children too, if NotifyAccess= says so; take them out of a child's
-// environment where it has no business with them.
+// NewNotifier connects to NOTIFY_SOCKET and reads WATCHDOG_USEC. The caller closes it. The
+// environment is left as it is: unlike LISTEN_*, these variables are of use to children too, if
+// NotifyAccess= says so; take them out of a child's environment where it has no business with them.
 //
-// It fails if the variables cannot be parsed, if the socket is of a kind that services do not see (vsock), or if
-// connecting fails.
+// It fails if the variables cannot be parsed, if the socket is of a kind that services do not see
+// (vsock), or if connecting fails.
 func NewNotifier() (*Notifier, error) {
 	return Env{}.NewNotifier()
 }
@@ -86,7 +88,8 @@ func dialNotify(address string) (fd int, err error) {
 	return fd, nil
 }
 
-// Close closes the socket. What was sent before stays sent; sending afterwards fails with net.ErrClosed.
+// Close closes the socket. Messages sent before are still delivered; sending afterwards fails with
+// net.ErrClosed.
 func (n *Notifier) Close() error {
 	if n == nil {
 		return nil
@@ -100,7 +103,7 @@ func (n *Notifier) Close() error {
 	return os.NewSyscallError("close", unix.Close(n.fd))
 }
 
-// Enabled reports whether there is a service manager to tell anything to.
+// Enabled reports whether there is a service manager to send to.
 func (n *Notifier) Enabled() bool {
 	return n != nil && n.connected
 }
@@ -108,8 +111,9 @@ func (n *Notifier) Enabled() bool {
 // Ready says that start-up, or the reload begun with Reloading, is complete: READY=1.
 func (n *Notifier) Ready() error { return n.send("READY=1") }
 
-// Reloading says that a reload began: RELOADING=1 with MONOTONIC_USEC, in one datagram as Type=notify-reload wants it.
-// Call Ready when the reload is over, also when it failed, or "systemctl reload" hangs.
+// Reloading says that a reload began: RELOADING=1 with MONOTONIC_USEC, in one datagram as
+// Type=notify-reload wants it. Call Ready when the reload is over, also when it failed, or
+// "systemctl reload" hangs.
 func (n *Notifier) Reloading() error {
 	if !n.Enabled() {
 		return nil
@@ -121,11 +125,11 @@ func (n *Notifier) Reloading() error {
 	return n.send("RELOADING=1\nMONOTONIC_USEC=" + strconv.FormatInt(now.Nano()/1000, 10))
 }
 
-// Stopping says that the process is shutting down: STOPPING=1. There is no way back.
+// Stopping reports that the process is shutting down: STOPPING=1. It cannot be undone.
 func (n *Notifier) Stopping() error { return n.send("STOPPING=1") }
 
-// Status shows text in "systemctl status". Line breaks and other control characters become spaces, and what is not
-// UTF-8 or too long for one message is cut, since the manager would drop it.
+// Status shows text in "systemctl status". Line breaks and other control characters become spaces.
+// Text that is not UTF-8 or too long for one message is cut, since the manager would drop it.
 func (n *Notifier) Status(text string) error {
 	if !n.Enabled() {
 		return nil
@@ -156,14 +160,15 @@ func (n *Notifier) Errno(errno unix.Errno) error {
 	return n.send("ERRNO=" + strconv.Itoa(int(errno)))
 }
 
-// MainPID names the process that the manager shall watch as the main one: MAINPID=. It must belong to the service.
+// MainPID names the process that the manager shall watch as the main one: MAINPID=. It must belong
+// to the service.
 func (n *Notifier) MainPID(pid int) error {
 	return n.send("MAINPID=" + strconv.Itoa(pid))
 }
 
-// ExtendTimeout asks for d more, from now, for the start, reload or stop that is under way: EXTEND_TIMEOUT_USEC=. The
-// first call must come before the unit's own time-out ends, and each later one before the last extension ends. d is at
-// least a microsecond.
+// ExtendTimeout asks for d more, from now, for the start, reload or stop that is under way:
+// EXTEND_TIMEOUT_USEC=. The first call must come before the unit's own time-out ends, and each
+// later one before the last extension ends. d is at least a microsecond.
 func (n *Notifier) ExtendTimeout(d time.Duration) error {
 	if d < time.Microsecond {
 		return fmt.Errorf("notify EXTEND_TIMEOUT_USEC: %s is less than a microsecond", d)
@@ -171,7 +176,7 @@ func (n *Notifier) ExtendTimeout(d time.Duration) error {
 	return n.send("EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(d.Microseconds(), 10))
 }
 
-// Send sends assignments that have no method of their own ("RESTART_RESET=1"), in one datagram.
+// Send sends assignments without a method here ("RESTART_RESET=1"), in one datagram.
 func (n *Notifier) Send(assignments ...string) error {
 	for _, a := range assignments {
 		if key, _, ok := strings.Cut(a, "="); !ok || key == "" || strings.ContainsAny(a, "\n\x00") {
@@ -184,8 +189,8 @@ func (n *Notifier) Send(assignments ...string) error {
 	return n.send(strings.Join(assignments, "\n"))
 }
 
-// send sends one message, with copies of fds. Not net.UnixConn: its WriteMsgUnix refuses connected datagram sockets,
-// and the deadline that matters is the socket's own.
+// send sends one message, with copies of fds. Not net.UnixConn: its WriteMsgUnix refuses connected
+// datagram sockets, and the deadline that matters is the socket's own.
 func (n *Notifier) send(message string, fds ...int) error {
 	if !n.Enabled() {
 		return nil

@@ -14,17 +14,18 @@ import (
 )
 
 const (
-	// acceptTimeout bounds the accept of a connection that was seen in the queue, in case that another process with the
-	// same socket was quicker.
+	// acceptTimeout bounds the accept of a connection that was seen in the queue, in case that
+	// another process with the same socket was quicker.
 	acceptTimeout = 100 * time.Millisecond
-	// emptyTimeout bounds the emptying of the queue. Full queues take milliseconds; if new connections keep it from
-	// getting empty, the balancer still sends them, and the rest is for the next process.
+	// emptyTimeout bounds the emptying of the queue. Full queues take milliseconds; if new
+	// connections keep it from getting empty, the balancer still sends them, and the rest is for
+	// the next process.
 	emptyTimeout = time.Second
 )
 
-// queue is a listener that can be stopped without losing what the kernel has queued on it: after stop, Accept returns
-// the connections that wait and then http.ErrServerClosed. Closing alone would reset them, unless PID 1 or another
-// holds the socket. Whoever accepts closes it.
+// queue is a listener that can be stopped without losing what the kernel has queued on it: after
+// stop, Accept returns the connections that wait and then http.ErrServerClosed. Closing alone would
+// reset them, unless PID 1 or another holds the socket. Whoever accepts closes it.
 type queue struct {
 	net.Listener
 	socket pollable                  // nil: not a socket of package net, stop closes it
@@ -42,8 +43,8 @@ func newQueue(l net.Listener) *queue {
 	return &queue{Listener: l, socket: socket}
 }
 
-// stop makes Accept end. A wrapped listener is closed, with the connections in its queue left to the other holders of
-// the socket.
+// stop makes Accept end. A wrapped listener is closed, with the connections in its queue left to
+// the other holders of the socket.
 func (q *queue) stop() error {
 	until := time.Now().Add(emptyTimeout)
 	q.until.Store(&until)
@@ -87,7 +88,8 @@ func (q *queue) acceptQueued() (net.Conn, error) {
 			return nil, err
 		}
 		c, err := q.Listener.Accept()
-		// Past the deadline: another holder took the connection and serves it, or stop had not yet set its own deadline.
+		// Past the deadline: another holder took the connection and serves it, or stop had not yet
+		// set its own deadline.
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return c, err
 		}
@@ -95,8 +97,8 @@ func (q *queue) acceptQueued() (net.Conn, error) {
 	return nil, http.ErrServerClosed
 }
 
-// pollIn reports whether a connection waits in the accept queue, without waiting for one: poll(2) with a time-out of
-// zero.
+// pollIn reports whether a connection waits in the accept queue, without waiting for one: poll(2)
+// with a time-out of zero.
 func pollIn(socket syscall.Conn) (bool, error) {
 	raw, err := socket.SyscallConn()
 	if err != nil {

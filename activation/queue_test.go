@@ -30,7 +30,8 @@ func TestQueueIsEmptiedOnStop(t *testing.T) {
 	}
 }
 
-// Stop comes at any moment of a busy accept loop; no connection made before it may be left in the queue.
+// Stop comes at any moment of a busy accept loop; no connection made before it may be left in the
+// queue.
 func TestQueueStopRaces(t *testing.T) {
 	noLeaks(t)
 	for range 50 {

@@ -50,8 +50,8 @@ func childServe() int {
 	return 0
 }
 
-// load is a number of clients that send requests without pause until stopped, and count what was answered and what was
-// lost.
+// load is a number of clients that send requests without pause until stopped, and count what was
+// answered and what was lost.
 type load struct {
 	address net.Addr
 	stop    atomic.Bool
@@ -130,8 +130,8 @@ func (l *load) await(t *testing.T, body string, n int) {
 	}
 }
 
-// The proof of the package: services are restarted one after another under load on a socket that this test, as PID 1
-// does, holds open, and every single request is answered.
+// The proof of the package: services are restarted one after another under load on a socket that
+// this test, as PID 1 does, holds open, and every single request is answered.
 func TestRestartUnderLoadLosesNothing(t *testing.T) {
 	noLeaks(t)
 	l, file := listenTCP(t)

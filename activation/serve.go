@@ -12,55 +12,67 @@ import (
 )
 
 const (
-	// defaultGrace is longer than a busy client thinks between two requests, and short beside a rollout.
+	// defaultGrace is longer than a busy client thinks between two requests, and short beside a
+	// rollout.
 	defaultGrace = time.Second
-	// defaultDrainTimeout is well below systemd's TimeoutStopSec= of 90 s, so that the end is ours and not SIGKILL.
+	// defaultDrainTimeout is well below systemd's TimeoutStopSec= of 90 s, so that the end is ours
+	// and not SIGKILL.
 	defaultDrainTimeout = 30 * time.Second
-	// maxSpread is long enough for those who were cut off to come back one after another, and short beside a rollout.
+	// maxSpread is long enough for disconnected clients to return one after another, and short
+	// compared with a rollout.
 	maxSpread = 5 * time.Second
-	// unaskedFor is how long a connection may be open without a request before Serve closes it, as http.Server.Shutdown has it.
+	// unaskedFor is how long a connection may be open without a request before Serve closes it, as
+	// in http.Server.Shutdown.
 	unaskedFor = 5 * time.Second
-	// spreadSteps is how many times Serve looks, while it closes what is left, how much of it has ended by itself.
+	// spreadSteps is how often Serve checks how many connections have ended by themselves, while it
+	// closes the rest.
 	spreadSteps = 100
 )
 
 // ServeOptions are the options of Serve. The zero value works.
 type ServeOptions struct {
-	// Notifier tells the service manager how far Serve is. It is only lent. Nil tells nobody.
+	// Notifier reports the progress of Serve to the service manager. Serve borrows it. Nil reports
+	// nothing.
 	Notifier *Notifier
-	// Grace is how long after the end of ctx new connections are still accepted, and how long a connection must have been
-	// idle before Serve closes it. A request that crosses the close on the wire is lost, and HTTP/1.1 has no means against
-	// that, so it must be longer than the pause between two requests of a client worth keeping. Zero means 1 s, less than
-	// zero none.
+	// Grace is how long after the end of ctx new connections are still accepted, and how long a
+	// connection must have been idle before Serve closes it. A request that crosses the close on
+	// the wire is lost, and HTTP/1.1 cannot prevent that, so Grace must be longer than the pause
+	// between two requests of a typical client. Zero means 1 s, less than zero none.
 	Grace time.Duration
-	// DrainTimeout is how long after the end of ctx Serve returns at the latest. Its last fifth, 5 s at most, is for cutting
-	// off what is left. Zero means 30 s. TimeoutStopSec= must be longer.
+	// DrainTimeout is the longest time after the end of ctx until Serve returns. Its last fifth, 5
+	// s at most, is for closing the remaining connections. Zero means 30 s. TimeoutStopSec= must be
+	// longer.
 	DrainTimeout time.Duration
 }
 
-// Serve serves HTTP on listeners until ctx ends, then drains, and returns nil when no request was cut off.
+// Serve serves HTTP on listeners until ctx ends, then drains, and returns nil if no request was cut
+// off.
 //
-// It sends READY=1 once every listener is being accepted on, and WATCHDOG=1 while it runs if the unit has WatchdogSec=.
-// When ctx ends it sends STOPPING=1, and then:
+// It sends READY=1 once every listener accepts, and WATCHDOG=1 while it runs if the unit has
+// WatchdogSec=. When ctx ends it sends STOPPING=1, and then:
 //
-//   - Every response to a request that comes in from then on carries "Connection: close" (GOAWAY in HTTP/2), so busy
-//     clients leave by themselves between two requests.
-//   - New connections are accepted for Grace, or until no connection is open, because the balancer may only learn of
-//     the end now. Then the connections that the kernel has queued are accepted too, and the listeners closed. What
-//     comes later waits in the queue of the passed socket, which PID 1 holds open for the next process.
-//   - Connections that were idle for Grace are closed, and those that never sent a whole request after 5 s. Requests in
-//     flight finish, and so does a first request of which only a part has come.
-//   - What is left near the end of DrainTimeout is cut off, and Serve returns an error. So that its clients do not all come
-//     back at once, the closes are spread evenly over the last fifth of that time, the last 5 s at most.
-//   - Hijacked connections (WebSocket) are their handler's, which server.RegisterOnShutdown can tell to end them once idle
-//     connections are closed. Serve does not wait for them, but when no request is left it closes those that still are open,
-//     spread evenly over as much time. That needs connections of this package or of package net, also below TLS.
+//   - Every response to a request that arrives from then on carries "Connection: close" (GOAWAY in
+//     HTTP/2), so busy clients leave by themselves between two requests.
+//   - New connections are accepted for Grace, or until no connection is open, because the balancer
+//     may only learn of the end now. Then Serve also accepts the connections in the kernel's queue,
+//     and closes the listeners. Later connections wait in the queue of the passed socket, which PID
+//     1 holds open for the next process.
+//   - Connections that were idle for Grace are closed, and after 5 s those that have never sent a
+//     whole request. Requests in flight finish, and so does a first request that has arrived in part.
+//   - Near the end of DrainTimeout the remaining connections are cut off, and Serve returns an
+//     error. The closes are spread evenly over the last fifth of that time, the last 5 s at most, so
+//     that the clients do not all connect again at once.
+//   - Hijacked connections (WebSocket) belong to their handler. server.RegisterOnShutdown can ask
+//     the handler to end them once idle connections are closed. Serve does not wait for them. When
+//     no request is left it closes the hijacked connections that are still open, spread evenly over
+//     as much time. That needs connections of this package or of package net, also below TLS.
 //
-// Serve takes over server and listeners, closes both, and wraps server.Handler and server.ConnState; set everything
-// before and use neither afterwards. If server.TLSConfig is set it serves TLS with the certificates there.
+// Serve owns server and listeners, closes both, and wraps server.Handler and server.ConnState: set
+// everything before and use neither afterwards. If server.TLSConfig is set, Serve serves TLS with
+// the certificates there.
 //
-// A listener that fails ends the others as the end of ctx does, and Serve returns its error. What can be survived, such
-// as a watchdog ping that did not get through, goes to server.ErrorLog.
+// If one listener fails, Serve drains as at the end of ctx, and returns the error of the listener.
+// Errors that Serve survives, such as a watchdog message that was not sent, go to server.ErrorLog.
 func Serve(ctx context.Context, server *http.Server, listeners []net.Listener, options ServeOptions) error {
 	if len(listeners) == 0 {
 		return errors.New("serve http: no listeners")
@@ -83,8 +95,8 @@ func Serve(ctx context.Context, server *http.Server, listeners []net.Listener, o
 	return s.run(ctx, listeners)
 }
 
-// serving is one call of Serve. Only the goroutine in run reads and writes it; accept goroutines report through ended,
-// and connections through conns.
+// serving is one call of Serve. Only the goroutine in run reads and writes it; accept goroutines
+// report through ended, and connections through conns.
 type serving struct {
 	server  *http.Server
 	options ServeOptions
@@ -119,7 +131,8 @@ func (s *serving) run(ctx context.Context, listeners []net.Listener) error {
 	return errors.Join(s.failed, s.drain())
 }
 
-// accept runs one accept loop. It ends when the queue was stopped or its listener fails, and closes it.
+// accept runs one accept loop. It ends when the queue was stopped or its listener fails, and closes
+// it.
 func accept(serve func(net.Listener) error, q *queue, ended chan<- error) {
 	ended <- serve(q)
 }
@@ -140,8 +153,9 @@ func (s *serving) drain() error {
 	}
 	s.await(nil, nil, func() bool { return s.running == 0 })
 
-	// A response that was under way when the drain began did not say "close", so its client may come back on the
-	// connection. Wait for each such client as long as for those that were idle at the beginning.
+	// A response that was under way when the drain began did not say "close", so its client may use
+	// the connection again. Wait for each such client as long as for those that were idle at the
+	// beginning.
 	for !s.conns.none() {
 		quiet := earlier(s.conns.idleSince().Add(s.options.Grace), deadline)
 		if !time.Now().Before(quiet) {
@@ -154,8 +168,9 @@ func (s *serving) drain() error {
 	return s.cutOff(begin.Add(s.options.DrainTimeout))
 }
 
-// awaitFirst waits until no connection may be in the middle of its first request. http.Server.Shutdown would leave it open,
-// and drop the request when its header is complete: a client that sends it in two packets would get no answer.
+// awaitFirst waits until no connection is in the middle of its first request. http.Server.Shutdown
+// would leave such a connection open, and drop the request when its header is complete: a client
+// that sends it in two packets would get no answer.
 func (s *serving) awaitFirst(deadline time.Time) {
 	for {
 		last, found := s.conns.unaskedUntil()
@@ -170,9 +185,9 @@ func (s *serving) awaitFirst(deadline time.Time) {
 	}
 }
 
-// shutdown closes idle connections and waits for the others. http.Server.Shutdown looks every half second; the end of
-// the last connection ends it at once. It returns nil already when it has closed the idle ones, before their goroutines
-// have noticed.
+// shutdown closes idle connections and waits for the others. http.Server.Shutdown looks every half
+// second; the end of the last connection ends it at once. It returns nil already when it has closed
+// the idle ones, before their goroutines have noticed.
 func (s *serving) shutdown(deadline time.Time) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -187,17 +202,18 @@ func (s *serving) shutdown(deadline time.Time) {
 	s.awaitUntil(deadline, s.conns.none)
 }
 
-// spread is over how long the closes of what is left are spread.
+// spread is the time over which the closes of the remaining connections are spread.
 func (s *serving) spread() time.Duration { return min(s.options.DrainTimeout/5, maxSpread) }
 
-// cutOff closes what is left: how many connections may still be open falls evenly to none, which is by end.
+// cutOff closes the remaining connections: the number of connections that may be open falls evenly,
+// and is zero at end.
 func (s *serving) cutOff(end time.Time) error {
 	began := time.Now()
 	spread := min(s.spread(), end.Sub(began))
 	_, all := s.conns.closeDownTo(math.MaxInt)
 	cut := 0
 	for left := all; left > 0; {
-		// Nothing tells that a handler has closed its hijacked connection.
+		// Serve gets no event when a handler closes its hijacked connection.
 		s.awaitUntil(time.Now().Add(spread/spreadSteps), func() bool { return false })
 		keep := 0
 		if rest := spread - time.Since(began); rest > 0 {
@@ -213,7 +229,8 @@ func (s *serving) cutOff(end time.Time) error {
 	return nil
 }
 
-// shutdownServer needs no result: whether connections are left is what counts, and the listeners are closed already.
+// shutdownServer needs no result: whether connections are left is what counts, and the listeners
+// are closed already.
 func shutdownServer(ctx context.Context, server *http.Server, finished chan<- struct{}) {
 	defer close(finished)
 	_ = server.Shutdown(ctx)
@@ -225,8 +242,9 @@ func (s *serving) awaitUntil(t time.Time, done func() bool) {
 	s.await(nil, timer.C, done)
 }
 
-// await keeps the watchdog fed until done says true or the timer fires. done is asked again whenever an accept loop
-// ended or the connections changed, and when wake is closed, upon which it must say true.
+// await keeps the watchdog fed until done says true or the timer fires. done is asked again
+// whenever an accept loop ended or the connections changed, and when wake is closed, upon which it
+// must say true.
 func (s *serving) await(wake <-chan struct{}, timer <-chan time.Time, done func() bool) {
 	for !done() {
 		select {

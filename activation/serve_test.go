@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// client is an HTTP/1.1 client on one connection that forgives nothing: net/http's would repeat requests that were
-// lost.
+// client is an HTTP/1.1 client on one connection that forgives nothing: net/http's would repeat
+// requests that were lost.
 type client struct {
 	net.Conn
 	r *bufio.Reader
@@ -176,7 +176,8 @@ func TestServeLetsBusyClientsLeave(t *testing.T) {
 	if !late.request(t, "/") {
 		t.Error("a new connection during the drain was not answered with Connection: close")
 	}
-	// Answered before the drain ends but begun before it: the connection stays, for one request more.
+	// Answered before the drain ends but begun before it: the connection stays, for one request
+	// more.
 	close(server.proceed)
 	if _, last, err := inFlight.receive(); last || err != nil {
 		t.Errorf("response under way: %v, Connection: close: %t", err, last)
@@ -349,7 +350,8 @@ func TestServeHTTP2(t *testing.T) {
 	r.wait(t)
 }
 
-// hidden is a wrapper as programs put around listeners: nothing but net.Listener is seen of the socket.
+// hidden is a wrapper as programs put around listeners: nothing but net.Listener is seen of the
+// socket.
 type hidden struct{ net.Listener }
 
 func TestServeWrappedListener(t *testing.T) {

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// WatchdogInterval is WatchdogSec= of the unit: the manager kills the process when it stays silent for that long, so
-// call Watchdog about twice as often. Zero means that no watchdog waits for this process: sd_watchdog_enabled(3).
+// WatchdogInterval is WatchdogSec= of the unit: the manager kills the process when it stays silent
+// for that long, so call Watchdog about twice as often. Zero means that no watchdog waits for this
+// process: sd_watchdog_enabled(3).
 func (n *Notifier) WatchdogInterval() time.Duration {
 	if n == nil {
 		return 0
@@ -15,11 +16,12 @@ func (n *Notifier) WatchdogInterval() time.Duration {
 	return n.watchdog
 }
 
-// Watchdog says that the process works: WATCHDOG=1. Call it from the loop that does the work, not from one of its own:
-// a timer goes on when the work is stuck.
+// Watchdog says that the process works: WATCHDOG=1. Call it from the loop that does the work, not
+// from one of its own: a timer goes on when the work is stuck.
 func (n *Notifier) Watchdog() error { return n.send("WATCHDOG=1") }
 
-// parseWatchdog reads WATCHDOG_USEC, and WATCHDOG_PID, which names the only process that is waited for.
+// parseWatchdog reads WATCHDOG_USEC, and WATCHDOG_PID, which names the only process that is waited
+// for.
 func parseWatchdog(lookup func(string) (string, bool), pid int) (time.Duration, error) {
 	text, ok := lookup("WATCHDOG_USEC")
 	if !ok {

@@ -7,11 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// longestAddress is sizeof(struct sockaddr_in6); what stands behind it the kernel does not read either.
+// longestAddress is sizeof(struct sockaddr_in6); what stands behind it the kernel does not read
+// either.
 const longestAddress = 28
 
-// parseAddress reads the address that a program gives to bind(2) for a socket of family domain, as inet_bind_sk and inet6_bind_sk
-// of the kernel do. ok is false for what is no address of TCP or UDP, or what the kernel would refuse: the kernel answers.
+// parseAddress reads the address that a program passes to bind(2) for a socket of family domain, as
+// inet_bind_sk and inet6_bind_sk of the kernel do. ok is false for addresses that are not of TCP or
+// UDP, or that the kernel would refuse; the kernel answers these.
 func parseAddress(domain int, raw []byte) (address netip.AddrPort, ok bool) {
 	if len(raw) < shortestAddress {
 		return netip.AddrPort{}, false
@@ -54,11 +56,13 @@ const (
 	fits
 )
 
-// pick returns the listener that answers a bind of a socket of family domain to ask, and how well it does.
+// pick returns the listener that answers a bind of a socket of family domain to ask, and how well
+// it matches.
 //
-// A program for IPv4 never gets an IPv6 listener: it cannot read its peers' addresses, and some crash. A program for IPv6
-// copes with IPv4 (tried: Go, Java, Node.js, Caddy, nginx), so it gets the listener of its own family if there is one, else the other.
-// Where the app listens on fewer addresses than the program asks for, the app's count.
+// A program for IPv4 never gets an IPv6 listener: it cannot read the addresses of its peers, and
+// some programs crash. A program for IPv6 handles IPv4 (tried: Go, Java, Node.js, Caddy, nginx), so
+// it gets a listener of its family if there is one, otherwise the other. If the app listens on
+// fewer addresses than the program asks for, the app's addresses count.
 func pick(listeners []Listener, programPort uint16, domain int, ask netip.AddrPort) (best int, how fit) {
 	want := ask.Addr().Unmap()
 	score := -1

@@ -73,7 +73,8 @@ func FuzzParseAddress(f *testing.F) {
 	})
 }
 
-// What is read of a supervisor's state is what one would write, and shows as nothing else on a terminal.
+// What is read of a supervisor's state is what one would write, and shows as nothing else on a
+// terminal.
 func FuzzParseFact(f *testing.F) {
 	f.Add(Fact{Kind: Answered, Protocol: "tcp", Address: netip.MustParseAddrPort("0.0.0.0:80"), Program: "x"}.line())
 	f.Add("hidden - 4 - - user sudo")

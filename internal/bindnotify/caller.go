@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// caller is the thread that waits for an answer. Its process may end at any time and its number be given to another, so what is
-// read of it counts only if kernel.valid says so afterwards.
+// caller is the thread that waits for an answer. Its process may end at any time, and another
+// process may get its number. So data that is read from it is valid only if kernel.valid confirms
+// it afterwards.
 type caller struct{ thread int }
 
 // errUnreadable is what a look into a process ends with that this user may not look into.
@@ -32,7 +33,7 @@ func (c caller) memory(into []byte, at uint64) (int, error) {
 	return max(n, 0), unreadable(err)
 }
 
-// look is what is known of a socket of the caller without having it.
+// look is the state of a caller's socket, as visible without a duplicate of it.
 type look struct {
 	id           socketID
 	protocol     string // "tcp", "udp" or empty
@@ -41,8 +42,8 @@ type look struct {
 	closesOnExec bool
 }
 
-// look looks at a descriptor of the caller. The kernel allows it to whoever may read the process, and asks for less than for a
-// duplicate (PTRACE_MODE_READ); no filter of a unit forbids it.
+// look looks at a descriptor of the caller. The kernel allows it to whoever may read the process,
+// and asks for less than for a duplicate (PTRACE_MODE_READ); no filter of a unit forbids it.
 func (c caller) look(fd int) (l look, err error) {
 	thread, number := strconv.Itoa(c.thread), strconv.Itoa(fd)
 	path := "/proc/" + thread + "/fd/" + number
@@ -68,7 +69,8 @@ func (c caller) look(fd int) (l look, err error) {
 	return l, nil
 }
 
-// protocol reads the kernel's name of a protocol (struct proto). Multipath TCP, which Go's listeners have, is TCP to its clients.
+// protocol reads the kernel's name of a protocol (struct proto). Multipath TCP, which Go's
+// listeners have, is TCP to its clients.
 func protocol(kernel string) (name string, domain int) {
 	base, six := strings.CutSuffix(kernel, "v6")
 	domain = unix.AF_INET
@@ -133,7 +135,8 @@ func (c caller) why() reason {
 	if unix.Kill(c.thread, 0) == unix.EPERM {
 		return reasonUser
 	}
-	// Where the kernel lets nobody look into a process but root, its directory is root's, or not there at all (ProtectProc=).
+	// If the kernel lets only root look into a process, root owns its directory, or the directory
+	// is missing (ProtectProc=).
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/"+strconv.Itoa(c.thread), &st); err != nil || int(st.Uid) != os.Getuid() {
 		return reasonFile
@@ -141,7 +144,8 @@ func (c caller) why() reason {
 	return reasonAncestry
 }
 
-// name is what the caller's process calls itself, without anything that could be mistaken for more than a name.
+// name is what the caller's process calls itself, without anything that could be mistaken for more
+// than a name.
 func (c caller) name() string {
 	fd, err := unix.Open("/proc/"+strconv.Itoa(c.thread)+"/comm", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// maxFacts bounds what a supervisor remembers and says of each kind: a program may do any number of things. A server binds a handful
-// of addresses.
+// maxFacts bounds what a supervisor remembers and says of each kind: a program may do any number of
+// things. A server binds a handful of addresses.
 const maxFacts = 16
 
 // Fact is something that a program has done for the first time.
@@ -20,7 +20,7 @@ type Fact struct {
 	Program  string         // the name of its process, which it may choose
 }
 
-// FactKind is what was done.
+// FactKind is the kind of an event.
 type FactKind string
 
 const (
@@ -47,7 +47,7 @@ const (
 // facts are those known.
 type facts struct{ known []Fact }
 
-// add returns false for what is known and what is too much.
+// add returns false for a known fact and for one too many.
 func (f *facts) add(fact Fact) bool {
 	kin := 0
 	for _, k := range f.known {
@@ -88,7 +88,8 @@ func (b *bound) address(id socketID) (netip.AddrPort, bool) {
 	return netip.AddrPort{}, false
 }
 
-// line is one fact in the supervisor's state: words with blanks between them, "-" for none, and a line break.
+// line is one fact in the supervisor's state: words with blanks between them, "-" for none, and a
+// line break.
 func (f Fact) line() string {
 	family := "4"
 	if f.IPv6 {
@@ -110,8 +111,8 @@ func addressWord(a netip.AddrPort) string {
 	return a.String()
 }
 
-// parseFact reads a line without its line break. Whoever wrote it may be a program that wants to look like another one: ok is false for
-// all that line does not write.
+// parseFact reads a line without its line break. Whoever wrote it may be a program that wants to
+// look like another one: ok is false for all that line does not write.
 func parseFact(line string) (f Fact, ok bool) {
 	words := strings.Split(line, " ")
 	if len(words) != 7 {

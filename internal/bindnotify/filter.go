@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// architectures are those whose notifications have been tried or built: little-endian, 64 bits, system calls of their own for
+// architectures are the tried or built ones: little-endian, 64 bits, with separate system calls for
 // bind and listen.
 var architectures = map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}
 
@@ -28,8 +28,8 @@ const (
 	offsetArguments    = 16 // eight bytes each, the low four first on these architectures
 )
 
-// shortestAddress is sizeof(struct sockaddr_in): what is shorter is no address of TCP, such as that of netlink, which programs
-// bind often.
+// shortestAddress is sizeof(struct sockaddr_in). A shorter address is not of TCP, such as that of
+// netlink, which programs bind often.
 const shortestAddress = 16
 
 // filter returns the program that the kernel runs at each system call. It asks the supervisor about
@@ -80,18 +80,21 @@ func filter(architecture uint32, c calls) []unix.SockFilter {
 	}
 }
 
-// install puts the filter on the calling thread, which must be locked, and on all that it starts from then on. It returns the
-// descriptor on which the kernel asks; the caller closes it. Nobody can take the filter off again.
+// install sets the filter on the calling thread, which must be locked, and on everything that the
+// thread starts later. It returns the descriptor on which the kernel asks; the caller closes it.
+// Nobody can remove the filter.
 func install() (int, error) {
 	architecture, ok := architectures[runtime.GOARCH]
 	if !ok {
 		return -1, fmt.Errorf("answer bind on %s: %w", runtime.GOARCH, errors.ErrUnsupported)
 	}
-	// Without it the kernel wants CAP_SYS_ADMIN for a filter. It is the thread's alone, and stays over execve(2).
+	// Without it the kernel wants CAP_SYS_ADMIN for a filter. It is the thread's alone, and stays
+	// over execve(2).
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return -1, os.NewSyscallError("prctl", err)
 	}
-	// A caller that waits is woken by nothing but its death once the supervisor has seen its call (5.19).
+	// A caller that waits is woken by nothing but its death once the supervisor has seen its call
+	// (5.19).
 	fd, err := seccomp(architecture, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
 	if errors.Is(err, unix.EINVAL) {
 		fd, err = seccomp(architecture, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)

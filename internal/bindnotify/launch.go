@@ -18,7 +18,8 @@ const (
 	listenerFD
 )
 
-// ErrForbidden says that the kernel, or a filter that the process runs under, does not let it be supervised.
+// ErrForbidden says that the kernel, or a filter that the process runs under, does not let it be
+// supervised.
 var ErrForbidden = errors.New("seccomp notification is not allowed here")
 
 // Command says how a supervisor is started.
@@ -29,11 +30,12 @@ type Command struct {
 	Listeners []int // lent
 }
 
-// Launch starts a supervisor and puts the calling thread under it, with all that the thread executes and starts from then on. The
-// thread must be locked. With an error that is ErrForbidden everything is as before; after others the process
-// cannot bind any more and must end.
+// Launch starts a supervisor and puts the calling thread under it, with everything that the thread
+// executes and starts later. The thread must be locked. An error that is ErrForbidden changes
+// nothing. After other errors the process can no longer bind and must end.
 //
-// The supervisor is no child of the process, which would meet it in wait(2). It ends when everything under it has ended.
+// The supervisor is not a child of the process, which would see it in wait(2). It ends when all
+// processes under it have ended.
 func Launch(c Command) error {
 	channel, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -45,8 +47,8 @@ func Launch(c Command) error {
 	if err != nil {
 		return fmt.Errorf("start supervisor: %w", err)
 	}
-	// Where Yama is (kernel.yama.ptrace_scope=1) only ancestors may look into a process, and whom it allows itself. Elsewhere the
-	// kernel does not know the call.
+	// With Yama (kernel.yama.ptrace_scope=1) only ancestors may look into a process, and a process
+	// that it names itself. Without Yama the kernel does not know the call.
 	_ = unix.Prctl(unix.PR_SET_PTRACER, uintptr(pid), 0, 0, 0)
 	kernel, err := install()
 	if err != nil {
@@ -70,7 +72,8 @@ func Launch(c Command) error {
 	}
 }
 
-// start forks the supervisor in a session of its own, out of reach of signals to the program's process group.
+// start forks the supervisor in a new session, out of reach of signals to the program's process
+// group.
 func (c Command) start(channel int) (pid int, err error) {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is also what it tests: by roleVariable it becomes the process that PID 1 starts, the supervisor that this one
-// starts, or the program that it then becomes.
+// The test binary is also what it tests: by roleVariable it becomes the process that PID 1 starts,
+// the supervisor that this one starts, or the program that it then becomes.
 const (
 	roleVariable    = "BINDNOTIFY_TEST_ROLE"
 	programVariable = "BINDNOTIFY_TEST_PROGRAM"
@@ -57,7 +57,8 @@ func fatal(err error) {
 	}
 }
 
-// parent is in the place of PID 1: the supervisor is its child, too. It ends with the status of the program when both have ended.
+// parent is in the place of PID 1: the supervisor is its child, too. It ends with the status of the
+// program when both have ended.
 func parent() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), roleVariable+"=launch")
@@ -130,7 +131,8 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// start runs program under a supervisor that has listeners. mode is a port for --program-port=, "learn", or empty.
+// start runs program under a supervisor that has listeners. mode is a port for --program-port=,
+// "learn", or empty.
 func start(t *testing.T, mode, program string, listeners []*net.TCPListener, args ...string) *supervised {
 	t.Helper()
 	s := &supervised{Cmd: exec.CommandContext(t.Context(), "/proc/self/exe", args...)}

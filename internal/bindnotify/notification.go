@@ -18,7 +18,8 @@ type notification struct {
 	arguments    [6]uint64
 }
 
-// answer is struct seccomp_notif_resp. A zero one but for the id has the call return 0 without being executed.
+// answer is struct seccomp_notif_resp. If all fields except the id are zero, the call returns 0
+// without being executed.
 type answer struct {
 	id    uint64
 	value int64
@@ -39,7 +40,7 @@ func (n *notification) fd(i int) int { return int(int32(n.arguments[i])) }
 // kernel is the descriptor on which the kernel asks.
 type kernel int
 
-// wait blocks until somebody calls or nobody is left who could.
+// wait blocks until a process calls or no process is left that could.
 func (k kernel) wait() (ended bool, err error) {
 	poll := []unix.PollFd{{Fd: int32(k), Events: unix.POLLIN}}
 	for {
@@ -60,7 +61,7 @@ func (k kernel) receive(n *notification) error {
 	return k.control(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n))
 }
 
-// valid says whether the caller still waits, so that its process ID is not somebody else's by now.
+// valid reports whether the caller still waits, so that no other process can have its ID.
 func (k kernel) valid(id uint64) bool {
 	return k.control(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&id)) == nil
 }
@@ -71,7 +72,7 @@ func (k kernel) replace(id uint64, source socket, target int, fdflags uint32) er
 	return os.NewSyscallError("ioctl SECCOMP_IOCTL_NOTIF_ADDFD", k.control(unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a)))
 }
 
-// send ends a call. A caller that is gone is no error.
+// send ends a call. It is no error if the caller has gone.
 func (k kernel) send(a answer) error {
 	err := k.control(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&a))
 	if err == unix.ENOENT {

@@ -4,12 +4,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// option is one of a listener that the connections it accepts begin with (sk_clone_lock of the kernel copies the socket), or that
-// decides when it has one to accept.
+// option is one of a listener that the connections it accepts begin with (sk_clone_lock of the
+// kernel copies the socket), or that decides when it has one to accept.
 type option struct{ level, name int }
 
-// inherited are those that a program may have set before bind(2). Those of the group, of routing and of packet filters are not
-// among them: they are the app's.
+// inherited are the options that a program may have set before bind(2), without those of the group,
+// of routing and of packet filters, which belong to the app.
 var inherited = []option{
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
 	{unix.SOL_SOCKET, unix.SO_RCVBUF},
@@ -31,9 +31,10 @@ var inherited = []option{
 	{unix.IPPROTO_IPV6, unix.IPV6_TCLASS},
 }
 
-// copyOptions gives a listener what the program has set on its own socket: what differs from a new socket of its family. What it
-// left alone stays as the socket unit has it. An option that one of the two sockets does not have is passed over. The shim takes all of it
-// back when the program has ended.
+// copyOptions copies to a listener the options that the program has set on its socket: those that
+// differ from a new socket of its family. Other options stay as the socket unit sets them. Options
+// that one of the two sockets does not have are skipped. The shim restores the listener when the
+// program has ended.
 func copyOptions(from, to socket, domain int) {
 	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {

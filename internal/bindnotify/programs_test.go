@@ -36,7 +36,8 @@ var programs = map[string]func(args []string) error{
 
 func report(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
 
-// serverProgram listens and answers until its standard input ends; it binds on a thread that is not its first.
+// serverProgram listens and answers until its standard input ends; it binds on a thread that is not
+// its first.
 func serverProgram(args []string) error {
 	ln, err := net.Listen(args[0], args[1])
 	if err != nil {
@@ -135,7 +136,8 @@ func againProgram(args []string) error {
 	return serverProgram([]string{"tcp4", "0.0.0.0:" + args[0]})
 }
 
-// bindsProgram binds each pair of network and address, and says what came of it: an address or an error.
+// bindsProgram binds each pair of network and address, and says what came of it: an address or an
+// error.
 func bindsProgram(args []string) error {
 	results := make([]string, 0, len(args)/2)
 	for i := 0; i+1 < len(args); i += 2 {
@@ -282,8 +284,8 @@ func unseenProgram([]string) error {
 	return err
 }
 
-// measureProgram measures what bind and listen take, the median, and a call that is never asked about, the best of many rounds: the
-// rest is what else the machine does.
+// measureProgram measures what bind and listen take, the median, and a call that is never asked
+// about, the best of many rounds: the rest is what else the machine does.
 func measureProgram(args []string) error {
 	port, _ := strconv.Atoi(args[0])
 	rounds, _ := strconv.Atoi(args[1])

@@ -11,7 +11,7 @@ import (
 // socket is a descriptor of a socket.
 type socket int
 
-// socketID tells sockets apart, over all of their duplicates.
+// socketID identifies a socket, the same for all of its duplicates.
 type socketID struct{ device, inode uint64 }
 
 func (s socket) close() { unix.Close(int(s)) }
@@ -29,7 +29,7 @@ func (s socket) option(level, name int) (int, bool) {
 	return v, err == nil
 }
 
-// listens says whether the socket is in state LISTEN.
+// listens reports whether the socket is in state LISTEN.
 func (s socket) listens() bool {
 	v, ok := s.option(unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return ok && v != 0
@@ -41,5 +41,6 @@ func (s socket) local() (netip.AddrPort, bool) {
 	return address, err == nil
 }
 
-// setNonblocking has calls on the open file description, which all duplicates share, return at once or wait.
+// setNonblocking has calls on the open file description, which all duplicates share, return at once
+// or wait.
 func (s socket) setNonblocking(on bool) error { return unix.SetNonblock(int(s), on) }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Verb is the first argument of a supervisor's command line, by which Find knows it.
+// Verb is the first argument of a supervisor's command line, by which Find recognises it.
 const Verb = "answer"
 
 // ErrNone says that no supervisor is there.
@@ -24,15 +24,17 @@ type State struct {
 	Facts []Fact
 }
 
-// Limits of Find: a unit may have any number of processes, and write what it likes where its supervisor writes.
+// Limits of Find: a unit may have any number of processes, and its processes can write anything
+// where its supervisor writes.
 const (
 	maxProcesses = 4096
 	maxState     = 32 << 10
 )
 
-// Find returns what the supervisor of a unit has seen. dir is the unit's cgroup, as a directory below /sys/fs/cgroup: whoever is
-// not in it says nothing. Who runs as the unit's user may write what State says, and so may a hostile program: it is good
-// for messages. The error is ErrNone if no supervisor runs.
+// Find returns the report of a unit's supervisor. dir is the unit's cgroup, as a directory below
+// /sys/fs/cgroup; Find ignores processes outside it. Every process of the unit's user may write the
+// report, including a hostile program, so use it for messages only. The error is ErrNone if no
+// supervisor runs.
 func Find(dir string) (State, error) {
 	pids, err := processes(dir)
 	if err != nil {
@@ -63,7 +65,8 @@ func read(pid int) (State, error) {
 	return s, err
 }
 
-// processes lists those of a cgroup and of the groups right below it, where a unit that has them delegated starts its program.
+// processes lists the processes of a cgroup and of the groups directly below it, where a unit with
+// delegation starts its program.
 func processes(dir string) (pids []int, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {
@@ -93,7 +96,8 @@ func isSupervisor(pid int) bool {
 	return err == nil && len(words) > 2 && filepath.Base(words[0]) == "lbshim" && words[1] == Verb
 }
 
-// openRegular opens a file, and nothing else that a program may have put there, such as a pipe that would block.
+// openRegular opens a regular file. It refuses anything else that a program may have put there,
+// such as a pipe that would block.
 func openRegular(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

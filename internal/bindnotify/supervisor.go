@@ -12,7 +12,7 @@ type Supervisor struct {
 	ProgramPort uint16     // what the program says for the app's port; zero: it says that port
 	Learn       bool       // gives each TCP socket a listener of the loopback interface instead, to see where the program listens
 
-	// Note is told each new fact, of each kind a few at most.
+	// Note is called for each new fact, with a limit for each kind.
 	Note func(Fact)
 
 	kernel kernel
@@ -21,7 +21,8 @@ type Supervisor struct {
 	own    bound
 }
 
-// outcome is the answer to a call: it returns 0 without having been executed, or the kernel executes it.
+// outcome is the answer to a call: it returns 0 without having been executed, or the kernel
+// executes it.
 type outcome uint32
 
 const (
@@ -29,7 +30,8 @@ const (
 	goOn outcome = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 )
 
-// serve answers until nobody is left who could call. An error means that no call can be answered any more.
+// serve answers until no process is left that could call. An error means that no further call can
+// be answered.
 func (s *Supervisor) serve() error {
 	s.calls = nativeCalls()
 	for {
@@ -130,7 +132,8 @@ func (s *Supervisor) give(n *notification, c caller, own look, listener socket, 
 	return done
 }
 
-// listen answers listen(fd, backlog). The backlog of a listener is the app's: that of the program, 5 for Python, would cut it.
+// listen answers listen(fd, backlog). The listener keeps the app's backlog: the program's, 5 for
+// Python, would cut it.
 func (s *Supervisor) listen(n *notification) outcome {
 	c := caller{int(n.pid)}
 	own, err := c.look(n.fd(0))
@@ -149,7 +152,8 @@ func (s *Supervisor) listen(n *notification) outcome {
 		}
 		return goOn // somebody has shut it down
 	}
-	// A socket that was not seen to be bound has a port of the kernel's choice, of which there may be any number.
+	// A socket without a seen bind has a port of the kernel's choice, and there may be any number
+	// of those.
 	if address, ok := s.own.address(own.id); ok {
 		f.Address = address
 		s.note(f)
@@ -167,8 +171,8 @@ func (s *Supervisor) listener(id socketID) *Listener {
 	return nil
 }
 
-// steering answers a setsockopt(2) that would replace the program which steers the whole port: it has no effect on the app's
-// listeners.
+// steering answers a setsockopt(2) that would replace the program which steers the whole port: it
+// has no effect on the app's listeners.
 func (s *Supervisor) steering(n *notification) outcome {
 	own, err := caller{int(n.pid)}.look(n.fd(0))
 	if err == nil && s.kernel.valid(n.id) && s.listener(own.id) != nil {
@@ -177,8 +181,8 @@ func (s *Supervisor) steering(n *notification) outcome {
 	return goOn
 }
 
-// learn gives the program a listener that nobody knows of, so that it goes on whether its port is free or not, and so that nothing is
-// open to the network meanwhile.
+// learn gives the program a listener that nothing else uses, so that the program continues whether
+// its port is free or not, and nothing is open to the network meanwhile.
 func (s *Supervisor) learn(n *notification, c caller, own look, f Fact) outcome {
 	fd, err := unix.Socket(own.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
@@ -201,7 +205,7 @@ func (s *Supervisor) learn(n *notification, c caller, own look, f Fact) outcome 
 	return given
 }
 
-// hidden lets a call go on of which nothing can be seen, and says so if the process is there.
+// hidden lets a call of an unreadable caller continue, and reports it if the process still exists.
 func (s *Supervisor) hidden(n *notification, c caller, err error) outcome {
 	if err == errUnreadable && s.kernel.valid(n.id) {
 		s.note(Fact{Kind: Hidden, Reason: c.why(), Program: c.name()})

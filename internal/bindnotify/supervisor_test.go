@@ -167,7 +167,8 @@ func TestProgramPort(t *testing.T) {
 	s.finish(t, nil)
 }
 
-// Learning opens nothing to the network, and needs no port: not one that is taken, nor one below 1024.
+// Learning opens nothing to the network, and needs no port: not one that is taken, nor one below
+// 1024.
 func TestLearn(t *testing.T) {
 	taken := listen(t, "tcp4", "127.0.0.1:0")
 	for _, address := range []string{taken.Addr().String(), "0.0.0.0:1", "127.0.0.1:1"} {
@@ -238,7 +239,8 @@ func TestSupervisorIsKilled(t *testing.T) {
 	s.finish(t, nil)
 }
 
-// A program may call with whatever it likes, as often as it likes: its supervisor neither ends nor grows.
+// A program may call with whatever it likes, as often as it likes: its supervisor neither ends nor
+// grows.
 func TestFlood(t *testing.T) {
 	l := listen(t, "tcp4", "127.0.0.1:0")
 	s := start(t, "", "flood", []*net.TCPListener{l}, port(l), "10000")
@@ -274,8 +276,8 @@ func descriptors(t *testing.T, pid int) int {
 	return len(all)
 }
 
-// BenchmarkCalls measures what a supervisor adds to bind and listen of a program, and its filter to every other system call:
-// each figure with one, and without.
+// BenchmarkCalls measures what a supervisor adds to bind and listen of a program, and its filter to
+// every other system call: each figure with one, and without.
 func BenchmarkCalls(b *testing.B) {
 	for b.Loop() {
 	}

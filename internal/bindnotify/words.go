@@ -11,7 +11,8 @@ import (
 // Prefix begins the lines of a supervisor in the journal, among those of the program.
 const Prefix = "lbshim: "
 
-// Words says a fact to the admin of app, with what to type. It is empty for what nobody needs to know at once.
+// Words describes a fact for the admin of app, with the command to type. It is empty for facts that
+// need no attention.
 func (f Fact) Words(app string) (level slog.Level, text string) {
 	switch f.Kind {
 	case Widened:
@@ -48,9 +49,9 @@ func (f Fact) problem(app string) (what, hint string) {
 	return "", ""
 }
 
-// ParseWords reads a line that a supervisor logged of what keeps a program from serving: it returns a fact that says the same. A program
-// may have written the line. So no word of it is taken over but addresses and a name that Fact may have: what the fact
-// makes Problem say, a supervisor could have made it say.
+// ParseWords reads a supervisor's log line about what keeps a program from serving, and returns the
+// fact. A program may have written the line, so only addresses and a name that a Fact may have are
+// taken from it: Problem prints nothing that a supervisor could not have caused.
 func ParseWords(line string) (Fact, bool) {
 	text, ok := strings.CutPrefix(line, Prefix)
 	if !ok {
@@ -81,8 +82,8 @@ func ParseWords(line string) (Fact, bool) {
 	return Fact{}, false
 }
 
-// Problem says why a program whose supervisor has seen s does not serve at all of the app's addresses: a clause, and what to type. Both
-// are empty where a look at its sockets says as much.
+// Problem says why a program, whose supervisor has reported s, serves none of the app's addresses:
+// a clause, and the command to type. Both are empty if the program's sockets show the reason.
 func (s State) Problem(app string, addresses []netip.AddrPort) (what, hint string) {
 	if f, ok := s.first(OtherFamily, Hidden); ok {
 		return f.problem(app)
@@ -104,7 +105,8 @@ func (s State) Problem(app string, addresses []netip.AddrPort) (what, hint strin
 	return "", ""
 }
 
-// MayBindUnseen says that the program uses io_uring, as every Node.js program does, and was seen to bind nothing.
+// MayBindUnseen says that the program uses io_uring, as every Node.js program does, and was seen to
+// bind nothing.
 func (s State) MayBindUnseen() bool {
 	_, uses := s.first(UsesIOUring)
 	_, binds := s.first(Listens, Binds, Answered, Widened, OtherFamily, Serves)

@@ -1,5 +1,5 @@
-// Package memory restarts instances that have grown too large before the kernel kills them: what PM2's
-// max_memory_restart does, but drained first and one at a time.
+// Package memory restarts instances that have grown too large before the kernel kills them: what
+// PM2's max_memory_restart does, but drained first and one at a time.
 //
 // It is not a limit. What grows faster than it looks (APP-memory.timer) is for MemoryMax= to stop.
 package memory
@@ -23,9 +23,9 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Relieve restarts the instances of name whose resident memory is above limit, one after another, each drained by its
-// own ExecStop=. It does nothing while a rollout is under way, which renews all of them, and leaves alone what is not
-// up. It stops at the first instance that does not come back.
+// Relieve restarts the instances of name whose resident memory is above limit, one after another,
+// each drained by its ExecStop=. It does nothing during a rollout, which restarts all instances,
+// and skips instances that are not up. It stops at the first instance that does not come up again.
 func Relieve(ctx context.Context, conn *systemd.Conn, name app.Name, limit app.Size, log *slog.Logger) error {
 	instances, err := conn.Instances(ctx, name)
 	if err != nil {
@@ -54,7 +54,7 @@ func Relieve(ctx context.Context, conn *systemd.Conn, name app.Name, limit app.S
 			continue
 		}
 		log.Warn("instance has grown too large and is restarted", "unit", u.Name, "resident", rounded(used), "limit", limit.String())
-		// Never in the way of what somebody else has asked for.
+		// Does not replace a job that somebody else has queued.
 		if err := conn.Run(ctx, systemd.Job{Verb: systemd.Restart, Unit: u.Name, Mode: systemd.Fail}); err != nil {
 			return err
 		}
@@ -65,9 +65,9 @@ func Relieve(ctx context.Context, conn *systemd.Conn, name app.Name, limit app.S
 // rounded is in whole MiB: pages say nothing to a reader.
 func rounded(s app.Size) string { return strconv.FormatUint(uint64(s>>20), 10) + "M" }
 
-// resident is the memory that the processes of a control group and of those below it hold: the sum of their resident set
-// sizes, in which a page that two of them share counts twice. The group's own count (memory.current) would take in the
-// page cache, which the kernel gives back by itself.
+// resident is the memory that the processes of a control group and of those below it hold: the sum
+// of their resident set sizes, in which a page that two of them share counts twice. The group's own
+// count (memory.current) would take in the page cache, which the kernel gives back by itself.
 func resident(group string) (app.Size, error) {
 	if group == "" {
 		return 0, nil // it has ended
@@ -102,8 +102,8 @@ func processes(file string) (pages uint64, err error) {
 	return pages, missing(lines.Err())
 }
 
-// statm reads the second number of /proc/PID/statm, pages in memory (proc(5)), which any user may read. A process that
-// has ended holds none.
+// statm reads the second number of /proc/PID/statm, pages in memory (proc(5)), which any user may
+// read. A process that has ended holds none.
 func statm(file string) (pages uint64, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -116,7 +116,8 @@ func statm(file string) (pages uint64, err error) {
 	return strconv.ParseUint(fields[1], 10, 64)
 }
 
-// missing lets errors pass but those of what has just ended: its files are gone, or there is no such device.
+// missing returns nil for errors about a unit that has just ended, whose files or devices are gone,
+// and other errors as they are.
 func missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH) {
 		return nil

@@ -12,9 +12,9 @@ import (
 // ErrEnded is the cause of a context of WithProcess whose process has ended.
 var ErrEnded = errors.New("the program ended before it accepted a connection")
 
-// WithProcess returns a context that ends when the process does: nobody needs to wait for an instance that is gone. The
-// caller calls cancel. A process that cannot be followed, because it has gone already or the kernel is too old, ends the
-// context at once or never.
+// WithProcess returns a context that ends when the process does, so that nobody waits for an
+// instance that has gone. The caller calls cancel. If the process has already gone, the context
+// ends at once. If the kernel is too old to follow a process, it does not end.
 func WithProcess(ctx context.Context, pid int) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -46,7 +46,7 @@ func WithProcess(ctx context.Context, pid int) (context.Context, context.CancelF
 	}
 }
 
-// waitReadable says whether the first descriptor became readable before the second.
+// waitReadable reports whether the first descriptor became readable before the second.
 func waitReadable(fd, wake int) bool {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
 	for {

@@ -10,8 +10,9 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// handed waits for an instance on the handoff path: it is ready when it asks for connections, and with HTTPPath when it has
-// answered on one end of a socket pair, whose other end the shim hands over.
+// handed waits for an instance on the handoff path: it is ready when it asks for connections, and
+// with HTTPPath when it has answered on one end of a socket pair, whose other end the shim hands
+// over.
 func (c Check) handed(ctx context.Context) error {
 	if err := c.listening(ctx); err != nil {
 		if ctx.Err() == nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// listening waits until the instance's program listens on every address of the app on the handoff path, and with Message has said
-// that it is ready. What it did not do in time is in the error.
+// listening waits until the instance's program listens on every address of the app on the handoff
+// path, and with Message has sent its ready message. The error names the missing step.
 func (c Check) listening(ctx context.Context) error {
 	var last control.Listening
 	parameters := control.ListeningParameters{Instance: c.Instance, Message: c.Message}
@@ -40,7 +40,8 @@ var errNothing = errors.New("nothing was refused")
 // refusalTimeout is for a shim that does not answer: the program has ended anyway.
 const refusalTimeout = time.Second
 
-// refusal is why the program could not listen, of which it may have ended; nil if nothing is known.
+// refusal returns why the program could not listen, which may have ended it; nil if nothing is
+// known.
 func (c Check) refusal(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refusalTimeout)
 	defer cancel()

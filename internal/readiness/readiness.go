@@ -1,9 +1,10 @@
-// Package readiness finds out whether an instance can serve, for programs that do not tell PID 1 themselves: it makes a
-// connection of its own that the kernel steers to this one instance, though it is not on the ring, and waits until the
-// instance has accepted it, or has answered a request on it.
+// Package readiness finds out whether an instance can serve, for programs that do not send READY=1
+// to PID 1. It makes a connection that the kernel steers to this one instance, though it is not on
+// the ring. Then it waits until the instance has accepted the connection, or has answered a request
+// on it.
 //
-// It runs as ExecStartPost= of the instance's unit, so PID 1 calls the instance active only when it can serve. Programs
-// that send READY=1 (Type=notify) do not need it.
+// It runs as ExecStartPost= of the instance's unit, so PID 1 calls the instance active only when it
+// can serve. Programs that send READY=1 (Type=notify) do not need it.
 package readiness
 
 import (
@@ -30,11 +31,12 @@ type Check struct {
 	HTTPPath string // request that must be answered with 2xx or 3xx; empty: accepting is enough
 }
 
-// Wait returns when the instance accepts connections at every address of the app and, with HTTPPath, answers at the
-// first. It returns an error that says what is missing when ctx ends, and ErrUnsupported where connections cannot be
-// steered to one instance.
+// Wait returns when the instance accepts connections at every address of the app and, with
+// HTTPPath, answers at the first address. When ctx ends, Wait returns an error that says what is
+// missing. The error is ErrUnsupported if connections cannot be steered to one instance.
 //
-// The probes are made in the network namespace of the calling thread, which must be that of the listeners.
+// The probes are made in the network namespace of the calling thread, which must be that of the
+// listeners.
 func (c Check) Wait(ctx context.Context) error {
 	err := c.wait(ctx)
 	cause := context.Cause(ctx)
@@ -106,19 +108,19 @@ var ErrUnsupported = errors.New("a single instance cannot be tried here")
 // ErrNotAccepted says that the program runs, and that time was up before it accepted a connection.
 var ErrNotAccepted = errors.New("the program has not accepted a connection")
 
-// Finding is an error that says what the program did instead of what was waited for. Other errors say that it could not be
-// found out.
+// Finding is an error that says what the program did instead of getting ready. Other errors mean
+// that the check itself failed.
 type Finding string
 
 func (f Finding) Error() string { return string(f) }
 
-// Addresses returns those of the app.
+// Addresses returns the addresses of the app.
 func (c Check) Addresses(ctx context.Context) ([]string, error) {
 	all, _, err := c.addresses(ctx)
 	return all, err
 }
 
-// addresses returns those of the app, and whether its connections are handed off.
+// addresses returns the addresses of the app, and whether its connections are handed off.
 func (c Check) addresses(ctx context.Context) (all []string, handed bool, err error) {
 	var s control.Addresses
 	if err := control.Call(ctx, c.Control, control.MethodAddresses, struct{}{}, &s); err != nil {
@@ -130,7 +132,7 @@ func (c Check) addresses(ctx context.Context) (all []string, handed bool, err er
 	return s.Addresses, s.Path == string(app.PathHandoff), nil
 }
 
-// portTries is how often another port is tried where choosePort met one that is in use: most are free.
+// portTries is how many ports choosePort tries if one is in use: most are free.
 const portTries = 8
 
 // probe connects to the instance at address; the caller closes the connection.
@@ -172,21 +174,23 @@ func (c Check) probeFrom(ctx context.Context, address string, to netip.AddrPort)
 	return s.connect()
 }
 
-// accepted returns when the instance has accepted its probe, or with again when that proves nothing: the program changed
-// its listener while it was probed, which it does a few times at most.
+// accepted returns when the instance has accepted its probe, or with again when that proves
+// nothing: the program changed its listener while it was probed, which it does a few times at most.
 func (c Check) accepted(ctx context.Context) (again bool, err error) {
 	var answer control.Accepted
 	err = control.Wait(ctx, c.Control, control.MethodAccepted, control.Instance{Instance: c.Instance}, &answer)
 	return answer.Again, err
 }
 
-// How often a request is repeated that was not answered as wanted: a program that warms up answers 503 for a while.
+// How often a request is repeated that was not answered as wanted: a program that warms up answers
+// 503 for a while.
 const (
 	retryFirst = 50 * time.Millisecond
 	retryMax   = time.Second
 )
 
-// answered repeats an HTTP request until it succeeds or ctx ends; the error is that of the last try.
+// answered repeats an HTTP request until it succeeds or ctx ends; the error is that of the last
+// try.
 func (c Check) answered(ctx context.Context, connect func() (net.Conn, error)) error {
 	pause := retryFirst
 	for {

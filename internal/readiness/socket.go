@@ -22,7 +22,8 @@ type socket struct {
 	port uint16
 }
 
-// bind makes a socket that can connect to an address of this host, in the network namespace of the calling thread.
+// bind makes a socket that can connect to an address of this host, in the network namespace of the
+// calling thread.
 func bind(to netip.AddrPort) (*socket, error) {
 	any := netip.IPv4Unspecified()
 	if to.Addr().Is6() {
@@ -50,8 +51,9 @@ func bind(to netip.AddrPort) (*socket, error) {
 	return s, nil
 }
 
-// choosePort has connect(2) take a port that is known before, where the unit may not bind (SocketBindDeny=). Somebody may have it
-// already: connect fails then, and is tried again with another one. It needs Linux 6.3.
+// choosePort makes connect(2) use a port that is known beforehand, in a unit that may not bind
+// (SocketBindDeny=). If the port is in use, connect fails and the caller tries another port. It
+// needs Linux 6.3.
 func (s *socket) choosePort() error {
 	const lowest, ports = 32768, 28232 // ip_local_port_range as the kernel has it
 	s.port = uint16(lowest + rand.IntN(ports))
@@ -65,7 +67,8 @@ func (s *socket) choosePort() error {
 
 func (s *socket) close() { unix.Close(s.fd) }
 
-// connect consumes the socket. The peer is this host, so that it blocks no longer than the kernel takes.
+// connect consumes the socket. The peer is this host, so that it blocks no longer than the kernel
+// takes.
 func (s *socket) connect() (net.Conn, error) {
 	defer s.close()
 	err := error(unix.EINTR)
