@@ -1,15 +1,17 @@
-// Package app says what an app is: its name, its settings and its instances, and how each is written in unit files.
+// Package app says what an app is: its name, its settings and its instances, and how each is
+// written in unit files.
 //
-// It is pure: it reads no files, asks no manager and starts nothing. Package templates turns an App into unit text,
-// cmd/unitgen writes it to disk and package systemd talks to the service manager.
+// It is pure: it reads no files, asks no manager and starts nothing. Package templates turns an App
+// into unit text, cmd/unitgen writes it to disk and package systemd talks to the service manager.
 package app
 
 import (
 	"time"
 )
 
-// MaxInstances is the highest instance number and so the highest count. 512 listeners fill one reuseport array with
-// room for the extra instances of a rollout, and are more than any machine has use for.
+// MaxInstances is the highest instance number and so the highest count. 512 listeners fill one
+// reuseport array with room for the extra instances of a rollout, and are more than any machine has
+// use for.
 const MaxInstances = 512
 
 // Kind says what the program can do; it decides the data path.
@@ -24,7 +26,7 @@ const (
 	KindUnix    Kind = "unix"    // listens on the unix socket $SOCKET itself
 )
 
-// Path is a data path; PathAuto picks the best one that kind, kernel and privileges allow.
+// Path is a data path. PathAuto picks the best path that kind, kernel and privileges allow.
 type Path string
 
 const (
@@ -52,15 +54,17 @@ const (
 	ReadyHTTP    = "http:"   // it answers GET of the path that follows with 2xx or 3xx
 )
 
-// Defaults of Restart. MaxRestartDelay is where the delays between automatic restarts end, which grow from failure to
-// failure: an instance that is up again after a mended database is worth a try each 10 seconds.
+// Defaults of Restart. MaxRestartDelay is where the delays between automatic restarts end, which
+// grow from failure to failure: an instance that is up again after a mended database is worth a try
+// each 10 seconds.
 const (
 	DefaultRestartDelay = 200 * time.Millisecond
 	MaxRestartDelay     = 10 * time.Second
 	DefaultWithin       = time.Minute
 )
 
-// Defaults of the time-outs, each also TimeoutStopSec='s and TimeoutStartSec='s of the generated units.
+// Defaults of the time-outs, each also TimeoutStopSec='s and TimeoutStartSec='s of the generated
+// units.
 const (
 	DefaultDrainTimeout = 30 * time.Second
 	DefaultStartTimeout = 90 * time.Second
@@ -69,6 +73,6 @@ const (
 // Assignment is one KEY=VALUE of the environment; both are literal.
 type Assignment struct{ Key, Value string }
 
-// Property is one setting of app@.service's [Service] section, written as given: specifiers such as %i are expanded by
-// PID 1, as with systemd-run --property=.
+// Property is one setting of app@.service's [Service] section, written as given: PID 1 expands
+// specifiers such as %i, as with systemd-run --property=.
 type Property struct{ Key, Value string }

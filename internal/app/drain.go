@@ -2,15 +2,17 @@ package app
 
 import "path/filepath"
 
-// The notes by which the drain of a host outlives the shim: whether one of them exists says whether the host is drained. Root
-// writes them, or the user whose app it is. The shim reads them when it starts.
+// The notes that keep the drain of a host when the shim ends: the host is drained if one of them
+// exists. Root or the owner of the app writes them. The shim reads them when it starts.
 
-// DrainNote is the note that is gone after a reboot, beside the control socket; runtimeDir is as for ControlPath.
+// DrainNote is the note that is gone after a reboot, beside the control socket; runtimeDir is as
+// for ControlPath.
 func (n Name) DrainNote(runtimeDir string) string {
 	return filepath.Join(filepath.Dir(n.ControlPath(runtimeDir)), "drained")
 }
 
-// PersistentDrainNote is the note that outlives a reboot, below stateDir: /var/lib or, for a user's units, $XDG_STATE_HOME.
+// PersistentDrainNote is the note that outlives a reboot, below stateDir: /var/lib or, for a user's
+// units, $XDG_STATE_HOME.
 func (n Name) PersistentDrainNote(stateDir string) string {
 	return filepath.Join(stateDir, "unitgen", string(n)+".drained")
 }

@@ -13,12 +13,14 @@ const (
 	maxArgument = 128<<10 - 1 // bytes of one argument or assignment without the final NUL (MAX_ARG_STRLEN)
 	maxPath     = 4095        // PATH_MAX without the final NUL
 
-	// All arguments with their pointers: a quarter of the default stack of 8 MiB, less room for the environment.
+	// All arguments with their pointers: a quarter of the default stack of 8 MiB, less room for the
+	// environment.
 	maxArguments = 2<<20 - 256<<10
 )
 
-// ExecLine writes argv as the value of ExecStart= (systemd.service(5), "Command lines"), so that PID 1 executes exactly
-// argv: no specifier and no variable is expanded. argv[0] must be an absolute, clean path. The errors are InputErrors.
+// ExecLine writes argv as the value of ExecStart= (systemd.service(5), "Command lines"), so that
+// PID 1 executes exactly argv: no specifier and no variable is expanded. argv[0] must be an
+// absolute, clean path. The errors are InputErrors.
 func ExecLine(argv []string) (string, error) {
 	if err := checkCommand(argv); err != nil {
 		return "", err
@@ -26,8 +28,8 @@ func ExecLine(argv []string) (string, error) {
 	var b strings.Builder
 	expand := specifiersAndVariables
 	if strings.Contains(argv[0], "$") {
-		// PID 1 expands variables in argv[0] but not in the path that it executes, so no text of "$" serves both.
-		// ":" turns the expansion off for the whole line.
+		// PID 1 expands variables in argv[0] but not in the path that it executes, so no text of
+		// "$" serves both. ":" turns the expansion off for the whole line.
 		b.WriteByte(':')
 		expand = specifiersOnly
 	}
@@ -43,8 +45,8 @@ func ExecLine(argv []string) (string, error) {
 	return b.String(), nil
 }
 
-// ExecWords writes argv as words that follow others in a command line: no specifier and no variable in them is expanded.
-// argv must be one that ExecLine takes.
+// ExecWords writes argv as words that follow others in a command line: no specifier and no variable
+// in them is expanded. argv must be acceptable to ExecLine.
 func ExecWords(argv []string) string {
 	words := make([]string, len(argv))
 	for i, word := range argv {
@@ -59,13 +61,13 @@ func specifiersAndVariables(s string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(s, "%", "%%"), "$", "$$")
 }
 
-// QuoteAssignment writes a as the value of Environment= (systemd.exec(5)): PID 1 passes on exactly KEY=VALUE. Variables
-// are not expanded there, so "$" stays as it is.
+// QuoteAssignment writes a as the value of Environment= (systemd.exec(5)): PID 1 passes on exactly
+// KEY=VALUE. Variables are not expanded there, so "$" stays as it is.
 func QuoteAssignment(a Assignment) string { return QuoteWord(specifiersOnly(a.Key + "=" + a.Value)) }
 
-// RawPath writes an absolute path for the settings that take the rest of the line as it stands, such as
-// WorkingDirectory=. A final slash, which PID 1 drops again, keeps a blank at the end from being cut off and a backslash
-// from continuing the line.
+// RawPath writes an absolute path for settings that take the rest of the line unchanged, such as
+// WorkingDirectory=. It adds a final slash, which PID 1 drops, so that a blank at the end is not
+// cut off and a backslash does not continue the line.
 func RawPath(p string) string {
 	if strings.HasSuffix(p, " ") || strings.HasSuffix(p, "\t") || strings.HasSuffix(p, `\`) {
 		p += "/"
@@ -73,7 +75,8 @@ func RawPath(p string) string {
 	return specifiersOnly(p)
 }
 
-// RawWord writes a name for the settings that take the rest of the line as it stands; PID 1 cuts blanks off its ends.
+// RawWord writes a name for the settings that take the rest of the line as it stands; PID 1 cuts
+// blanks off its ends.
 func RawWord(s string) string {
 	return specifiersOnly(strings.Map(func(r rune) rune {
 		if r == '\\' || !unicode.IsPrint(r) {
@@ -83,7 +86,8 @@ func RawWord(s string) string {
 	}, s))
 }
 
-// RawPattern is RawPath for EnvironmentFile=, where a path is a pattern of glob(3): it matches just the path.
+// RawPattern is RawPath for EnvironmentFile=, where a path is a pattern of glob(3): it matches just
+// the path.
 func RawPattern(p string) string {
 	return RawPath(strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(p))
 }
@@ -101,8 +105,8 @@ func rawPathProblem(p string) string {
 	return rawLineProblem(p)
 }
 
-// rawLineProblem says why s cannot stand in a unit file without quotes; empty if it can. Tried on 252 and 257: PID 1
-// ends a line at "\r" and NUL too, and ignores a line that is not UTF-8.
+// rawLineProblem says why s cannot stand in a unit file without quotes; empty if it can. Tried on
+// 252 and 257: PID 1 ends a line at "\r" and NUL too, and ignores a line that is not UTF-8.
 func rawLineProblem(s string) string {
 	switch {
 	case strings.ContainsAny(s, "\n\r\x00"):
@@ -136,9 +140,10 @@ func checkCommand(argv []string) error {
 	return found.err()
 }
 
-// checkProgram refuses what PID 1 does not execute as given. Tried with every byte on 252 and 257: control characters,
-// quotes and backslashes are "special characters" (string_is_safe() in src/basic/string-util.c), and 257, which hands
-// the path to systemd-executor as a line of text, loses a blank at its end.
+// checkProgram refuses paths that PID 1 does not execute as given. Tried with every byte on 252 and
+// 257: control characters, quotes and backslashes are "special characters" (string_is_safe() in
+// src/basic/string-util.c). 257 passes the path to systemd-executor as a line of text and loses a
+// blank at its end.
 func checkProgram(p string) error {
 	link := "ln -s " + ShellWord(p) + " /usr/local/bin/"
 	switch {
@@ -165,8 +170,8 @@ func ShellWords(argv []string) string {
 	return strings.Join(words, " ")
 }
 
-// ShellWord writes s as one word of a shell's command line, for hints: as it is if it can stand so, else in quotes, and with
-// escapes ($'…') if it has what a terminal would act on.
+// ShellWord writes s as one word of a shell's command line, for hints: bare if possible, otherwise
+// in quotes, and with escapes ($'…') if it contains characters that a terminal would act on.
 func ShellWord(s string) string {
 	switch {
 	case s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !nameRune(r) && !strings.ContainsRune("/=+,@%", r) }):

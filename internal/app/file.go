@@ -10,7 +10,8 @@ import (
 // MaxFile is the longest .unitgen file in bytes: the longest logical line of a unit file.
 const MaxFile = MaxLine
 
-// maxFindings is how many errors are told of one file: more say that it is something else than a settings file.
+// maxFindings is the maximum number of errors that are printed for one file. More mean that it is
+// not a settings file.
 const maxFindings = 50
 
 // Line is one line of a .unitgen file.
@@ -20,10 +21,11 @@ type Line struct {
 	Given  []string // one value, or several of Environment=; of Command= the argv. As the option would be given, without quotes
 }
 
-// ParseFile reads a .unitgen file (unitgen(5)): the keys of section [X-Unitgen] in the syntax of systemd.syntax(7), where
-// the section's header and Version= may be left out and Instances= may stand. It is as strict as ParseSettings. path is
-// for messages alone. The error is all that is wrong, as joined InputErrors that begin with "PATH:LINE: "; whether the
-// settings make an app is not looked at.
+// ParseFile reads a .unitgen file (unitgen(5)): the keys of section [X-Unitgen] in the syntax of
+// systemd.syntax(7), where the section's header and Version= may be left out and Instances= may
+// stand. It is as strict as ParseSettings. path is for messages alone. The error is all that is
+// wrong, as joined InputErrors that begin with "PATH:LINE: "; whether the settings make an app is
+// not looked at.
 func ParseFile(path, text string) ([]Line, error) {
 	if len(text) > MaxFile {
 		return nil, inputErrorf("", "%s: it must have at most %d bytes", path, MaxFile)
@@ -55,8 +57,8 @@ func textProblem(text string) string {
 	return ""
 }
 
-// FileError says where in the .unitgen file at path something is wrong, in the words of the file: "PATH:LINE: ", or "PATH: "
-// for line 0. It is an InputError.
+// FileError adds the place in the .unitgen file at path to an error, and writes the error with the
+// keys of the file: "PATH:LINE: ", or "PATH: " for line 0. It is an InputError.
 func FileError(path string, line int, err error) error {
 	place := path
 	if line > 0 {
@@ -75,8 +77,9 @@ type logicalLine struct {
 	text   string
 }
 
-// logicalLines leaves out comments and empty lines. A backslash at the end becomes a blank, and the next line follows;
-// comments between the two are left out too (config_parse() in src/shared/conf-parser.c).
+// logicalLines leaves out comments and empty lines. A backslash at the end becomes a blank, and the
+// next line follows; comments between the two are left out too (config_parse() in
+// src/shared/conf-parser.c).
 func logicalLines(text string) []logicalLine {
 	var lines []logicalLine
 	var open strings.Builder // a line that is continued
@@ -104,7 +107,8 @@ func logicalLines(text string) []logicalLine {
 	return lines
 }
 
-// fileParser is a .unitgen file while it is read. The app is there to try each value as section [X-Unitgen] has it.
+// fileParser is the state of reading a .unitgen file. The app checks each value as section
+// [X-Unitgen] would.
 type fileParser struct {
 	app   App
 	seen  map[string]struct{}
@@ -150,7 +154,8 @@ func (p *fileParser) parse(line logicalLine) error {
 	return err
 }
 
-// checkFileInstances takes a number or "max". A file says how many there are to be, so +1 has no meaning in it.
+// checkFileInstances accepts a number or "max". A file gives an absolute number, so +1 has no
+// meaning in it.
 func checkFileInstances(value string) error {
 	if value = strings.Trim(value, " \t"); value == "max" {
 		return nil
@@ -171,8 +176,8 @@ func unknownKey(name string) error {
 	return inputErrorf("man 5 unitgen", "unknown key %q", shorten(name))
 }
 
-// nearestKey is the key that name may be a slip of: of the key, of its option, or the word that units have for it. Empty
-// if none is near.
+// nearestKey returns the key that name may be a misspelling of: of the key, of its option, or of
+// the setting's name in units. It is empty if none is near.
 func nearestKey(name string) string {
 	const maxName = 40 // no key is longer, and the comparison is quadratic
 	if len(name) > maxName {

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Keys and options are names of one setting, and each setting but Instances is in section [X-Unitgen].
+// Keys and options are names of one setting, and each setting but Instances is in section
+// [X-Unitgen].
 func TestTable(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, s := range Table() {
@@ -44,7 +45,8 @@ func TestParseFileReadsSettings(t *testing.T) {
 	}
 }
 
-// Lines are those of PID 1: comments may stand in the middle of a continued line, and an empty line ends it.
+// Lines are those of PID 1: comments may stand in the middle of a continued line, and an empty line
+// ends it.
 func TestParseFileLines(t *testing.T) {
 	text := "\ufeff# c\r\n\n[X-Unitgen]\nCommand=/bin/x \\\n; c\n  a\\\n\nListen = 3000\r\nEnvironment=A=1 'B=2 3'\nReloadAt=Mon..Fri  04:00"
 	settings, err := ParseFile("f", text)
@@ -113,8 +115,8 @@ func TestInKeys(t *testing.T) {
 	}
 }
 
-// Hostile files: whatever stands in them, the errors are one line each that cannot talk to a terminal, and what is read is
-// what section [X-Unitgen] takes too.
+// Hostile files: whatever stands in them, the errors are one line each that cannot talk to a
+// terminal, and what is read is what section [X-Unitgen] takes too.
 func FuzzParseFile(f *testing.F) {
 	f.Add(Settings(full()))
 	f.Add("Command=/bin/x \\\n# c\n y\nInstances=max\nListen=3000\n")

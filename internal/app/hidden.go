@@ -6,9 +6,10 @@ import (
 	"strings"
 )
 
-// TmpPaths are what the instances need of the machine's /tmp and /var/tmp: the directory in which they start, and the directories of
-// files that the command names. They have a /tmp of their own beside these: PID 1 gives one to every dynamic user, and
-// PrivateTmp=no does not count for those (unit_patch_contexts in src/core/unit.c).
+// TmpPaths returns the paths of the machine's /tmp and /var/tmp that the instances need: their
+// working directory, and the directories of files that the command names. Besides these the
+// instances have a private /tmp: PID 1 gives one to every dynamic user, and ignores PrivateTmp=no
+// for those (unit_patch_contexts in src/core/unit.c).
 func (a App) TmpPaths() []string {
 	needed := []string{tmpPath(a.WorkingDirectory, true)}
 	for _, word := range a.Command {
@@ -26,8 +27,9 @@ func (a App) TmpPaths() []string {
 	return paths
 }
 
-// tmpPath is what has to be shown of /tmp for a path there: the directory of a file, or the file itself if it is in /tmp directly.
-// It is "" for paths elsewhere, and for those that BindPaths= would read in another way.
+// tmpPath returns the part of /tmp to show for a path there: the directory of a file, or the file
+// itself if it is in /tmp directly. It is "" for paths elsewhere, and for those that BindPaths=
+// would read differently.
 func tmpPath(path string, directory bool) string {
 	if !below(path, "/tmp/", "/var/tmp/") || strings.ContainsFunc(path, func(r rune) bool { return strings.ContainsRune("\"'\\: \t\n%", r) }) {
 		return ""
@@ -42,14 +44,14 @@ func tmpPath(path string, directory bool) string {
 	return path
 }
 
-// ProtectHome reports whether home directories are hidden from the instances: not where the command or its directory are in one;
-// then they are read-only.
+// ProtectHome reports whether home directories are hidden from the instances: not where the command
+// or its directory are in one; then they are read-only.
 func (a App) ProtectHome() bool {
 	return !inHome(a.WorkingDirectory) && !slices.ContainsFunc(a.Command, inHome)
 }
 
-// Hidden returns the property that shows the instances a file which the sandbox of their unit hides, with its value; none if
-// it is in sight.
+// Hidden returns the property that shows the instances a file which the sandbox of their unit
+// hides, with its value; none if it is in sight.
 func (a App) Hidden(path string) Property {
 	show := Property{}
 	if shown := tmpPath(path, false); shown != "" && !slices.ContainsFunc(a.TmpPaths(), func(p string) bool { return below(path, p+"/") }) {

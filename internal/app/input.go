@@ -5,8 +5,9 @@ import (
 	"fmt"
 )
 
-// InputError is something that the user gave and that cannot be done. Functions that find several return them joined
-// (errors.Join), so that one run names them all; InputErrors takes those apart again.
+// InputError is something that the user gave and that cannot be done. Functions that find several
+// return them joined (errors.Join), so that one run names them all; InputErrors takes those apart
+// again.
 type InputError struct {
 	Msg  string // begins with the option, for example "--listen= ..."
 	Hint string // one line to paste or to act on; may be empty
@@ -15,7 +16,7 @@ type InputError struct {
 // Error returns Msg; the hint is the command line's to print.
 func (e *InputError) Error() string { return e.Msg }
 
-// Parts takes errors.Join apart, and drops what is said twice. It returns nothing for nil.
+// Parts splits the result of errors.Join, and drops duplicates. It returns nothing for nil.
 func Parts(err error) []error {
 	var found []error
 	seen := make(map[string]bool)
@@ -46,7 +47,7 @@ func InputErrors(err error) []*InputError {
 	return found
 }
 
-// inputErrors collects what is wrong, so that a check can go on after the first finding.
+// inputErrors collects errors, so that a check can continue after the first one.
 type inputErrors struct{ errs []error }
 
 func (c *inputErrors) add(err error) {

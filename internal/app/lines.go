@@ -6,8 +6,8 @@ type UnitLine struct {
 	Text   string
 }
 
-// UnitLines takes the text of a unit file apart as PID 1 does (systemd.syntax(7)): without comments and empty lines, and with
-// lines put together that a backslash continues.
+// UnitLines takes the text of a unit file apart as PID 1 does (systemd.syntax(7)): without comments
+// and empty lines, and with lines put together that a backslash continues.
 func UnitLines(text string) []UnitLine {
 	var lines []UnitLine
 	for _, l := range logicalLines(text) {

@@ -14,11 +14,13 @@ type Listen struct {
 	Unix string     // absolute path, or "@name" for an abstract socket; then Addr and Port are zero
 }
 
-// maxUnixPath is sizeof(sun_path) without the final NUL that systemd wants (unix(7), socket_address_parse()).
+// maxUnixPath is sizeof(sun_path) without the final NUL that systemd wants (unix(7),
+// socket_address_parse()).
 const maxUnixPath = 107
 
-// ParseListen reads the value of --listen=: 3000, *:3000, 127.0.0.1:3000, [::1]:3000, [fe80::1%eth0]:3000, /run/app.sock
-// or @app. Names of hosts and services are refused, as PID 1 does not resolve them.
+// ParseListen reads the value of --listen=: 3000, *:3000, 127.0.0.1:3000, [::1]:3000,
+// [fe80::1%eth0]:3000, /run/app.sock or @app. Names of hosts and services are refused, as PID 1
+// does not resolve them.
 func ParseListen(s string) (Listen, error) {
 	if strings.HasPrefix(s, "/") || strings.HasPrefix(s, "@") {
 		return parseUnix(s)
@@ -63,7 +65,8 @@ func ParseListen(s string) (Listen, error) {
 	return l, nil
 }
 
-// interfaceName is ifname_valid() of src/basic/socket-util.c, narrowed to what needs no escaping in a unit file.
+// interfaceName is ifname_valid() of src/basic/socket-util.c, narrowed to what needs no escaping in
+// a unit file.
 func interfaceName(s string) bool {
 	if s == "" || len(s) > 15 || s == "." || s == ".." {
 		return false
@@ -104,8 +107,8 @@ func (l Listen) String() string {
 	return netip.AddrPortFrom(l.Addr, l.Port).String()
 }
 
-// ListenStream writes l as the value of ListenStream= (systemd.socket(5)): as String does, but with the scope at the end,
-// [fe80::1]:3000%eth0, and "%" doubled.
+// ListenStream writes l as the value of ListenStream= (systemd.socket(5)): as String does, but with
+// the scope at the end, [fe80::1]:3000%eth0, and "%" doubled.
 func (l Listen) ListenStream() string {
 	if zone := l.Addr.Zone(); zone != "" {
 		l.Addr = l.Addr.WithZone("")
@@ -114,14 +117,15 @@ func (l Listen) ListenStream() string {
 	return strings.ReplaceAll(l.String(), "%", "%%")
 }
 
-// Specific reports whether l names one address, which may not be there yet when the socket is bound: such a socket
-// needs FreeBind= (systemd.socket(5)).
+// Specific reports whether l names one address. The address may not exist yet when the socket is
+// bound, so such a socket needs FreeBind= (systemd.socket(5)).
 func (l Listen) Specific() bool {
 	return !l.IsUnix() && l.Addr.IsValid() && !l.Addr.IsUnspecified()
 }
 
-// SeparateFamilies reports whether ls has IPv4 and IPv6 addresses of one port, so that the IPv6 wildcard must not take
-// IPv4 too (BindIPv6Only=ipv6-only); PID 1 would fail to bind the second one otherwise.
+// SeparateFamilies reports whether ls has IPv4 and IPv6 addresses of one port, so that the IPv6
+// wildcard must not take IPv4 too (BindIPv6Only=ipv6-only); PID 1 would fail to bind the second one
+// otherwise.
 func SeparateFamilies(ls []Listen) bool {
 	for _, six := range ls {
 		if six.IsUnix() || !six.Addr.Is6() || !six.Addr.IsUnspecified() {
@@ -136,8 +140,8 @@ func SeparateFamilies(ls []Listen) bool {
 	return false
 }
 
-// CheckListen returns an InputError for each address that another one of ls covers already, and for bare ports beside
-// separate IPv4 and IPv6 listeners.
+// CheckListen returns an InputError for each address that another one of ls covers already, and for
+// bare ports beside separate IPv4 and IPv6 listeners.
 func CheckListen(ls []Listen) error {
 	var found inputErrors
 	separate := SeparateFamilies(ls)
@@ -165,8 +169,8 @@ func overlap(a, b Listen) bool {
 	return covers(a, b) || covers(b, a)
 }
 
-// covers reports whether wide is a wildcard that takes the connections for l's address too. The IPv6 wildcard never
-// covers IPv4: SeparateFamilies sees to that.
+// covers reports whether wide is a wildcard that takes the connections for l's address too. The
+// IPv6 wildcard never covers IPv4: SeparateFamilies sees to that.
 func covers(wide, l Listen) bool {
 	switch {
 	case !wide.Addr.IsValid():
@@ -185,7 +189,7 @@ func examplePort(option string) string {
 	return "9999"
 }
 
-// parseAddress reads the value of an option such as --agent=, which is as that of --listen=.
+// parseAddress reads the value of an option such as --agent=, in the form of --listen=.
 func parseAddress(option, s string) (Listen, error) {
 	l, err := ParseListen(s)
 	var refused *InputError

@@ -6,12 +6,13 @@ import (
 	"strings"
 )
 
-// Name is the name of an app, the NAME of NAME.service. A Name that did not come from ParseName or NameFromCommand may
-// be one that systemd refuses.
+// Name is the name of an app, the NAME of NAME.service. systemd may refuse a Name that did not come
+// from ParseName or NameFromCommand.
 type Name string
 
-// MaxName is the longest name in bytes. Unit names would allow more (255, systemd.unit(5)), but a unix socket's path has
-// 107 bytes (unix(7)), and below a user's manager the control socket is /run/user/4294967294/unitgen/NAME/control.
+// MaxName is the longest name in bytes. Unit names would allow more (255, systemd.unit(5)), but a
+// unix socket's path has 107 bytes (unix(7)), and below a user's manager the control socket is
+// /run/user/4294967294/unitgen/NAME/control.
 const MaxName = 107 - len("/run/user/4294967294/unitgen/") - len("/control")
 
 // ParseName returns s as a Name, or an InputError that says why it cannot name an app.
@@ -44,8 +45,9 @@ func ParseName(s string) (Name, error) {
 	return Name(s), nil
 }
 
-// NameFromCommand names an app after its program: the base name without its last extension, each byte that a name
-// cannot hold replaced by "-". It fails as ParseName does when that does not give a name.
+// NameFromCommand names an app after its program: the base name without its last extension, each
+// byte that a name cannot hold replaced by "-". It fails as ParseName does when that does not give
+// a name.
 func NameFromCommand(path string) (Name, error) {
 	base := filepath.Base(path)
 	if ext := filepath.Ext(base); ext != "" && ext != base {
@@ -60,8 +62,8 @@ func NameFromCommand(path string) (Name, error) {
 	return ParseName(strings.TrimLeft(base, "-."))
 }
 
-// nameRune leaves out "@", which separates the instance, and "\", which only escapes (VALID_CHARS in
-// src/basic/unit-name.c).
+// nameRune leaves out "@", which separates the instance, and "\", which only escapes (VALID_CHARS
+// in src/basic/unit-name.c).
 func nameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(":-_.", r)
 }
@@ -99,25 +101,30 @@ func (n Name) DiagSocket() string { return string(n) + "-diag.socket" }
 // ChannelSocket is the unit of the socket to which Node.js instances connect, app-channel.socket.
 func (n Name) ChannelSocket() string { return string(n) + "-channel.socket" }
 
-// MemoryService and MemoryTimer look after the memory of the instances: app-memory.service, app-memory.timer.
+// MemoryService and MemoryTimer look after the memory of the instances: app-memory.service,
+// app-memory.timer.
 func (n Name) MemoryService() string { return string(n) + "-memory.service" }
 func (n Name) MemoryTimer() string   { return string(n) + "-memory.timer" }
 
-// ReloadService rolls the app when ReloadTimer or ReloadPath says so: app-reload.service, .timer and .path.
+// ReloadService rolls the app when ReloadTimer or ReloadPath says so: app-reload.service, .timer
+// and .path.
 func (n Name) ReloadService() string { return string(n) + "-reload.service" }
 func (n Name) ReloadTimer() string   { return string(n) + "-reload.timer" }
 func (n Name) ReloadPath() string    { return string(n) + "-reload.path" }
 
-// AgentSocket and AgentService tell load balancers how the app is: app-agent.socket, app-agent.service.
+// AgentSocket and AgentService report the app's state to load balancers: app-agent.socket,
+// app-agent.service.
 func (n Name) AgentSocket() string  { return string(n) + "-agent.socket" }
 func (n Name) AgentService() string { return string(n) + "-agent.service" }
 
-// MetricsSocket and MetricsService answer scrapes of Prometheus: app-metrics.socket, app-metrics.service.
+// MetricsSocket and MetricsService answer scrapes of Prometheus: app-metrics.socket,
+// app-metrics.service.
 func (n Name) MetricsSocket() string  { return string(n) + "-metrics.socket" }
 func (n Name) MetricsService() string { return string(n) + "-metrics.service" }
 
-// Triggers lists the units that others than the app start while it runs, by the clock, a file or a connection: they start with it, by links in WantsDir,
-// and stop with it. An app has those that its settings ask for.
+// Triggers lists the units that start when the app runs and are triggered by time, a file or a
+// connection. They start with the app, by links in WantsDir, and stop with it. An app has only
+// those that its settings ask for.
 func (n Name) Triggers() []string {
 	return []string{n.AgentSocket(), n.MemoryTimer(), n.MetricsSocket(), n.ReloadPath(), n.ReloadTimer()}
 }
@@ -137,8 +144,8 @@ func (n Name) WantsDir() string { return n.Service() + ".wants" }
 // ChannelName is the base name of the channel socket's path, beside the control socket.
 const ChannelName = "channel"
 
-// HandoffName and the number of an instance are the base name of the socket on which it gets its channel on the handoff path,
-// beside the control socket.
+// HandoffName and the number of an instance are the base name of the socket on which it gets its
+// channel on the handoff path, beside the control socket.
 const HandoffName = "handoff@"
 
 // Units lists all unit files that an app can have, sorted; App.Units lists those that it has.
@@ -159,8 +166,8 @@ func (n Name) ParsePin(path string) (instance int, ok bool) {
 	return u.Instance, ok && u.Role == RoleInstance && u.Instance > 0 && path == n.Pin(u.Instance)
 }
 
-// ControlPath is the path of the control socket below runtimeDir, which is /run or, for a user's units,
-// $XDG_RUNTIME_DIR.
+// ControlPath is the path of the control socket below runtimeDir, which is /run or, for a user's
+// units, $XDG_RUNTIME_DIR.
 func (n Name) ControlPath(runtimeDir string) string {
 	return filepath.Join(runtimeDir, "unitgen", string(n), "control")
 }
@@ -180,13 +187,15 @@ const (
 	RoleChannel                        // app-channel.socket
 )
 
-// Unit is a unit of an app. Instance is 0 for the units that have none and for the templates themselves.
+// Unit is a unit of an app. Instance is 0 for the units that have none and for the templates
+// themselves.
 type Unit struct {
 	Role     Role
 	Instance int
 }
 
-// ParseUnit says which unit of n the unit name is; false if it is none, or has an instance that ParseInstance refuses.
+// ParseUnit says which unit of n the unit name is; false if it is none, or has an instance that
+// ParseInstance refuses.
 func (n Name) ParseUnit(unit string) (Unit, bool) {
 	switch unit {
 	case n.Service():
@@ -224,8 +233,8 @@ func (n Name) ParseUnit(unit string) (Unit, bool) {
 	return u, true
 }
 
-// ParseInstance reads an instance number: decimal, 1 to MaxInstances, no sign and no leading zero, as "app@01" is
-// another unit than "app@1".
+// ParseInstance reads an instance number: decimal, 1 to MaxInstances, no sign and no leading zero,
+// as "app@01" is another unit than "app@1".
 func ParseInstance(s string) (int, bool) {
 	i, err := strconv.Atoi(s)
 	if err != nil || i < 1 || i > MaxInstances || strconv.Itoa(i) != s {

@@ -9,7 +9,8 @@ import (
 	"github.com/unitgen/unitgen/internal/program"
 )
 
-// DataPath is how connections reach the instances: as asked for, or the best that the settings allow.
+// DataPath is how connections reach the instances: as asked for, or the best that the settings
+// allow.
 func (a App) DataPath() Path {
 	if a.Path != "" && a.Path != PathAuto {
 		return a.Path
@@ -20,8 +21,8 @@ func (a App) DataPath() Path {
 	return PathSteer
 }
 
-// BindAnswered reports whether bind(2) of the program is answered with the instance's listeners: wherever the instances have
-// listeners, and the program is not known to take them another way.
+// BindAnswered reports whether bind(2) of the program is answered with the instance's listeners:
+// wherever the instances have listeners, and the program is not known to take them another way.
 func (a App) BindAnswered() bool {
 	return (a.Kind == "" || a.Kind == KindBind || a.Kind == KindNode) && a.DataPath() == PathSteer
 }
@@ -37,7 +38,8 @@ func (a App) steerCannot() string {
 	return ""
 }
 
-// strategyNeeds says what the strategy takes on the steer path that the app's units cannot have; empty if nothing.
+// strategyNeeds says what the strategy takes on the steer path that the app's units cannot have;
+// empty if nothing.
 func (a App) strategyNeeds() string {
 	switch {
 	case !a.UserUnits:
@@ -50,8 +52,9 @@ func (a App) strategyNeeds() string {
 	return ""
 }
 
-// StrategyOrDefault is the strategy in use. The handoff path knows the exact number of open connections, so its default is
-// balance.LeastConnections; that of the steer path is balance.RoundRobin.
+// StrategyOrDefault returns the strategy in use. The default of the handoff path, which knows the
+// exact number of open connections, is balance.LeastConnections; the default of the steer path is
+// balance.RoundRobin.
 func (a App) StrategyOrDefault() balance.Strategy {
 	if a.DataPath() == PathHandoff {
 		return cmp.Or(a.Strategy, balance.LeastConnections)
@@ -90,7 +93,8 @@ func (a App) checkServer(found *inputErrors) {
 	}
 }
 
-// takesListeners knows servers that accept for themselves, by name. They can be given a listener, but not connections.
+// takesListeners knows servers that accept for themselves, by name. They can be given a listener,
+// but not connections.
 func takesListeners(server string) bool {
 	switch server {
 	case "gunicorn", "uvicorn", "hypercorn", "daphne", "granian", "waitress-serve", "uwsgi", "puma", "pumactl", "rackup", "unicorn", "falcon",

@@ -15,8 +15,8 @@ func ParseAssignment(s string) (Assignment, error) {
 	return a, a.check()
 }
 
-// check refuses what PID 1 would drop without failing the start (env_assignment_is_valid() in src/basic/env-util.c;
-// tried on 252 and 257), and what it sets itself.
+// check refuses what PID 1 would drop without failing the start (env_assignment_is_valid() in
+// src/basic/env-util.c; tried on 252 and 257), and what it sets itself.
 func (a Assignment) check() error {
 	switch {
 	case !environmentName(a.Key):
@@ -45,7 +45,8 @@ func environmentName(s string) bool {
 	return s != ""
 }
 
-// ParseProperty reads the value of --property=, KEY=VALUE; blanks around the value go, as systemd ignores them.
+// ParseProperty reads the value of --property=, KEY=VALUE; blanks around the value go, as systemd
+// ignores them.
 func ParseProperty(s string) (Property, error) {
 	key, value, ok := strings.Cut(s, "=")
 	if !ok {
@@ -71,7 +72,8 @@ func (p Property) checkText() error {
 	return nil
 }
 
-// settingName holds for every name of systemd.directives(7) and refuses the usual slips: lower case, blanks, dots.
+// settingName holds for every name of systemd.directives(7) and refuses the usual slips: lower
+// case, blanks, dots.
 func settingName(s string) bool {
 	for i, r := range s {
 		upper := r >= 'A' && r <= 'Z'
@@ -111,7 +113,8 @@ func (p Property) check(a App) error {
 			return inputErrorf("", "--property=RuntimeDirectory= must not name unitgen/, the balancers' directory, which would belong to the program")
 		}
 	case "PIDFile":
-		// PID 1 deletes that file when an instance ends, whatever Type= is (service_enter_dead() in src/core/service.c).
+		// PID 1 deletes that file when an instance ends, whatever Type= is (service_enter_dead() in
+		// src/core/service.c).
 		return inputErrorf("", "--property=PIDFile= is for programs that go to the background, and an instance must stay in the foreground")
 	case "Type":
 		return p.checkType(a)
@@ -138,8 +141,9 @@ func (p Property) checkType(a App) error {
 	return inputErrorf("--property=Type=exec", "--property=Type= must be simple, exec, notify, notify-reload or idle, got %q", p.Value)
 }
 
-// settingSince is the version of systemd that brought a [Service] setting; 0 for those of MinSystemdVersion and unknown ones.
-// From the "Added in version" of systemd.service(5), systemd.exec(5) and systemd.resource-control(5).
+// settingSince returns the version of systemd that introduced a [Service] setting; 0 for those of
+// MinSystemdVersion and unknown ones. From the "Added in version" of systemd.service(5),
+// systemd.exec(5) and systemd.resource-control(5).
 func settingSince(key string) int {
 	switch key {
 	case "LogFilterPatterns", "OpenFile", "ReloadSignal":
@@ -160,8 +164,8 @@ func settingSince(key string) int {
 	return 0
 }
 
-// unitSetting knows the settings of [Unit] and [Install] that somebody is likely to try here; systemd would ignore them
-// with a warning in the journal.
+// unitSetting reports whether key is a likely setting of [Unit] or [Install]; systemd would ignore
+// it with a warning in the journal.
 func unitSetting(key string) bool {
 	for _, prefix := range []string{"Condition", "Assert", "StartLimit", "JobTimeout", "JobRunningTimeout", "OnFailure", "OnSuccess", "Propagates", "RefuseManual", "RequiresMounts", "Wants", "Joins"} {
 		if strings.HasPrefix(key, prefix) {

@@ -8,14 +8,15 @@ import (
 	"unicode/utf8"
 )
 
-// MaxLine is the longest logical line that PID 1 reads, in bytes (LONG_LINE_MAX in src/basic/fileio.h); the unit file
-// is refused as a whole above it.
+// MaxLine is the longest logical line that PID 1 reads, in bytes (LONG_LINE_MAX in
+// src/basic/fileio.h); the unit file is refused as a whole above it.
 const MaxLine = 1 << 20
 
-// QuoteWord writes s so that systemd reads it as one word (extract_first_word() with EXTRACT_UNQUOTE and
-// EXTRACT_CUNESCAPE, src/basic/extract-word.c). Words that need no quotes stay bare. What cannot stand in a unit file,
-// such as a newline or a byte that is not UTF-8, becomes a C escape. A NUL is written too, but systemd refuses it.
-// Specifiers and variables are left as they are.
+// QuoteWord writes s so that systemd reads it as one word (extract_first_word() with
+// EXTRACT_UNQUOTE and EXTRACT_CUNESCAPE, src/basic/extract-word.c). Words that need no quotes stay
+// bare. Bytes that cannot be in a unit file, such as a newline or a byte that is not UTF-8, become
+// C escapes. A NUL is written too, but systemd refuses it. Specifiers and variables stay as they
+// are.
 func QuoteWord(s string) string {
 	if !needsQuotes(s) {
 		return s
@@ -31,7 +32,8 @@ func QuoteWord(s string) string {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		switch {
 		case r == utf8.RuneError && size == 1 || nonCharacter(r):
-			// As bytes, also for a non-character: systemd refuses those in \U, and in the text of a line.
+			// As bytes, also for a non-character: systemd refuses those in \U, and in the text of a
+			// line.
 			for _, c := range []byte(s[i : i+size]) {
 				fmt.Fprintf(&b, `\x%02x`, c)
 			}
@@ -49,8 +51,8 @@ func QuoteWord(s string) string {
 	return b.String()
 }
 
-// needsQuotes also holds for ";", which alone separates commands, and for "#", which at the start of a continued line
-// would be a comment.
+// needsQuotes also holds for ";", which alone separates commands, and for "#", which at the start
+// of a continued line would be a comment.
 func needsQuotes(s string) bool {
 	if s == "" || s == ";" || s[0] == '#' {
 		return true
@@ -60,16 +62,16 @@ func needsQuotes(s string) bool {
 	})
 }
 
-// plain leaves out what a reader or an editor could take for something else, such as bidirectional controls, zero width
-// characters and the blanks that only look like a space.
+// plain excludes characters that a reader or an editor could misread, such as bidirectional
+// controls, zero width characters, and blanks other than the space.
 func plain(r rune) bool { return r == ' ' || unicode.IsGraphic(r) && !unicode.IsSpace(r) }
 
-// nonCharacter reports whether r is one of the 66 code points that systemd does not take as text though they are valid
-// UTF-8 (unichar_is_valid() in src/basic/utf8.c).
+// nonCharacter reports whether r is one of the 66 code points that systemd does not take as text
+// though they are valid UTF-8 (unichar_is_valid() in src/basic/utf8.c).
 func nonCharacter(r rune) bool { return r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe }
 
-// isText reports whether systemd takes s as UTF-8. It ignores a line of a unit file, and drops an environment
-// assignment, that is not.
+// isText reports whether systemd accepts s as UTF-8. systemd ignores a line of a unit file, and
+// drops an environment assignment, that is not UTF-8.
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, nonCharacter) }
 
 func escape(r rune) string {
@@ -90,8 +92,8 @@ func escape(r rune) string {
 	return fmt.Sprintf(`\U%08x`, r)
 }
 
-// SplitWords takes apart what QuoteWord made, joined by blanks. It reads systemd's syntax strictly: unknown escapes and
-// unbalanced quotes are errors, where PID 1 would warn and guess.
+// SplitWords takes apart what QuoteWord made, joined by blanks. It reads systemd's syntax strictly:
+// unknown escapes and unbalanced quotes are errors, where PID 1 would warn and guess.
 func SplitWords(s string) ([]string, error) {
 	var words []string
 	for rest := trimBlanks(s); rest != ""; rest = trimBlanks(rest) {
@@ -137,8 +139,8 @@ func firstWord(s string) (word, rest string, err error) {
 	return b.String(), "", nil
 }
 
-// unescape reads what follows a backslash, as cunescape_one() of src/basic/escape.c does, and returns how many bytes
-// that was.
+// unescape reads what follows a backslash, as cunescape_one() of src/basic/escape.c does, and
+// returns how many bytes that was.
 func unescape(b *strings.Builder, s string) (int, error) {
 	if s == "" {
 		return 0, fmt.Errorf("split words: backslash at the end")

@@ -245,8 +245,8 @@ func TestVectorsAreFit(t *testing.T) {
 	}
 }
 
-// parseExecLine takes apart what ExecLine wrote. It refuses what ExecLine would not write: specifiers and variables
-// that PID 1 would expand, several commands, and prefixes other than ":".
+// parseExecLine takes apart what ExecLine wrote. It refuses what ExecLine would not write:
+// specifiers and variables that PID 1 would expand, several commands, and prefixes other than ":".
 func parseExecLine(s string) ([]string, error) {
 	literal := strings.HasPrefix(s, ":")
 	words, err := SplitWords(strings.TrimPrefix(s, ":"))

@@ -8,19 +8,22 @@ import (
 	"time"
 )
 
-// ParseExitCodes reads the value of --stop-exit-codes=: numbers from 0 to 255 with commas between them, none twice.
+// ParseExitCodes reads the value of --stop-exit-codes=: numbers from 0 to 255 with commas between
+// them, none twice.
 func ParseExitCodes(s string) ([]int, error) {
 	return parseNumbers("--stop-exit-codes=", s, 0, 255, func(codes []int) bool {
 		return len(slices.Compact(slices.Sorted(slices.Values(codes)))) == len(codes)
 	})
 }
 
-// ParseWeights reads the value of --weights=: numbers from 1 to 256 with commas between them, by instance number.
+// ParseWeights reads the value of --weights=: numbers from 1 to 256 with commas between them, by
+// instance number.
 func ParseWeights(s string) ([]int, error) {
 	return parseNumbers("--weights=", s, MinWeight, MaxWeight, func(weights []int) bool { return len(weights) <= MaxInstances })
 }
 
-// MinWeight and MaxWeight bound the share of an instance, as in package balance, which depends on nothing.
+// MinWeight and MaxWeight bound the share of an instance, as in package balance, which depends on
+// nothing.
 const (
 	MinWeight = 1
 	MaxWeight = 256
@@ -90,7 +93,7 @@ func (a App) Units() []string {
 	})
 }
 
-// Triggers lists those of Name.Triggers that the settings ask for.
+// Triggers lists the units of Name.Triggers that the settings ask for.
 func (a App) Triggers() []string {
 	has := a.Units()
 	return slices.DeleteFunc(a.Name.Triggers(), func(unit string) bool { return !slices.Contains(has, unit) })
@@ -122,8 +125,8 @@ func (a App) checkMemoryReload(found *inputErrors) {
 	}
 }
 
-// checkReloadAt lets through what can be a calendar expression (systemd.time(7)); systemd-analyze calendar knows all of
-// its grammar. Nothing is left that a unit file would read in another way.
+// checkReloadAt accepts values that can be a calendar expression (systemd.time(7)); systemd-analyze
+// calendar checks the whole grammar. It leaves nothing that a unit file would read differently.
 func (a App) checkReloadAt(found *inputErrors) {
 	const others = " *,./:~+-_" // "_", "+" and "/" stand in time zones
 	s := a.Restart.ReloadAt

@@ -7,13 +7,14 @@ import (
 	"unicode"
 )
 
-// PreserveRuntimeDirectory is what a unit of instances needs whose RuntimeDirectory= all of them share. PID 1 removes the
-// directory when one of them stops (service_enter_dead in src/core/service.c), and so each reload and each restart of an
-// instance would take it from the others. What is preserved is gone with the next boot.
+// PreserveRuntimeDirectory is needed in a unit of instances that share one RuntimeDirectory=. PID 1
+// removes the directory when one instance stops (service_enter_dead in src/core/service.c), so each
+// reload and each restart of an instance would remove it for the others. A preserved directory
+// exists until the next boot.
 var PreserveRuntimeDirectory = Property{Key: "RuntimeDirectoryPreserve", Value: "yes"}
 
-// SharesRuntimeDirectory says whether settings of app@.service give instances a directory below /run that is all theirs, and
-// do not say whether it outlives one of them.
+// SharesRuntimeDirectory reports whether settings of app@.service give instances a shared directory
+// below /run, and do not say whether it outlives an instance.
 func SharesRuntimeDirectory(settings []Property) bool {
 	shared := false
 	for _, p := range settings {
@@ -40,8 +41,9 @@ func everyInstances(name string) bool {
 	return !own
 }
 
-// TakesRuntimeDirectory says whether settings of a service have PID 1 take /run/unitgen, or a directory in it, for the service's own:
-// it would make the service's user its owner, and remove it with the service.
+// TakesRuntimeDirectory reports whether settings of a service make /run/unitgen, or a directory in
+// it, the service's own. PID 1 would then give it to the service's user, and remove it with the
+// service.
 func TakesRuntimeDirectory(settings []Property) bool {
 	taken := false
 	for _, p := range settings {
@@ -52,8 +54,9 @@ func TakesRuntimeDirectory(settings []Property) bool {
 	return taken
 }
 
-// claimsUnitgen says whether a value of RuntimeDirectory= names /run/unitgen or a directory in it. PID 1 would make the
-// program's user its owner (setup_exec_directory in src/core/execute.c), and root keeps notes and sockets there.
+// claimsUnitgen reports whether a value of RuntimeDirectory= names /run/unitgen or a directory in
+// it. PID 1 would give it to the program's user (setup_exec_directory in src/core/execute.c), and
+// root keeps notes and sockets there.
 func claimsUnitgen(value string) bool {
 	return slices.ContainsFunc(strings.FieldsFunc(value, func(r rune) bool { return unicode.IsSpace(r) || r == ':' || r == '"' || r == '\'' }),
 		func(name string) bool {

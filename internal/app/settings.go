@@ -7,19 +7,22 @@ import (
 	"strings"
 )
 
-// settingsVersion is the value of Version=; it changes when an older unitgen could misread the section.
+// settingsVersion is the value of Version=; it changes when an older unitgen could misread the
+// section.
 const settingsVersion = "1"
 
-// SettingsSection is the section of app.service that holds the settings; systemd ignores sections that begin with "X-"
-// (systemd.unit(5)).
+// SettingsSection is the section of app.service that holds the settings; systemd ignores sections
+// that begin with "X-" (systemd.unit(5)).
 const SettingsSection = "X-Unitgen"
 
-// ErrNoSettings is what ParseSettings returns for a unit without the section: a unit that unitgen did not write.
+// ErrNoSettings is what ParseSettings returns for a unit without the section: a unit that unitgen
+// did not write.
 var ErrNoSettings = errors.New("no section [" + SettingsSection + "]")
 
-// Settings writes a as the section [X-Unitgen], from its header to the last newline: one KEY=VALUE a line, settings
-// that are not set left out. Values are quoted as in the rest of the unit (QuoteWord), but nothing is expanded in them,
-// so "%" and "$" stand for themselves. a must be valid; ParseSettings then returns it unchanged.
+// Settings writes a as the section [X-Unitgen], from its header to the last newline: one KEY=VALUE
+// a line, settings that are not set left out. Values are quoted as in the rest of the unit
+// (QuoteWord), but nothing is expanded in them, so "%" and "$" stand for themselves. a must be
+// valid; ParseSettings then returns it unchanged.
 func Settings(a App) string {
 	var text strings.Builder
 	text.WriteString("[" + SettingsSection + "]\n")
@@ -49,9 +52,10 @@ func settingLine(s Setting, words ...string) string {
 	return s.Key + "=" + strings.Join(words, " ") + "\n"
 }
 
-// ParseSettings reads the section [X-Unitgen] in the text of unit app.service. It is strict: an unknown key, a key that
-// may stand once only and stands twice, or a bad value gives an error that names the line; no section gives
-// ErrNoSettings. The App returned has the right form but is not validated: a later unitgen may have allowed more.
+// ParseSettings reads the section [X-Unitgen] in the text of unit app.service. It is strict: an
+// unknown key, a key that may stand once only and stands twice, or a bad value gives an error that
+// names the line; no section gives ErrNoSettings. The App returned has the right form but is not
+// validated: a later unitgen may have allowed more.
 func ParseSettings(name Name, unit string) (App, error) {
 	a := App{Name: name}
 	seen := map[string]struct{}{}

@@ -133,8 +133,8 @@ func TestParseSettingsRefuses(t *testing.T) {
 	}
 }
 
-// Sections that were written by a release are read by all later ones: nothing of them is lost. The file is what the first
-// one wrote; it is never changed, and a new format gets a file beside it.
+// Sections that were written by a release are read by all later ones: nothing of them is lost. The
+// file is what the first one wrote; it is never changed, and a new format gets a file beside it.
 func TestParseSettingsOfReleases(t *testing.T) {
 	text, err := os.ReadFile("testdata/settings-1.service")
 	if err != nil {

@@ -2,12 +2,13 @@ package app
 
 import "github.com/unitgen/unitgen/internal/program"
 
-// graceful are the stop signals on which servers shut down gracefully, by the name of their program. Only what was tried
-// stands here: of a server that is missing nothing is lost but time, of one that cuts requests off they are.
+// graceful maps the names of server programs to the stop signals on which they shut down
+// gracefully. Only tested servers are listed: for a missing server only time is lost, for a wrong
+// entry requests are lost.
 var graceful = map[string]string{"gunicorn": "SIGTERM", "uvicorn": "SIGTERM", "nginx": "SIGQUIT"}
 
-// ShutdownOrDefault is what the program does on its stop signal: what was said, else what is known of the server that the
-// command names. It is empty where nothing is known.
+// ShutdownOrDefault returns what the program does on its stop signal: the setting, or what is known
+// of the server that the command names. It is empty if nothing is known.
 func (a App) ShutdownOrDefault() Shutdown {
 	if a.Shutdown != "" || a.Kind == KindNode {
 		return a.Shutdown
@@ -19,8 +20,8 @@ func (a App) ShutdownOrDefault() Shutdown {
 	return ""
 }
 
-// KillSignal is the stop signal on which a known server shuts down gracefully; empty for SIGTERM, which systemd sends, and
-// where a property or --shutdown=quick says otherwise.
+// KillSignal is the stop signal on which a known server shuts down gracefully; empty for SIGTERM,
+// which systemd sends, and where a property or --shutdown=quick says otherwise.
 func (a App) KillSignal() string {
 	signal := graceful[program.Server(a.Command)]
 	if _, given := a.Property("KillSignal"); given || signal == "SIGTERM" || a.ShutdownOrDefault() != ShutdownGraceful {

@@ -13,8 +13,9 @@ type Size uint64
 // MinSize is the smallest limit on memory: no program starts in less.
 const MinSize Size = 1 << 20
 
-// ParseSize reads a size as systemd does in MemoryMax= (parse_size in src/basic/parse-util.c): bytes, or a whole number
-// with one of the suffixes K, M, G, T to the base of 1024. Fractions, percentages and "infinity" are refused.
+// ParseSize reads a size as systemd does in MemoryMax= (parse_size in src/basic/parse-util.c):
+// bytes, or a whole number with one of the suffixes K, M, G, T to the base of 1024. Fractions,
+// percentages and "infinity" are refused.
 func ParseSize(s string) (Size, error) {
 	number, shift := s, 0
 	if at := strings.IndexAny(s, "KMGT"); at >= 0 && at == len(s)-1 {
@@ -27,7 +28,8 @@ func ParseSize(s string) (Size, error) {
 	return Size(n << shift), nil
 }
 
-// String writes s so that systemd and ParseSize read it back, with the largest suffix that leaves a whole number.
+// String writes s so that systemd and ParseSize read it back, with the largest suffix that leaves a
+// whole number.
 func (s Size) String() string {
 	for i, suffix := range "TGMK" {
 		if shift := 10 * (4 - i); s != 0 && s&(1<<shift-1) == 0 {

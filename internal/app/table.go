@@ -8,8 +8,8 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
-// App is everything that unitgen knows of an app but its instances, which are the links in app.service.wants/. It is
-// what section [X-Unitgen] of app.service holds (see ParseSettings and Settings).
+// App has all settings of an app except its instances, which are the links in app.service.wants/.
+// It is the content of section [X-Unitgen] of app.service (see ParseSettings and Settings).
 type App struct {
 	Name             Name
 	Command          []string // argv; Command[0] is an absolute path
@@ -45,7 +45,8 @@ type App struct {
 	SystemdVersion   int   // the version the units are written for; zero means MinSystemdVersion
 }
 
-// Restart says when instances are started anew, beside what a rollout does: each by a setting or a unit of systemd's own.
+// Restart has the settings for restarts of instances other than by a rollout; systemd does each of
+// them.
 type Restart struct {
 	Delay         time.Duration // before the first automatic restart; zero means DefaultRestartDelay
 	Max           int           // automatic restarts of an instance within Within; zero means any number
@@ -58,9 +59,9 @@ type Restart struct {
 	Watch         []string      // absolute paths whose change starts a rollout
 }
 
-// Setting is a row of the table of settings. The table says all of a setting but what the unit templates make of it and
-// how it is documented: the App has its value, package app reads, writes and checks it by its row, and cmd/unitgen has
-// the option and its completion from there.
+// Setting is a row of the table of settings. A row says everything about a setting except its line
+// in the unit templates and its documentation. The App has the value. Package app reads, writes and
+// checks it by its row, and cmd/unitgen takes the option and its completion from the row.
 type Setting struct {
 	Key    string   // of section [X-Unitgen] and of .unitgen files (unitgen(5))
 	Option string   // of unitgen that says the same, without "--"; empty for Version and Command, which have none
@@ -78,7 +79,7 @@ type Setting struct {
 	then     func(*App)              // what the option changes beside; nil for nothing
 }
 
-// table has the settings in the order in which section [X-Unitgen] has them.
+// table has the settings in their order in section [X-Unitgen].
 var table = [...]Setting{
 	{Key: "Version", value: formatVersion()},
 	{Key: "Command", aliases: "execstart exec script", value: value{form: formArgv,
@@ -203,7 +204,8 @@ func (s *Setting) name() string {
 	return "--" + s.Option + "="
 }
 
-// Set sets the setting to the values of its option, at least one. An empty value takes the setting back to its default.
+// Set sets the setting to the values of its option, at least one. An empty value resets the setting
+// to its default.
 func (s *Setting) Set(a *App, values []string) error {
 	if s.take == nil { // Instances, of which an App knows nothing
 		return nil
@@ -243,8 +245,8 @@ func (s *Setting) validate(a App, found *inputErrors) {
 	}
 }
 
-// InKeys says in the words of a .unitgen file what a message or hint says in those of the command line: "--listen=" becomes
-// "Listen=". Options that have no key stay.
+// InKeys rewrites the options in a message or hint as keys of a .unitgen file: "--listen=" becomes
+// "Listen=". Options without a key stay.
 func InKeys(text string) string {
 	return regexp.MustCompile(`--[a-z][a-z-]*=?`).ReplaceAllStringFunc(text, func(option string) string {
 		if s := SettingOf(strings.Trim(option, "-=")); s != nil {

@@ -9,15 +9,16 @@ import (
 	"time"
 )
 
-// Bounds of the time-outs: below MinTimeout even a program that is ready at once may lose the race, and a value above
-// MaxTimeout is more likely a slip of the unit than a wish.
+// Bounds of the time-outs: below MinTimeout even a program that is ready at once may lose the race,
+// and a value above MaxTimeout is more likely a slip of the unit than a wish.
 const (
 	MinTimeout = 100 * time.Millisecond
 	MaxTimeout = 24 * time.Hour
 )
 
-// ParseTimeSpan reads a time span as systemd.time(7) describes it: "90" (seconds), "500ms", "1min 30s", "1.5h". Parts
-// below a microsecond are cut off, as PID 1 does. "infinity" is refused; "0" is not.
+// ParseTimeSpan reads a time span as systemd.time(7) describes it: "90" (seconds), "500ms", "1min
+// 30s", "1.5h". Parts below a microsecond are cut off, as PID 1 does. "infinity" is refused; "0" is
+// not.
 func ParseTimeSpan(s string) (time.Duration, error) {
 	rest := strings.Trim(s, " \t")
 	if rest == "" {
@@ -55,7 +56,8 @@ func cutWhile(s string, in func(rune) bool) (head, tail string) {
 	return s[:end], s[end:]
 }
 
-// multiply is exact for a decimal number exactly; a float64 would turn "0.3us" times a year into another microsecond.
+// multiply is exact for a decimal number exactly; a float64 would turn "0.3us" times a year into
+// another microsecond.
 func multiply(number string, unit time.Duration) (time.Duration, error) {
 	whole, fraction, dotted := strings.Cut(number, ".")
 	if whole == "" || dotted && fraction == "" || strings.Contains(fraction, ".") || len(number) > 40 {
@@ -73,7 +75,8 @@ func multiply(number string, unit time.Duration) (time.Duration, error) {
 	return time.Duration(us.Int64()) * time.Microsecond, nil
 }
 
-// timeUnit knows the units of parse_time() in src/basic/time-util.c. A month is 30.44 days and a year 365.25 days there.
+// timeUnit knows the units of parse_time() in src/basic/time-util.c. A month is 30.44 days and a
+// year 365.25 days there.
 func timeUnit(name string) (time.Duration, bool) {
 	switch name {
 	case "", "s", "sec", "second", "seconds":
@@ -98,8 +101,8 @@ func timeUnit(name string) (time.Duration, bool) {
 	return 0, false
 }
 
-// FormatTimeSpan writes d so that systemd and ParseTimeSpan read it back: "1min 30s"; "0" for nothing. What is below a
-// microsecond is cut off; a negative d is written as "0".
+// FormatTimeSpan writes d so that systemd and ParseTimeSpan read it back: "1min 30s"; "0" for zero.
+// It cuts off fractions of a microsecond, and writes a negative d as "0".
 func FormatTimeSpan(d time.Duration) string {
 	var parts []string
 	for _, u := range []struct {
@@ -117,8 +120,9 @@ func FormatTimeSpan(d time.Duration) string {
 	return strings.Join(parts, " ")
 }
 
-// ParseTimeout reads the value of a time-out option of the command line, for example option "--drain-timeout=". It
-// refuses what is outside MinTimeout and MaxTimeout, and so also 0, which in an App stands for the default.
+// ParseTimeout reads the value of a time-out option of the command line, for example option
+// "--drain-timeout=". It refuses what is outside MinTimeout and MaxTimeout, and so also 0, which in
+// an App stands for the default.
 func ParseTimeout(option, s string) (time.Duration, error) {
 	d, err := ParseTimeSpan(s)
 	if err != nil {

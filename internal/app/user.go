@@ -11,10 +11,11 @@ import (
 // maxUserName is the longest name of a user that systemd makes (systemd.io/USER_NAMES).
 const maxUserName = 31
 
-// InstanceUser is User= of the instances. A user that was not asked for is a dynamic one, and its name is written out: with
-// DynamicUser=yes alone PID 1 takes the name of the unit (user_from_unit_name() in src/core/unit.c), and with the name the
-// account that bears it, so that an app "root" would run as root. It is empty for a user's own units, and "%i" in it stands
-// for the number of the instance.
+// InstanceUser is User= of the instances. A user that was not asked for is a dynamic one, and its
+// name is written out: with DynamicUser=yes alone PID 1 takes the name of the unit
+// (user_from_unit_name() in src/core/unit.c), and with the name the account that bears it, so that
+// an app "root" would run as root. It is empty for a user's own units, and "%i" in it stands for
+// the number of the instance.
 func (a App) InstanceUser() string {
 	switch {
 	case a.UserUnits:
@@ -27,8 +28,8 @@ func (a App) InstanceUser() string {
 	return dynamicUser(a.Name, "")
 }
 
-// DynamicUsers are the names that PID 1 makes users of for those instances. None of them may be an account's: the app would
-// run as it. It is empty where the user was chosen.
+// DynamicUsers are the names that PID 1 makes users of for those instances. None of them may be an
+// account's: the app would run as it. It is empty where the user was chosen.
 func (a App) DynamicUsers(instances []int) []string {
 	switch {
 	case a.UserUnits || a.User != "":
@@ -43,10 +44,11 @@ func (a App) DynamicUsers(instances []int) []string {
 	return users
 }
 
-// dynamicUser names a user after an app and, if there is one, an instance: ug-web, ug3-web. systemd takes letters, digits, "_"
-// and "-" for such names (valid_user_group_name() in src/basic/user-util.c). A name that has others or is too long is cut, and
-// a hash follows: ug_shop-example-co_951623a26f8b. No two apps share a user: the instance stands before the first "-" or "_", and
-// that byte tells whole names from cut ones.
+// dynamicUser names a user after an app and, if there is one, an instance: ug-web, ug3-web. systemd
+// takes letters, digits, "_" and "-" for such names (valid_user_group_name() in
+// src/basic/user-util.c). A name that has others or is too long is cut, and a hash follows:
+// ug_shop-example-co_951623a26f8b. No two apps share a user: the instance stands before the first
+// "-" or "_", and that byte tells whole names from cut ones.
 func dynamicUser(name Name, instance string) string {
 	room := maxUserName - len("ug") - len("-")
 	if instance != "" {
@@ -68,8 +70,8 @@ func dynamicUser(name Name, instance string) string {
 	return "ug" + instance + "_" + word[:min(len(word), room-len(hash)-1)] + "_" + hash
 }
 
-// SharedDirectories are the settings that give the instances a directory in common: PID 1 gives it to the user of the one
-// that started last.
+// SharedDirectories are the settings that give the instances a directory in common: PID 1 gives it
+// to the user of the one that started last.
 func (a App) SharedDirectories() []string {
 	var keys []string
 	for _, p := range a.Properties {
@@ -109,7 +111,8 @@ func (a App) checkUserPerInstance(found *inputErrors) {
 	}
 }
 
-// userName is narrower than systemd's "relaxed" names (systemd.io/USER_NAMES), so that nothing in it is expanded.
+// userName is narrower than systemd's "relaxed" names (systemd.io/USER_NAMES), so that nothing in
+// it is expanded.
 func userName(s string) bool {
 	if s == "" || len(s) > maxUserName || s[0] == '-' || s[0] == '.' {
 		return false

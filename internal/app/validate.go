@@ -13,8 +13,8 @@ import (
 // MinSystemdVersion is the oldest systemd that units are written for, Debian 12's.
 const MinSystemdVersion = 252
 
-// Validate returns nil if units can be written for a, else every InputError found, joined. Nothing that a data path
-// cannot do is let through to be ignored later.
+// Validate returns nil if units can be written for a, else every InputError found, joined. Nothing
+// that a data path cannot do is let through to be ignored later.
 func (a App) Validate() error {
 	var found inputErrors
 	_, err := ParseName(string(a.Name))
@@ -55,8 +55,8 @@ func (a App) checkSurge(found *inputErrors) {
 	}
 }
 
-// ReadyOrDefault is what makes an instance ready: what was asked for, else what its Type= says, else that it accepts a
-// connection.
+// ReadyOrDefault is what makes an instance ready: what was asked for, else what its Type= says,
+// else that it accepts a connection.
 func (a App) ReadyOrDefault() string {
 	if a.Ready != "" && a.Ready != ReadyNode {
 		return a.Ready
@@ -130,8 +130,8 @@ func (a App) StartTimeoutOrDefault() time.Duration {
 
 func (a App) systemdVersion() int { return cmp.Or(a.SystemdVersion, MinSystemdVersion) }
 
-// Property returns the value of the last property named key, which is the one that counts for a setting with one
-// value; false if there is none.
+// Property returns the value of the last property named key, which is the one that counts for a
+// setting with one value; false if there is none.
 func (a App) Property(key string) (value string, ok bool) {
 	for _, p := range a.Properties {
 		if p.Key == key {
@@ -141,8 +141,8 @@ func (a App) Property(key string) (value string, ok bool) {
 	return value, ok
 }
 
-// Warnings lists what works but with a drawback that the user should know, each one line that begins with what it is
-// about.
+// Warnings lists what works but with a drawback that the user should know, each one line that
+// begins with what it is about.
 func (a App) Warnings() []string {
 	var warnings []string
 	if warning, ok := a.handoffWarning(); ok {
@@ -154,13 +154,15 @@ func (a App) Warnings() []string {
 	}
 	for _, l := range a.Listen {
 		if l.Addr.Zone() != "" {
-			// Tried on 252 and 257: the scope is looked up while the unit is loaded, and the line is ignored without it.
+			// Tried on 252 and 257: the scope is looked up while the unit is loaded, and the line
+			// is ignored without it.
 			warnings = append(warnings, "--listen="+l.String()+" is ignored by systemd if "+l.Addr.Zone()+" is missing when it loads the unit")
 		}
 	}
 	for i, arg := range a.Command {
 		if !isText(arg) {
-			// Tried on 252 and 257: PID 1 executes it as given, but cannot put it into a D-Bus message.
+			// Tried on 252 and 257: PID 1 executes it as given, but cannot put it into a D-Bus
+			// message.
 			warnings = append(warnings, "argument "+strconv.Itoa(i)+" of the command is not UTF-8: \"systemctl status\" and \"systemctl show\" of "+
 				a.Name.Instance(1)+" will fail with \"Invalid argument\"")
 		}

@@ -34,8 +34,8 @@ type value struct {
 	judge func(a *App, s *Setting) error                    // whether the value is possible; called if there is one
 }
 
-// codec reads and writes the values of one type. What section [X-Unitgen] has is let through unless it cannot be
-// understood: a later unitgen may allow more.
+// codec reads and writes the values of one type. What section [X-Unitgen] has is let through unless
+// it cannot be understood: a later unitgen may allow more.
 type codec[T any] struct {
 	form    form
 	choices []string
@@ -123,7 +123,8 @@ func text[T ~string](at func(*App) *T) value {
 	})
 }
 
-// choice is one of the words known. Those behind them are reserved: instead says what to do about them.
+// choice is one of the words known. Those behind them are reserved: instead says what to do about
+// them.
 func choice[T ~string](at func(*App) *T, known []T, instead string, reserved ...T) value {
 	all := slices.Concat(known, reserved)
 	v := one(at, codec[T]{
@@ -188,7 +189,8 @@ func truth(at func(*App) *bool) value {
 	return v
 }
 
-// number is a positive number up to most, zero if it is not set. What it counts stands in errors; hint is a value to try.
+// number is a positive number up to most, zero if it is not set. What it counts stands in errors;
+// hint is a value to try.
 func number(at func(*App) *int, counts string, most int, hint string) value {
 	return one(at, codec[int]{
 		read: func(word string) (int, error) {

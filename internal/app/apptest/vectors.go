@@ -1,5 +1,6 @@
-// Package apptest holds argument vectors and environment values that are hard to write into unit files: the cases of
-// the quoting tests, shared with the tests that start them under a real PID 1. Everything here is deterministic.
+// Package apptest holds argument vectors and environment values that are hard to write into unit
+// files: the cases of the quoting tests, shared with the tests that start them under a real PID 1.
+// Everything here is deterministic.
 package apptest
 
 import (
@@ -16,8 +17,8 @@ type Vector struct {
 	Args []string
 }
 
-// Text reports whether every argument is text to systemd, which then can show it over D-Bus: valid UTF-8 without
-// non-characters (U+FDD0 to U+FDEF, and the last two of each plane).
+// Text reports whether every argument is text to systemd, which then can show it over D-Bus: valid
+// UTF-8 without non-characters (U+FDD0 to U+FDEF, and the last two of each plane).
 func (v Vector) Text() bool {
 	for _, arg := range v.Args {
 		if !text(arg) {
@@ -33,7 +34,8 @@ func text(s string) bool {
 	})
 }
 
-// Vectors returns the cases made by hand, one for each rule of systemd.service(5) and each trap found so far.
+// Vectors returns the cases made by hand, one for each rule of systemd.service(5) and each trap
+// found so far.
 func Vectors() []Vector {
 	vectors := []Vector{
 		{"none", nil},
@@ -76,8 +78,8 @@ func everyByte() string {
 	return string(b)
 }
 
-// Generate returns n vectors of pieces that mean something to systemd, to a shell or to UTF-8, put together at random;
-// the same seed gives the same vectors. About one in eight is not valid UTF-8.
+// Generate returns n vectors of pieces that mean something to systemd, to a shell or to UTF-8, put
+// together at random; the same seed gives the same vectors. About one in eight is not valid UTF-8.
 func Generate(seed uint64, n int) []Vector {
 	random := rand.New(rand.NewPCG(seed, 0))
 	vectors := make([]Vector, n)
