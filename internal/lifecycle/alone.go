@@ -19,8 +19,9 @@ const countEvery = 200 * time.Millisecond
 
 // Alone is the drain of one instance whose shim has died and does not come back, as the app stops.
 //
-// It goes by the rule of the shim, with one difference. The shim knew which connections were moved from one instance to
-// another, and that knowledge has died with it. So the connections of all instances count for each one: they all stop.
+// It goes by the rule of the shim, with one difference. The shim knew which connections were moved
+// from one instance to another, and that knowledge has died with it. So the connections of all
+// instances count for each one: they all stop.
 type Alone struct {
 	// Count counts the connections at the app's ports.
 	Count func() (sockdiag.Stat, error)
@@ -33,7 +34,8 @@ type Alone struct {
 	Settle   time.Duration
 }
 
-// Wait returns when the instance may be told to stop: no connection is in use, or time is up, which timedOut says.
+// Wait returns when PID 1 may stop the instance: no connection is in use, or the time is up, and
+// timedOut is true.
 func (d Alone) Wait(ctx context.Context) (left sockdiag.Stat, timedOut bool, err error) {
 	tick := time.NewTicker(countEvery)
 	defer tick.Stop()
@@ -58,7 +60,8 @@ func (d Alone) Wait(ctx context.Context) (left sockdiag.Stat, timedOut bool, err
 	}
 }
 
-// Listeners are the TCP ports and the unix sockets of the app's public listeners, as PID 1 has them open.
+// Listeners returns the TCP ports and the unix sockets of the app's public listeners, as PID 1 has
+// them open.
 func Listeners(ctx context.Context, conn *systemd.Conn, name app.Name) (ports []uint16, paths []string, err error) {
 	values, err := conn.Properties(ctx, name.Socket(), "Listen")
 	if err != nil {
@@ -85,7 +88,8 @@ func listenersOf(listen [][]any) (ports []uint16, paths []string, err error) {
 			paths = append(paths, address)
 			continue
 		}
-		// "[::]:3000", "127.0.0.1:3000", and for a link-local address "[fe80::1]:80%eth0" (socket_address_print).
+		// "[::]:3000", "127.0.0.1:3000", and for a link-local address "[fe80::1]:80%eth0"
+		// (socket_address_print).
 		_, text, err := net.SplitHostPort(cutScope(address))
 		if err != nil {
 			return nil, nil, err

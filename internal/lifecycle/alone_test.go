@@ -13,7 +13,8 @@ import (
 	"github.com/unitgen/unitgen/internal/sockdiag"
 )
 
-// A drain that has lost its shim ends by the shim's rule: what each count after the other says, and when it ends.
+// A drain that has lost its shim ends by the shim's rule: what each count after the other says, and
+// when it ends.
 func TestAloneEndsByTheRuleOfTheShim(t *testing.T) {
 	const never = sockdiag.Never
 	busy, idle := sockdiag.Stat{Open: 2, Busy: 1, Waiting: never}, sockdiag.Stat{Open: 1}

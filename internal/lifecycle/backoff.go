@@ -7,14 +7,16 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// BackOff is how long the automatic restart of an instance that has just ended has to wait beyond delay, which PID 1
-// waits anyway (RestartSec=): delay doubles with each restart, up to app.MaxRestartDelay in all. An instance that was ready
-// for longer than that begins anew.
+// BackOff returns how long the automatic restart of an instance that has just ended must wait
+// beyond delay, which PID 1 waits anyway (RestartSec=). The delay doubles with each restart, up to
+// app.MaxRestartDelay in all. If the instance was ready for longer than that, the delay starts
+// again.
 //
-// PID 1 counts restarts, and forgets them only when somebody starts the instance by hand. So forgiven says how many of them
-// no longer count, as BackOff has returned it at the end before; zero at the first.
+// PID 1 counts restarts, and resets the count only when somebody starts the instance by hand. So
+// forgiven is the number of restarts that no longer count, as the previous call returned it; zero
+// for the first call.
 //
-// RestartSteps= does the same since systemd 254, but never begins anew.
+// RestartSteps= does the same since systemd 254, but its delay never starts again.
 func BackOff(instance systemd.UnitState, delay time.Duration, forgiven int, now time.Time) (wait time.Duration, forgive int) {
 	restarts := instance.NRestarts
 	// What became active before it last began to start was an earlier invocation.

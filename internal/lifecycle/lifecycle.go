@@ -1,9 +1,11 @@
-// Package lifecycle is what ExecStartPost=, ExecStop= and ExecStopPost= of app.service do as root, so that the verbs of
-// systemctl mean for the whole app what they mean for one service: stop closes the port and stays stopped, restart renews
-// every instance and refuses nobody, a crash of the shim touches neither.
+// Package lifecycle is what ExecStartPost=, ExecStop= and ExecStopPost= of app.service do as root,
+// so that the verbs of systemctl work for the whole app as for one service: stop closes the port
+// and the app stays stopped, restart restarts every instance and refuses no connection, and a crash
+// of the shim does neither.
 //
-// Dependencies between the units cannot say this. PartOf= or StopPropagatedFrom= on instances or sockets would fire when
-// the shim crashes, as the automatic restart of Restart=always is a restart job (seen on systemd 252 and 257).
+// Dependencies between the units cannot do this. PartOf= or StopPropagatedFrom= on instances or
+// sockets would act when the shim crashes, as the automatic restart of Restart=always is a restart
+// job (seen on systemd 252 and 257).
 package lifecycle
 
 import (
@@ -22,10 +24,12 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Stop runs while app.service stops. For a restart there is nothing to do: the next shim renews the instances (see
-// Resume). For anything else it makes the shim refuse new connections and stops the instances.
+// Stop runs while app.service stops. For a restart it does nothing: the next shim restarts the
+// instances (see Resume). Otherwise it makes the shim refuse new connections and stops the
+// instances.
 //
-// It returns when the instances are done. Errors are those of single units; the others were handled all the same.
+// It returns when the instances have stopped. Errors are those of single units; the other units are
+// handled all the same.
 func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath string) error {
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
@@ -34,13 +38,14 @@ func Stop(ctx context.Context, conn *systemd.Conn, name app.Name, controlPath st
 	if strings.Contains(shim.JobType, "restart") {
 		return nil
 	}
-	// The agent stays until the shim has ended: it says what the shim says, "maint" from now on. So do the metrics.
+	// The agent stays until the shim has ended: it says what the shim says, "maint" from now on. So
+	// do the metrics.
 	actors := slices.DeleteFunc(name.Triggers(), func(unit string) bool { return unit == name.AgentSocket() || unit == name.MetricsSocket() })
 	return errors.Join(stopTriggers(ctx, conn, name, actors), refuse(ctx, shim.MainPID, controlPath), stopInstances(ctx, conn, name))
 }
 
-// stopTriggers keeps timers and watched files from acting on an app that stops. It does not wait: PID 1 stops them at
-// once.
+// stopTriggers keeps timers and watched files from acting on an app that stops. It does not wait:
+// PID 1 stops them at once.
 func stopTriggers(ctx context.Context, conn *systemd.Conn, name app.Name, units []string) error {
 	all, err := conn.ListUnits(ctx, units...)
 	if err != nil {
@@ -55,8 +60,8 @@ func stopTriggers(ctx context.Context, conn *systemd.Conn, name app.Name, units 
 	return errors.Join(errs...)
 }
 
-// refuse closes the port at once: the kernel refuses new connections from then on, those that wait are still served. It
-// fails when the shim dies: PID 1 starts no other one in a stop.
+// refuse closes the port at once: the kernel refuses new connections from then on, those that wait
+// are still served. It fails when the shim dies: PID 1 starts no other one in a stop.
 func refuse(ctx context.Context, shim int, controlPath string) error {
 	if shim == 0 {
 		return errDied
@@ -94,14 +99,18 @@ func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error
 	return conn.Run(ctx, jobs...)
 }
 
-// Cleanup runs after the shim ended, however it did, and when the control socket has stopped; idle says that the shim
-// went to sleep by itself.
+// Cleanup runs after the shim has ended for any reason, and when the control socket has stopped.
+// idle means that the shim ended because the app is idle.
 //
-// When app.service was told to stop, Cleanup stops what is left of it: the sockets, and the instances if the shim was not
-// ready yet, as PID 1 skips ExecStop= then. Between a crash of the shim and its restart PID 1 runs nothing of its unit on
-// stop, but stops the control socket, which is part of it: app.service is inactive then, and nobody wants it back, or only
-// a connection that waits at a socket does. When the app is idle the parking listener stays, so that the next connection
-// starts everything. After a crash there is nothing to do.
+// If app.service was stopped, Cleanup stops the rest of the app: the sockets, and the instances if
+// the shim was not ready yet, as PID 1 skips ExecStop= then. If the app is idle, the parking
+// listener stays, so that the next connection starts everything. After a crash there is nothing to
+// do.
+//
+// If app.service is stopped between a crash and its restart, PID 1 runs none of its ExecStop=
+// commands. It does stop the control socket (PartOf=), and that socket's ExecStopPost= calls
+// Cleanup. Cleanup recognises the case: app.service is inactive and has no queued start job, or
+// only one from a socket.
 func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) error {
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
@@ -129,20 +138,21 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	errs = append(errs, err)
 	var jobs []systemd.Job
 	for _, u := range sockets {
-		// One that is told to stop already is so by the shutdown of the system, in which sockets stop after app.service,
-		// which waits for us.
+		// A socket with a stop job is being stopped by the shutdown of the system. There sockets
+		// stop after app.service, which waits for this process.
 		if u.JobType != "stop" {
 			jobs = append(jobs, systemd.Job{Verb: systemd.Stop, Unit: u.Name})
 		}
 	}
-	// Awaited: an instance's socket that a new start of the app kept from stopping would not join again, and the next shim
-	// would never hear of it.
+	// Wait for the sockets. If a new start of the app cancelled the stop of an instance's socket,
+	// the socket would not join again, and the next shim would not know the instance.
 	return errors.Join(append(errs, conn.Run(ctx, jobs...))...)
 }
 
-// leftOpen reports whether this is the ExecStopPost= of the control socket, at the end of a stop that has run nothing of
-// app.service and so has left the app's other sockets open. What waits at one of them may have started the shim again, which
-// cancels the stop; an administrator's start in this same moment is taken for that.
+// leftOpen reports whether this is the ExecStopPost= of the control socket, at the end of a stop
+// that has run nothing of app.service and so has left the app's other sockets open. What waits at
+// one of them may have started the shim again, which cancels the stop; an administrator's start in
+// this same moment is taken for that.
 func leftOpen(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
 	controlSocket, err := conn.Unit(ctx, name.ControlSocket())
 	// After a crash of the shim the control socket is restarted with it.
@@ -154,7 +164,8 @@ func leftOpen(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, err
 		if err != nil {
 			return false, err
 		}
-		// One that is younger than the stop was opened by a start after it, which must be left alone.
+		// A socket that is younger than the stop was opened by a later start, and must be left
+		// alone.
 		if socket.ActiveState == "active" && socket.JobType != "stop" && socket.ActiveEnter < controlSocket.StateChange {
 			return true, nil
 		}
@@ -162,7 +173,8 @@ func leftOpen(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, err
 	return false, nil
 }
 
-// closeSockets tells the app's own sockets to stop. It does not wait: they do so after app.service, which waits for us.
+// closeSockets queues stop jobs for the app's own sockets. It does not wait: the sockets stop after
+// app.service, which waits for this process.
 func closeSockets(ctx context.Context, conn *systemd.Conn, name app.Name) error {
 	var errs []error
 	for _, unit := range []string{name.Socket(), name.ControlSocket(), name.DiagSocket(), name.ChannelSocket()} {
@@ -175,8 +187,9 @@ func closeSockets(ctx context.Context, conn *systemd.Conn, name app.Name) error 
 	return errors.Join(errs...)
 }
 
-// ShimAnswers says whether a shim answers on the control socket, or will soon. One that is going away for good does not,
-// and connecting to its socket would make PID 1 start it again in place of the stop that is under way.
+// ShimAnswers reports whether a shim answers on the control socket, or will soon. A shim that is
+// ending for good does not answer, and a connection to its socket would make PID 1 start it again
+// in place of the stop that is under way.
 func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
 	active, err := conn.ActiveState(ctx, name.Service())
 	if err != nil {
@@ -199,18 +212,20 @@ func Answers(shim systemd.UnitState) bool {
 		// Between two processes, which a restart by PID 1 is too.
 		return strings.Contains(shim.JobType, "start") || shim.AwaitsRestart()
 	case shim.Leaving():
-		// While ExecStop= runs (SubState=stop) the shim works, unless it has died. After that one that was told to stop, or
-		// that sleeps, does not come back. PID 1 starts one that has crashed again, and with it one that is restarted.
+		// While ExecStop= runs (SubState=stop) the shim works, unless it has died. After that, a
+		// shim that was stopped or whose app is idle does not come back. PID 1 starts a shim again
+		// that has crashed or is being restarted.
 		//
-		// Where PID 1 leaves ExecStop= out, the process of the reload or start does its work, and the shim waits for that.
+		// Where PID 1 skips ExecStop=, the process of the reload or start does its work, and the
+		// shim waits for that process.
 		stopping := shim.MainPID != 0 && (shim.SubState == "stop" || shim.SubState == "stop-sigterm" && shim.ControlPID != 0)
 		return stopping || shim.JobType != "stop" && !asleep(shim)
 	}
 	return true
 }
 
-// ExitIdle is the exit status of a shim that ends as its app is idle: RestartPreventExitStatus= of its unit. In systemd's
-// words it is NOTRUNNING.
+// ExitIdle is the exit status of a shim that ends because its app is idle:
+// RestartPreventExitStatus= of its unit. systemd calls it NOTRUNNING.
 const ExitIdle = 7
 
 // asleep says that the shim has ended as the app is idle.

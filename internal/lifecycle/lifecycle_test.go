@@ -12,8 +12,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// A drain, a readiness check and a channel go on when the shim is killed: PID 1 starts the next one. They end with a shim
-// that does not come back.
+// A drain, a readiness check and a channel go on when the shim is killed: PID 1 starts the next
+// one. They end with a shim that does not come back.
 func TestAnswersAfterTheDeathOfTheShim(t *testing.T) {
 	for _, test := range []struct {
 		name string

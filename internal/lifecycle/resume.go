@@ -18,17 +18,19 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// endFile of the app's runtime directory says how the last shim ended: asked for a restart, or when.
+// endFile of the app's runtime directory says how the last shim ended: asked for a restart, or
+// when.
 const (
 	endFile   = "balancer-end"
 	restarted = "restart"
 )
 
-// NoteEnd runs after the shim has ended, before PID 1 starts the next one: by its note Resume tells a restart that an
-// administrator asked for from one by PID 1.
+// NoteEnd runs after the shim has ended, before PID 1 starts the next one. From its note Resume
+// learns whether an administrator or PID 1 has restarted the shim.
 //
-// Instances that have failed, or wait for their restart, need no drain. On a restart of the app they are started at
-// once, and their start limit is forgiven: the next shim is ready with the first instance that is.
+// Instances that have failed, or wait for their restart, need no drain. On a restart of the app
+// NoteEnd starts them at once and resets their start limit: the next shim is ready with the first
+// ready instance.
 func NoteEnd(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir string) error {
 	now, err := monotonic()
 	if err != nil {
@@ -66,8 +68,9 @@ func NoteEnd(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir 
 	return errors.Join(errs...)
 }
 
-// writeNote makes the note. It is the target of a symbolic link, for which a full /run has room: tmpfs keeps a short one in the inode
-// (shmem_symlink() in mm/shmem.c). A restart whose note is missing would renew nobody, and be a success.
+// writeNote writes the note as the target of a symbolic link, which fits into a full /run: tmpfs
+// keeps a short target in the inode (shmem_symlink() in mm/shmem.c). Without its note a restart
+// would restart no instance, and succeed.
 func writeNote(path, text string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -75,16 +78,18 @@ func writeNote(path, text string) error {
 	return os.Symlink(text, path)
 }
 
-// Resume runs when a new shim is ready. After a restart that an administrator asked for it renews the instances that
-// are older than the shim, all at once, each drained by its own ExecStop=; connections wait at the parking listener
-// meanwhile. It returns when all are ready, and so does the restart; an instance that does not get ready makes it fail.
+// Resume runs when a new shim is ready. After a restart by an administrator it restarts the
+// instances that are older than the shim, all at once, each drained by its ExecStop=. Connections
+// wait at the parking listener meanwhile. Resume returns when all instances are ready, and then the
+// restart ends; an instance that does not get ready makes the restart fail.
 //
-// ExecStop= of the old shim would be the natural place, beside a shim that lives. But PID 1 leaves ExecStop= out where
-// it stops a service that is reloading, starting or between a crash and its restart (service_stop in
-// src/core/service.c), and would start the shim after one that died meanwhile only when the drains that wait for it
-// have ended.
+// ExecStop= of the old shim would be the natural place, while a shim is alive. But PID 1 skips
+// ExecStop= when it stops a service that is reloading, starting or between a crash and its restart
+// (service_stop in src/core/service.c). And if the shim died meanwhile, PID 1 would start the next
+// one only after the drains, which wait for a shim.
 //
-// After any start it removes the extra instances of a rollout that was cut off by the end of the shim.
+// After any start Resume removes the extra instances of a rollout that the end of the shim has
+// interrupted.
 func Resume(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir string, log *slog.Logger) error {
 	extra, err := rollout.Abandoned(ctx, conn, name, runtimeDir)
 	if err != nil {
@@ -102,12 +107,13 @@ func Resume(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir s
 	return errors.Join(append(errs, rollout.RemoveAbandoned(ctx, conn, name, runtimeDir, extra, log))...)
 }
 
-// askedFor says whether an administrator asked for the start of a shim after another, and takes the note of its end away.
+// askedFor reports whether an administrator restarted the shim, and removes the note of its end.
 // Without a note there was no shim before.
 //
-// A restart that was asked for after the note, while PID 1 waited with its own, comes before that would: PID 1 waits for
-// RestartSec= at least. One in the last moments of the wait is taken for PID 1's. Its count of restarts, NRestarts=, does not
-// tell: where the control socket is restarted with the service, systemd 257 begins it anew each time.
+// If an administrator restarts the app after the note, while PID 1 waits for its own restart, the
+// new shim starts before PID 1 would have started it: PID 1 waits at least for RestartSec=. A
+// restart in the last moments of the wait counts as PID 1's. NRestarts= does not help: if the
+// control socket is restarted with the service, systemd 257 resets it each time.
 func askedFor(ctx context.Context, conn *systemd.Conn, name app.Name, note string) (bool, error) {
 	text, err := os.Readlink(note)
 	if errors.Is(err, os.ErrNotExist) {
@@ -127,7 +133,7 @@ func askedFor(ctx context.Context, conn *systemd.Conn, name app.Name, note strin
 	return err == nil && start-ended < delay, err
 }
 
-// monotonic is CLOCK_MONOTONIC in microseconds, by which PID 1 dates too.
+// monotonic returns CLOCK_MONOTONIC in microseconds, which PID 1 uses for its times too.
 func monotonic() (int64, error) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
@@ -136,7 +142,8 @@ func monotonic() (int64, error) {
 	return now.Nano() / 1000, nil
 }
 
-// renew restarts the instances that are older than the shim, and waits for the others, which start with it.
+// renew restarts the instances that are older than the shim, and waits for the others, which start
+// with it.
 func renew(ctx context.Context, conn *systemd.Conn, name app.Name, shim systemd.UnitState, extra []int) error {
 	instances, err := conn.Instances(ctx, name)
 	if err != nil {

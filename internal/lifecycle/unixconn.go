@@ -12,9 +12,10 @@ import (
 // UnixTable is where the kernel lists the unix sockets of the host's network.
 const UnixTable = "/proc/1/net/unix"
 
-// CountUnix counts the accepted connections of listening unix sockets by their paths, as table has them (unix_seq_show() in
-// net/unix/af_unix.c). Whether one is idle nothing tells, so that each counts as busy. A connection of a client in another network
-// namespace is in the table of that one.
+// CountUnix counts the accepted connections of listening unix sockets by their paths in table
+// (unix_seq_show() in net/unix/af_unix.c). No interface shows whether a connection is idle, so each
+// counts as busy. A client in another network namespace has its connection in the table of that
+// namespace.
 func CountUnix(table io.Reader, paths []string) (sockdiag.Stat, error) {
 	const accepted = "03" // SS_CONNECTED; one that waits in the listener's queue has no socket yet, and 02
 	var s sockdiag.Stat

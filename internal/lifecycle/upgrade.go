@@ -13,18 +13,21 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Limits of the upgrade of one shim. A rollout of many instances that drain slowly is not waited for.
+// Limits of the upgrade of one shim. A rollout of many instances that drain slowly is not waited
+// for.
 const (
 	settleTimeout  = 2 * time.Minute
 	successTimeout = 30 * time.Second
 )
 
-// Upgrade has every running shim whose unit names program, and that was started before program was replaced, go on as the
-// new one. It is for the hook of a package: connections are not affected, as the kernel steers without a shim.
+// Upgrade restarts, as the new program, every running shim whose unit names program and that was
+// started before program was replaced. A package runs it after an upgrade. Connections are not
+// affected, as the kernel steers without a shim.
 //
-// The old process is told to end, and PID 1 starts the next one: systemctl restart would renew the instances too. A shim
-// with a rollout under way, which would be cut off, gets time to finish it. It returns when all are up again; errors are
-// those of single apps, and the others were handled all the same. It needs root, to see what processes run.
+// Upgrade ends the old process, and PID 1 starts the next one; systemctl restart would restart the
+// instances too. A shim with a rollout under way gets time to finish it. Upgrade returns when all
+// shims are up again. Errors are those of single apps; the other apps are handled all the same. It
+// needs root, to see the programs of processes.
 func Upgrade(ctx context.Context, conn *systemd.Conn, manager systemd.Endpoint, program string, log *slog.Logger) error {
 	shims, err := conn.ListUnits(ctx, "*"+controlSuffix)
 	if err != nil {
@@ -57,7 +60,7 @@ func (u *upgrade) one(ctx context.Context, unit string) error {
 	if argv, err := u.conn.ExecStart(ctx, unit); err != nil || argv[0] != u.program {
 		return nil // not of ours, or of another installation
 	}
-	// One that never gets ready needs no hand: it is started again and again.
+	// A shim that never gets ready needs no action: PID 1 starts it again and again.
 	old, err := u.await(ctx, unit, settleTimeout, func(s systemd.UnitState) bool {
 		return s.ActiveState == "active" || gone(s) || u.isCurrent(s.MainPID)
 	})
@@ -77,14 +80,14 @@ func (u *upgrade) one(ctx context.Context, unit string) error {
 	return nil
 }
 
-// gone says that a service has no process, and will not soon have one. Between the halves of a restart, by PID 1 too, it is
-// inactive but has a job or awaits one.
+// gone reports that a service has no process and will not soon have one. Between the halves of a
+// restart, also by PID 1, a service is inactive but has a job or waits for one.
 func gone(s systemd.UnitState) bool {
 	return s.MainPID == 0 && s.JobType == "" && s.Dead() && !s.AwaitsRestart()
 }
 
-// isCurrent says that a process runs the file that is at u.program now. Its file can be told also when that has no name any
-// more.
+// isCurrent says that a process runs the file that is at u.program now. Its file can be told also
+// when that has no name any more.
 func (u *upgrade) isCurrent(pid int) bool {
 	running, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
 	if err != nil {
@@ -104,7 +107,8 @@ func (u *upgrade) await(ctx context.Context, unit string, limit time.Duration, o
 	for {
 		select {
 		case <-units.Events():
-			// Signals come one by one for what changes together: only a look at all of it is to be judged by.
+			// Signals for one change arrive one by one, so judge only by a complete read of the
+			// state.
 			state, err := u.conn.Unit(ctx, unit)
 			if err == nil && gone(state) {
 				// It is read in steps, between which the job of a start may have ended.

@@ -1,11 +1,11 @@
-// Package pace bounds how often something may happen that others can cause: a burst, and then once an interval. It keeps no
-// goroutine and no timer, and costs a few nanoseconds.
+// Package pace bounds how often something may happen that others can cause: a burst, and then once
+// an interval. It keeps no goroutine and no timer, and costs a few nanoseconds.
 package pace
 
 import "time"
 
-// Bucket is full at first. Each Take takes one out, and one comes back each Every. A Bucket is not safe for concurrent use; the
-// zero Bucket is always empty.
+// Bucket is full at first. Each Take takes one out, and one comes back each Every. A Bucket is not
+// safe for concurrent use; the zero Bucket is always empty.
 type Bucket struct {
 	Burst int
 	Every time.Duration
@@ -14,7 +14,7 @@ type Bucket struct {
 	at      time.Time
 }
 
-// Take says whether it may happen now, and notes that it does.
+// Take reports whether the event may happen now, and counts it.
 func (b *Bucket) Take(now time.Time) bool {
 	if b.Wait(now) > 0 {
 		return false
@@ -33,7 +33,7 @@ func (b *Bucket) Wait(now time.Time) time.Duration {
 	return max(0, b.missing-time.Duration(b.Burst-1)*b.Every)
 }
 
-// Full says whether nothing has happened for so long that the bucket is as new.
+// Full reports whether nothing has happened for so long that the bucket is full again.
 func (b *Bucket) Full(now time.Time) bool {
 	b.Wait(now)
 	return b.missing == 0

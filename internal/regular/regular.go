@@ -1,4 +1,5 @@
-// Package regular opens files that others name: only regular ones, and no more of them than a limit.
+// Package regular opens files that others name: only regular ones, and no more of them than a
+// limit.
 package regular
 
 import (
@@ -22,8 +23,8 @@ func Read(path string, limit int64) (string, error) {
 	return string(text), err
 }
 
-// Open opens a file to read. Of a pipe that nobody writes to, open(2) would wait for ever; those that this process has
-// open already somebody writes to.
+// Open opens a file for reading. open(2) of a pipe without a writer would wait for ever; a pipe
+// that this process has open already has a writer.
 func Open(path string) (*os.File, error) {
 	if path == "/dev/stdin" || strings.HasPrefix(path, "/dev/fd/") {
 		return os.Open(path)

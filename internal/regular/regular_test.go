@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A pipe that nobody writes to, and a directory, are refused at once; of a long file the beginning is read.
+// A pipe that nobody writes to, and a directory, are refused at once; of a long file the beginning
+// is read.
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	pipe, file := filepath.Join(dir, "pipe"), filepath.Join(dir, "file")

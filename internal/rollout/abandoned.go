@@ -12,7 +12,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Abandoned lists the extra instances of a rollout that was cut off, without those that are enabled by now.
+// Abandoned lists the extra instances of a rollout that was cut off, without those that are enabled
+// by now.
 func Abandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtimeDir string) ([]int, error) {
 	var left []int
 	for _, number := range leftover(runtimeDir) {
@@ -27,12 +28,13 @@ func Abandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtimeDir s
 	return left, nil
 }
 
-// abandonedWait is how long the stop of extra instances is waited for: PID 1 merges a reload of a service whose
-// ExecStartPost= runs into its start. What takes longer the next rollout follows up.
+// abandonedWait is how long to wait for the stop of extra instances: PID 1 merges a reload of a
+// service whose ExecStartPost= is running into its start. The next rollout handles instances that
+// take longer.
 const abandonedWait = 3 * time.Second
 
-// RemoveAbandoned has PID 1 stop what Abandoned has listed, and counts the rollout that was cut off. It leaves both to a
-// rollout that is under way.
+// RemoveAbandoned has PID 1 stop what Abandoned has listed, and counts the rollout that was cut
+// off. It leaves both to a rollout that is under way.
 func RemoveAbandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtimeDir string, extra []int, log *slog.Logger) error {
 	if last, err := tally.Read(runtimeDir); len(extra) == 0 && (err != nil || last.Running == 0) {
 		return nil
@@ -76,7 +78,8 @@ func stopJobs(name app.Name, numbers []int) [2][]systemd.Job {
 	return steps
 }
 
-// abandonExtra queues the stop of extra instances without waiting: whoever cancelled the rollout waits for it to end.
+// abandonExtra queues the stop of extra instances without waiting: whoever cancelled the rollout
+// waits for it to end.
 func (r *Rollout) abandonExtra(ctx context.Context, extra []int) error {
 	gone, err := r.disposable(ctx, extra)
 	return errors.Join(err, r.ask(ctx, func(c *systemd.Conn) error { return r.abandon(ctx, c, gone) }))

@@ -19,8 +19,8 @@ const (
 	lockFile  = "rollout.lock"
 )
 
-// lock makes sure that one rollout runs at a time; closing the file releases it. PID 1 runs one reload job of a unit at
-// a time, but a rollout can be started by hand too.
+// lock makes sure that one rollout runs at a time; closing the file releases it. PID 1 runs one
+// reload job of a unit at a time, but a rollout can be started by hand too.
 func (r *Rollout) lock() (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(r.options.RuntimeDir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

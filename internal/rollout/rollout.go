@@ -1,14 +1,17 @@
-// Package rollout puts new code live, one instance after another, and loses no request: it is ExecReload= of app.service,
-// so `systemctl reload app` returns when it is done, and fails when it stopped at an instance that did not get ready.
+// Package rollout puts new code live, one instance after another, and loses no request. It is
+// ExecReload= of app.service, so `systemctl reload app` returns when the rollout ends, and fails if
+// an instance did not get ready.
 //
-// First an extra instance starts on the new code and proves itself (surge); if it does not, it is removed and no other
-// instance was touched. Then the instances are restarted, each drained by its own ExecStop= before its program is told
-// to end. At last the extra one is drained and stopped. Capacity never drops below what it was.
+// First an extra instance starts on the new code (surge). If it does not get ready and stay up, it
+// is removed, and no other instance was touched. Then the instances are restarted, each drained by
+// its ExecStop= before its program ends. At last the extra instance is drained and stopped.
+// Capacity never drops below its earlier value.
 //
-// The extra instance has the next free number, and is not enabled, so that it does not come back after a boot. Its
-// number stands in a file of the app's runtime directory: what a killed rollout left behind is removed by the next one.
+// The extra instance has the next free number, and is not enabled, so that it does not start at
+// boot. A file of the app's runtime directory has its number: the next rollout removes the extra
+// instances of a killed one.
 //
-// It is not for deciding where connections go; the shim follows the states of the instances by itself.
+// The package does not decide where connections go; the shim follows the states of the instances.
 package rollout
 
 import (
@@ -28,13 +31,13 @@ import (
 // SurgeAll is the Options.Surge that starts as many extra instances as there are.
 const SurgeAll = -1
 
-// DefaultSoak is how long an instance on new code must stay up before the others follow. Most releases that are broken
-// end at once; PM2 waits as long for an instance to listen.
+// DefaultSoak is how long an instance on new code must stay up before the others follow. Most
+// releases that are broken end at once; PM2 waits as long for an instance to listen.
 const DefaultSoak = 3 * time.Second
 
-// ErrNoBalancer is the cause to cancel Run's context with when the balancer has ended. PID 1 starts the next one only when
-// the reload is over, and without one no instance can join or drain: so also the extra ones are left as they are, for Resume
-// to remove.
+// ErrNoBalancer is the cause to cancel Run's context with when the balancer has ended. PID 1 starts
+// the next one only when the reload is over, and without one no instance can join or drain: so also
+// the extra ones are left as they are, for Resume to remove.
 var ErrNoBalancer = errors.New("the balancer has ended in the middle of the rollout; reload again to go on")
 
 // Options are the settings of a rollout.
@@ -47,10 +50,11 @@ type Options struct {
 	UserUnits  bool          // the manager is a user's own
 	RuntimeDir string        // of the app, below which the numbers of extra instances are noted
 
-	// Steered returns when the balancer gives connections to an instance, which is a moment after PID 1 calls it active.
+	// Steered returns when the balancer gives connections to an instance, which is a moment after
+	// PID 1 calls it active.
 	Steered func(ctx context.Context, number int) error
 
-	// Enabled says whether an instance is the admin's. Nil asks PID 1.
+	// Enabled reports whether the admin has enabled an instance. Nil asks PID 1.
 	Enabled func(ctx context.Context, number int) (bool, error)
 }
 
@@ -67,8 +71,8 @@ type Rollout struct {
 	fresh map[int]string // instances on the new code, with the invocation that proved itself
 }
 
-// New prepares a rollout. The caller keeps ownership of units, which the rollout alone may use until it has ended. note
-// is called with each step.
+// New prepares a rollout. The caller keeps ownership of units, which the rollout alone may use
+// until it has ended. note is called with each step.
 func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(string), log *slog.Logger) *Rollout {
 	if o.Parallel == 0 {
 		o.Parallel = 1
@@ -89,8 +93,9 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 	return r
 }
 
-// Run rolls the app. It returns nil when every instance that ran is up on the new code. On an error the instances that
-// were not reached still run the old code, and no extra one is left, unless it is ErrNoBalancer; ctx ending is such an error.
+// Run does the rollout. It returns nil when every instance that ran is up on the new code. On an
+// error the remaining instances still run the old code, and no extra instance is left, except after
+// ErrNoBalancer. The end of ctx is such an error.
 func (r *Rollout) Run(ctx context.Context) (err error) {
 	r.began = time.Now()
 	defer r.hangUp()
@@ -135,14 +140,15 @@ func (r *Rollout) count(ctx context.Context, err error) {
 	r.counted(tally.End(r.options.RuntimeDir, result, now.Sub(r.began), now))
 }
 
-// counted logs that the tally could not be written, which costs a line of the metrics and no instance.
+// counted logs that the tally could not be written, which costs a line of the metrics and no
+// instance.
 func (r *Rollout) counted(err error) {
 	if err != nil {
 		r.log.Warn("count rollout, ignoring", "error", err)
 	}
 }
 
-// status is an error in words that every user may read.
+// status returns an error as text that every user may read.
 func status(err error) string {
 	var f *failure
 	if errors.As(err, &f) {
@@ -171,8 +177,8 @@ func (r *Rollout) roll(ctx context.Context, numbers []int) (err error) {
 	return r.freshUp(ctx)
 }
 
-// clean removes the extra instances, also when ctx has ended. Without a balancer it leaves them: what drains would wait for
-// the next one, and that for the end of the rollout.
+// clean removes the extra instances, also when ctx has ended. Without a balancer it leaves them:
+// what drains would wait for the next one, and that for the end of the rollout.
 func (r *Rollout) clean(ctx context.Context, extra []int, err error) error {
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.options.Limit)
 	defer cancel()
@@ -196,8 +202,8 @@ func (r *Rollout) clean(ctx context.Context, extra []int, err error) error {
 	return err
 }
 
-// stops says whether the app is stopped or restarted, and the rollout with it: then the extra instances are stopped with the
-// app, or removed by the next balancer.
+// stops reports whether the app, and the rollout with it, is being stopped or restarted: then the
+// extra instances are stopped with the app, or removed by the next balancer.
 func (r *Rollout) stops(ctx context.Context) bool {
 	u, err := r.state(ctx, r.options.App.Service())
 	return err == nil && u.Leaving()
@@ -223,7 +229,8 @@ func (r *Rollout) prove(ctx context.Context, extra []int) error {
 	return nil
 }
 
-// renew restarts some instances and waits until they are ready. What was stopped since the rollout began stays so.
+// renew restarts some instances and waits until they are ready. Instances that were stopped since
+// the rollout began stay stopped.
 func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 	began := time.Now()
 	running, err := r.running(ctx)
@@ -240,7 +247,8 @@ func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 	return nil
 }
 
-// running lists the instances that a rollout is for: all that run or want to. One that an admin has stopped stays so.
+// running lists the instances of a rollout: all that run or are to be restarted. An instance that
+// an admin has stopped stays stopped.
 func (r *Rollout) running(ctx context.Context) ([]int, error) {
 	var all []systemd.Instance
 	err := r.ask(ctx, func(c *systemd.Conn) (err error) {
@@ -259,8 +267,8 @@ func (r *Rollout) running(ctx context.Context) ([]int, error) {
 	return numbers, nil
 }
 
-// extra picks the numbers of the extra instances: those after the highest, as many as there is room for. Numbers that are
-// enabled are left out: their instances are the admin's, who has stopped them.
+// extra picks the numbers of the extra instances: those after the highest, as many as there is room
+// for. It skips enabled numbers: those instances belong to the admin, who has stopped them.
 func (r *Rollout) extra(ctx context.Context, numbers []int) ([]int, error) {
 	if len(numbers) == 0 {
 		return nil, nil
@@ -285,7 +293,7 @@ func (r *Rollout) extra(ctx context.Context, numbers []int) ([]int, error) {
 	return extra, nil
 }
 
-// enabled asks PID 1 whether an instance is one of the app's for good.
+// enabled reports whether an instance is enabled.
 func (r *Rollout) enabled(ctx context.Context, number int) (is bool, err error) {
 	err = r.ask(ctx, func(c *systemd.Conn) error {
 		is, err = Enabled(ctx, c, r.options.App, number)
@@ -294,7 +302,7 @@ func (r *Rollout) enabled(ctx context.Context, number int) (is bool, err error) 
 	return is, err
 }
 
-// Enabled says whether an instance is enabled, for good or until the next boot.
+// Enabled reports whether an instance is enabled, permanently or until the next boot.
 func Enabled(ctx context.Context, c *systemd.Conn, name app.Name, number int) (bool, error) {
 	state, err := c.UnitFileState(ctx, name.Instance(number))
 	return strings.HasPrefix(state, "enabled"), err

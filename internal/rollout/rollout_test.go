@@ -91,7 +91,8 @@ func TestOneRolloutAtATime(t *testing.T) {
 	lock.Close()
 }
 
-// Whoever enables the number of an extra instance is told that it runs: it is not the rollout's to stop any more.
+// Whoever enables the number of an extra instance is told that it runs: it is not the rollout's to
+// stop any more.
 func TestExtraInstancesThatAreEnabledByNowStay(t *testing.T) {
 	got, err := newTest(t, 1).disposable(t.Context(), []int{8, 9, 10})
 	if err != nil || !slices.Equal(got, []int{8, 10}) {

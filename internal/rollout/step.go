@@ -10,8 +10,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// change starts or restarts instances and waits until each is up in a new invocation. The job mode is fail: a job that
-// somebody else has queued for an instance is not reversed.
+// change starts or restarts instances and waits until each is up in a new invocation. The job mode
+// is fail: a job that somebody else has queued for an instance is not reversed.
 func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) error {
 	before, err := r.invocations(ctx, numbers)
 	if err != nil {
@@ -44,9 +44,9 @@ func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) 
 	return nil
 }
 
-// forgive takes back what earlier starts of an instance have left: its start limit, which a rollout must neither hit nor
-// use up, its count of restarts, by which delays grow, and a socket that failed because the limit was hit
-// (socket_trigger_notify in src/core/socket.c).
+// forgive resets the traces of earlier starts of an instance: its start limit, which a rollout must
+// neither hit nor use up; its count of restarts, by which delays grow; and a socket that failed
+// because of the limit (socket_trigger_notify in src/core/socket.c).
 func (r *Rollout) forgive(ctx context.Context, number int) error {
 	for _, unit := range []string{r.options.App.Instance(number), r.options.App.InstanceSocket(number)} {
 		if err := r.ask(ctx, func(c *systemd.Conn) error { return c.ResetFailed(ctx, unit) }); err != nil {
@@ -56,8 +56,8 @@ func (r *Rollout) forgive(ctx context.Context, number int) error {
 	return nil
 }
 
-// invocations reads the present invocation of instances, "" for one that never ran. A unit that is not loaded is not read:
-// PID 1 would load it, and forget it again, for each single property.
+// invocations reads the current invocation of instances, "" for an instance that has never run. It
+// skips units that are not loaded: PID 1 would load and unload them again for each property.
 func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]string, error) {
 	before := make(map[int]string)
 	for _, number := range numbers {
@@ -82,8 +82,9 @@ func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]strin
 	return before, nil
 }
 
-// awaitUp waits until an instance is active in another invocation than before. Events say when to look; what is true is
-// read anew, as signals of different interfaces of one unit come one after another.
+// awaitUp waits until an instance is active in another invocation than before. Events only say when
+// to look, and the state is read again, because the signals of the interfaces of one unit arrive
+// one after another.
 func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error {
 	unit := r.options.App.Instance(number)
 	for {
@@ -106,7 +107,8 @@ func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error 
 			}
 			return fmt.Errorf("%s was stopped during the rollout", unit)
 		case u.ActiveState == "failed" && u.JobType == "":
-			// Not even a process of it was started: its socket could not be opened, or its start limit was hit.
+			// Not even a process of it was started: its socket could not be opened, or its start
+			// limit was hit.
 			if same, err := r.still(ctx, u); err != nil || !same {
 				continue
 			}
@@ -138,8 +140,8 @@ func (r *Rollout) soak(ctx context.Context) error {
 	}
 }
 
-// freshUp fails when an instance on the new code is no longer up in the invocation that was ready: it crashed, perhaps
-// while others were restarted, and shows the release to be bad.
+// freshUp fails if an instance on the new code is no longer up in the invocation that was ready. It
+// has crashed, perhaps while others were restarted, and so the release is bad.
 func (r *Rollout) freshUp(ctx context.Context) error {
 	for number, invocation := range r.fresh {
 		u, err := r.state(ctx, r.options.App.Instance(number))
@@ -176,7 +178,7 @@ func (f *failure) Error() string {
 	return text
 }
 
-// status is for the status line, which every user may read: without what the program said.
+// status is the text for the status line, which every user may read, without output of the program.
 func (f *failure) status() string { return f.what + ": " + f.public }
 
 // failure says what became of an instance and why, as far as that can be told.
@@ -197,8 +199,8 @@ func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string)
 	return f
 }
 
-// news waits for an event of unit after which it may be up, or may never be. Those on the way there are left out, as each
-// look asks PID 1 a dozen questions.
+// news waits for an event of unit after which it may be up, or may never be. Those on the way there
+// are left out, as each look asks PID 1 a dozen questions.
 func (r *Rollout) news(ctx context.Context, unit, before string) error {
 	for {
 		u, err := r.next(ctx)
@@ -234,21 +236,23 @@ func (r *Rollout) state(ctx context.Context, unit string) (u systemd.UnitState, 
 	return u, err
 }
 
-// still says whether a unit reads the same again. PID 1 answers property by property, so what it says in the middle of a
-// change fits together with neither side of it: nobody is to be judged by that.
+// still reports whether a second read of a unit returns the same state. PID 1 answers property by
+// property, so a state that is read during a change may be consistent with neither the old nor the
+// new state, and must not be judged.
 func (r *Rollout) still(ctx context.Context, u systemd.UnitState) (bool, error) {
 	now, err := r.state(ctx, u.Name)
 	return now == u, err
 }
 
-// How often a question to PID 1 is repeated when the connection breaks: it goes away for some 100 ms in daemon-reexec.
+// How often a question to PID 1 is repeated when the connection breaks: it goes away for some 100
+// ms in daemon-reexec.
 const (
 	askTries = 20
 	askPause = 100 * time.Millisecond
 )
 
-// ask runs f with the rollout's connection, again with a new one if PID 1 was away. f must bear being run twice: a start or
-// restart that is queued already is merged.
+// ask runs f with the rollout's connection, again with a new one if PID 1 was away. f must bear
+// being run twice: a start or restart that is queued already is merged.
 func (r *Rollout) ask(ctx context.Context, f func(*systemd.Conn) error) error {
 	for try := 1; ; try++ {
 		err := r.askOnce(ctx, f)
@@ -286,8 +290,8 @@ func (r *Rollout) hangUp() {
 	}
 }
 
-// disposable leaves out the extra instances that are enabled by now: whoever did that was told that they run, and they are
-// the app's from then on.
+// disposable leaves out the extra instances that are enabled by now: whoever did that was told that
+// they run, and they are the app's from then on.
 func (r *Rollout) disposable(ctx context.Context, extra []int) ([]int, error) {
 	var left []int
 	for _, number := range extra {
@@ -304,8 +308,8 @@ func (r *Rollout) disposable(ctx context.Context, extra []int) ([]int, error) {
 	return left, nil
 }
 
-// removeExtra drains and stops extra instances and their sockets, and forgets them. One that was enabled while it was being
-// stopped is started again.
+// removeExtra drains and stops extra instances and their sockets, and forgets them. An instance
+// that was enabled during its stop is started again.
 func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 	if len(extra) == 0 {
 		return nil
@@ -324,7 +328,8 @@ func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 	}
 	for _, number := range gone {
 		delete(r.fresh, number)
-		// Many programs end with a status other than 0 on SIGTERM: what is gone must not stay in sight as failed.
+		// Many programs end with a status other than 0 on SIGTERM; a removed instance must not stay
+		// visible as failed.
 		if err := r.forgive(ctx, number); err != nil {
 			return fmt.Errorf("remove extra instances: %w", err)
 		}

@@ -1,8 +1,9 @@
-// Package tally counts the rollouts of an app, by how they ended and for how long they took, in a file of its runtime
-// directory. The rollout writes the file, and whoever wants to know reads it: the balancer has no part in it, so its end does
-// not reset the counts. A boot does, and so does "unitgen remove".
+// Package tally counts the rollouts of an app, by result and duration, in a file of its runtime
+// directory. The rollout writes the file, and readers open it directly. The balancer is not
+// involved, so its end does not reset the counts. A boot resets them, and so does "unitgen remove".
 //
-// It costs a rollout two small files in memory. It is not for why one failed: that is in the journal.
+// It costs a rollout two small files in memory. It does not record why a rollout failed: that is in
+// the journal.
 package tally
 
 import (
@@ -24,8 +25,8 @@ const maxFile = 4096
 // Result is how a rollout ended.
 type Result string
 
-// The results. A rollout is cancelled when it is told to end, or when its balancer ends. One that is killed could not say how
-// it ended, nor when.
+// The results. A rollout is cancelled when it is ended by a signal, or when its balancer ends. A
+// killed rollout could not record its result or its end.
 const (
 	Success   Result = "success"
 	Failure   Result = "failure"
@@ -42,7 +43,7 @@ type Ended struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// Tally is the content of the file. The zero value is that of an app which was never rolled.
+// Tally is the content of the file. The zero value is that of an app without rollouts.
 type Tally struct {
 	Ended   map[Result]Ended `json:"ended,omitempty"`
 	Running int64            `json:"runningSinceUSec,omitempty"` // CLOCK_REALTIME of the start of the one under way
@@ -111,8 +112,8 @@ func (t *Tally) add(result Result, took time.Duration) {
 	t.Ended[result] = Ended{Count: e.Count + 1, Seconds: e.Seconds + took.Seconds()}
 }
 
-// write replaces the file at once, so that a reader sees all of it. Everybody may read it: unit files and states are public
-// too.
+// write replaces the file at once, so that a reader sees all of it. Everybody may read it: unit
+// files and states are public too.
 func (t Tally) write(dir string) error {
 	text, err := json.Marshal(t)
 	if err != nil {
