@@ -29,7 +29,7 @@ func verbs() []verb {
 		{name: "stop", takes: []string{"user-units"}, words: oneApp},
 		{name: "restart", takes: []string{"user-units"}, words: oneApp},
 		{name: "scale", takes: []string{"user-units", "output", "dry-run", "check", "now"}, words: appAndCount},
-		{name: "logs", takes: []string{"user-units"}, words: appOrInstance},
+		{name: "logs", takes: []string{"user-units", "follow", "since", "json"}, words: appOrInstance},
 		{name: "diff", takes: append(settingOptions(), "file", "output"), words: oneApp},
 		{name: "send", takes: []string{"user-units"}, words: appOrInstance},
 		{name: "check", takes: []string{"user-units", "systemd-version"}, words: settingsFiles},

@@ -27,12 +27,12 @@ type options struct {
 
 	settings map[string]*optionValues // the values of the options that are settings of the table
 
-	output, file, json, sort                      string
+	output, file, json, sort, since               string
 	now, userUnits, dryRun, check, noLegend, help bool
 	hosts                                         []string
 	domain, virtualAddress, networkInterface      string
 	timeout                                       string
-	tcp, proxyProtocol, persist, wait             bool
+	tcp, proxyProtocol, persist, wait, follow     bool
 	showVersion                                   bool
 
 	given map[string]bool // the options that were given, by long name
@@ -106,6 +106,8 @@ func (o *options) flags() *pflag.FlagSet {
 	f.BoolVar(&o.dryRun, "dry-run", false, "")
 	f.BoolVar(&o.check, "check", false, "")
 	f.StringVar(&o.json, "json", "off", "")
+	f.BoolVarP(&o.follow, "follow", "f", false, "")
+	f.StringVar(&o.since, "since", "", "")
 	f.StringVar(&o.sort, "sort", "name", "")
 	f.BoolVar(&o.noLegend, "no-legend", false, "")
 	f.BoolVarP(&o.help, "help", "h", false, "")

@@ -82,7 +82,7 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 	case "export":
 		return exitSuccess, c.export()
 	case "logs":
-		return exitSuccess, c.logs()
+		return exitSuccess, c.logs(ctx)
 	case "doctor":
 		return c.doctor(ctx)
 	case "start", "stop", "restart", "reload":

@@ -52,6 +52,9 @@ func (s *Source) Look(ctx context.Context, m Manager) ([]App, error) {
 	}()
 	err = s.sweep(ctx, m, found)
 	<-asked
+	if err == nil {
+		err = s.complete(ctx, m, found)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -131,53 +134,118 @@ func (s *Source) names(units []systemd.UnitState, byName map[string]systemd.Unit
 	return names
 }
 
-// sweep asks systemd for what its listing of units does not say.
-func (s *Source) sweep(ctx context.Context, m Manager, found []*looked) error {
-	var questions []systemd.Question
-	var take []func(any)
-	ask := func(unit, property string, ofType bool, f func(any)) {
-		questions = append(questions, systemd.Question{Unit: unit, Property: property, OfType: ofType})
-		take = append(take, f)
+// questions is what is asked of systemd in one go.
+type questions struct {
+	list []systemd.Question
+	take []func(any)
+}
+
+func (q *questions) ask(unit, property string, ofType bool, take func(any)) {
+	q.list = append(q.list, systemd.Question{Unit: unit, Property: property, OfType: ofType})
+	q.take = append(q.take, take)
+}
+
+func (q *questions) sweep(ctx context.Context, m Manager) error {
+	answers, err := m.Sweep(ctx, q.list)
+	if err != nil {
+		return err
 	}
+	for i, answer := range answers {
+		q.take[i](answer)
+	}
+	return nil
+}
+
+// sweep asks systemd for what its listing of units does not say. Each question costs PID 1 and us some 40 µs, so what can be had
+// otherwise is left to complete.
+func (s *Source) sweep(ctx context.Context, m Manager, found []*looked) error {
+	var q questions
 	for _, f := range found {
 		service := f.Name.Service()
-		ask(service, "Wants", false, func(v any) { f.wants = f.instancesIn(v) })
-		ask(service, "ControlGroup", true, func(v any) { f.group, _ = v.(string) })
+		q.ask(service, "Wants", false, func(v any) { f.wants = f.instancesIn(v) })
+		q.ask(service, "ControlGroup", true, func(v any) { f.group, _ = v.(string) })
 		if s.Depth >= Starts {
-			ask(service, "ExecMainStartTimestamp", true, func(v any) { f.Started = timeOf(v) })
-			ask(service, "StatusText", true, func(v any) { f.Line, _ = v.(string) })
-			ask(f.Name.Socket(), "ActiveEnterTimestamp", false, func(v any) { f.Opened = timeOf(v) })
+			q.ask(f.Name.Socket(), "ActiveEnterTimestamp", false, func(v any) { f.Opened = timeOf(v) })
+			if f.State == "reloading" {
+				q.ask(service, "StatusText", true, func(v any) { f.Line, _ = v.(string) })
+			}
 		}
+		grouped := false
 		for i, in := range f.loaded {
 			unit := f.Name.Instance(i)
-			ask(unit, "NRestarts", true, func(v any) {
+			q.ask(unit, "NRestarts", true, func(v any) {
 				n, _ := v.(uint32)
 				in.Restarts = uint64(n)
 			})
-			ask(unit, "ControlGroup", true, func(v any) { in.Group, _ = v.(string) })
-			if s.Depth >= Starts {
-				ask(unit, "ExecMainStartTimestamp", true, func(v any) { in.Started = timeOf(v) })
+			if in.State != "down" && !grouped {
+				grouped = true // those of the others have the same parent, as a rule
+				q.ask(unit, "ControlGroup", true, in.takeGroup)
 			}
 			if s.Depth >= Processes {
-				ask(unit, "MainPID", true, func(v any) {
+				q.ask(unit, "MainPID", true, func(v any) {
 					pid, _ := v.(uint32)
 					in.PID = int(pid)
 				})
-				ask(unit, "InvocationID", false, func(v any) {
+				q.ask(unit, "InvocationID", false, func(v any) {
 					id, _ := v.([]byte)
 					in.Invocation = hex.EncodeToString(id)
 				})
 			}
 		}
 	}
-	answers, err := m.Sweep(ctx, questions)
-	if err != nil {
-		return err
+	return q.sweep(ctx, m)
+}
+
+// complete finds the control group and the start of each instance that runs, and asks systemd only where it must: where a group is
+// not beside that of another instance, as by a drop-in with Slice=, and where the balancer has not told the process.
+func (s *Source) complete(ctx context.Context, m Manager, found []*looked) error {
+	var q questions
+	clock := newClock()
+	for _, f := range found {
+		parent := f.parentGroup()
+		pids := make(map[int]int)
+		for _, said := range f.Status.Instances {
+			pids[said.Instance] = said.PID
+		}
+		for i, in := range f.loaded {
+			if in.State == "down" {
+				continue
+			}
+			unit := f.Name.Instance(i)
+			if in.Group == "" && parent != "" {
+				in.Group = parent + "/" + unit
+			}
+			if in.Usage = usageOf(in.Group); !in.Usage.HasCPU {
+				q.ask(unit, "ControlGroup", true, in.takeGroup)
+			}
+			if s.Depth < Starts {
+				continue
+			}
+			if in.Started = clock.start(pids[i]); in.Started.IsZero() {
+				q.ask(unit, "ExecMainStartTimestamp", true, func(v any) { in.Started = timeOf(v) })
+			}
+		}
 	}
-	for i, answer := range answers {
-		take[i](answer)
+	if len(q.list) == 0 {
+		return nil
 	}
-	return nil
+	return q.sweep(ctx, m)
+}
+
+// takeGroup takes over the control group from systemd.
+func (in *Instance) takeGroup(v any) {
+	in.Group, _ = v.(string)
+	in.Usage = usageOf(in.Group)
+}
+
+// parentGroup is that in which an instance's group is, by the one that was asked for; empty if there was none.
+func (f *looked) parentGroup() string {
+	for i, in := range f.loaded {
+		if parent, ok := strings.CutSuffix(in.Group, "/"+f.Name.Instance(i)); ok {
+			return parent
+		}
+	}
+	return ""
 }
 
 // timeOf reads a time stamp of systemd's.
@@ -236,10 +304,6 @@ func (f *looked) sum(s *Source) {
 		if in.State == "down" && !slices.Contains(f.wants, i) && in.Restarts == 0 {
 			continue // systemd has not forgotten it yet
 		}
-		if in.State == "down" {
-			in.Started = time.Time{} // that of a program that has ended
-		}
-		in.Usage = usageOf(in.Group)
 		instances[i] = in
 	}
 	for _, said := range f.Status.Instances {
@@ -256,9 +320,6 @@ func (f *looked) sum(s *Source) {
 		f.Instances = append(f.Instances, *in)
 	}
 	slices.SortFunc(f.Instances, func(a, b Instance) int { return a.Number - b.Number })
-	if !f.Runs() {
-		f.Started = time.Time{}
-	}
 	f.Balancer = usageOf(f.group)
 	var err error
 	if f.Rollouts, err = tally.Read(filepath.Dir(f.Name.ControlPath(s.RuntimeDir))); err != nil {

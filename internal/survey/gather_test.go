@@ -62,7 +62,7 @@ func TestDepth(t *testing.T) {
 		if two := apps[0].Instances[1]; !two.Started.IsZero() || two.State != "down" || two.Open != -1 {
 			t.Errorf("depth %d: the one that is down: %+v", depth, two)
 		}
-		if a := apps[0]; a.Up() != 0 || a.Wanted != 2 || (depth >= Starts) != a.Opened.Equal(time.Unix(5, 0)) || (a.Line != "") != (depth >= Starts) {
+		if a := apps[0]; a.Up() != 0 || a.Wanted != 2 || (depth >= Starts) != a.Opened.Equal(time.Unix(5, 0)) || a.Line != "" {
 			t.Errorf("depth %d: app %+v", depth, a)
 		}
 	}

@@ -28,14 +28,14 @@ func (l Look) Rate(before *Look, a App, in Instance) Rate {
 	was, earlier := before.instance(a.Name, in.Number)
 	if in.Usage.HasCPU && !in.Started.IsZero() {
 		used, span := in.Usage.CPU, l.At.Sub(in.Started)
-		if was != nil && was.Usage.HasCPU && was.Started.Equal(in.Started) && was.Usage.CPU <= used {
+		if was != nil && was.Usage.HasCPU && sameStart(was.Started, in.Started) && was.Usage.CPU <= used {
 			used, span = used-was.Usage.CPU, l.At.Sub(before.At)
 		}
 		r.CPU, r.HasCPU = per(used, span)
 	}
 	if a.Answered && !a.Opened.IsZero() {
 		given, span := in.Steered, l.At.Sub(a.Opened)
-		if was != nil && earlier.Answered && earlier.Opened.Equal(a.Opened) && was.Steered <= given {
+		if was != nil && earlier.Answered && sameStart(earlier.Opened, a.Opened) && was.Steered <= given {
 			given, span = given-was.Steered, l.At.Sub(before.At)
 		}
 		r.Connections, r.HasConnections = per(float64(given), span)

@@ -1,7 +1,7 @@
 // Package survey looks at all apps of a service manager at once: what systemd, the kernel's control groups, the balancers and the
 // tallies of rollouts say of each app and of its instances.
 //
-// A look costs one listing of units, two properties of each instance (more if Source.Depth asks for more), two small files of each,
+// A look costs one listing of units, one property of each instance (more if Source.Depth asks for more), two small files of each,
 // and one question to each balancer that runs, which walks the kernel's table of connections once. PID 1 answers while the balancers do.
 // It remembers nothing: rates are for the caller, who has two looks, or for Rate, which has the whole run.
 //
@@ -49,8 +49,7 @@ type App struct {
 	Balancer  Usage
 	Rollouts  tally.Tally
 	Opened    time.Time // when the app's port was opened, which is when Steered began to count; from Depth Starts on
-	Line      string    // what systemctl status shows of the balancer; from Depth Starts on
-	Started   time.Time // when the balancer was, or zero if it does not run; from Depth Starts on
+	Line      string    // while the app is reloading, what systemctl status shows; from Depth Starts on
 }
 
 // Up is how many instances may take connections.

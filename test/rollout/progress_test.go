@@ -54,6 +54,12 @@ func testProgress(t *testing.T, s *apps.System) {
 		}
 	}
 	a.Unitgen("--", apps.Server)
+	logs := strings.Join(strings.Fields(a.MustExec(t, "unitgen", "logs", a.Name, "--since=-1h")), " ")
+	for _, words := range []string{" shown path is steer", " shown@1 systemd: Started shown@1.service", " shown@4 no such table"} {
+		if !strings.Contains(logs, words) {
+			t.Errorf("logs lack %q:\n%s", words, logs)
+		}
+	}
 	act(0, "stop", at(1, "stopped"))
 	act(0, "start", at(3, "ready"))
 	act(0, "restart", at(2, "ready"))
