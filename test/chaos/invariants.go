@@ -104,6 +104,7 @@ func units(w *world, l *look) error {
 	return errors.Join(errs...)
 }
 
+// state is that of a unit, nil for one that PID 1 has not loaded.
 func state(p map[string]string) string {
 	if p == nil {
 		return "inactive"

@@ -172,9 +172,9 @@ func (w *world) quiet(ctx context.Context) error {
 			last = noJobs(w, l)
 		}
 		for _, name := range w.names {
-			state := l.units[name][w.apps[name].shim()]["ActiveState"]
-			if last == nil && state != "active" && state != "inactive" {
-				last = fmt.Errorf("%s is %s", w.apps[name].shim(), state)
+			now := state(l.units[name][w.apps[name].shim()])
+			if last == nil && now != "active" && now != "inactive" {
+				last = fmt.Errorf("%s is %s", w.apps[name].shim(), now)
 			}
 		}
 		if last == nil {
