@@ -1,14 +1,16 @@
-// Package explain says why an instance did not get ready, in the program's terms, and what to type about that. It puts
-// together what PID 1 tells (states, and its lines in the journal), what the program said, what the command that waited
-// for the instance saw of its sockets (Seen), and what the host's files and the kernel's socket tables show.
+// Package explain says why an instance did not get ready, in the program's terms, and what to type.
+// It combines the states and journal messages of PID 1, the output of the program, what the command
+// that waited for the instance saw of its sockets (Seen), the host's files and the kernel's socket
+// tables.
 //
-// It looks only after a failure: each Instance costs one run of journalctl(1) over at most journalLines entries, some
-// properties of the unit and, where an address is in use, one walk through /proc. Nothing of that is on a path that
-// connections take.
+// It runs only after a failure. Each Instance costs one run of journalctl(1) over at most
+// journalLines entries, some properties of the unit and, if an address is in use, one walk through
+// /proc. No connection waits for any of it.
 //
-// It is not for the shim, which may read neither the journal nor other processes; State is all that the shim can say.
-// What a program said may be secret. So Reason.String is for the journal and for the terminal of somebody who could read
-// the journal too, and State for what every user may read, such as a status line.
+// The shim cannot use it, as it may read neither the journal nor other processes; the shim can only
+// use State. The output of a program may be secret. So Reason.String is for the journal and for the
+// terminal of a user who may read the journal, and State is for text that every user may read, such
+// as a status line.
 package explain
 
 import (
@@ -24,14 +26,14 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Reason is why an instance is not up. The zero Reason knows nothing.
+// Reason is why an instance is not up. The zero Reason means that the reason is unknown.
 type Reason struct {
 	What string // a clause that continues "app@1 did not get ready: "
 	Said string // the program's most telling line; empty where it adds nothing to What
 	Hint string // one line to paste; empty if there is nothing to type
 }
 
-// String is What and Said in one line.
+// String returns What and Said in one line.
 func (r Reason) String() string {
 	if r.Said == "" {
 		return r.What
@@ -59,11 +61,11 @@ type Trial struct {
 // recent is how far back a question without Since looks.
 const recent = time.Hour
 
-// Instance says why the latest run of instance number that has failed did so, as far as that can be told; the zero Reason
-// for none.
+// Instance says why the latest run of instance number that has failed did so, as far as that can be
+// told; the zero Reason for none.
 //
-// PID 1 may have restarted the instance meanwhile, so the latest invocation that has ended with a reason counts, not the
-// present one. An invocation that ended because the app stopped has none.
+// PID 1 may have restarted the instance meanwhile, so the latest invocation that has ended with a
+// reason counts, not the present one. An invocation that ended because the app stopped has none.
 func (q Question) Instance(ctx context.Context, number int) (Reason, error) {
 	unit := q.App.Instance(number)
 	if q.Trial != nil {
@@ -82,7 +84,7 @@ func (q Question) Instance(ctx context.Context, number int) (Reason, error) {
 	if since.IsZero() {
 		since = time.Now().Add(-recent)
 	}
-	// The journal is a help, not a need: who may not read it gets what PID 1 tells everybody.
+	// The journal is optional: a user who may not read it gets what PID 1 reports to everybody.
 	c.past, _ = c.readJournal(ctx, since)
 	c.addResult()
 	if seen, at, err := ReadSeen(q.RuntimeDir, number); err == nil && at.After(since) {
@@ -100,8 +102,8 @@ type caseFile struct {
 	past   []*invocation // newest first
 }
 
-// addResult puts PID 1's present word to its run: PID 1 writes the result to the journal when all commands behind the
-// program have ended, and one of them is a back-off that may take its time.
+// addResult puts PID 1's present word to its run: PID 1 writes the result to the journal when all
+// commands behind the program have ended, and one of them is a back-off that may take its time.
 func (c *caseFile) addResult() {
 	if c.state.Result == "" || c.state.Result == "success" {
 		return
@@ -143,7 +145,7 @@ func (c *caseFile) decide(ctx context.Context) Reason {
 	return Reason{}
 }
 
-// logs is what to type to see all that the instance said.
+// logs returns the command that shows all output of the instance.
 func (c *caseFile) logs() string {
 	option := ""
 	if c.UserUnits {
@@ -166,7 +168,8 @@ func (c *caseFile) options(format string, args ...any) string {
 	return "unitgen " + string(c.App) + " " + fmt.Sprintf(format, args...)
 }
 
-// ReadApp reads the settings of an app from the file of its service, wherever PID 1 found that.
+// ReadApp reads the settings of an app from the file of its service, wherever PID 1 has found the
+// file.
 func ReadApp(ctx context.Context, conn *systemd.Conn, name app.Name) (app.App, error) {
 	values, err := conn.Properties(ctx, name.Service(), "FragmentPath")
 	if err != nil {
@@ -183,7 +186,8 @@ func ReadApp(ctx context.Context, conn *systemd.Conn, name app.Name) (app.App, e
 	return app.ParseSettings(name, string(text))
 }
 
-// settings are those of an instance's unit that decide what its program may do, drop-ins included, and the app's.
+// settings are the settings of an instance's unit, drop-ins included, that decide what its program
+// may do, and the app's settings.
 type settings struct {
 	app app.App
 
@@ -200,7 +204,7 @@ type settings struct {
 	calls            []string // that SystemCallFilter= lets through; none where it lists those that are refused
 }
 
-// isRoot says whether the program runs as root.
+// isRoot reports whether the program runs as root.
 func (s settings) isRoot() bool {
 	return !s.dynamic && (s.user == "" || s.user == "root" || s.user == "0")
 }

@@ -28,7 +28,8 @@ func (c *caseFile) hiddenTmp(path string) Reason {
 	return Reason{What: fmt.Sprintf("the program has its own /tmp, without %s", path), Hint: c.options("%s", app.TmpHint(path))}
 }
 
-// denied explains a path that the program's user may not use: it names the first part of the path that is in the way.
+// denied explains a path that the program's user may not use: it names the first part of the path
+// that is in the way.
 func (c *caseFile) denied(path, verb string) Reason {
 	who := "the program's user"
 	switch {
@@ -84,7 +85,7 @@ func parents(path string) []string {
 	return all
 }
 
-// existing is path or the nearest directory above that exists, and the name of its owner.
+// existing returns path or the nearest directory above that exists, and the name of its owner.
 func existing(path string) (dir, owner string) {
 	for path != "/" && path != "." {
 		if st, err := os.Stat(path); err == nil {
@@ -100,7 +101,7 @@ func isDir(path string) bool {
 	return err == nil && st.IsDir()
 }
 
-// ownerOf is the owner's name, or number where there is no name.
+// ownerOf returns the owner's name, or number if there is no name.
 func ownerOf(st fs.FileInfo) string {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -113,8 +114,8 @@ func ownerOf(st fs.FileInfo) string {
 	return text
 }
 
-// Holder names who listens on a TCP port of the host: a process and its unit, or the socket unit for which PID 1 does. It
-// is empty if nobody can be seen.
+// Holder names the listener on a TCP port of the host: a process and its unit, or a socket unit for
+// which PID 1 listens. It is empty if no listener is visible.
 func (q Question) Holder(ctx context.Context, port int) string {
 	h, ok := FindHolder(port)
 	switch {

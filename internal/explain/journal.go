@@ -21,13 +21,14 @@ import (
 	"github.com/unitgen/unitgen/internal/bindnotify"
 )
 
-// journalLines is how many entries of an instance are read, latest first: some ten tracebacks. A crash loop that says
-// more than that has said the same before.
+// journalLines is how many entries of an instance are read, latest first: some ten tracebacks.
+// Earlier entries of a crash loop repeat the later ones.
 const journalLines = 300
 
-// mostJournal bounds what is read of the journal in bytes. Programs may log entries of a gigabyte, with a thousand fields of one
-// name (systemd-journald.service(8), the native protocol), and root reads them within the balancer's MemoryMax=. So journalctl
-// prints the fields that count and, without --all, none of more than 4096 bytes.
+// mostJournal bounds the bytes that are read from the journal. Programs may log entries of a
+// gigabyte, with a thousand fields of one name (systemd-journald.service(8), the native protocol),
+// and root reads them within the balancer's MemoryMax=. So journalctl prints only the fields that
+// are needed and, without --all, none of more than 4096 bytes.
 const mostJournal = 8 << 20
 
 // journalFields are those that are read.
@@ -61,7 +62,7 @@ type invocation struct {
 	bound bindnotify.State // what is wrong with what the program bound, as its supervisor says
 }
 
-// ended says whether the run is over, so that it has a reason.
+// ended reports whether the run is over, so that it has a reason.
 func (in *invocation) ended() bool {
 	return in.result != "" || in.exitCode != "" || in.spawnFailed || in.seen != nil
 }
@@ -77,7 +78,8 @@ const (
 	messageStartFailed = "be02cf6855d2428ba40df7e9d022f03d"
 )
 
-// entry is what is read of a journal entry. Fields with bytes that are no text come as numbers, so all are any.
+// entry is a journal entry. Fields with bytes that are not text are lists of numbers, so values
+// have type any.
 type entry map[string]any
 
 func (e entry) text(field string) string {
@@ -100,11 +102,12 @@ func (e entry) text(field string) string {
 	return ""
 }
 
-// readJournal returns the runs of an instance since a moment, newest first. It asks for the unit, not for an invocation:
-// PID 1 may have begun the next one. Fields with "_" are journald's own word.
+// readJournal returns the runs of an instance since a moment, newest first. It asks for the unit,
+// not for an invocation: PID 1 may have begun the next one. Only journald writes fields with "_".
 func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocation, error) {
 	unit := c.state.Name
-	// journald is a step behind the program; where it cannot be waited for, what it has must do.
+	// journald is a step behind the program. If it cannot be waited for, the entries so far are
+	// used.
 	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run()
 	match := []string{"_SYSTEMD_UNIT=" + unit, "+", "_UID=0", "UNIT=" + unit}
 	if c.UserUnits {
@@ -128,7 +131,7 @@ func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocat
 	return group(entries, unit, !c.UserUnits && !c.set.isRoot()), nil
 }
 
-// readBounded runs a command and returns what it prints, the first bytes of it if that is more than most.
+// readBounded runs a command and returns at most the first bytes of its output.
 func readBounded(ctx context.Context, most int64, argv0 string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -149,14 +152,16 @@ func readBounded(ctx context.Context, most int64, argv0 string, args ...string) 
 	return out, errors.Join(err, cmd.Wait())
 }
 
-// group takes entries, oldest first, apart by invocation. apart says that root's lines are not the program's.
+// group takes entries, oldest first, apart by invocation. apart says that root's lines are not the
+// program's.
 func group(entries []entry, unit string, apart bool) []*invocation {
 	var past []*invocation
 	byID := make(map[string]*invocation)
 	id := ""
 	for _, e := range entries {
 		for _, field := range []string{"INVOCATION_ID", "USER_INVOCATION_ID", "_SYSTEMD_INVOCATION_ID"} {
-			// That of the sender is the unit's own where the program speaks, and PID 1's where PID 1 does.
+			// The sender's field is the unit's if the program wrote the entry, and PID 1's if PID 1
+			// did.
 			if own := e.text(field); own != "" && (field[0] != '_' || e.text("_PID") != "1") {
 				id = own
 				break
@@ -173,7 +178,7 @@ func group(entries []entry, unit string, apart bool) []*invocation {
 	return past
 }
 
-// add takes in one entry.
+// add adds one entry.
 func (in *invocation) add(e entry, unit string, apart bool) {
 	message := strings.TrimPrefix(e.text("MESSAGE"), unit+": ")
 	if v, there := e["MESSAGE"]; there && v == nil {
@@ -190,7 +195,7 @@ func (in *invocation) add(e entry, unit string, apart bool) {
 	case id == messageExit && e.text("COMMAND") == "ExecStartPre":
 		in.before = e.text("EXIT_STATUS")
 	case id == messageExit:
-		// Of a command around the program, whose reason is in its own words.
+		// From a command around the program, whose message has the reason.
 	case id == messageFailed:
 		in.result = e.text("UNIT_RESULT")
 	case id == messageStartFailed:
@@ -199,8 +204,9 @@ func (in *invocation) add(e entry, unit string, apart bool) {
 			in.pid1 = append(in.pid1, printable(message))
 		}
 	case apart && e.text("_UID") == "0", notReady().MatchString(message):
-		// The commands around the program: what they found is in the note, see Seen. Their identifier is the unit's, and
-		// _COMM tells nothing: a process that becomes the program has its first name there for a while.
+		// The commands around the program record what they found in the note, see Seen. Their
+		// identifier is the unit's. _COMM does not help: a process that becomes the program has its
+		// earlier name there for a while.
 	case strings.HasPrefix(message, bindnotify.Prefix):
 		// Of what answers bind(). A program may write the same, and then says it of itself.
 		if f, ok := bindnotify.ParseWords(message); ok {
@@ -213,7 +219,8 @@ func (in *invocation) add(e entry, unit string, apart bool) {
 	}
 }
 
-// LauncherFailed begins what lbshim says before it ends with EXIT_EXEC, as it could not become the program. The rest is the errno.
+// LauncherFailed begins what lbshim says before it ends with EXIT_EXEC, as it could not become the
+// program. The rest is the errno.
 const LauncherFailed = "lbshim cannot execute the program: "
 
 // launchFailed notes what PID 1 notes where it executes the program itself.
@@ -226,7 +233,8 @@ func (in *invocation) launchFailed(why string) {
 	in.spawnFailed = true
 }
 
-// printable is text without what a terminal would obey. A program that wrote colours still says the same.
+// printable is text without what a terminal would obey. A program that wrote colours still says the
+// same.
 func printable(text string) string {
 	text = escapes().ReplaceAllString(text, "")
 	text = strings.Map(func(r rune) rune {

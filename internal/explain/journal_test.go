@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// What programs log has no bound of its own: as much is read as counts, and the command that prints on is ended.
+// What programs log has no bound of its own: as much is read as counts, and the command that prints
+// on is ended.
 func TestJournalIsReadToABound(t *testing.T) {
 	const most = 1 << 16
 	for _, tt := range []struct {

@@ -9,7 +9,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// judge says why one run failed; the zero Reason if it did not, or nobody knows.
+// judge returns why one run failed; the zero Reason if it did not fail, or the reason is unknown.
 func (c *caseFile) judge(ctx context.Context, in *invocation) Reason {
 	for _, f := range []func(context.Context, *invocation) Reason{c.notStarted, c.bound, c.refusedBySandbox, c.killed, c.notReady, c.exited} {
 		if r := f(ctx, in); r.What != "" {
@@ -59,7 +59,8 @@ func (c *caseFile) killed(_ context.Context, in *invocation) Reason {
 	return r
 }
 
-// timeout explains a start that PID 1 ended: nothing around the program waits for it then, but PID 1 itself.
+// timeout explains a start that PID 1 ended: nothing around the program waits for it then, but PID
+// 1 itself.
 func (c *caseFile) timeout(said string) Reason {
 	limit := span(c.set.app.StartTimeoutOrDefault())
 	if c.set.app.ReadyOrDefault() == app.ReadyNotify {
@@ -68,7 +69,8 @@ func (c *caseFile) timeout(said string) Reason {
 	return Reason{What: "the program was not started within " + limit, Said: said, Hint: c.options("--start-timeout=%s", app.FormatTimeSpan(3*c.set.app.StartTimeoutOrDefault()))}
 }
 
-// notReady explains a program that ran and was not ready in time, from what the waiting command saw.
+// notReady explains a program that ran and was not ready in time, from what the waiting command
+// saw.
 func (c *caseFile) notReady(_ context.Context, in *invocation) Reason {
 	if in.seen == nil || in.seen.Outcome == Ended {
 		return Reason{}
@@ -107,12 +109,12 @@ func (c *caseFile) instead(s Seen) string {
 	return ""
 }
 
-// answersBind says whether the program's own call for a port is answered with the app's listener.
+// answersBind reports whether the program's bind() is answered with the app's listener.
 func (c *caseFile) answersBind() bool {
 	return c.set.app.Kind == app.KindNode || c.set.app.BindAnswered()
 }
 
-// bound explains a program that ended of what its supervisor says.
+// bound explains a program that ended for a reason that its supervisor has reported.
 func (c *caseFile) bound(_ context.Context, in *invocation) Reason {
 	if in.exitCode != "exited" && (in.seen == nil || in.seen.Outcome != Ended) {
 		return Reason{}

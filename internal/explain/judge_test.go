@@ -153,7 +153,8 @@ func TestNoteIsReadBackAndForgotten(t *testing.T) {
 	}
 }
 
-// Lines are of the run that journald names, PID 1's too; a line of a process that has gone is of the run before it.
+// Lines are of the run that journald names, PID 1's too; a line of a process that has gone is of
+// the run before it.
 func TestGroup(t *testing.T) {
 	const unit = "shop@2.service"
 	pid1 := func(id, invocation, message string, more ...string) entry {

@@ -14,14 +14,15 @@ import (
 	"github.com/unitgen/unitgen/internal/program"
 )
 
-// refusal is a call that the kernel refused, as programs of all languages report it: by the text of strerror(3) or by the
-// errno's name.
+// refusal is a call that the kernel refused, as programs of all languages report it: by the text of
+// strerror(3) or by the errno's name.
 type refusal struct {
 	pattern func() *regexp.Regexp
 	explain func(c *caseFile, ctx context.Context, m message) Reason
 }
 
-// message is a line that tells of a refusal, and what stands around it: frames of a stack that name the call.
+// message is a line about a refusal, with the lines around it: frames of a stack that name the
+// call.
 type message struct{ line, near string }
 
 // refusals in the order in which they are looked for: those that say more come first.
@@ -36,8 +37,9 @@ var refusals = []refusal{
 	{pattern(`ENOENT|(?i)no such file or directory|unable to open database file`), (*caseFile).notFound},
 }
 
-// refusedBySandbox explains a program that ended as a call was refused to it. A call that fails is nothing by itself:
-// programs try paths one after another. So the line must be the telling one, or near it.
+// refusedBySandbox explains a program that ended as a call was refused to it. A call that fails is
+// nothing by itself: programs try paths one after another. So the line must be the telling one, or
+// near it.
 func (c *caseFile) refusedBySandbox(ctx context.Context, in *invocation) Reason {
 	if in.seen != nil && in.seen.Outcome != Ended && in.seen.Outcome != Other {
 		return Reason{}
@@ -65,10 +67,12 @@ func (c *caseFile) refusedBySandbox(ctx context.Context, in *invocation) Reason 
 	return Reason{}
 }
 
-// portPattern finds the port of an address in a message: "0.0.0.0:80", ":::80", ":80", "port 80", "('0.0.0.0', 80)", "port: 80".
+// portPattern finds the port of an address in a message: "0.0.0.0:80", ":::80", ":80", "port 80",
+// "('0.0.0.0', 80)", "port: 80".
 var portPattern = pattern(`(?i)(?:port[ :=]+|(?:^| |[\d.\]:*a-z]):|', ?)(\d{1,5})\b`)
 
-// inUse explains EADDRINUSE: of the app's own port, which systemd holds for the program, or of one that others hold.
+// inUse explains EADDRINUSE, of the app's port, which systemd holds for the program, or of another
+// port.
 func (c *caseFile) inUse(ctx context.Context, m message) Reason {
 	port := 0
 	for _, match := range portPattern().FindAllStringSubmatch(m.line, -1) {
@@ -80,7 +84,8 @@ func (c *caseFile) inUse(ctx context.Context, m message) Reason {
 		port = c.commandPort()
 	}
 	if port == 0 && len(c.set.app.Listen) > 0 {
-		// Runtimes such as Python's do not name it. A program that opens its port by itself means the app's most often.
+		// Runtimes such as Python's do not name the port. A program that opens its port by itself
+		// usually means the app's port.
 		port = int(c.set.app.Listen[0].Port)
 	}
 	if slices.ContainsFunc(c.set.app.Listen, func(l app.Listen) bool { return int(l.Port) == port }) {
@@ -134,7 +139,8 @@ func (c *caseFile) noAddress(_ context.Context, _ message) Reason {
 	return Reason{What: "the program opens an address that this host does not have"}
 }
 
-// readOnly explains EROFS: ProtectSystem=strict leaves nothing to write to but what has been asked for.
+// readOnly explains EROFS: with ProtectSystem=strict a program can write only to the paths that its
+// settings open.
 func (c *caseFile) readOnly(_ context.Context, m message) Reason {
 	path := c.pathIn(m.line)
 	if path == "" {
@@ -168,7 +174,8 @@ func (c *caseFile) writable(path string) Reason {
 	return Reason{What: what + "; it may write to its state directory, $STATE_DIRECTORY", Hint: c.options("-p StateDirectory=%s", c.App)}
 }
 
-// familyName is how programs and their sources call a family; the kernel's message does not tell.
+// familyName finds the name of a family as programs and their sources write it; the kernel's
+// message does not have it.
 var familyName = pattern(`\bAF_[A-Z0-9]+\b`)
 
 func (c *caseFile) family(_ context.Context, m message) Reason {
@@ -216,8 +223,9 @@ func (c *caseFile) notPermitted(ctx context.Context, m message) Reason {
 		Hint: c.options("-p SystemCallFilter=@privileged")}
 }
 
-// asAnother explains calls of setuid(2) and chown(2) and their like. Many programs set the user that they have, as gunicorn's workers do,
-// which takes no privilege. Who has allowed these calls and is still refused wants to be another user.
+// asAnother explains calls such as setuid(2) and chown(2). Many programs set the user that they
+// already have, as gunicorn's workers do, which needs no privilege. If these calls are allowed and
+// still refused, the program wants to be another user.
 func (c *caseFile) asAnother(what, call string) Reason {
 	if slices.Contains(c.set.calls, call) {
 		return Reason{What: what + ", which needs a privilege: systemd can start it as the right user", Hint: c.options("--user=NAME")}
@@ -225,7 +233,8 @@ func (c *caseFile) asAnother(what, call string) Reason {
 	return Reason{What: what + ", which the sandbox refuses", Hint: c.options("-p SystemCallFilter=@%s", call)}
 }
 
-// permission explains EACCES: of a low port, of a path that the sandbox hides, or of one that the user may not use.
+// permission explains EACCES, of a low port, of a path that the sandbox hides, or of a path that
+// the user may not use.
 func (c *caseFile) permission(ctx context.Context, m message) Reason {
 	path := c.pathIn(m.line)
 	lower := strings.ToLower(m.near)
@@ -245,7 +254,8 @@ func (c *caseFile) permission(ctx context.Context, m message) Reason {
 	return c.denied(path, "use")
 }
 
-// notFound explains ENOENT: of a path that the sandbox hides, that is relative to another directory, or that is missing.
+// notFound explains ENOENT, of a path that the sandbox hides, that is relative to another
+// directory, or that is missing.
 func (c *caseFile) notFound(_ context.Context, m message) Reason {
 	path := c.pathIn(m.line)
 	if path == "" {
@@ -278,10 +288,11 @@ func (c *caseFile) notFound(_ context.Context, m message) Reason {
 	return Reason{}
 }
 
-// tokens finds what may be a path: quoted words, and words that begin with a slash.
+// tokens finds possible paths: quoted words, and words that begin with a slash.
 var tokens = pattern(`['"“‘]([^'"”’]+)['"”’]|(?:^|[\s=(:])(/[^\s:,;'")\]]+)`)
 
-// pathIn is the path that a message names; empty for none. A relative one is from where the program starts.
+// pathIn is the path that a message names; empty for none. A relative one is from where the program
+// starts.
 func (c *caseFile) pathIn(line string) string {
 	for _, m := range tokens().FindAllStringSubmatch(line, -1) {
 		path := m[1]
@@ -295,7 +306,8 @@ func (c *caseFile) pathIn(line string) string {
 			return filepath.Join(c.set.workingDirectory, path)
 		}
 	}
-	// "sh: 1: cannot create uploads/x: Read-only file system", "open uploads/x: read-only file system"
+	// "sh: 1: cannot create uploads/x: Read-only file system", "open uploads/x: read-only file
+	// system"
 	if m := regexp.MustCompile(`(?:open|create|mkdir|write|access|stat|unlink|touch) ([^\s:'"]+): `).FindStringSubmatch(line); m != nil {
 		return filepath.Join(c.set.workingDirectory, m[1])
 	}

@@ -25,8 +25,9 @@ const (
 	Other       Outcome = "other"        // Seen.Text says it
 )
 
-// Seen is what the command that waited for an instance saw before it gave up. PID 1 then ends the program, so nobody can
-// look later: the command leaves a note, which the next one of the same instance overwrites.
+// Seen is what the command that waited for an instance saw before it gave up. PID 1 then ends the
+// program, so nobody can look later. The command writes a note, which the next command for the same
+// instance overwrites.
 type Seen struct {
 	Invocation string        `json:"invocation"` // of the instance
 	Outcome    Outcome       `json:"outcome"`
@@ -35,7 +36,8 @@ type Seen struct {
 	Addresses  []string      `json:"addresses,omitempty"` // of the app
 	Sockets    []Socket      `json:"sockets,omitempty"`   // of the program, see Look
 
-	// What is wrong with what the program binds, if its supervisor has seen that, as a clause, and what to type.
+	// What is wrong with the program's bind(), if its supervisor has reported it, as a clause, and
+	// the command to type.
 	Binding     string `json:"binding,omitempty"`
 	BindingHint string `json:"bindingHint,omitempty"`
 	Unseen      bool   `json:"unseen,omitempty"` // it may bind by io_uring
@@ -56,9 +58,10 @@ func (s *Seen) NoteBinding(app string, state bindnotify.State) {
 // maxSockets bounds a note: a program may open thousands.
 const maxSockets = 16
 
-// Look lists what the processes of an instance listen on, apart from the app's own listeners, and whom they wait for.
-// pid is the program's; its processes are all those in its control group but the callers of lbshim. It sees nothing of
-// other users' processes unless it runs as root.
+// Look lists the sockets on which the processes of an instance listen, without the app's listeners,
+// and the addresses that they wait for. pid is the program's process. The program's processes are
+// all those in its control group except the callers of lbshim. Look sees nothing of other users'
+// processes unless it runs as root.
 func Look(pid int, addresses []string) []Socket { return look("/proc", pid, addresses) }
 
 func look(proc string, pid int, addresses []string) []Socket {
@@ -92,7 +95,7 @@ func look(proc string, pid int, addresses []string) []Socket {
 	return found
 }
 
-// isOwn says whether a socket has a port of the app.
+// isOwn reports whether a socket has a port of the app.
 func isOwn(s Socket, addresses []string) bool {
 	return slices.ContainsFunc(addresses, func(address string) bool {
 		a, err := netip.ParseAddrPort(address)
@@ -103,7 +106,8 @@ func isOwn(s Socket, addresses []string) bool {
 // noteName is the file of an instance's note in the runtime directory of the app.
 func noteName(instance int) string { return "not-ready-" + strconv.Itoa(instance) }
 
-// Write leaves the note. It is root's, or the user's whose app it is: addresses and texts are nobody else's business.
+// Write writes the note, readable only by root or the app's user, as addresses and texts are
+// private.
 func (s Seen) Write(runtimeDir string, instance int) error {
 	text, err := json.Marshal(s)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// MaxReasons bounds what is looked for and shown of an app with many instances.
+// MaxReasons bounds the reasons that are searched and shown for an app with many instances.
 const MaxReasons = 4
 
 // Failure is one reason and the instances that have it.
@@ -19,7 +19,8 @@ func (f Failure) String() string {
 	return fmt.Sprintf("%s did not get ready: %s", strings.Join(f.Instances, ", "), f.Reason)
 }
 
-// Instances says why those of numbers that are not up have failed, each different reason once, MaxReasons at most.
+// Instances returns why the instances among numbers that are not up have failed, each different
+// reason once, at most MaxReasons.
 func (q Question) Instances(ctx context.Context, numbers []int) ([]Failure, error) {
 	var all []Failure
 	at := make(map[string]int) // by the reason's words; hints may name the instance

@@ -7,7 +7,8 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// Socket says why the app's public listener is not open; the zero Reason if it is, or nobody has tried.
+// Socket returns why the app's public listener is not open; the zero Reason if it is open, or
+// nobody has tried to open it.
 func (q Question) Socket(ctx context.Context) (Reason, error) {
 	state, err := q.Conn.Unit(ctx, q.App.Socket())
 	if err != nil || state.ActiveState != "failed" {

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Socket is one that processes hold: what they listen on, or whom they wait for.
+// Socket is a socket of a process, on which it listens or by which it waits for an address.
 type Socket struct {
 	Net     string `json:"net"`             // tcp, udp, unix
 	Address string `json:"address"`         // 0.0.0.0:80, [::]:80, /run/x.sock, @name
@@ -22,7 +22,7 @@ type Socket struct {
 	inode uint64
 }
 
-// port is that of a TCP or UDP socket; 0 for others.
+// port returns the port of a TCP or UDP socket; 0 for others.
 func (s Socket) port() int {
 	a, err := netip.ParseAddrPort(s.Address)
 	if err != nil {
@@ -58,7 +58,8 @@ const (
 	tcpListen  = "0A"
 )
 
-// socketTable reads the sockets of the network that process pid is in: those that listen, and those that connect.
+// socketTable reads the sockets of the network that process pid is in: those that listen, and those
+// that connect.
 func socketTable(proc, pid string) []Socket {
 	var all []Socket
 	for _, file := range []string{"tcp", "tcp6", "udp", "udp6", "unix"} {
@@ -103,7 +104,8 @@ func parseInet(network, line string) (Socket, bool) {
 	return s, ok
 }
 
-// parseHexAddress reads an address as the kernel prints it: words of four bytes, each a number of the machine's byte order.
+// parseHexAddress reads an address as the kernel prints it: words of four bytes, each a number in
+// the machine's byte order.
 func parseHexAddress(text string) (netip.AddrPort, bool) {
 	host, portText, _ := strings.Cut(text, ":")
 	b, err := hex.DecodeString(host)
@@ -134,16 +136,16 @@ func parseUnix(_, line string) (Socket, bool) {
 	return Socket{Net: "unix", Address: strings.Join(fields[7:], " "), inode: inode}, err == nil
 }
 
-// mostDescriptors bounds the look at what processes have open. A program may have half a million descriptors in each of many
-// processes (LimitNOFILE=, TasksMax=), and root looks while PID 1 waits; those that listen do so among their first ones. This
-// many are read in a tenth of a second.
+// mostDescriptors bounds the look at what processes have open. A program may have half a million
+// descriptors in each of many processes (LimitNOFILE=, TasksMax=), and root looks while PID 1
+// waits; those that listen do so among their first ones. This many are read in a tenth of a second.
 const mostDescriptors = 1 << 16
 
-// budget is what is left of mostDescriptors in one look.
+// budget is the rest of mostDescriptors in one pass.
 type budget int
 
-// socketsOf lists the inodes of the sockets that a process has open, as far as the budget goes. It reads the directory in
-// pieces, in the order of the descriptors' numbers.
+// socketsOf lists the inodes of the sockets that a process has open, as far as the budget goes. It
+// reads the directory in pieces, in the order of the descriptors' numbers.
 func (left *budget) socketsOf(proc, pid string) map[uint64]bool {
 	dir, err := os.Open(filepath.Join(proc, pid, "fd"))
 	if err != nil {
@@ -210,7 +212,7 @@ func unitOf(proc, pid string) string {
 	return ""
 }
 
-// Holder is who listens on a TCP port.
+// Holder is the listener on a TCP port.
 type Holder struct {
 	PID     int
 	Program string // comm
@@ -225,8 +227,9 @@ func (h Holder) String() string {
 	return text
 }
 
-// FindHolder finds a process that listens on a TCP port in the host's network. A process is better than PID 1, which
-// holds the sockets of all socket units. ok is false if nobody does or nobody can be seen.
+// FindHolder finds a process that listens on a TCP port in the host's network. It prefers other
+// processes to PID 1, which holds the sockets of all socket units. ok is false if no listener is
+// visible.
 func FindHolder(port int) (h Holder, ok bool) { return findHolder("/proc", port) }
 
 func findHolder(proc string, port int) (h Holder, ok bool) {

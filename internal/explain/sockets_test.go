@@ -54,7 +54,8 @@ func TestLookAndHolderSeeRealSockets(t *testing.T) {
 	}
 }
 
-// A program may open as many descriptors as it likes: root reads the first ones of all its processes.
+// A program may open as many descriptors as it likes: root reads the first ones of all its
+// processes.
 func TestLookIsBounded(t *testing.T) {
 	proc := t.TempDir()
 	for _, pid := range []string{"7", "8"} {

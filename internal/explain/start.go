@@ -186,7 +186,7 @@ func below(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-// unreadable is what is wrong with a file that os.Stat refused.
+// unreadable describes the fault of a file that os.Stat refused.
 func unreadable(err error) string {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "does not exist"

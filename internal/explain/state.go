@@ -9,8 +9,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// State says how a unit ended in the words of PID 1, which every user may read: "exit status 1", "signal SEGV", "timeout".
-// It is empty for a unit that has not failed.
+// State says how a unit ended, in PID 1's terms, which every user may read: "exit status 1",
+// "signal SEGV", "timeout". It is empty for a unit that has not failed.
 func State(u systemd.UnitState) string {
 	switch u.Result {
 	case "", "success":
@@ -54,8 +54,8 @@ func signalName(number int) string {
 	return strconv.Itoa(number)
 }
 
-// step is what PID 1 does between fork and exec, with the exit status of a child that fails in it (systemd.exec(5),
-// "Process Exit Codes").
+// step is what PID 1 does between fork and exec, with the exit status of a child that fails in it
+// (systemd.exec(5), "Process Exit Codes").
 type step struct{ name, what string }
 
 var steps = map[int]step{

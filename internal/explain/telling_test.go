@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// What programs of many languages print when they end of something, and the line that tells of what.
+// What programs of many languages print when they end of something, and the line that tells of
+// what.
 func TestTelling(t *testing.T) {
 	for _, tt := range []struct{ name, said, want string }{
 		{"nothing", "", ""},

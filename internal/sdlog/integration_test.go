@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// An entry that no datagram can hold reaches the journal of a real journald with its fields, and not the stream.
+// An entry that no datagram can hold reaches the journal of a real journald with its fields, and
+// not the stream.
 func TestRealLongEntry(t *testing.T) {
 	var stream bytes.Buffer
 	detail := strings.Repeat("0123456789", 40<<10)

@@ -15,9 +15,9 @@ const (
 	limitEvery = 10 * time.Second
 )
 
-// Limited returns a logger for lines that an instance or a stranger can cause as often as it likes. It passes on a burst of ten
-// lines, and then one each ten seconds, which says how many were left out before it, as "suppressed". Loggers made of it share
-// its limit.
+// Limited returns a logger for lines that an instance or a stranger can cause as often as it likes.
+// It passes on a burst of ten lines, and then one each ten seconds, which says how many were left
+// out before it, as "suppressed". Loggers made of it share its limit.
 func Limited(log *slog.Logger) *slog.Logger {
 	return slog.New(limited{log.Handler(), &allowance{bucket: pace.Bucket{Burst: limitBurst, Every: limitEvery}}})
 }

@@ -22,7 +22,8 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// FieldPrefix stands before the upper-case name of each attribute, so that no field of journald's own is met.
+// FieldPrefix is the prefix of the upper-case name of each attribute, so that it cannot be a field
+// of journald.
 const FieldPrefix = "UNITGEN_"
 
 // Handler writes records to the journal or to a stream. It is safe for concurrent use.
@@ -41,16 +42,18 @@ type output struct {
 	plain  bool // stream is a terminal or file, not a journal pipe: no priorities
 }
 
-// NewJournal returns a handler that sends to journald, and writes to stream, which is a pipe to journald too, what it cannot send.
+// NewJournal returns a handler that sends to journald. Entries that it cannot send go to stream,
+// which is a pipe to journald too.
 func NewJournal(identifier string, stream io.Writer, level slog.Leveler) *Handler {
 	h := NewJournalStream(identifier, stream, level)
 	h.out.send = journal.Send
 	return h
 }
 
-// NewJournalStream returns a handler that writes to stream, a pipe to journald, lines with a priority. They have no fields.
-// journald knows whose a stream is from the start. Whose a message on its socket is journald looks up when it reads the message, and
-// the process may have ended by then.
+// NewJournalStream returns a handler that writes to stream, a pipe to journald, lines with a
+// priority. They have no fields. journald knows whose a stream is from the start. Whose a message
+// on its socket is journald looks up when it reads the message, and the process may have ended by
+// then.
 func NewJournalStream(identifier string, stream io.Writer, level slog.Leveler) *Handler {
 	return &Handler{identifier: identifier, level: level, out: &output{stream: stream}}
 }
@@ -111,8 +114,8 @@ func fieldName(key string) string {
 	}, key)
 }
 
-// message is what a reader of the journal sees: the text, then the attributes as key=value. A newline in a value would
-// start a new entry on a stream, so it is quoted.
+// message is what a reader of the journal sees: the text, then the attributes as key=value. A
+// newline in a value would start a new entry on a stream, so it is quoted.
 func message(text string, attrs []slog.Attr) string {
 	var b strings.Builder
 	b.WriteString(text)

@@ -7,8 +7,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// busSockets returns the unix sockets of a D-Bus address in its order, abstract ones with a leading "@". Others than unix
-// sockets are refused: a bus on which PID 1 is has one.
+// busSockets returns the unix sockets of a D-Bus address in its order, abstract ones with a leading
+// "@". Others than unix sockets are refused: a bus on which PID 1 is has one.
 //
 // Source: "Server Addresses" in the D-Bus specification.
 func busSockets(address string) ([]string, error) {

@@ -8,8 +8,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// AwaitStop returns nil when a job waits or runs that is to stop unit, for good or to start it again: at once if there is
-// one, else when one is queued, by whomever. It returns ctx's error when that ends before.
+// AwaitStop returns nil when a stop or restart job of unit waits or runs: at once if there is one,
+// otherwise when anybody queues one. It returns ctx's error if ctx ends earlier.
 func (c *Conn) AwaitStop(ctx context.Context, unit string) error {
 	signals := c.signals()
 	defer c.bus.RemoveSignal(signals)

@@ -48,8 +48,8 @@ func TestAwaitStop(t *testing.T) {
 			t.Errorf("job %s is there: %v", jobType, err)
 		}
 	}
-	// What comes while it waits: a job of another unit, a new job to start this one, then a new job that stops it, or a job
-	// that turns into one that does.
+	// What comes while it waits: a job of another unit, a new job to start this one, then a new job
+	// that stops it, or a job that turns into one that does.
 	for name, come := range map[string]func(){
 		"new": func() {
 			m.job(unit, "stop")

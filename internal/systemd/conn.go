@@ -41,32 +41,37 @@ const (
 	jobIf       = busName + ".Job"
 	propertyIf  = "org.freedesktop.DBus.Properties"
 
-	// handshakeTimeout limits connecting when the caller's context has no nearer deadline: a bus that is being
-	// restarted accepts connections by way of its socket unit long before it answers. 25 s is libdbus's own limit.
+	// handshakeTimeout limits connecting when the caller's context has no earlier deadline: a bus
+	// that is being restarted accepts connections through its socket unit long before it answers.
+	// 25 s is libdbus's limit.
 	handshakeTimeout = 25 * time.Second
 
-	// busPatience is what DialToStay gives a bus where there is another way. A bus answers in milliseconds; one that is
-	// restarted, within the second that takes.
+	// busPatience is how long DialToStay waits for a bus if there is another way. A bus answers in
+	// milliseconds, and a bus that is restarted within a second.
 	busPatience = 5 * time.Second
 
-	// signalBuffer is the capacity of signal channels. godbus's sequential handler queues beyond it, so a full channel
-	// neither blocks the connection nor loses a signal; the buffer only saves wake-ups.
+	// signalBuffer is the capacity of signal channels. godbus's sequential handler queues beyond
+	// it, so a full channel neither blocks the connection nor loses a signal; the buffer only saves
+	// wake-ups.
 	signalBuffer = 64
 )
 
-// Endpoint says where a service manager answers. Private is the path of its own socket, which works without a bus daemon
-// and sees all signals. Bus is a D-Bus address. Dial and DialToStay say which is tried first. An empty field is not tried.
+// Endpoint is where a service manager answers. Private is the path of its own socket, which works
+// without a bus daemon and sees all signals. Bus is a D-Bus address. Dial and DialToStay say which
+// is tried first. An empty field is not tried.
 type Endpoint struct {
 	Private string
 	Bus     string
 }
 
-// SystemEndpoint is the system's manager for a caller with that effective user id: PID 1's private socket admits
-// root alone. busAddress is DBUS_SYSTEM_BUS_ADDRESS of the environment; empty means the standard one.
+// SystemEndpoint is the system's manager for a caller with that effective user id: PID 1's private
+// socket admits root alone. busAddress is DBUS_SYSTEM_BUS_ADDRESS of the environment; empty means
+// the standard one.
 //
-// dbus-daemon closes the connection of a DynamicUser= service before it says a word, as it cannot find the user: PID 1
-// starts it with SYSTEMD_NSS_DYNAMIC_BYPASS=1 since 250.4 (systemd issue 22737, open; seen on 252 and 257). A service
-// that needs the bus has a user that stands in /etc/passwd or userdb, or a dbus-broker.
+// dbus-daemon closes the connection of a DynamicUser= service before it says a word, as it cannot
+// find the user: PID 1 starts it with SYSTEMD_NSS_DYNAMIC_BYPASS=1 since 250.4 (systemd issue
+// 22737, open; seen on 252 and 257). A service that needs the bus has a user that stands in
+// /etc/passwd or userdb, or a dbus-broker.
 func SystemEndpoint(euid int, busAddress string) Endpoint {
 	e := Endpoint{Bus: busAddress}
 	if e.Bus == "" {
@@ -88,13 +93,15 @@ func UserEndpoint(runtimeDir, busAddress string) Endpoint {
 	return e
 }
 
-// Conn is a connection to a service manager. It is safe for concurrent use. Whoever dialled it closes it.
+// Conn is a connection to a service manager. It is safe for concurrent use. Whoever dialled it
+// closes it.
 type Conn struct {
 	bus     *dbus.Conn
 	private bool // no bus daemon between us: no match rules, all signals arrive
 }
 
-// Dial connects to the manager at e. ctx ends the attempt, not the connection. The error names every way tried.
+// Dial connects to the manager at e. ctx ends the attempt, not the connection. The error names
+// every way tried.
 func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -109,10 +116,11 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 	return nil, dialError(private, bus)
 }
 
-// DialToStay is Dial for a connection that is kept while units start and stop. It tries the bus first, where match rules
-// keep away what nobody asked for. On its own socket a manager sends every signal of every unit to each connection, and
-// writes each anew: three such connections took a third of the CPU of a reload. A bus that does not answer in time is left
-// for the manager's own socket.
+// DialToStay is Dial for a connection that is kept while units start and stop. It tries the bus
+// first, where match rules select the signals. On its own socket a manager sends every signal of
+// every unit to each connection, and encodes each signal for each connection: three such
+// connections took a third of the CPU of a reload. If a bus does not answer in time, DialToStay
+// uses the manager's own socket.
 func DialToStay(ctx context.Context, e Endpoint) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -167,8 +175,8 @@ func (e Endpoint) dialBus(ctx context.Context) (*Conn, error) {
 // Close closes the connection; calls under way return an error. It may be called more than once.
 func (c *Conn) Close() error { return c.bus.Close() }
 
-// buffered reads ahead. godbus reads a message field by field, and a manager sends every signal of every unit to each
-// connection on its own socket.
+// buffered reads ahead. godbus reads a message field by field, and a manager sends every signal of
+// every unit to each connection on its own socket.
 type buffered struct {
 	net.Conn
 	r *bufio.Reader
@@ -176,8 +184,9 @@ type buffered struct {
 
 func (b buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
 
-// dialPrivate connects to a manager's own socket, which speaks the authentication of D-Bus but has no Hello: there is
-// no bus to be named on. The dial is our own, as godbus offers no deadline for connecting and authenticating.
+// dialPrivate connects to a manager's own socket, which uses the authentication of D-Bus but has no
+// Hello, as there is no bus to give a name. It does not use godbus's dial, which has no deadline
+// for connecting and authenticating.
 func dialPrivate(ctx context.Context, path string) (*dbus.Conn, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "unix", path)
@@ -209,9 +218,10 @@ func dialPrivate(ctx context.Context, path string) (*dbus.Conn, error) {
 	return conn, nil
 }
 
-// wake makes the manager serve a new private connection. The server side of sd-bus (seen on 252 and 257) reads the end
-// of the authentication together with a first message that follows closely, keeps the message in its buffer and looks
-// at it when more arrives: without another message the first is never answered. So pings are sent until one is.
+// wake makes the manager serve a new private connection. The server side of sd-bus (seen on 252 and
+// 257) reads the end of the authentication together with a first message that follows closely,
+// keeps the message in its buffer and looks at it when more arrives: without another message the
+// first is never answered. So pings are sent until one is.
 func wake(ctx context.Context, conn *dbus.Conn) error {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		pingCtx, cancel := context.WithTimeout(ctx, wait)
@@ -223,8 +233,9 @@ func wake(ctx context.Context, conn *dbus.Conn) error {
 	}
 }
 
-// dialBus connects to a bus and says Hello. The connection hears the bus and the manager alone (see gate), and takes no
-// descriptors: those in a message that nobody wanted would stay open. The dial is our own, as godbus's takes no deadline.
+// dialBus connects to a bus and says Hello. The connection receives messages from the bus and the
+// manager only (see gate), and takes no descriptors: those in an unwanted message would stay open.
+// It does not use godbus's dial, which takes no deadline.
 func dialBus(ctx context.Context, address string) (*dbus.Conn, error) {
 	sockets, err := busSockets(address)
 	if err != nil {
@@ -265,7 +276,7 @@ func dialBusSocket(ctx context.Context, path string) (*dbus.Conn, error) {
 	return conn, nil
 }
 
-// greetBus authenticates, gets a name and finds out who the manager is.
+// greetBus authenticates, gets a name and finds the manager's name.
 func greetBus(ctx context.Context, conn *dbus.Conn, g *gate) error {
 	if err := conn.Auth(nil); err != nil {
 		return err
@@ -290,8 +301,9 @@ func greetBus(ctx context.Context, conn *dbus.Conn, g *gate) error {
 // errConnectionLost: the connection ended while something was waited for.
 var errConnectionLost = errors.New("connection to systemd lost")
 
-// IsDisconnected reports whether a call or Dial failed because the manager or the bus went away, as both do for some
-// 100 ms in daemon-reexec and a restart of the bus. What was asked for may have been done all the same.
+// IsDisconnected reports whether a call or Dial failed because the manager or the bus went away, as
+// both do for some 100 ms in daemon-reexec and a restart of the bus. The requested action may have
+// been done all the same.
 func IsDisconnected(err error) bool {
 	for _, gone := range []error{errConnectionLost, dbus.ErrClosed, io.EOF, unix.EPIPE, unix.ECONNRESET, unix.ECONNREFUSED} {
 		if errors.Is(err, gone) {
@@ -309,8 +321,8 @@ func IsDisconnected(err error) bool {
 // manager is the manager object, for calls.
 func (c *Conn) manager() dbus.BusObject { return c.bus.Object(busName, managerPath) }
 
-// call calls method of interface managerIf and stores the reply. It never starts a manager: there is one, or the call
-// fails at once instead of waiting for the bus to try.
+// call calls method of interface managerIf and stores the reply. It never starts a manager: there
+// is one, or the call fails at once instead of waiting for the bus to try.
 func (c *Conn) call(ctx context.Context, method string, args []any, reply ...any) error {
 	call := c.manager().CallWithContext(ctx, managerIf+"."+method, dbus.FlagNoAutoStart, args...)
 	if call.Err != nil {
@@ -319,7 +331,8 @@ func (c *Conn) call(ctx context.Context, method string, args []any, reply ...any
 	return call.Store(reply...)
 }
 
-// addMatch asks the bus for the signals that rule describes. On a private socket all signals arrive anyway.
+// addMatch asks the bus for the signals that rule describes. On a private socket all signals arrive
+// anyway.
 func (c *Conn) addMatch(ctx context.Context, rule ...dbus.MatchOption) error {
 	if c.private {
 		return nil
@@ -335,15 +348,17 @@ func (c *Conn) removeMatch(ctx context.Context, rule ...dbus.MatchOption) error 
 	return c.bus.RemoveMatchSignalContext(ctx, rule...)
 }
 
-// signals registers a channel for all signals that reach the connection. It is closed when the connection ends. The
-// caller hands it back to dbus.Conn.RemoveSignal if it stops reading before that.
+// signals registers a channel for all signals that reach the connection. It is closed when the
+// connection ends. The caller hands it back to dbus.Conn.RemoveSignal if it stops reading before
+// that.
 func (c *Conn) signals() chan *dbus.Signal {
 	ch := make(chan *dbus.Signal, signalBuffer)
 	c.bus.Signal(ch)
 	return ch
 }
 
-// Booted reports whether systemd is the init system under root (the real root is "/"), as sd_booted(3) does.
+// Booted reports whether systemd is the init system under root (the real root is "/"), as
+// sd_booted(3) does.
 func Booted(root string) bool {
 	st, err := os.Lstat(root + "/run/systemd/system")
 	return err == nil && st.IsDir()

@@ -161,7 +161,8 @@ func (m *fakeManager) ends(unit, result string) {
 	m.results[unit] = result
 }
 
-// emit sends a signal. It fails where a test has ended the bus, perhaps after that test; one that needs the signal misses it.
+// emit sends a signal. It fails where a test has ended the bus, perhaps after that test; one that
+// needs the signal misses it.
 func (m *fakeManager) emit(path dbus.ObjectPath, name string, values ...any) {
 	_ = m.conn.Emit(path, name, values...)
 }
@@ -190,7 +191,8 @@ func (m *fakeManager) get(msg dbus.Message, iface, name string) (dbus.Variant, *
 	return dbus.MakeVariant(defaults[name]), nil
 }
 
-// set changes what the manager says of unit and, as PID 1 does, announces it: the type's interface first.
+// set changes what the manager says of unit and, as PID 1 does, announces it: the type's interface
+// first.
 func (m *fakeManager) set(unit, active string, pid uint32) {
 	m.setQuietly(unit, active, pid)
 	path := UnitPath(unit)

@@ -14,20 +14,23 @@ import (
 const (
 	daemonName = "org.freedesktop.DBus" // the bus itself, as a sender
 
-	// maxHeader is far above the header of any message of the manager: the longest path has some 800 bytes.
+	// maxHeader is far above the header of any message of the manager: the longest path has some
+	// 800 bytes.
 	maxHeader = 8 << 10
 	// maxBody is far above the longest answer, a list of units.
 	maxBody = 16 << 20
-	// minHeader is the fixed part of each header, up to and with the length of its fields.
+	// minHeader is the fixed part of each header, including the length of its fields.
 	minHeader = 16
 )
 
-// gate lets through what comes from the bus itself or from the owner of the manager's name, and skips everything else
-// before anything of it is decoded. Any local user may send signals to any connection of the system bus, of any size up
-// to 32 MiB, and a match rule selects broadcasts alone. The bus stamps the sender on each message.
+// gate passes messages from the bus itself or from the owner of the manager's name, and skips all
+// others without decoding them. Any local user may send signals to any connection of the system
+// bus, of any size up to 32 MiB, and a match rule selects broadcasts only. The bus stamps the
+// sender on each message.
 //
-// The manager's name changes its owner when the manager executes itself anew. The gate follows NameOwnerChanged, for which
-// Conn has a match rule, in the order of the messages: hear runs on the goroutine that reads.
+// The manager's name changes its owner when the manager executes itself again. The gate follows
+// NameOwnerChanged, for which Conn has a match rule, in the order of the messages: hear runs on the
+// goroutine that reads.
 type gate struct {
 	net.Conn
 	r     *bufio.Reader
@@ -41,7 +44,8 @@ type gate struct {
 
 func newGate(nc net.Conn) *gate { return &gate{Conn: nc, r: bufio.NewReaderSize(nc, 2*maxHeader)} }
 
-// Write is net.Conn's. The client's BEGIN ends the authentication, and the same goroutine starts reading messages after it.
+// Write is net.Conn's. The client's BEGIN ends the authentication, and the same goroutine starts
+// reading messages after it.
 func (g *gate) Write(p []byte) (int, error) {
 	if !g.begun && bytes.HasSuffix(p, []byte("BEGIN\r\n")) {
 		g.begun = true
@@ -72,8 +76,8 @@ func (g *gate) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// next looks at the header of the next message: how long the message is, and who sent it. sender is empty where the header
-// does not say it or is too long to be the manager's.
+// next reads the header of the next message: its length and its sender. sender is empty if the
+// header has none or it is too long to be the manager's.
 func (g *gate) next() (size int, sender string, err error) {
 	fixed, err := g.r.Peek(minHeader)
 	if err != nil {
@@ -98,8 +102,8 @@ func (g *gate) next() (size int, sender string, err error) {
 	return int(whole), senderOf(header, order), nil
 }
 
-// senderOf finds field SENDER in the header of a message, an array of pairs of code and variant; empty if there is none.
-// Source: "Message Format" in the D-Bus specification.
+// senderOf finds field SENDER in the header of a message, an array of pairs of code and variant;
+// empty if there is none. Source: "Message Format" in the D-Bus specification.
 func senderOf(header []byte, order binary.ByteOrder) string {
 	at := minHeader
 	text := func(start, length int) (string, bool) {
@@ -144,7 +148,7 @@ func senderOf(header []byte, order binary.ByteOrder) string {
 	}
 }
 
-// believes says whether messages of sender are let through.
+// believes reports whether messages of sender pass.
 func (g *gate) believes(sender string) bool {
 	if sender == daemonName {
 		return true
@@ -154,8 +158,8 @@ func (g *gate) believes(sender string) bool {
 	return sender != "" && sender == g.owner
 }
 
-// hear follows the owner of the manager's name. It is called for each message that was let through, before the next one is
-// read.
+// hear follows the owner of the manager's name. It is called for each message that has passed,
+// before the next one is read.
 func (g *gate) hear(msg *dbus.Message) {
 	if msg.Type != dbus.TypeSignal || !isNameOwnerChanged(msg) || len(msg.Body) != 3 || msg.Body[0] != busName {
 		return
@@ -173,7 +177,8 @@ func isNameOwnerChanged(msg *dbus.Message) bool {
 	return msg.Headers[dbus.FieldSender].Value() == daemonName && msg.Headers[dbus.FieldMember].Value() == "NameOwnerChanged"
 }
 
-// begin sets the owner that was asked for after the match rule was made. A signal since then knows better.
+// begin sets the owner that was asked for after the match rule was made. A signal since then knows
+// better.
 func (g *gate) begin(owner string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

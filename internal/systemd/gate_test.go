@@ -79,7 +79,8 @@ func TestForgedSignalsAreNotBelieved(t *testing.T) {
 	// The manager, who reads anew upon these, would be asked without end.
 	s.send(victim, managerPath, managerIf, "Reloading", false)
 	s.send(victim, "/org/freedesktop/DBus", daemonName, "NameOwnerChanged", busName, "", s.conn.Names()[0])
-	// Of any size: what is skipped is not kept. The message is longer than the whole memory that is read at a time.
+	// Of any size: what is skipped is not kept. The message is longer than the whole memory that is
+	// read at a time.
 	s.send(victim, path, propertyIf, "PropertiesChanged", unitIf, strings.Repeat("x", maxBody+1))
 	s.sent()
 	m.mu.Lock()

@@ -17,8 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// These tests run as root under a real PID 1, in a throw-away container: they write to /run/systemd/system, make PID 1
-// execute itself and restart the bus. They need the test binary alone.
+// These tests run as root under a real PID 1, in a throw-away container: they write to
+// /run/systemd/system, make PID 1 execute itself and restart the bus. They need the test binary
+// alone.
 
 // units are the files that the tests use.
 func units() map[string]string {
@@ -183,7 +184,8 @@ func TestRealWatcher(t *testing.T) {
 	}
 }
 
-// observer remembers the last event of each unit, so that waiting for one unit loses nothing of another.
+// observer remembers the last event of each unit, so that waiting for one unit loses nothing of
+// another.
 type observer struct {
 	*Watcher
 	last map[string]UnitState
@@ -335,8 +337,8 @@ func watchUpheavals(t *testing.T, w *observer, round int) {
 	w.Forget(unit)
 }
 
-// The shim's place: no root, nothing but unix sockets, the system bus. DynamicUser= is left out: dbus-daemon refuses such
-// users (systemd issue 22737, open since 250.4; dbus-broker does not).
+// The shim's place: no root, nothing but unix sockets, the system bus. DynamicUser= is left out:
+// dbus-daemon refuses such users (systemd issue 22737, open since 250.4; dbus-broker does not).
 func TestRealSandbox(t *testing.T) {
 	if os.Getenv("UNITGEN_TEST_SANDBOX") != "" {
 		sandboxed(t)

@@ -26,7 +26,8 @@ func (v Verb) word() string { return strings.ToLower(strings.TrimSuffix(string(v
 // Mode says what happens to jobs that are queued already and stand in the way.
 type Mode string
 
-// Replace cancels them; Fail fails the new job instead, so that it never reverses what the admin asked for.
+// Replace cancels them; Fail fails the new job instead, so that it never reverses what the admin
+// asked for.
 const (
 	Replace Mode = "replace"
 	Fail    Mode = "fail"
@@ -49,17 +50,19 @@ func (e *JobError) Error() string {
 	return fmt.Sprintf("%s %s: job ended with result %q", e.Job.Verb.word(), e.Job.Unit, e.Result)
 }
 
-// Run queues the jobs in their order, waits until all have ended and returns the failures of all, joined: *JobError for
-// a job that ran, the manager's error for one that could not be queued. A job that could not be queued does not
-// keep the others from being tried. When ctx ends, Run stops waiting and the jobs go on.
+// Run queues the jobs in order, waits until all have ended and returns the failures of all, joined:
+// *JobError for a job that ran, the manager's error for a job that could not be queued. Run tries
+// the other jobs all the same. When ctx ends, Run stops waiting and the jobs continue.
 //
-// They are separate transactions: the manager runs them side by side as far as the units' own ordering lets it.
+// The jobs are separate transactions: the manager runs them side by side as far as the units'
+// ordering permits.
 func (c *Conn) Run(ctx context.Context, jobs ...Job) error {
 	rule := []dbus.MatchOption{
 		dbus.WithMatchSender(busName), dbus.WithMatchObjectPath(managerPath),
 		dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("JobRemoved"),
 	}
-	// Listening starts before the first job is queued: a short job has ended before its number is known here.
+	// Listening starts before the first job is queued: a short job has ended before its number is
+	// known here.
 	ended := c.signals()
 	defer c.bus.RemoveSignal(ended)
 	if err := c.addMatch(ctx, rule...); err != nil {
@@ -97,8 +100,8 @@ func (c *Conn) enqueue(ctx context.Context, job Job) (dbus.ObjectPath, error) {
 	return path, nil
 }
 
-// await reads ended until every job of waiting was named there. Two requests that the manager merged into one job share
-// a path; the map then holds one of them, and both ended with it.
+// await reads ended until every job of waiting was named there. Two requests that the manager
+// merged into one job share a path; the map then holds one of them, and both ended with it.
 func (c *Conn) await(ctx context.Context, waiting map[dbus.ObjectPath]Job, ended <-chan *dbus.Signal) error {
 	var failed []error
 	for len(waiting) > 0 {
@@ -116,7 +119,7 @@ func (c *Conn) await(ctx context.Context, waiting map[dbus.ObjectPath]Job, ended
 				continue
 			}
 			delete(waiting, removed.Path)
-			// As systemctl does: a job that had nothing to do is no failure.
+			// As in systemctl, a job that had nothing to do has not failed.
 			if removed.Result != "done" && removed.Result != "skipped" {
 				failed = append(failed, &JobError{Job: job, Result: removed.Result})
 			}

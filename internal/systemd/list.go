@@ -11,9 +11,9 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// ListUnits lists the loaded units whose names match any of the shell patterns. A unit that is not loaded, and that is
-// every inactive one that nothing refers to, is not listed. The states have what a listing has: Name, LoadState, ActiveState, SubState
-// and JobType.
+// ListUnits lists the loaded units whose names match any of the shell patterns. Units that are not
+// loaded are missing, which includes every inactive unit without references. The states have the
+// fields of a listing: Name, LoadState, ActiveState, SubState and JobType.
 func (c *Conn) ListUnits(ctx context.Context, patterns ...string) ([]UnitState, error) {
 	var listed []systemd.UnitStatus
 	if err := c.call(ctx, "ListUnitsByPatterns", []any{[]string{}, patterns}, &listed); err != nil {

@@ -21,7 +21,8 @@ func (c *Conn) Version(ctx context.Context) (int, error) {
 	return parseVersion(text)
 }
 
-// parseVersion takes the number off a version as distributions write it: 252.39-1~deb12u1, 257.13, v258-rc1.
+// parseVersion takes the number off a version as distributions write it: 252.39-1~deb12u1, 257.13,
+// v258-rc1.
 func parseVersion(text string) (int, error) {
 	rest := strings.TrimPrefix(text, "v")
 	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
@@ -35,7 +36,8 @@ func parseVersion(text string) (int, error) {
 	return n, nil
 }
 
-// Reload makes the manager read all unit files anew (systemctl daemon-reload) and returns when it has.
+// Reload makes the manager read all unit files again (systemctl daemon-reload) and returns when it
+// has.
 func (c *Conn) Reload(ctx context.Context) error {
 	if err := c.call(ctx, "Reload", nil); err != nil {
 		return fmt.Errorf("reload systemd: %w", err)
@@ -43,8 +45,8 @@ func (c *Conn) Reload(ctx context.Context) error {
 	return nil
 }
 
-// ResetFailed clears the failed state, result and restart counter of unit. A unit that is not loaded has none: no
-// error.
+// ResetFailed clears the failed state, result and restart counter of unit. A unit that is not
+// loaded has none: no error.
 func (c *Conn) ResetFailed(ctx context.Context, unit string) error {
 	err := c.call(ctx, "ResetFailedUnit", []any{unit})
 	if err != nil && !IsNoSuchUnit(err) {
@@ -53,8 +55,9 @@ func (c *Conn) ResetFailed(ctx context.Context, unit string) error {
 	return nil
 }
 
-// EnableUnitFiles makes the links that the units' [Install] sections ask for, as systemctl enable does, and replaces
-// none that lead elsewhere. The manager learns of them at its next Reload. It reports whether any link was made.
+// EnableUnitFiles makes the links of the units' [Install] sections, as systemctl enable does, and
+// replaces no link with another target. The manager sees them at its next Reload. It reports
+// whether any link was made.
 func (c *Conn) EnableUnitFiles(ctx context.Context, units ...string) (changed bool, err error) {
 	var install bool
 	var changes []fileChange
@@ -64,8 +67,9 @@ func (c *Conn) EnableUnitFiles(ctx context.Context, units ...string) (changed bo
 	return len(changes) > 0, nil
 }
 
-// UnitFileState returns enabled, disabled, static, ... as the files are now; property UnitFileState of a loaded unit is what
-// they were when it was first asked for since the last Reload. It is empty for a unit that has no file.
+// UnitFileState returns enabled, disabled, static, ... for the present files; property
+// UnitFileState of a loaded unit is the state when it was first read after the last Reload. It is
+// empty for a unit without a file.
 func (c *Conn) UnitFileState(ctx context.Context, unit string) (string, error) {
 	var state string
 	err := c.call(ctx, "GetUnitFileState", []any{unit}, &state)
@@ -78,12 +82,12 @@ func (c *Conn) UnitFileState(ctx context.Context, unit string) (string, error) {
 	return state, nil
 }
 
-// fileChange is one element of the changes that Manager reports: what was done to which file.
+// fileChange is one element of the changes that Manager reports: the action and the file.
 type fileChange struct{ Type, File, Source string }
 
-// ExecStart returns the argument vector of the first ExecStart= line of a service, as the manager would run it now:
-// after its last Reload, with drop-ins, not as the running process was started. Specifiers are expanded, environment
-// variables are not.
+// ExecStart returns the argument vector of the first ExecStart= line of a service, as the manager
+// would run it now: after its last Reload, with drop-ins, not as the running process was started.
+// Specifiers are expanded, environment variables are not.
 func (c *Conn) ExecStart(ctx context.Context, unit string) ([]string, error) {
 	v, err := c.property(ctx, UnitPath(unit), busName+".Service", "ExecStart")
 	if err != nil {
@@ -106,8 +110,9 @@ func (c *Conn) ExecStart(ctx context.Context, unit string) ([]string, error) {
 	return lines[0].Argv, nil
 }
 
-// ServiceStart returns when the main process of a service was started last, and how long the manager waits before it starts a
-// service again by itself (RestartSec=), both in µs; the first by CLOCK_MONOTONIC.
+// ServiceStart returns when the main process of a service was started last, and how long the
+// manager waits before it starts a service again by itself (RestartSec=), both in µs; the first by
+// CLOCK_MONOTONIC.
 func (c *Conn) ServiceStart(ctx context.Context, unit string) (start, delay int64, err error) {
 	for name, to := range map[string]*int64{"ExecMainStartTimestampMonotonic": &start, "RestartUSec": &delay} {
 		v, err := c.property(ctx, UnitPath(unit), busName+".Service", name)
@@ -123,7 +128,7 @@ func (c *Conn) ServiceStart(ctx context.Context, unit string) (start, delay int6
 	return start, delay, nil
 }
 
-// KillSignal returns the number of the signal by which the manager would stop a service now.
+// KillSignal returns the number of the signal with which the manager would stop a service now.
 func (c *Conn) KillSignal(ctx context.Context, unit string) (int, error) {
 	v, err := c.property(ctx, UnitPath(unit), busName+".Service", "KillSignal")
 	if err != nil {
@@ -136,7 +141,7 @@ func (c *Conn) KillSignal(ctx context.Context, unit string) (int, error) {
 	return int(number), nil
 }
 
-// ActiveState returns that of UnitState alone: one question in place of a dozen.
+// ActiveState returns only that field of UnitState: one request instead of a dozen.
 func (c *Conn) ActiveState(ctx context.Context, unit string) (string, error) {
 	v, err := c.property(ctx, UnitPath(unit), unitIf, "ActiveState")
 	if err != nil {
@@ -188,12 +193,14 @@ func (c *Conn) UnitByPID(ctx context.Context, pid int) (string, error) {
 	return name, nil
 }
 
-// KillMain sends a signal, such as SIGTERM, to the main process of a service (systemctl kill --kill-whom=main).
+// KillMain sends a signal, such as SIGTERM, to the main process of a service (systemctl kill
+// --kill-whom=main).
 func (c *Conn) KillMain(ctx context.Context, unit, signal string) error {
 	return c.kill(ctx, unit, "main", signal)
 }
 
-// KillControl sends a signal to the process of ExecReload=, ExecStop= and so on that runs (--kill-whom=control).
+// KillControl sends a signal to the process of ExecReload=, ExecStop= and so on that runs
+// (--kill-whom=control).
 func (c *Conn) KillControl(ctx context.Context, unit, signal string) error {
 	return c.kill(ctx, unit, "control", signal)
 }

@@ -7,8 +7,9 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// Properties reads properties of a unit by name, of the interface Unit or of the unit's type. Values are as godbus has
-// them: a string, bool, integer or slice. A name that this manager does not know is left out.
+// Properties reads properties of a unit by name, of the interface Unit or of the unit's type.
+// Values have godbus's types: a string, bool, integer or slice. Names that this manager does not
+// know are left out.
 func (c *Conn) Properties(ctx context.Context, unit string, names ...string) (map[string]any, error) {
 	found := make(map[string]any)
 	for _, iface := range []string{unitIf, typeInterface(unit)} {

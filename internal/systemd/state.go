@@ -21,21 +21,21 @@ func (s UnitState) Dead() bool { return s.ActiveState == "inactive" || s.ActiveS
 // Leaving says that the unit is on its way to its end.
 func (s UnitState) Leaving() bool { return s.ActiveState == "deactivating" }
 
-// AwaitsRestart says that the last run of a service is over, and that the manager starts the next one by itself (Restart=). Since
-// systemd 254 the unit is inactive or failed for a moment before it is activating again (SERVICE_DEAD_BEFORE_AUTO_RESTART in
-// src/core/service.c).
+// AwaitsRestart says that the last run of a service is over, and that the manager starts the next
+// one by itself (Restart=). Since systemd 254 the unit is inactive or failed for a moment before it
+// is activating again (SERVICE_DEAD_BEFORE_AUTO_RESTART in src/core/service.c).
 func (s UnitState) AwaitsRestart() bool { return strings.Contains(s.SubState, "auto-restart") }
 
 // Ended says that the last run of a service is over or about to be, for whatever reason.
 func (s UnitState) Ended() bool { return s.Dead() || s.Leaving() || s.AwaitsRestart() }
 
-// Failed says that the last run of a service is over and nobody asked for its end.
+// Failed reports that the last run of a service is over and nobody asked for its end.
 func (s UnitState) Failed() bool {
 	return s.ActiveState == "failed" || s.AwaitsRestart() || s.SubState == "stop-post" && s.Result != "success"
 }
 
-// Balance is what the state of a service means for connections. A program that has ended takes none, though ExecStopPost= may
-// take its time, such as that of a back-off.
+// Balance returns what the state of a service means for connections. A program that has ended takes
+// none, though ExecStopPost= may take time, such as that of a back-off.
 func (s UnitState) Balance() balance.State {
 	switch {
 	case s.Up():

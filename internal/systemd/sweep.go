@@ -13,12 +13,13 @@ type Question struct {
 	OfType         bool // of the interface of the unit's type, such as Service; else of interface Unit
 }
 
-// sweepWindow is how many questions wait for their answers at a time. dbus-daemon allows 128 on the system's bus
-// (max_replies_per_connection in dbus-daemon(1)).
+// sweepWindow is how many questions wait for their answers at a time. dbus-daemon allows 128 on the
+// system's bus (max_replies_per_connection in dbus-daemon(1)).
 const sweepWindow = 64
 
-// Sweep reads one property of each of many units. No question waits for the answer to the one before. Answers are in the order
-// of the questions, as godbus has them; nil for a property that its unit does not have.
+// Sweep reads one property of each of many units. It sends all questions before it waits for an
+// answer. Answers are in the order of the questions, with godbus's types; nil for a property that
+// its unit does not have.
 func (c *Conn) Sweep(ctx context.Context, questions []Question) ([]any, error) {
 	answers := make([]any, len(questions))
 	calls := make([]*dbus.Call, len(questions))

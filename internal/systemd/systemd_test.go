@@ -78,8 +78,8 @@ func TestDialNamesEveryWay(t *testing.T) {
 	}
 }
 
-// A connection that stays is made to the bus, which sends what was asked for alone. Where there is no bus, the manager's
-// own socket is tried.
+// A connection that stays is made to the bus, which sends what was asked for alone. Where there is
+// no bus, the manager's own socket is tried.
 func TestDialToStayPrefersTheBus(t *testing.T) {
 	b := newTestBus(t)
 	newFakeManager(t, b)
@@ -249,7 +249,8 @@ func TestWatcher(t *testing.T) {
 	if s := next(t, w, "app@1.service"); s.ActiveState != "failed" || s.MainPID != 0 {
 		t.Errorf("after its end: %+v", s)
 	}
-	// The first changes of a unit that is loaded and started at once are not announced: the end of the job is.
+	// The first changes of a unit that is loaded and started at once are not announced: the end of
+	// the job is.
 	m.setQuietly("app@1.service", "active", 13)
 	m.emit(managerPath, managerIf+".JobRemoved", uint32(1), dbus.ObjectPath("/job"), "app@1.service", "done")
 	if s := next(t, w, "app@1.service"); s.MainPID != 13 {

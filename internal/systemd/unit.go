@@ -11,8 +11,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// UnitState is what the manager says of one unit. Fields that a type of unit does not have are zero. Two states are
-// equal, by ==, if nothing that is named here has changed.
+// UnitState is what the manager says of one unit. Fields that a type of unit does not have are
+// zero. Two states are equal, by ==, if nothing that is named here has changed.
 type UnitState struct {
 	Name         string
 	LoadState    string // loaded, not-found, masked, error, bad-setting
@@ -31,7 +31,8 @@ type UnitState struct {
 	ExecMainStatus int    // its exit status or signal
 
 	// What the manager sends no signals for: read by Conn.Unit, zero in what a Watcher reports.
-	// UnitFileState and NeedDaemonReload are not among them: for each PID 1 reads all directories of unit files.
+	// UnitFileState and NeedDaemonReload are not among them: for each PID 1 reads all directories
+	// of unit files.
 	InactiveExit int64 // when it last began to start, µs since 1970; an automatic restart begins with its delay
 	ControlGroup string
 	ControlPID   int    // of ExecStartPre=, ExecReload=, ExecStop=, ... while one runs
@@ -51,7 +52,8 @@ func UnitPath(name string) dbus.ObjectPath {
 	return dbus.ObjectPath("/org/freedesktop/systemd1/unit/" + systemd.PathBusEscape(name))
 }
 
-// typeInterface is the interface of a unit's type that has properties we read; empty for types that have none.
+// typeInterface is the interface of a unit's type that has properties we read; empty for types that
+// have none.
 func typeInterface(name string) string {
 	switch {
 	case strings.HasSuffix(name, ".service"):
@@ -62,9 +64,10 @@ func typeInterface(name string) string {
 	return ""
 }
 
-// Properties to read, by interface. The first lists are announced by PropertiesChanged; so a Watcher reads them once
-// and is told afterwards. Single Gets, sent together, are cheaper for the manager than GetAll, which computes some
-// hundred values and reads the unit's control group for it.
+// Properties to read, by interface. PropertiesChanged announces those of the first lists, so a
+// Watcher reads them once and then gets their changes. Single Gets, sent together, are cheaper for
+// the manager than GetAll, which computes some hundred values and reads the unit's control group
+// for it.
 func watchedProperties(iface string) []string {
 	switch iface {
 	case unitIf:
@@ -87,7 +90,7 @@ func silentProperties(iface string) []string {
 	return nil
 }
 
-// ReadUnit is Unit on a connection of its own, for a single question.
+// ReadUnit is Unit on a new connection, for a single question.
 func ReadUnit(ctx context.Context, e Endpoint, name string) (UnitState, error) {
 	c, err := Dial(ctx, e)
 	if err != nil {
@@ -97,8 +100,8 @@ func ReadUnit(ctx context.Context, e Endpoint, name string) (UnitState, error) {
 	return c.Unit(ctx, name)
 }
 
-// Unit reads the present state of a unit. A unit that has no file is no error: its LoadState is not-found and its
-// ActiveState inactive.
+// Unit reads the present state of a unit. A unit without a file is no error: its LoadState is
+// not-found and its ActiveState inactive.
 func (c *Conn) Unit(ctx context.Context, name string) (UnitState, error) {
 	state := UnitState{Name: name}
 	var job dbus.ObjectPath
@@ -123,7 +126,8 @@ func (c *Conn) Unit(ctx context.Context, name string) (UnitState, error) {
 	return state, nil
 }
 
-// jobPath takes the path of the unit's job from property Job, a pair of number and path; without one it is was.
+// jobPath takes the path of the unit's job from property Job, a pair of number and path; without
+// one it is was.
 func jobPath(values map[string]dbus.Variant, was dbus.ObjectPath) dbus.ObjectPath {
 	v, ok := values["Job"]
 	if !ok {
@@ -139,9 +143,9 @@ func jobPath(values map[string]dbus.Variant, was dbus.ObjectPath) dbus.ObjectPat
 	return job.Path
 }
 
-// properties reads the named properties of one interface, all requests sent before the first answer is awaited. read is
-// the sequence number on the connection of the first answer: a signal with a higher one tells something newer, or the
-// same.
+// properties reads the named properties of one interface. It sends all requests before it waits for
+// the first answer. read is the sequence number on the connection of the first answer: a signal
+// with a higher number has the same state or a newer one.
 func (c *Conn) properties(ctx context.Context, path dbus.ObjectPath, iface string, names []string) (values map[string]dbus.Variant, read dbus.Sequence, err error) {
 	object := c.bus.Object(busName, path)
 	calls := make([]*dbus.Call, len(names))
@@ -166,7 +170,8 @@ func (c *Conn) properties(ctx context.Context, path dbus.ObjectPath, iface strin
 	return values, read, err
 }
 
-// apply takes over the properties that are named in values, of whatever interface: no name means two things.
+// apply takes over the properties that are named in values, of whatever interface: no name means
+// two things.
 func (s *UnitState) apply(values map[string]dbus.Variant) {
 	for name, v := range values {
 		switch value := v.Value().(type) {

@@ -10,27 +10,31 @@ import (
 
 // Limits of a Watcher.
 const (
-	// A lost connection is tried again after 20 ms, doubling to 5 s: a reexec is over in tens of milliseconds, a bus that
-	// stays away costs one connect in five seconds.
+	// A lost connection is tried again after 20 ms, doubling to 5 s: a reexec is over in tens of
+	// milliseconds, a bus that stays away costs one connect in five seconds.
 	firstRetry = 20 * time.Millisecond
 	lastRetry  = 5 * time.Second
 
-	// answerTimeout limits reading one unit. PID 1 is deaf while it reloads: 30 s were seen with 16,000 units.
+	// answerTimeout limits reading one unit. PID 1 does not answer while it reloads: up to 30 s
+	// with 16,000 units.
 	answerTimeout = time.Minute
 
-	// A unit takes two match rules of its own, so that other units do not wake us. dbus-daemon allows 512 rules on a
-	// connection of its system bus (max_match_rules_per_connection): beyond 200 units one rule serves all.
+	// A unit has two match rules, so that other units do not wake us. dbus-daemon allows 512 rules
+	// on a connection of its system bus (max_match_rules_per_connection): beyond 200 units one rule
+	// serves all.
 	maxOwnRules = 200
 
-	// requestBuffer is how many Watch and Forget calls may be ahead of the Watcher before they wait for it: all units of
-	// the largest app at once.
+	// requestBuffer is how many Watch and Forget calls may be ahead of the Watcher before they wait
+	// for it: all units of the largest app at once.
 	requestBuffer = 4096
 )
 
-// Watcher follows units by the manager's signals, without polling. It outlives daemon-reload, daemon-reexec and a
-// restart of the bus: it connects again, reads all units anew and reports what changed meanwhile.
+// Watcher follows units by the manager's signals, without polling. It outlives daemon-reload,
+// daemon-reexec and a restart of the bus: it connects again, reads all units again and reports what
+// changed meanwhile.
 //
-// One goroutine owns all state; Watch, Forget and Close may be called from any, also from the one that reads Events.
+// One goroutine owns all state. Any goroutine may call Watch, Forget and Close, including the one
+// that reads Events.
 type Watcher struct {
 	requests chan watchRequest
 	events   chan UnitState
@@ -42,8 +46,9 @@ type Watcher struct {
 type WatcherOptions struct {
 	Endpoint Endpoint
 
-	// Lost, if set, is called when the manager cannot be reached, once an outage and with its reason, and with nil when
-	// it answers again. It runs on the Watcher's goroutine: it must not block.
+	// Lost, if set, is called when the manager cannot be reached, once an outage and with its
+	// reason, and with nil when it answers again. It runs on the Watcher's goroutine: it must not
+	// block.
 	Lost func(error)
 }
 
@@ -52,8 +57,8 @@ type watchRequest struct {
 	forget bool
 }
 
-// NewWatcher starts a Watcher, which connects in the background: a manager that cannot be reached is an outage like any
-// later one, not an error. The caller calls Close.
+// NewWatcher starts a Watcher, which connects in the background: a manager that cannot be reached
+// is an outage like any later one, not an error. The caller calls Close.
 func NewWatcher(o WatcherOptions) *Watcher {
 	ctx, stop := context.WithCancel(context.Background())
 	w := &Watcher{
@@ -67,13 +72,13 @@ func NewWatcher(o WatcherOptions) *Watcher {
 	return w
 }
 
-// Events delivers the state of a unit when it is first read and whenever it has changed. A reader that is slow gets the
-// latest state of each unit, not every state in between; a restart that it missed shows in InvocationID. The channel is
-// closed by Close.
+// Events delivers the state of a unit when it is first read and whenever it has changed. A reader
+// that is slow gets the latest state of each unit, not every state in between; a restart that it
+// missed shows in InvocationID. The channel is closed by Close.
 func (w *Watcher) Events() <-chan UnitState { return w.events }
 
-// Watch adds a unit. Its first event is its present state; a unit that has no file is inactive, and is followed until it
-// has one. A unit that is watched already is reported again.
+// Watch adds a unit. Its first event is its present state; a unit that has no file is inactive, and
+// is followed until it has one. A unit that is watched already is reported again.
 func (w *Watcher) Watch(unit string) { w.request(watchRequest{unit: unit}) }
 
 // Forget removes a unit. An event of it that was under way may still arrive.
@@ -149,8 +154,8 @@ func (l *watchLoop) report(err error) {
 	l.lost = err != nil
 }
 
-// connect makes a connection, asks for the signals and then reads all units, in this order so that nothing falls in
-// between.
+// connect makes a connection, asks for the signals and then reads all units, in this order so that
+// nothing falls in between.
 func (l *watchLoop) connect(ctx context.Context) error {
 	conn, err := DialToStay(ctx, l.options.Endpoint)
 	if err != nil {
@@ -173,7 +178,8 @@ func (l *watchLoop) connect(ctx context.Context) error {
 	return l.resync(ctx)
 }
 
-// disconnect gives the connection up. Bodies of signals that were not read go with it: the next connect reads all.
+// disconnect gives the connection up. Bodies of signals that were not read go with it: the next
+// connect reads all.
 func (l *watchLoop) disconnect() {
 	if l.conn != nil {
 		l.conn.Close()
@@ -188,8 +194,8 @@ func (l *watchLoop) disconnect() {
 func (l *watchLoop) resync(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	// A second Subscribe on a connection is an error of its own, AlreadySubscribed: after a reexec the manager may
-	// have kept the first.
+	// A second Subscribe on a connection fails with AlreadySubscribed: after a reexec the manager
+	// may have kept the first.
 	err := l.conn.call(ctx, "Subscribe", nil)
 	if err != nil && !isDBusError(err, busName+".AlreadySubscribed") {
 		return fmt.Errorf("subscribe to systemd: %w", err)
@@ -202,7 +208,8 @@ func (l *watchLoop) resync(ctx context.Context) error {
 	return nil
 }
 
-// follow serves signals, requests and readers until the connection fails or, if it is given, until fires.
+// follow serves signals, requests and readers until the connection fails or, if it is given, until
+// fires.
 func (l *watchLoop) follow(ctx context.Context, until <-chan time.Time) error {
 	for {
 		var out chan<- UnitState

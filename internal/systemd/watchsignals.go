@@ -7,10 +7,10 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// unitRules are the match rules of one unit: the changes of its properties, and the ends of its jobs. The latter
-// matter for a unit that is loaded and started in one go: the manager announces its first changes by UnitNew alone
-// (bus_unit_send_change_signal in core/dbus-unit.c). UnitNew itself is no use: reading a unit that nothing keeps loaded
-// loads it, so every answer would be news.
+// unitRules returns the match rules of one unit: the changes of its properties, and the ends of its
+// jobs. The latter matter for a unit that is loaded and started in one step: the manager announces
+// its first changes only by UnitNew (bus_unit_send_change_signal in core/dbus-unit.c). UnitNew
+// itself does not serve: reading an unloaded unit loads it, so every answer would cause a signal.
 func unitRules(u *watchedUnit) [][]dbus.MatchOption {
 	return [][]dbus.MatchOption{
 		{dbus.WithMatchSender(busName), dbus.WithMatchObjectPath(u.pathOf)},
@@ -26,7 +26,8 @@ func allUnitsRules() [][]dbus.MatchOption {
 	}
 }
 
-// addRules asks for the signals about u: by rules of its own, or by those for all units if there are too many.
+// addRules requests the signals about u: by the unit's rules, or by those for all units if there
+// are too many.
 func (l *watchLoop) addRules(ctx context.Context, u *watchedUnit) error {
 	if l.allUnits || u.ownRule {
 		return nil
@@ -67,7 +68,8 @@ func (l *watchLoop) readUnit(ctx context.Context, u *watchedUnit) error {
 	for _, iface := range []string{unitIf, typeInterface(state.Name)} {
 		values, read, err := l.conn.properties(ctx, u.pathOf, iface, watchedProperties(iface))
 		if isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
-			// No unit can have this name. That is the caller's fault and no reason to give up the connection.
+			// No unit can have this name. That is the caller's fault and no reason to give up the
+			// connection.
 			state.LoadState, state.ActiveState, state.SubState = "error", "inactive", "dead"
 			break
 		}
@@ -100,13 +102,14 @@ func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 		defer cancel()
 		return l.readUnit(ctx, u)
 	case managerIf + ".Reloading":
-		// Sent with true before and with false after; a unit file that went or came shows in LoadState.
+		// Sent with true before and with false after; a unit file that went or came shows in
+		// LoadState.
 		if active, ok := body[bool](sig, 0); ok && !active {
 			return l.resync(ctx)
 		}
 	case daemonName + ".NameOwnerChanged":
-		// The manager connects to the bus anew when it executes itself; what it did in between nobody heard. Every
-		// connection to a bus is told (see greetBus).
+		// The manager connects to the bus again when it executes itself; its changes meanwhile were
+		// not signalled. Every connection to a bus gets this signal (see greetBus).
 		name, _ := body[string](sig, 0)
 		if owner, ok := body[string](sig, 2); ok && name == busName && owner != "" {
 			return l.resync(ctx)
@@ -115,9 +118,9 @@ func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 	return nil
 }
 
-// applySignal takes over the properties that a signal carries: all of an interface that can change, so nothing need be
-// read. The manager sends the interface of the type first and that of the unit second, for the very purpose that the
-// state is complete with the second (send_changed_signal in core/dbus-unit.c).
+// applySignal applies the properties in a signal: all properties of an interface that can change,
+// so nothing has to be read. The manager sends the interface of the type first and that of the unit
+// second, so that the state is complete with the second (send_changed_signal in core/dbus-unit.c).
 func (l *watchLoop) applySignal(u *watchedUnit, sig *dbus.Signal) {
 	iface, _ := body[string](sig, 0)
 	values, ok := body[map[string]dbus.Variant](sig, 1)
