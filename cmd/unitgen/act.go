@@ -55,6 +55,9 @@ func (c *command) act(ctx context.Context) error {
 	verb := map[string]systemd.Verb{"start": systemd.Start, "stop": systemd.Stop, "restart": systemd.Restart, "reload": systemd.Reload}[c.options.verb]
 	c.progress.plain = true
 	defer c.progress.end()
+	if verb == systemd.Start {
+		return m.Start(ctx, a) // systemctl returns when the first instance is ready
+	}
 	if verb != systemd.Reload || !c.env.talkTerminal || c.env.stdin == nil {
 		return m.Do(ctx, a, verb, live.Interruption{})
 	}

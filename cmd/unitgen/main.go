@@ -18,6 +18,9 @@
 //	verify.go    properties, as systemd reads them
 //	import.go    files of other process managers -> .unitgen files
 //	complete.go  what can stand in a command line
+//	list.go      apps and what they do, status.go one app, figures.go the figures of both, watch.go both again and again
+//	act.go       start, stop, restart and reload, progress.go what is seen meanwhile
+//	logs.go      the journal of an app
 //
 // Package plan has what is on disk, how that differs from what is wanted, and the writing; live what changes on running apps;
 // doctor what is wrong with the machine and its apps.

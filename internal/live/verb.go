@@ -23,8 +23,8 @@ type Interruption struct {
 	Cancel func() bool     // asks whether the rollout is to be cancelled too; it runs in a goroutine of its own
 }
 
-// Do carries out what systemctl does with app.service by that verb, tells what happens to each instance, and says why an instance
-// failed. When ctx ends, systemd goes on with it.
+// Do carries out what systemctl does with app.service by that verb, other than Start, for which there is Manager.Start. It tells what
+// happens to each instance, and says why an instance failed. When ctx ends, systemd goes on with the job.
 func (m *Manager) Do(ctx context.Context, a app.App, verb systemd.Verb, interruption Interruption) error {
 	began := m.Now()
 	loaded, err := m.Conn.Instances(ctx, a.Name)
