@@ -45,10 +45,12 @@ func (s *Source) Look(ctx context.Context, m Manager) ([]App, error) {
 		return nil, err
 	}
 	found := s.find(units)
+	// Asking a balancer of an app that is idle or stopped would start it.
+	running := slices.DeleteFunc(slices.Clone(found), func(f *looked) bool { return !f.Runs() })
 	asked := make(chan struct{})
 	go func() { // awaited below: the balancers answer while PID 1 does
 		defer close(asked)
-		s.askAll(ctx, found)
+		s.askAll(ctx, running)
 	}()
 	err = s.sweep(ctx, m, found)
 	<-asked
@@ -268,17 +270,14 @@ func (f *looked) instancesIn(wants any) []int {
 	return all
 }
 
-// askAll asks the balancers that run. Asking one of an app that is idle or stopped would start it.
-func (s *Source) askAll(ctx context.Context, found []*looked) {
+// askAll asks the balancers of apps, and writes their answers alone: the rest of an app is being filled in meanwhile.
+func (s *Source) askAll(ctx context.Context, running []*looked) {
 	if s.Ask == nil {
 		return
 	}
 	slots := make(chan struct{}, asked)
 	var all sync.WaitGroup
-	for _, f := range found {
-		if !f.Runs() {
-			continue
-		}
+	for _, f := range running {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
