@@ -210,8 +210,8 @@ func takeListeners(from []*Descriptor) ([]net.Listener, error) {
 	}
 	taken, err := takeAll(from, "listener", net.FileListener, listenerKinds())
 	for i := range taken {
-		if door, ok := taken[i].(*net.UnixListener); ok && handed[i] {
-			taken[i] = newHandoffListener(door)
+		if incoming, ok := taken[i].(*net.UnixListener); ok && handed[i] {
+			taken[i] = newHandoffListener(incoming)
 		}
 	}
 	return taken, err

@@ -24,7 +24,7 @@ const HandoffName = "handoff"
 // A connection costs what one from a listener of package net costs, and one message on its way in:
 // it is not duplicated, looked into or registered twice, as with net.FileConn.
 type handoffListener struct {
-	door *net.UnixListener // where the balancer's channels come in
+	incoming *net.UnixListener // where the balancer's channels come in
 
 	accepting sync.Mutex // held by the one Accept that works; it owns the next three
 	takes     take
@@ -36,7 +36,7 @@ type handoffListener struct {
 	tally   *tally.Tally // nil if the balancer has none
 	public  []*publicListener
 	closed  bool
-	counts  wire.Report // but for Busy and the flags
+	counts  wire.Report // without Busy and the flags
 	open    map[*handedConn]*activity
 }
 
@@ -49,8 +49,8 @@ type given struct {
 	peer         wire.Peer
 }
 
-func newHandoffListener(door *net.UnixListener) *handoffListener {
-	return &handoffListener{door: door, buffers: new(channelBuffers), open: make(map[*handedConn]*activity)}
+func newHandoffListener(incoming *net.UnixListener) *handoffListener {
+	return &handoffListener{incoming: incoming, buffers: new(channelBuffers), open: make(map[*handedConn]*activity)}
 }
 
 // Accept returns the next connection that the balancer orders or gives.
@@ -64,7 +64,7 @@ func (l *handoffListener) Accept() (net.Conn, error) {
 		}
 		if l.isClosed() {
 			l.refuse()
-			return nil, &net.OpError{Op: "accept", Net: "unixpacket", Addr: l.door.Addr(), Err: net.ErrClosed}
+			return nil, &net.OpError{Op: "accept", Net: "unixpacket", Addr: l.incoming.Addr(), Err: net.ErrClosed}
 		}
 		if err != nil {
 			return nil, err
@@ -98,7 +98,7 @@ func (l *handoffListener) currentChannel() (*channel, error) {
 	if ch != nil {
 		return ch, nil
 	}
-	conn, err := l.door.AcceptUnix()
+	conn, err := l.incoming.AcceptUnix()
 	if err != nil {
 		return nil, err
 	}
@@ -327,7 +327,7 @@ func (l *handoffListener) Close() error {
 		return nil
 	}
 	l.closed = true
-	err := l.door.Close()
+	err := l.incoming.Close()
 	if l.channel != nil {
 		_ = l.channel.trySend(l.stateLocked()) // if not, it sees the channel's end
 		// The channel stays open, to report the end of the last connections.
@@ -356,7 +356,7 @@ func (l *handoffListener) Addr() net.Addr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.public) == 0 {
-		return l.door.Addr()
+		return l.incoming.Addr()
 	}
 	return l.public[0].addr
 }

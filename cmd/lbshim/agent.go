@@ -14,11 +14,12 @@ import (
 // nameAgent is FileDescriptorName= of app-agent.socket.
 const nameAgent = "agent"
 
-// agentIdle is after what time without a client the agent ends. A load balancer asks each few seconds, so that one that asks
-// finds the agent running.
+// agentIdle is the time without a client after which the agent ends. A load balancer asks every few
+// seconds, so it finds the agent running.
 const agentIdle = 2 * time.Minute
 
-// tellHost is ExecStart= of app-agent.service: it tells load balancers how the app is on this host.
+// tellHost is ExecStart= of app-agent.service: it answers load balancers with the state of the app
+// on this host.
 func tellHost(ctx context.Context, e *env, o options) error {
 	passed, err := activation.Inherit()
 	if err != nil {
@@ -40,8 +41,9 @@ func tellHost(ctx context.Context, e *env, o options) error {
 	return nil
 }
 
-// hostPause is how long the agent leaves the control socket alone after its connection has ended. A connection that waits there
-// makes PID 1 start the shim, also in place of a stop that is under way.
+// hostPause is how long the agent leaves the control socket alone after its connection has ended. A
+// connection that waits there makes PID 1 start the shim, also in place of a stop that is under
+// way.
 const hostPause = 2 * time.Second
 
 // hostAsker asks the shim on one connection for as long as that lasts.

@@ -14,10 +14,12 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// drainAlone waits for the connections of an app that stops and whose shim has died. A failure to count is told and ends the
-// drain: the program is stopped then, as PID 1 waits for that.
+// drainAlone waits for the connections of an app that is being stopped and whose shim has died. If
+// counting fails, drainAlone reports it and the drain ends, and then the program is stopped, as PID
+// 1 waits for this process.
 //
-// An app that was idle, or that stops in its usual order, has no connection then: its instances end before the shim.
+// An idle app, or one that stops in the usual order, has no connection then: its instances end
+// before the shim.
 func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameters, began time.Time) error {
 	ports, paths, serve, err := readAlone(ctx, e, o)
 	if err != nil {
@@ -66,7 +68,8 @@ func countUnix(paths []string) (sockdiag.Stat, error) {
 	return lifecycle.CountUnix(table, paths)
 }
 
-// readAlone asks PID 1 for what the shim knew: the app's listeners and the shim's options, drop-ins included.
+// readAlone asks PID 1 for what the shim knew: the app's listeners and the shim's options, drop-ins
+// included.
 func readAlone(ctx context.Context, e *env, o options) (ports []uint16, paths []string, serve options, err error) {
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
@@ -80,7 +83,7 @@ func readAlone(ctx context.Context, e *env, o options) (ports []uint16, paths []
 	return ports, paths, serve, err
 }
 
-// serveOptions are those of ExecStart= of the shim's unit.
+// serveOptions returns the options in ExecStart= of the shim's unit.
 func serveOptions(ctx context.Context, conn *systemd.Conn, name app.Name) (options, error) {
 	now := defaultOptions()
 	argv, err := conn.ExecStart(ctx, name.Service())
@@ -93,8 +96,8 @@ func serveOptions(ctx context.Context, conn *systemd.Conn, name app.Name) (optio
 	return now, nil
 }
 
-// openDiag opens a socket to count connections with in the network of the port, as an instance may have another one. The
-// thread stays there and ends with its goroutine.
+// openDiag opens a socket to count connections with in the network of the port, as an instance may
+// have another one. The thread stays there and ends with its goroutine.
 func openDiag(o options) (*sockdiag.Conn, error) {
 	type result struct {
 		conn *sockdiag.Conn

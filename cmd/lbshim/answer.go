@@ -17,7 +17,8 @@ import (
 	"github.com/unitgen/unitgen/internal/sdlog"
 )
 
-// Arguments of a supervisor after bindnotify.Verb. It takes no options, to be small: there is one for each instance.
+// Arguments of a supervisor after bindnotify.Verb. It takes no options, to be small: there is one
+// for each instance.
 const (
 	answerApp = 2 + iota
 	answerInstance
@@ -27,12 +28,14 @@ const (
 
 const learnMode = "learn"
 
-// answerEnvironment keeps the runtime of a supervisor small: one thread that works, no watch on the CPUs, no samples of allocations, and
-// no collection of garbage, which would cost a third of what the process has, until a flood of calls has made 8 MB in all.
+// answerEnvironment keeps the runtime of a supervisor small: one thread that works, no watch on the
+// CPUs, no samples of allocations, and no collection of garbage, which would cost a third of what
+// the process has, until a flood of calls has made 8 MB in all.
 var answerEnvironment = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=8MiB", "GODEBUG=containermaxprocs=0,updatemaxprocs=0,memprofilerate=0"}
 
-// answer is the supervisor of an instance, which launch has started. It ends with the last process of the program,
-// by no signal but SIGKILL: PID 1 sends the stop signal to all of the unit, and a program that is shutting down may still call bind.
+// answer is the supervisor of an instance, which launch has started. It ends with the last process
+// of the program, by no signal but SIGKILL: PID 1 sends the stop signal to all of the unit, and a
+// program that is shutting down may still call bind.
 func answer(e *env) int {
 	signal.Ignore()
 	nameProcess()
@@ -61,7 +64,8 @@ func answer(e *env) int {
 	return exitSuccess
 }
 
-// nameProcess gives the process its name, as it was executed by another one (self). Package os would make a poller for that.
+// nameProcess gives the process its name, as it was executed by another one (self). Package os
+// would make a poller for that.
 func nameProcess() {
 	fd, err := unix.Open("/proc/self/comm", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -71,8 +75,9 @@ func nameProcess() {
 	unix.Close(fd)
 }
 
-// answerLog is made when there is something to say, which is rare. It writes to the stream of the unit, of which journald knows whose it is also when this process has ended. Its lines bear the
-// program's identifier there, so each begins with ours.
+// answerLog makes the log when there is a message, which is rare. It writes to the stream of the
+// unit, which journald can assign to the unit also after the end of this process. The lines have
+// the program's identifier, so each begins with our prefix.
 func answerLog(e *env) *slog.Logger {
 	if is, _ := journal.StderrIsJournalStream(); !is {
 		return slog.New(sdlog.NewStream("lbshim", e.stderr, slog.LevelInfo))

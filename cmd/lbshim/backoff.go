@@ -14,8 +14,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// backOff is ExecStopPost= of an instance. The instance is "deactivating (stop-post)" meanwhile, and nobody's connection
-// waits for it.
+// backOff is ExecStopPost= of an instance. The instance is "deactivating (stop-post)" meanwhile,
+// and no connection waits for it.
 func backOff(ctx context.Context, e *env, o options) error {
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
@@ -60,8 +60,8 @@ func backOff(ctx context.Context, e *env, o options) error {
 // tellEndLimit bounds the wait for a shim that hangs.
 const tellEndLimit = 5 * time.Second
 
-// tellEnd has the shim put back what the program did to its listener, before PID 1 polls that: PID 1 gives up a listener
-// that does not listen.
+// tellEnd has the shim put back what the program did to its listener, before PID 1 polls that: PID
+// 1 gives up a listener that does not listen.
 func tellEnd(ctx context.Context, conn *systemd.Conn, e *env, o options) error {
 	ctx, cancel := context.WithTimeout(ctx, tellEndLimit)
 	defer cancel()

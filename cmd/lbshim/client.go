@@ -12,8 +12,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// joinTimeout is how long the small commands wait for a shim. It answers within milliseconds; a shim that is just restarting,
-// within the second that takes.
+// joinTimeout is how long the small commands wait for a shim. A shim answers within milliseconds,
+// and a restarting shim within a second.
 const joinTimeout = 15 * time.Second
 
 // join gives the shim copies of the listeners that PID 1 passed.
@@ -33,8 +33,8 @@ func join(ctx context.Context, e *env, o options) error {
 	return nil
 }
 
-// listeners takes what PID 1 passed to a join unit: nothing but the instance's listeners. Their flags are shared with the
-// instance and stay as they are.
+// listeners takes the descriptors that PID 1 passed to a join unit: only the instance's listeners.
+// Their flags are shared with the instance and stay as they are.
 func listeners() ([]int, error) {
 	passed, err := activation.Inherit()
 	if err != nil {
@@ -63,11 +63,11 @@ func shimState(ctx context.Context, e *env, o options) (systemd.UnitState, error
 	return systemd.ReadUnit(ctx, o.endpoint(e), o.app.Service())
 }
 
-// stopsTimeout bounds the last question of a command that was told to end.
+// stopsTimeout bounds the last request of a command that has received its stop signal.
 const stopsTimeout = 2 * time.Second
 
-// stops says whether PID 1 stops a unit, for good or to start it again. A command of its start or reload that then ended
-// with a failure would leave the unit failed, and the system degraded.
+// stops reports whether PID 1 stops or restarts a unit. If a command of its start or reload then
+// ended with a failure, the unit would be failed, and the system degraded.
 func stops(e *env, o options, unit string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), stopsTimeout)
 	defer cancel()

@@ -11,8 +11,9 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 )
 
-// connect makes a channel to an instance that starts, and gives it to the shim. The socket is root's alone, so that nobody
-// else can hand connections over; the shim, which is not root, gets what it needs and no more.
+// connect makes a channel to an instance that is starting, and gives it to the shim. Only root may
+// use the socket, so that nobody else can hand connections over. The shim, which is not root, gets
+// only the channel.
 func connect(ctx context.Context, e *env, o options) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
@@ -24,7 +25,8 @@ func connect(ctx context.Context, e *env, o options) error {
 }
 
 func connectOnce(ctx context.Context, e *env, o options) error {
-	// Connecting to the control socket of a shim that is being stopped would make PID 1 start it again.
+	// Connecting to the control socket of a shim that is being stopped would make PID 1 start it
+	// again.
 	if there, err := shimAnswers(ctx, e, o); err != nil || !there {
 		return errors.Join(err, errors.New("the app stops"))
 	}
@@ -36,7 +38,8 @@ func connectOnce(ctx context.Context, e *env, o options) error {
 	return control.Call(ctx, o.controlPath(e), control.MethodConnect, control.Instance{Instance: o.instance}, nil, fd)
 }
 
-// dialHandoff never waits: a socket whose backlog is full, of channels that no program took, is an error.
+// dialHandoff never waits: a socket whose backlog is full, of channels that no program took, is an
+// error.
 func dialHandoff(path string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

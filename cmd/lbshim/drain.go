@@ -18,15 +18,16 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// settleTime is how long a connection that was opened just before the drain has to ask, at programs that close those that
-// have not asked yet: two round trips of a handshake to a far client.
+// settleTime is how long a connection that was opened just before the drain has to ask, at programs
+// that close those that have not asked yet: two round trips of a handshake to a far client.
 const settleTime = time.Second
 
-// hangLimit is WatchdogSec= of the shim: PID 1 has replaced one that hangs by then.
+// hangLimit is WatchdogSec= of the shim: PID 1 replaces a hung shim in that time.
 const hangLimit = 30 * time.Second
 
-// drain waits until the shim says that the instance may be told to stop, or that time is up. Where no shim will answer, as it
-// has died while the app stops, drain counts by itself. PID 1 bounds it: TimeoutStopSec= of the instance.
+// drain waits until the shim reports that the instance may stop, or the time is up. If the shim has
+// died while the app is being stopped, no shim will answer, and drain counts by itself.
+// TimeoutStopSec= of the instance bounds it.
 func drain(ctx context.Context, e *env, o options) error {
 	if e.getenv("EXIT_CODE") != "" {
 		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
@@ -78,8 +79,8 @@ func drainParameters(ctx context.Context, e *env, o options) (control.DrainParam
 	return p, nil
 }
 
-// drainBy is drainOnce that fails as soon as the shim has died. PID 1 holds the control socket, which takes connections that
-// nobody accepts.
+// drainBy is drainOnce that fails as soon as the shim has died. PID 1 holds the control socket,
+// which still accepts connections that no process serves.
 func drainBy(ctx context.Context, e *env, o options, p control.DrainParameters, pid int) error {
 	if pid != 0 {
 		var cancel context.CancelFunc
@@ -104,8 +105,9 @@ func drainOnce(ctx context.Context, e *env, o options, p control.DrainParameters
 	})
 }
 
-// runsServe says whether the instance is a program in Go that gets its stop signal as activation.StopSignal wants it and
-// runs activation.Serve, which shuts down gracefully and gives new connections time to ask.
+// runsServe reports whether the instance is a program in Go that handles its stop signal with
+// activation.StopSignal and runs activation.Serve, which shuts down gracefully and gives new
+// connections time to send a request.
 func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	pid := e.getenv("MAINPID")
 	if pid == "" || !holdsMark(pid) {
@@ -120,14 +122,17 @@ func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	return err == nil && (number == int(unix.SIGTERM) || number == int(unix.SIGINT)), err
 }
 
-// serveMark is how /proc shows the mark of activation.Serve. Another program that makes one ends its own drains early.
+// serveMark is how /proc shows the mark of activation.Serve. Another program that makes one ends
+// its own drains early.
 const serveMark = "/memfd:unitgen.activation.Serve (deleted)"
 
-// mostDescriptors bounds the look. Serve makes its mark before it accepts, among the first descriptors of the process, while
-// the program may have a million. The kernel lists them by number.
+// mostDescriptors bounds the look. Serve makes its mark before it accepts, among the first
+// descriptors of the process, while the program may have a million. The kernel lists them by
+// number.
 const mostDescriptors = 1024
 
-// holdsMark looks for the mark among the descriptors of a process, of which nothing else is read.
+// holdsMark looks for the mark among the descriptors of a process; it reads nothing else of the
+// process.
 func holdsMark(pid string) bool {
 	dir, err := os.Open("/proc/" + pid + "/fd")
 	if err != nil {

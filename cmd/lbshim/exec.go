@@ -23,10 +23,12 @@ import (
 // self is this program, also when its file has been replaced meanwhile.
 const self = "/proc/self/exe"
 
-// exitExec is EXIT_EXEC of systemd, with which PID 1 ends a process that it cannot turn into the program.
+// exitExec is EXIT_EXEC of systemd, with which PID 1 ends a process that it cannot turn into the
+// program.
 const exitExec = 203
 
-// execute becomes the program of an instance, so that it has the process that PID 1 started. On success it does not return.
+// execute becomes the program of an instance, so that it has the process that PID 1 started. On
+// success it does not return.
 func execute(ctx context.Context, e *env, o options) error {
 	switch app.Kind(o.kind) {
 	case app.KindNode:
@@ -44,8 +46,9 @@ func execute(ctx context.Context, e *env, o options) error {
 	return usageError("--kind= must be bind or node, got %q", o.kind)
 }
 
-// executeBound has bind(2) of the program answered with the listeners that PID 1 passed. The program has them by LISTEN_FDS too, and
-// the descriptors of keep. Where the kernel does not let bind(2) be answered, a program that takes LISTEN_FDS does not miss it.
+// executeBound runs the program under a supervisor that answers bind(2) with the listeners that PID
+// 1 passed. The program also gets them by LISTEN_FDS, and the descriptors of keep. If the kernel
+// does not allow the supervisor, a program that takes LISTEN_FDS still works.
 func executeBound(e *env, o options, environ []string, keep ...int) error {
 	listeners, err := passedListeners()
 	if err != nil && !o.learn {
@@ -71,7 +74,8 @@ func executeBound(e *env, o options, environ []string, keep ...int) error {
 		return err
 	}
 	if !o.keepPipe {
-		// PID 1 starts programs with SIGPIPE ignored (IgnoreSIGPIPE=), which the Go runtime has changed.
+		// PID 1 starts programs with SIGPIPE ignored (IgnoreSIGPIPE=), which the Go runtime has
+		// changed.
 		signal.Ignore(syscall.SIGPIPE)
 	}
 	for _, fd := range keep { // only now: nothing else is to go with them
@@ -83,7 +87,8 @@ func executeBound(e *env, o options, environ []string, keep ...int) error {
 	return &statusError{exitExec, fmt.Errorf("%s%w", explain.LauncherFailed, err)}
 }
 
-// passedListeners returns the TCP listeners that PID 1 passed. What was passed stays open over execve(2), for the program.
+// passedListeners returns the TCP listeners that PID 1 passed. The passed descriptors stay open
+// over execve(2), for the program.
 func passedListeners() ([]int, error) {
 	passed, err := activation.Inherit()
 	if err != nil {

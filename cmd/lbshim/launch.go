@@ -23,8 +23,8 @@ import (
 // preload is the script that Node loads before the program, below the directory of lbshim.
 const preload = "node/drain.cjs"
 
-// connectNode connects a Node.js program with the shim. It returns the channel, which is closed at an execve(2), and what the program
-// starts with.
+// connectNode connects a Node.js program with the shim. It returns the channel, which is closed at
+// an execve(2), and what the program starts with.
 func connectNode(ctx context.Context, e *env, o options) (channel int, environ []string, err error) {
 	channel, err = openChannel(ctx, e, o)
 	if err != nil {
@@ -42,8 +42,8 @@ func connectNode(ctx context.Context, e *env, o options) (channel int, environ [
 	return channel, nodeEnvironment(e.environ(), o, channel, script), nil
 }
 
-// launch becomes a Node.js program that the shim gives connections, so that the program has the process that PID 1 started. On
-// success it does not return.
+// launch becomes a Node.js program that the shim gives connections, so that the program has the
+// process that PID 1 started. On success it does not return.
 func launch(o options, channel int, environ []string) error {
 	passed, err := activation.Inherit()
 	if err != nil {
@@ -59,8 +59,9 @@ func launch(o options, channel int, environ []string) error {
 	return &statusError{exitExec, fmt.Errorf("%s%w", explain.LauncherFailed, err)}
 }
 
-// nodeEnvironment is what the program starts with: what PID 1 gave, where the channel is, and what programs made for PM2
-// expect. What is set already stays. Only on the handoff path is the program a worker of a cluster.
+// nodeEnvironment returns the program's environment: PID 1's, the channel, and the variables that
+// programs made for PM2 expect. Existing variables stay. Only on the handoff path is the program a
+// cluster worker.
 func nodeEnvironment(environ []string, o options, channel int, script string) []string {
 	var options string
 	environ = slices.DeleteFunc(slices.Clone(environ), func(assignment string) bool {
@@ -93,7 +94,8 @@ func nodeEnvironment(environ []string, o options, channel int, script string) []
 	return environ
 }
 
-// restricted reports whether options turn Node's permission model on, under which a program reads only what it is told it may.
+// restricted reports whether options turn on Node's permission model, under which a program reads
+// only the paths that its options allow.
 func restricted(options []string) bool {
 	for _, option := range options {
 		switch {
@@ -106,7 +108,8 @@ func restricted(options []string) bool {
 	return false
 }
 
-// nodeOption writes an option for NODE_OPTIONS, where blanks separate and double quotes hold together.
+// nodeOption writes an option for NODE_OPTIONS, where blanks separate and double quotes hold
+// together.
 func nodeOption(option string) string {
 	if !strings.ContainsAny(option, ` "\`) {
 		return option
@@ -114,11 +117,12 @@ func nodeOption(option string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(option) + `"`
 }
 
-// channelTimeout is longer than joinTimeout, as the shim asks PID 1 who has connected, which is deaf for many seconds where
-// it has much to do.
+// channelTimeout is longer than joinTimeout, as the shim asks PID 1 which unit has connected, and a
+// busy PID 1 may not answer for many seconds.
 const channelTimeout = time.Minute
 
-// openChannel returns a channel that the shim has greeted. A shim that crashes costs time and nothing else.
+// openChannel returns a channel that the shim has greeted. A shim that crashes costs time and
+// nothing else.
 func openChannel(ctx context.Context, e *env, o options) (fd int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, channelTimeout)
 	defer cancel()
@@ -151,7 +155,8 @@ func greeted(fd, instance int) error {
 	return nil
 }
 
-// dialChannel connects by hand, as package net would make the socket non-blocking and close it behind our back.
+// dialChannel connects by hand, as package net would make the socket non-blocking and close it
+// behind our back.
 func dialChannel(ctx context.Context, path string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

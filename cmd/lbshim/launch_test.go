@@ -43,7 +43,8 @@ func onHandoff(command ...string) options {
 	return options{instance: 3, path: string(app.PathHandoff), command: command}
 }
 
-// A program that opens its port by itself is no worker of a cluster, and has a cluster of its own if it likes.
+// A program that opens its port by itself is no worker of a cluster, and has a cluster of its own
+// if it likes.
 func TestNodeIsNoWorkerOnTheSteerPath(t *testing.T) {
 	o := options{instance: 3, path: string(app.PathSteer), command: []string{"/usr/bin/node", "x.js"}}
 	want := []string{"NODE_CHANNEL_FD=5", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_APP_INSTANCE=2"}

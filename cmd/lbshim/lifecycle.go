@@ -27,8 +27,9 @@ func stop(ctx context.Context, e *env, o options) error {
 	return lifecycle.Stop(ctx, conn, o.app, o.controlPath(e))
 }
 
-// resume is ExecStartPost= of the shim's unit. It ends at once when the shim does: PID 1 starts the next one only after it, and the
-// drains that it waits for go on with that one. The jobs that it has queued are PID 1's.
+// resume is ExecStartPost= of the shim's unit. It ends at once when the shim ends: PID 1 starts the
+// next shim only after resume, and the drains that resume waits for continue with the next shim.
+// PID 1 carries out the queued jobs.
 func resume(ctx context.Context, e *env, o options) error {
 	shimPID, err := strconv.Atoi(e.getenv("MAINPID"))
 	if err != nil {
@@ -72,8 +73,8 @@ func cleanup(ctx context.Context, e *env, o options) error {
 	return errors.Join(err, lifecycle.Cleanup(ctx, conn, o.app, idle))
 }
 
-// explainStart says in the journal of the app why its start has failed: the shim has given up, and may read nothing that
-// tells. A failure to find out is no failure of the stop.
+// explainStart logs in the journal of the app why its start has failed, because the shim may not
+// read the sources of the reason. If the reason is not found, the stop succeeds all the same.
 func explainStart(ctx context.Context, e *env, o options, conn *systemd.Conn) {
 	shim, err := conn.Unit(ctx, o.app.Service())
 	if err != nil || shim.ActiveEnter >= shim.InactiveExit && shim.ActiveEnter != 0 {

@@ -9,14 +9,16 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// PID 1 leaves ExecStop= out where it stops a service that is reloading, or runs ExecStartPost=: it sends SIGTERM to the shim and
-// to the process of the reload or start. That process does the work of ExecStop= then, and the shim serves until it has ended.
+// PID 1 leaves ExecStop= out where it stops a service that is reloading, or runs ExecStartPost=: it
+// sends SIGTERM to the shim and to the process of the reload or start. That process does the work
+// of ExecStop= then, and the shim serves until it has ended.
 
-// lingerMargin is what the stop of all instances may take beyond their drain; PID 1 bounds it too (TimeoutStopSec=).
+// lingerMargin is what the stop of all instances may take beyond their drain; PID 1 bounds it too
+// (TimeoutStopSec=).
 const lingerMargin = 15 * time.Second
 
-// linger returns a context that ends when ctx has ended and nobody needs the shim for a stop any more. The caller calls
-// cancel, which waits.
+// linger returns a context that ends when ctx has ended and no process needs the shim for a stop
+// any more. The caller calls cancel, which waits.
 func linger(ctx context.Context, e *env, o options) (lasting context.Context, cancel func()) {
 	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
@@ -46,7 +48,8 @@ func awaitStopper(ctx context.Context, e *env, o options) {
 	<-ctx.Done()
 }
 
-// stopped returns the state of the shim's unit if it is being stopped for good, else nothing.
+// stopped returns the state of the shim's unit if it is being stopped, not restarted; otherwise
+// nothing.
 func stopped(ctx context.Context, e *env, o options) (systemd.UnitState, error) {
 	ctx, cancel := context.WithTimeout(ctx, stopsTimeout)
 	defer cancel()
@@ -57,8 +60,8 @@ func stopped(ctx context.Context, e *env, o options) (systemd.UnitState, error) 
 	return shim, nil
 }
 
-// stopInstead does what ExecStop= would have done, when a reload or start was ended because the app is stopped. ctx has ended
-// then; alive ends with the shim.
+// stopInstead does what ExecStop= would have done, when a reload or start was ended because the app
+// is stopped. ctx has ended then; alive ends with the shim.
 func stopInstead(alive context.Context, e *env, o options) error {
 	shim, err := stopped(alive, e, o)
 	if err != nil || shim.MainPID == 0 {

@@ -1,4 +1,5 @@
-// A build in GOPATH mode, as old packaging tools do it, does not read go.mod and would get the behaviour of go 1.20.
+// A build in GOPATH mode, as old packaging tools do it, does not read go.mod and would get the
+// behaviour of go 1.20.
 //go:debug default=go1.26
 
 // Lbshim is the balancer of one app and, under other verbs, the small commands that the app's units run.
@@ -73,7 +74,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	e := &env{args: os.Args[1:], getenv: os.Getenv, environ: os.Environ, stdout: os.Stdout, stderr: os.Stderr}
-	// Where that cannot be told stderr is what the user gave, and all that is said is said there.
+	// If that is not known, stderr is the user's, and all messages go there.
 	e.journal, _ = journal.StderrIsJournalStream()
 	e.log = newLog(e)
 	os.Exit(run(ctx, e))
@@ -94,7 +95,8 @@ type verb struct {
 	command  bool // takes a command after "--"
 	run      func(ctx context.Context, e *env, o options) error
 
-	// unit is whose start or reload the command is a part of: told to end as PID 1 stops that unit, it has not failed.
+	// unit returns the unit to whose start or reload the command belongs. A command that ends
+	// because PID 1 stops that unit has not failed.
 	unit func(o options) string
 }
 
@@ -122,7 +124,7 @@ func verbs() []verb {
 	}
 }
 
-// statusError is an error with an exit status of its own.
+// statusError is an error with an exit status.
 type statusError struct {
 	status int
 	err    error
@@ -158,7 +160,8 @@ func run(ctx context.Context, e *env) int {
 	return status
 }
 
-// lastWords is the log for what is said just before the process ends. The reason of a failure must be found under its unit.
+// lastWords returns the log for messages just before the process ends, so that the reason of a
+// failure is found under its unit.
 func lastWords(e *env) *slog.Logger {
 	if !e.journal {
 		return e.log

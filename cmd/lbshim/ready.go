@@ -21,7 +21,7 @@ import (
 	"github.com/unitgen/unitgen/internal/readiness"
 )
 
-// ready is ExecStartPost= of an instance that does not tell PID 1 itself when it can serve.
+// ready is ExecStartPost= of an instance that does not send READY=1 to PID 1.
 func ready(ctx context.Context, e *env, o options) error {
 	check := readiness.Check{Control: o.controlPath(e), Instance: o.instance}
 	switch how, path, _ := strings.Cut(o.check, ":"); how {
@@ -35,7 +35,7 @@ func ready(ctx context.Context, e *env, o options) error {
 	default:
 		return usageError("--check= must be listen, node, message or http:/PATH, got %q", o.check)
 	}
-	// The instance may have no network of its own; its listeners are in that of PID 1.
+	// The instance may have no network; its listeners are in the network namespace of PID 1.
 	runtime.LockOSThread()
 	if !o.userUnits {
 		if err := joinNetwork("/proc/1/ns/net"); err != nil {
@@ -69,7 +69,8 @@ func ready(ctx context.Context, e *env, o options) error {
 		e.log.Info("readiness is not checked: a single instance cannot be tried with classic BPF", "instance", o.instance)
 		return nil
 	case errors.Is(err, errAppStops):
-		// That is no reason why the instance is not ready, and must not hide the one that an earlier run had.
+		// This error does not say why the instance is not ready, and must not hide the reason of an
+		// earlier run.
 		return &statusError{exitFailure, errSilent{}}
 	case err == nil:
 		return explain.Forget(filepath.Dir(o.controlPath(e)), o.instance)
@@ -83,10 +84,11 @@ func ready(ctx context.Context, e *env, o options) error {
 	return fmt.Errorf("instance %d is not ready: %s", o.instance, seen)
 }
 
-// errAppStops says that nobody waits for the instance any more.
+// errAppStops means that nobody waits for the instance any more, as the app is being stopped.
 var errAppStops = errors.New("the app stops")
 
-// look notes how the wait ended with err, and what the program does meanwhile if it still runs: PID 1 ends it next.
+// look notes how the wait ended with err, and what the program does meanwhile if it still runs: PID
+// 1 ends it next.
 func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid int, err error) {
 	var finding readiness.Finding
 	switch {
@@ -106,8 +108,8 @@ func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid in
 	seen.Sockets = explain.Look(pid, seen.Addresses)
 }
 
-// supervisorState is what the supervisor of the instance has seen, which is in the same unit as this process. Where none runs, or the
-// program has ended, its lines in the journal have to do.
+// supervisorState is what the supervisor of the instance has seen, which is in the same unit as
+// this process. Where none runs, or the program has ended, its lines in the journal have to do.
 func supervisorState(o options) bindnotify.State {
 	if app.Kind(o.kind) != app.KindBind {
 		return bindnotify.State{}

@@ -17,8 +17,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// How often PID 1 is asked for more time, and for how much. Its own limit is TimeoutStartSec=, which is not made for a
-// rollout of many instances.
+// How often PID 1 is asked for more time, and for how much. Its own limit is TimeoutStartSec=,
+// which is not made for a rollout of many instances.
 const (
 	extendEvery = 5 * time.Second
 	extendBy    = 30 * time.Second
@@ -42,8 +42,8 @@ func roll(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer notify.Close()
-	// alive ends with the shim alone, ctx also when the rollout is told to end. PID 1 starts the next shim only when the
-	// reload is over: whoever waited for it here would wait in vain.
+	// alive ends with the shim, and ctx also when the rollout is stopped. PID 1 starts the next
+	// shim only after the reload, so waiting for that shim here would be in vain.
 	alive, died := context.WithCancelCause(context.WithoutCancel(ctx))
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(alive, func() { cancel(context.Cause(alive)) })
@@ -84,7 +84,8 @@ func roll(ctx context.Context, e *env, o options) error {
 	return err
 }
 
-// follow has the shim notice when this process is killed. The caller calls done when the rollout has ended in any other way.
+// follow has the shim notice when this process is killed. The caller calls done when the rollout
+// has ended in any other way.
 func follow(alive context.Context, e *env, o options) (done func()) {
 	self := control.Rollout{PID: os.Getpid()}
 	ctx, cancel := context.WithTimeout(alive, control.AnswerTimeout)
@@ -112,14 +113,16 @@ func guard(alive context.Context, died context.CancelCauseFunc, shim int) (stop 
 	return func() { unregister(); end() }
 }
 
-// awaitSteered returns when the shim gives connections to an instance. One that goes away is waited for: ctx ends with it.
+// awaitSteered returns when the shim gives connections to an instance. It waits for a restarting
+// shim until ctx ends.
 func awaitSteered(ctx context.Context, e *env, o options, number int) error {
 	return control.Retry(ctx, func() error {
 		return control.Wait(ctx, o.controlPath(e), control.MethodSteered, control.Instance{Instance: number}, nil)
 	})
 }
 
-// extend keeps PID 1 from cutting the reload off while it makes progress; every step has its own limit.
+// extend keeps PID 1 from cutting the reload off while it makes progress; every step has its own
+// limit.
 func extend(ctx context.Context, e *env, notify *activation.Notifier, done chan<- struct{}) {
 	defer close(done)
 	tick := time.NewTicker(extendEvery)
@@ -147,7 +150,7 @@ func parseSurge(s string) (int, error) {
 	return n, nil
 }
 
-// reconfigure gives the shim the options that its ExecStart= has now, drop-ins included.
+// reconfigure sends the shim the present options of its ExecStart=, drop-ins included.
 func reconfigure(ctx context.Context, e *env, o options) error {
 	conn, err := systemd.Dial(ctx, o.endpoint(e))
 	if err != nil {
@@ -161,7 +164,7 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 	return control.Call(ctx, o.controlPath(e), control.MethodConfigure, now.settings(), nil)
 }
 
-// tell gives the shim a line for systemctl status.
+// tell sends the shim a line for systemctl status.
 func tell(ctx context.Context, e *env, o options, text string) error {
 	err := control.Call(ctx, o.controlPath(e), control.MethodNote, control.Note{Text: text}, nil)
 	var refused *control.Error

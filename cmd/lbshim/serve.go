@@ -19,8 +19,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Names of what PID 1 passes: FileDescriptorName= of app.socket, app-control.socket, app-diag.socket and
-// app-channel.socket.
+// Names of what PID 1 passes: FileDescriptorName= of app.socket, app-control.socket,
+// app-diag.socket and app-channel.socket.
 const (
 	nameParking = "parking"
 	nameControl = "control"
@@ -73,7 +73,8 @@ func serve(ctx context.Context, e *env, o options) error {
 	return serveUntil(ctx, s, ln, &control.Server{Handle: s.Handler(), Log: log, UID: os.Geteuid()})
 }
 
-// drainedSince reads the notes by which the drain of the host outlives the shim; zero if there is none.
+// drainedSince reads the notes that keep the drain of the host when the shim ends; zero if there is
+// none.
 func drainedSince(e *env, o options) (since time.Time) {
 	for _, note := range []string{o.app.DrainNote(o.runtimeDir(e)), o.app.PersistentDrainNote(app.StateDir(o.userUnits, e.getenv))} {
 		if info, err := os.Stat(note); err == nil {
@@ -83,7 +84,7 @@ func drainedSince(e *env, o options) (since time.Time) {
 	return since
 }
 
-// openPath opens the data path that is asked for.
+// openPath opens the data path of the options.
 func openPath(s *shim.Options, e *env, o options, in inherited) (err error) {
 	switch app.Path(o.path) {
 	case app.PathSteer:
@@ -106,8 +107,9 @@ func openPath(s *shim.Options, e *env, o options, in inherited) (err error) {
 	return err
 }
 
-// cgroupTimeout bounds a question to PID 1 that the shim's loop waits for. PID 1 answers in well under a millisecond; it does
-// not read during daemon-reload, seconds on hosts with thousands of units.
+// cgroupTimeout bounds a question to PID 1 that the shim's loop waits for. PID 1 answers in well
+// under a millisecond; it does not read during daemon-reload, seconds on hosts with thousands of
+// units.
 const cgroupTimeout = 5 * time.Second
 
 // cgroupOf asks PID 1 for the control group of a unit.
@@ -157,7 +159,8 @@ type inherited struct {
 	diag     []int             // NETLINK_SOCK_DIAG sockets of the host's network namespace, two or none: see package sockdiag
 }
 
-// sortPassed takes apart what PID 1 passed: public listeners, control socket, and what an earlier shim stored.
+// sortPassed takes apart what PID 1 passed: public listeners, control socket, and what an earlier
+// shim stored.
 func sortPassed(passed *activation.Descriptors) (in inherited, ln *net.UnixListener, err error) {
 	ln, err = unixListener(passed, nameControl)
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"github.com/unitgen/unitgen/internal/relay"
 )
 
-// metricsUser is whom the relay answers: the user of units that answer scrapes (sysusers.d/unitgen.conf).
+// metricsUser is the user that the relay answers: the user of units that answer scrapes
+// (sysusers.d/unitgen.conf).
 const metricsUser = "unitgen-metrics"
 
 // status is ExecStart= of unitgen-status.service.

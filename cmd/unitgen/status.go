@@ -23,7 +23,7 @@ import (
 type shown struct {
 	App       app.Name         `json:"app"`
 	State     string           `json:"state"`
-	Status    string           `json:"status,omitempty"` // the shim's own words
+	Status    string           `json:"status,omitempty"` // the text of the shim
 	Since     *time.Time       `json:"since"`
 	Drained   *time.Time       `json:"drained,omitempty"` // since when unitgen drain is in force
 	Listen    []string         `json:"listen"`

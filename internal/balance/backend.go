@@ -25,7 +25,7 @@ const (
 	Draining              // takes no new connections; those it has may finish
 )
 
-// String returns the word that status output and logs use.
+// String returns the state's name in status output and logs.
 func (s State) String() string {
 	switch s {
 	case Down:
@@ -45,7 +45,7 @@ type Backend struct {
 	ID     int // instance number, 1..MaxID
 	Weight int // share of new connections relative to the others, MinWeight..MaxWeight
 	State  State
-	Stuck  bool // ejected: up by its own word, but it does not accept
+	Stuck  bool // ejected: up, but it does not accept
 
 	wasUp bool      // it has been in the ring before, so coming back is slow
 	back  time.Time // when it came back; zero means full weight

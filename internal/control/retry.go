@@ -11,7 +11,7 @@ import (
 )
 
 // How often a call is repeated while no shim is there. A shim that crashed is back within a quarter of a second, and
-// PID 1 makes its control socket anew meanwhile.
+// PID 1 makes its control socket again meanwhile.
 const (
 	retryFirst = 20 * time.Millisecond
 	retryMax   = 500 * time.Millisecond

@@ -19,7 +19,7 @@ import (
 	"github.com/unitgen/unitgen/internal/plan"
 )
 
-// examination is that of one app.
+// examination is the examination of one app.
 type examination struct {
 	Machine
 	manager *live.Manager // nil if it cannot be asked
@@ -28,7 +28,7 @@ type examination struct {
 	found   []Finding
 }
 
-// add notes what is wrong with the app.
+// add adds a finding about the app.
 func (e *examination) add(fix, format string, args ...any) {
 	e.found = append(e.found, Finding{string(e.name), fmt.Sprintf(format, args...), fix})
 }
@@ -62,7 +62,8 @@ func (e *examination) run(ctx context.Context) error {
 	return nil
 }
 
-// units compares the units with what this unitgen would write. Those of packages are theirs to write.
+// units compares the units with those that this unitgen would write. It skips the units of
+// packages.
 func (e *examination) units() error {
 	site := e.Live.Site
 	unitgen := "unitgen " + string(e.name)
@@ -180,7 +181,8 @@ func (e *examination) listeners(ctx context.Context) {
 	}
 }
 
-// shim asks a running balancer on what its path runs. Units of a user's own manager have no better one.
+// shim asks a running balancer about its path. It skips units of a user's manager, which have no
+// better path.
 func (e *examination) shim(ctx context.Context) {
 	if e.ShimStatus == nil || e.Live.Site.UserUnits {
 		return

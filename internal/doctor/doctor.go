@@ -1,8 +1,10 @@
-// Package doctor finds what keeps an app, or all apps of a machine, from what unitgen promises. It changes nothing. The same
-// checks tell unitgen before it writes an app that its port is taken.
+// Package doctor finds faults that keep an app, or all apps of a machine, from working as unitgen
+// promises. It changes nothing. unitgen runs the same checks before it writes an app, for example
+// whether its port is taken.
 //
-// A check returns findings: what is wrong with its consequence, and what to type. Each app costs the reading of its files and
-// drop-ins, a call to PID 1 for each instance, and one to its balancer.
+// A check returns findings: the fault with its consequence, and the command to type. Each app costs
+// the reading of its files and drop-ins, a call to PID 1 for each instance, and one to its
+// balancer.
 package doctor
 
 import (
@@ -32,7 +34,7 @@ func (f Finding) String() string { return fmt.Sprintf("%s: %s: %s", f.About, f.W
 // machine is what a Finding is about that concerns all apps.
 const machine = "machine"
 
-// Machine is the one that is looked at.
+// Machine is the examined machine.
 type Machine struct {
 	Live     live.Options // whose Site says which units
 	Booted   bool         // systemd runs here
@@ -44,7 +46,7 @@ type Machine struct {
 	ShimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
 }
 
-// Examine finds what is wrong with the machine and with the apps. The error is of the examination itself.
+// Examine finds the faults of the machine and of the apps. The error is of the examination itself.
 func (m Machine) Examine(ctx context.Context, apps []app.Name) ([]Finding, error) {
 	found, manager := m.examineMachine(ctx)
 	defer manager.Close()
@@ -112,7 +114,7 @@ func CheckLbshim(root, lbshim string) error {
 	return nil
 }
 
-// olderThan compares the release of a kernel, as uname(2) has it. One that cannot be read is not older.
+// olderThan compares the release of a kernel, from uname(2). An unreadable release is not older.
 func olderThan(release string, major, minor int) bool {
 	var a, b int
 	if n, _ := fmt.Sscanf(release, "%d.%d", &a, &b); n < 2 {

@@ -19,7 +19,8 @@ import (
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
-// about are the findings of apps, and of the machine that begin with what; for a machine without systemd.
+// about are the findings of apps, and of the machine that begin with what; for a machine without
+// systemd.
 func about(t *testing.T, m Machine, what string, apps ...app.Name) []string {
 	t.Helper()
 	found, err := m.Examine(t.Context(), apps)
@@ -81,8 +82,8 @@ func TestOlderThan(t *testing.T) {
 	}
 }
 
-// A drop-in is read as PID 1 reads it: keys count in their section only, and comments, continued lines and long ones are what
-// they are.
+// A drop-in is read as PID 1 reads it: keys count in their section only, and comments, continued
+// lines and long ones are what they are.
 func TestDropIn(t *testing.T) {
 	for name, test := range map[string]struct {
 		unit, text string

@@ -13,8 +13,8 @@ import (
 	"github.com/unitgen/unitgen/internal/regular"
 )
 
-// broken is what no longer works when a drop-in sets a key of a unit that unitgen writes; empty for the many that are the
-// admin's to set.
+// broken is what no longer works when a drop-in sets a key of a unit that unitgen writes; empty for
+// the many that are the admin's to set.
 func broken(path app.Path, role app.Role, key string) string {
 	switch role {
 	case app.RoleShim:
@@ -85,7 +85,7 @@ func section(role app.Role, key string) string {
 	return "Service"
 }
 
-// dropIns reads the drop-ins that are the app's, and not ours, and finds those that defeat what it does.
+// dropIns reads the app's drop-ins that unitgen did not write, and finds those that break the app.
 func (e *examination) dropIns() {
 	for _, dir := range e.Live.Site.Dirs() {
 		entries, err := os.ReadDir(dir)
@@ -144,8 +144,9 @@ func (e *examination) dropIn(file, text string, role app.Role) {
 	}
 }
 
-// parse reads a unit file as PID 1 does, but that it stops at a line that is no assignment, which PID 1 skips. Comments are
-// taken out before, as package unit reads on after one that ends in a backslash.
+// parse reads a unit file as PID 1 does, except that it stops at a line that is not an assignment,
+// which PID 1 skips. It removes comments first, as package unit joins a comment that ends in a
+// backslash with the next line.
 func parse(text string) ([]*unit.UnitOption, error) {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -156,8 +157,8 @@ func parse(text string) ([]*unit.UnitOption, error) {
 	return unit.DeserializeOptions(bytewise{strings.NewReader(b.String())})
 }
 
-// bytewise reads a byte at a time: package unit refuses lines of 2,048 bytes if it has as much in its buffer, and PID 1's limit
-// is 1 MiB.
+// bytewise reads a byte at a time: package unit refuses lines of 2,048 bytes if it has as much in
+// its buffer, and PID 1's limit is 1 MiB.
 type bytewise struct{ r io.Reader }
 
 func (b bytewise) Read(p []byte) (int, error) { return b.r.Read(p[:min(1, len(p))]) }

@@ -17,7 +17,8 @@ import (
 	"github.com/unitgen/unitgen/internal/sock"
 )
 
-// CheckSocketPaths refuses new addresses of a plan that are paths of unix sockets and that something else has.
+// CheckSocketPaths refuses new addresses of a plan that are paths of unix sockets and that
+// something else has.
 func CheckSocketPaths(root string, p *plan.Plan) error {
 	var found []error
 	for _, l := range p.NewListeners() {
@@ -29,7 +30,8 @@ func CheckSocketPaths(root string, p *plan.Plan) error {
 	return errors.Join(found...)
 }
 
-// CheckPorts finds new ports of a plan that another program listens on. The app's own are not asked for.
+// CheckPorts finds new ports of a plan that another program listens on. The app's own are not asked
+// for.
 func CheckPorts(p *plan.Plan) error {
 	var found []error
 	for _, l := range p.NewListeners() {
@@ -41,7 +43,7 @@ func CheckPorts(p *plan.Plan) error {
 	return errors.Join(found...)
 }
 
-// portOf is port in the words of an option.
+// portOf is port with the option in the error.
 func portOf(option string, l app.Listen) error {
 	err := port(l)
 	if !errors.Is(err, unix.EADDRINUSE) {
@@ -54,8 +56,9 @@ func portOf(option string, l app.Listen) error {
 	return fault.Input(fmt.Sprintf("ss -ltnp 'sport = :%d'", l.Port), "%s%s is in use by another program%s", option, l, who)
 }
 
-// socketPath refuses the path of a unix socket where something else is, or a socket that another program listens on: PID
-// 1 unlinks what is in the way of its sockets, whatever it is (socket_address_listen() in src/shared/socket-util.c).
+// socketPath refuses the path of a unix socket if there is another kind of file, or a socket on
+// which another program listens: PID 1 unlinks any file at the paths of its sockets
+// (socket_address_listen() in src/shared/socket-util.c).
 func socketPath(root, option string, l app.Listen) error {
 	path := root + l.Unix
 	if !strings.HasPrefix(l.Unix, "/") {
@@ -73,8 +76,8 @@ func socketPath(root, option string, l app.Listen) error {
 	return nil
 }
 
-// listenedOn reports whether a socket that is bound to path listens, which /proc/net/unix tells by a flag (__SO_ACCEPTCON).
-// A server that is gone leaves its path behind.
+// listenedOn reports whether a socket that is bound to path listens; /proc/net/unix has a flag for
+// that (__SO_ACCEPTCON). A server that has ended leaves its path behind.
 func listenedOn(path string) bool {
 	text, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
@@ -90,9 +93,10 @@ func listenedOn(path string) bool {
 	return false
 }
 
-// port returns an error that wraps unix.EADDRINUSE if another program listens where l is to, without SO_REUSEPORT:
-// with it, a listener of another user's would go unseen. What else keeps bind(2) from working (an address that comes up
-// later, a port below 1024) is no business of this check and gives nil.
+// port returns an error that wraps unix.EADDRINUSE if another program listens where l is to,
+// without SO_REUSEPORT: with it, a listener of another user's would go unseen. What else keeps
+// bind(2) from working (an address that comes up later, a port below 1024) is no business of this
+// check and gives nil.
 func port(l app.Listen) error {
 	if l.IsUnix() {
 		return nil // see socketPath
@@ -107,7 +111,8 @@ func port(l app.Listen) error {
 		return nil
 	}
 	defer unix.Close(fd)
-	// As PID 1 does, or a port with connections in TIME_WAIT would look used (socket_address_listen in shared/).
+	// As PID 1 does, or a port with connections in TIME_WAIT would look used (socket_address_listen
+	// in shared/).
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}

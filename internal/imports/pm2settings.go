@@ -96,7 +96,7 @@ func (p *pm2App) mode(f field) {
 	}
 }
 
-// memory takes PM2's sizes, which are systemd's but for 0.
+// memory takes PM2's sizes, which are systemd's except 0.
 func (p *pm2App) memory(f field) {
 	p.text(f, func(size string) {
 		if bytes, err := app.ParseSize(strings.ToUpper(size)); err != nil {

@@ -11,9 +11,10 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// Claims returns an InputError for each setting by which a source gives its apps what only root may give, where the source at path
-// is a user's: another user, files that PID 1 reads, and settings of PID 1 but for a few. Nil for a source of root's. It is for root,
-// who would make the apps without a look at the files.
+// Claims returns an InputError for each setting of a user's source at path that only root may give
+// an app: another user, files that PID 1 reads, and settings of PID 1 with a few exceptions. It is
+// nil for a source that root owns. It protects root, who would make the apps without reading the
+// files.
 func (m *Import) Claims(path string) error {
 	st, err := os.Stat(path)
 	if err != nil {

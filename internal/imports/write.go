@@ -26,7 +26,8 @@ type File struct {
 	Secret bool // its mode is 0600
 }
 
-// Files are the files of the apps in dir: a .unitgen file each, and one for the secrets of its environment.
+// Files are the files of the apps in dir: a .unitgen file each, and one for the secrets of its
+// environment.
 func (m *Import) Files(dir string) []File {
 	var files []File
 	for _, a := range m.Apps {
@@ -55,8 +56,9 @@ func (a *App) settings(from string) string {
 	return b.String()
 }
 
-// environmentText is a file for EnvironmentFile= (systemd.exec(5)): each value in double quotes, in which it stands as it is but for
-// four characters (parse_env_file_internal() in src/basic/env-file.c). The last of several values counts.
+// environmentText returns a file for EnvironmentFile= (systemd.exec(5)): each value in double
+// quotes, unchanged except for four characters (parse_env_file_internal() in src/basic/env-file.c).
+// The last of several values counts.
 func environmentText(vars []app.Assignment) string {
 	var b strings.Builder
 	for i, v := range vars {
@@ -69,8 +71,8 @@ func environmentText(vars []app.Assignment) string {
 	return b.String()
 }
 
-// Write writes all files or none. It never changes one that is there: that is an InputError, unless it has the same text already.
-// It returns the paths that it wrote.
+// Write writes all files or none. It never changes one that is there: that is an InputError, unless
+// it has the same text already. It returns the paths that it wrote.
 func Write(files []File) (written []string, err error) {
 	var found []error
 	files = slices.DeleteFunc(slices.Clone(files), func(f File) bool {
@@ -125,8 +127,8 @@ func private(path string) bool {
 	return err == nil && st.Mode().Perm()&0o077 == 0
 }
 
-// writeFresh writes the text beside its place, under a name that begins with a dot. Only its owner can open a secret, from the first
-// moment on.
+// writeFresh writes the text beside its place, under a name that begins with a dot. Only its owner
+// can open a secret, from the first moment on.
 func writeFresh(f File) (path string, err error) {
 	mode := os.FileMode(0o644)
 	if f.Secret {

@@ -25,7 +25,7 @@ func BackOff(instance systemd.UnitState, delay time.Duration, forgiven int, now 
 	case ready && now.Sub(instance.Since()) > app.MaxRestartDelay:
 		forgiven = restarts
 	case forgiven > restarts:
-		forgiven = 0 // they are counted anew
+		forgiven = 0 // the count starts again
 	}
 	wait = delay
 	for range restarts - forgiven {

@@ -11,11 +11,12 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// failuresToTell is how often an instance has to end before it was ready until nobody waits for it any more: one failure
-// may be a race with something else that starts. PID 1 goes on trying.
+// failuresToTell is how often an instance has to end before it was ready until nobody waits for it
+// any more: one failure may be a race with something else that starts. PID 1 goes on trying.
 const failuresToTell = 2
 
-// startMargin is what the instances have beyond the start time-out, as PID 1 starts sockets and commands before them.
+// startMargin is what the instances have beyond the start time-out, as PID 1 starts sockets and
+// commands before them.
 const startMargin = 10 * time.Second
 
 // starting is one instance that is waited for.
@@ -35,8 +36,9 @@ func (s *starting) told(u systemd.UnitState) {
 	}
 }
 
-// Start starts the app and waits until all of its instances are up, have failed failuresToTell times, or the start time-out
-// has passed. It tells how many are up and, in its error, why the others are not.
+// Start starts the app and waits until all of its instances are up, have failed failuresToTell
+// times, or the start time-out has passed. It tells how many are up and, in its error, why the
+// others are not.
 func (m *Manager) Start(ctx context.Context, a app.App) error {
 	began := m.Now()
 	numbers := m.Site.Instances(a.Name)
@@ -70,8 +72,8 @@ func (m *Manager) Start(ctx context.Context, a app.App) error {
 	return errors.Join(append([]error{fault.With(errors.New(line), "")}, m.reasons(ctx, a.Name, began)...)...)
 }
 
-// retry prepares the wait. An instance that has failed and waits for its next try, perhaps by the settings before, is
-// started anew at once.
+// retry prepares the wait. It starts an instance at once that has failed and waits for its next
+// try, perhaps with the earlier settings.
 func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int) (map[string]*starting, error) {
 	waiting := make(map[string]*starting)
 	for _, i := range numbers {
@@ -97,8 +99,8 @@ func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int) (map[
 	return waiting, nil
 }
 
-// await starts the app and follows its instances. The error is that of the app's own job, which may still run when all
-// instances have failed.
+// await starts the app and follows its instances. The error is that of the app's own job, which may
+// still run when all instances have failed.
 func (m *Manager) await(ctx context.Context, a app.App, waiting map[string]*starting) error {
 	ctx, cancel := context.WithCancel(ctx)
 	job := make(chan error, 1)
@@ -146,7 +148,8 @@ func (m *Manager) await(ctx context.Context, a app.App, waiting map[string]*star
 	return failed
 }
 
-// findStopped finds instances that nobody starts, though the app's own job, which wants them, is done.
+// findStopped finds instances that nobody starts, though the app's own job, which wants them, is
+// done.
 func (m *Manager) findStopped(ctx context.Context, waiting map[string]*starting) error {
 	for unit, s := range waiting {
 		u, err := m.Conn.Unit(ctx, unit)

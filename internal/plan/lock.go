@@ -13,12 +13,13 @@ import (
 	"github.com/unitgen/unitgen/internal/fault"
 )
 
-// Lock keeps other unitgen runs out of the site's directory until release is called, and removes what one that was killed
-// left behind. It calls waiting once if it has to wait for another run.
+// Lock keeps other unitgen runs out of the site's directory until release is called, and removes
+// what one that was killed left behind. It calls waiting once if it has to wait for another run.
 func (s Site) Lock(ctx context.Context, waiting func()) (release func(), err error) {
 	f, err := s.openLock()
 	if errors.Is(err, fs.ErrNotExist) {
-		// Nobody works in a directory that does not exist; two runs that make it meet at the exclusive creation of files.
+		// Nobody works in a directory that does not exist; two runs that make it meet at the
+		// exclusive creation of files.
 		return func() {}, nil
 	}
 	if errors.Is(err, fs.ErrPermission) {
@@ -48,8 +49,8 @@ func (s Site) Lock(ctx context.Context, waiting func()) (release func(), err err
 	return func() { f.Close() }, nil
 }
 
-// openLock opens what is locked: the directory, but for the system's a file that is root's alone. Any user may lock what
-// he may read, and could keep root waiting.
+// openLock opens the file to lock: the directory, or for the system's directory a file that only
+// root may open. Any user may lock a file that he may read, and could make root wait.
 func (s Site) openLock() (*os.File, error) {
 	if s.Packaging || s.UserUnits {
 		return os.Open(s.Dir)
@@ -57,8 +58,8 @@ func (s Site) openLock() (*os.File, error) {
 	return os.OpenFile(s.Root+"/run/unitgen.lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }
 
-// removeStale removes the temporary files of a run that was killed; the caller holds the lock. What cannot be removed
-// does no harm.
+// removeStale removes the temporary files of a run that was killed; the caller holds the lock. What
+// cannot be removed does no harm.
 func removeStale(dir string) {
 	for _, pattern := range []string{temporary + "*", "*.wants/" + temporary + "*", "*.service.d/" + temporary + "*"} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
@@ -71,10 +72,12 @@ func removeStale(dir string) {
 	}
 }
 
-// waitForLock is a goroutine of its own as flock(2) knows no deadline. It ends when the lock is free.
+// waitForLock is a goroutine of its own as flock(2) knows no deadline. It ends when the lock is
+// free.
 func waitForLock(f *os.File, locked chan<- error) { locked <- flock(f, unix.LOCK_EX) }
 
-// flock locks f for its open file description, until it is closed. how is unix.LOCK_EX, with LOCK_NB or without.
+// flock locks f for its open file description, until it is closed. how is unix.LOCK_EX, with
+// LOCK_NB or without.
 func flock(f *os.File, how int) error {
 	for {
 		err := unix.Flock(int(f.Fd()), how)

@@ -1,11 +1,11 @@
-// Package sdlog is a log/slog handler for programs run by systemd: each record is one journal entry whose attributes are
-// journal fields, so that
+// Package sdlog is a log/slog handler for programs run by systemd: each record is one journal entry
+// whose attributes are journal fields, so that
 //
 //	journalctl UNITGEN_INSTANCE=3
 //
-// finds what concerns instance 3. Entries of any length go to the journal by package journal of go-systemd. Where standard error
-// is not the journal, or journald cannot be reached, the same line is written there, with the priority as sd-daemon(3) has
-// it ("<4>…").
+// finds the entries about instance 3. Entries of any length go to the journal by package journal of
+// go-systemd. If standard error is not the journal, or journald cannot be reached, the same line is
+// written to standard error, with the priority of sd-daemon(3) ("<4>…").
 //
 // Source: systemd.journal-fields(7), sd-daemon(3).
 package sdlog

@@ -17,7 +17,7 @@ import (
 // its maps, and borrows all listeners. It is not safe for concurrent use: one goroutine owns it.
 type Group struct {
 	parking  int      // borrowed; the program is attached by it
-	address  Listener // of the parking listener: what every member must equal but for the cookie
+	address  Listener // of the parking listener: what every member must equal, except the cookie
 	slots    *ebpf.Map
 	shared   *ebpf.Map
 	state    *state

@@ -1,21 +1,27 @@
-// Package systemd talks to a service manager over D-Bus: it runs jobs and waits for them, reads the state of units and
-// follows it by signals.
+// Package systemd talks to a service manager over D-Bus: it runs jobs and waits for them, reads the
+// state of units and follows it by signals.
 //
-// It is not a general client. It has the calls that unitgen and lbshim need, and makes them by godbus. The context of a call
-// is the life of that call and never that of the connection; signals arrive in order; jobs can be waited for in parallel; a
-// Watcher outlives daemon-reload, daemon-reexec and a restart of the bus; and only the manager and the bus are
-// believed. A stranger's message costs a look at its header, whatever its size.
+// It is not a general client. It has the calls that unitgen and lbshim need, and makes them with
+// godbus. The context of a call limits that call and never the connection. Signals arrive in order,
+// and jobs can be waited for in parallel. A Watcher outlives daemon-reload, daemon-reexec and a
+// restart of the bus. Only messages of the manager and of the bus are accepted; a message of any
+// other sender costs a read of its header, whatever its size.
 //
-// Types and object paths are those of github.com/coreos/go-systemd, whose D-Bus client is the tests' witness. It does not serve here:
+// Types and object paths are those of github.com/coreos/go-systemd, whose D-Bus client is the
+// witness in tests. That client does not serve here:
 //
-//   - Watching without gaps: its subscriptions tell nothing of services but the properties that all units have, drop what a
-//     full channel does not take, match the changes of everybody on the bus, and end with the connection.
-//   - Jobs: a call that waits for one waits for ever when the connection is lost, and believes JobRemoved of anybody.
-//   - Its connection is two, has no limit for the handshake, and gets all of a unit's properties at once, some hundred, or
-//     one after another.
-//   - Its notifications (package daemon) carry no descriptors and have no barrier: package activation sends those.
-//   - Its LISTEN_FDS (package activation) leaves gaps for what it cannot use, sets O_NONBLOCK on descriptions that are shared with other
-//     processes, and does not look at LISTEN_PIDFDID: package activation takes them.
+//   - Watching without gaps: of services its subscriptions report only the properties that all units
+//     have. They drop signals when a channel is full, match changes by every sender on the bus, and
+//     end with the connection.
+//   - Jobs: a call that waits for a job waits for ever when the connection is lost, and accepts
+//     JobRemoved from any sender.
+//   - It makes two connections, has no limit for the handshake, and reads either all of a unit's
+//     properties at once, some hundred, or one after another.
+//   - Its notifications (package daemon) carry no descriptors and have no barrier: package
+//     activation sends those.
+//   - Its LISTEN_FDS (package activation) leaves gaps for descriptors that it cannot use, sets
+//     O_NONBLOCK on descriptions that other processes share, and ignores LISTEN_PIDFDID: package
+//     activation takes them.
 package systemd
 
 import (

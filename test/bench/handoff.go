@@ -55,8 +55,8 @@ func startHanded(ctx context.Context, name string, s balance.Strategy) (*target,
 	t.onStop(func() { os.RemoveAll(dir) })
 	descriptors := []int{public}
 	for i := range instances {
-		door := &net.UnixAddr{Name: filepath.Join(dir, strconv.Itoa(i)), Net: "unixpacket"}
-		channel, err := t.handedInstance(ctx, door)
+		address := &net.UnixAddr{Name: filepath.Join(dir, strconv.Itoa(i)), Net: "unixpacket"}
+		channel, err := t.handedInstance(ctx, address)
 		if err != nil {
 			return t, err
 		}
@@ -70,9 +70,9 @@ func startHanded(ctx context.Context, name string, s balance.Strategy) (*target,
 	return t, nil
 }
 
-// handedInstance starts an instance that listens at door for its channel, and returns the channel.
-func (t *target) handedInstance(ctx context.Context, door *net.UnixAddr) (channel int, err error) {
-	ln, err := net.ListenUnix("unixpacket", door)
+// handedInstance starts an instance that listens at address for its channel, and returns the channel.
+func (t *target) handedInstance(ctx context.Context, address *net.UnixAddr) (channel int, err error) {
+	ln, err := net.ListenUnix("unixpacket", address)
 	if err != nil {
 		return -1, err
 	}
@@ -89,7 +89,7 @@ func (t *target) handedInstance(ctx context.Context, door *net.UnixAddr) (channe
 		return -1, os.NewSyscallError("socket", err)
 	}
 	t.onStop(func() { unix.Close(channel) })
-	return channel, os.NewSyscallError("connect", unix.Connect(channel, &unix.SockaddrUnix{Name: door.Name}))
+	return channel, os.NewSyscallError("connect", unix.Connect(channel, &unix.SockaddrUnix{Name: address.Name}))
 }
 
 // self starts this program with duplicates of fds as its descriptors from 3 on.

@@ -139,7 +139,7 @@ func (b bench) run(ctx context.Context, names []string, out string) error {
 	return write(out, results, time.Since(began))
 }
 
-// The load, the C server and lbshim, which every run compiles anew.
+// The load, the C server and lbshim, which every run compiles again.
 var clientProgram, serverProgram, lbshimProgram string
 
 // buildPrograms compiles them into a directory of their own.

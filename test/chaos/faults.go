@@ -24,7 +24,7 @@ type fault struct {
 	often int  // how many times as likely it is drawn as others; zero: 1
 	slow  bool // other faults are to fall into it
 	lasts bool // for act.length
-	reads bool // PID 1 reads all units anew meanwhile, and answers nobody
+	reads bool // PID 1 reads all units again meanwhile, and answers nobody
 	// repeats says that it is done act.times times in a row, or in the manner of that number.
 	repeats bool
 	// spoils are the faults on the same app, or on all apps if this one hits the machine, that may fail in the same step:

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// How long PID 1 may take to answer; readingLimit is for a step in which it reads all units anew, which it does for up to a
+// How long PID 1 may take to answer; readingLimit is for a step in which it reads all units again, which it does for up to a
 // second on a machine that is busy, in one go.
 const (
 	answerLimit  = time.Second

@@ -61,7 +61,7 @@ func (c *Container) WaitFor(ctx context.Context, unit string, ok func(Properties
 	var last Properties
 	for {
 		p, err := c.properties(ctx, unit)
-		if err != nil { // PID 1 leaves the bus while it executes itself anew; systemctl has a way of its own to it
+		if err != nil { // PID 1 leaves the bus while it executes itself again; systemctl has another way to it
 			p, err = c.Properties(ctx, unit)
 		}
 		if err != nil {

@@ -27,7 +27,7 @@ func main() {
 		due := time.Now().Add(every)
 		time.Sleep(every)
 		began := time.Now()
-		for ask() != nil { // PID 1 hangs up as it executes itself anew
+		for ask() != nil { // PID 1 hangs up as it executes itself again
 			time.Sleep(10 * time.Millisecond)
 		}
 		fmt.Println(time.Since(began).Milliseconds(), began.Sub(due).Milliseconds())
