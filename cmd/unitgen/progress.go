@@ -23,6 +23,7 @@ type progress struct {
 	steps map[int]live.Event // the latest of each instance
 	drawn int                // lines of the block
 	asks  atomic.Bool        // somebody is asked something below the block, which stays as it is meanwhile
+	asked atomic.Bool        // somebody was: the question has scrolled the block away
 }
 
 // tell takes in the step of an instance.
@@ -53,15 +54,18 @@ func (p *progress) end() {
 	clear(p.steps)
 }
 
-// ask has f ask something below the block.
+// ask has f ask something below the block. It may run in another goroutine than the rest.
 func (p *progress) ask(f func() bool) bool {
 	p.asks.Store(true)
+	p.asked.Store(true)
 	defer p.asks.Store(false)
-	p.drawn = 0 // the question scrolls the block away
 	return f()
 }
 
 func (p *progress) clear() {
+	if p.asked.Swap(false) {
+		p.drawn = 0
+	}
 	if p.drawn > 0 {
 		fmt.Fprintf(p.w, "\x1b[%dA\x1b[J", p.drawn)
 		p.drawn = 0
@@ -72,6 +76,9 @@ func (p *progress) clear() {
 func (p *progress) draw() {
 	if p.asks.Load() {
 		return
+	}
+	if p.asked.Swap(false) {
+		p.drawn = 0
 	}
 	var b strings.Builder
 	if p.drawn > 0 {

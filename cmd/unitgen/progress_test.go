@@ -35,6 +35,28 @@ func TestProgressOnTerminal(t *testing.T) {
 	}
 }
 
+// A question below the block stays where it is, and the block goes on below it.
+func TestProgressAsks(t *testing.T) {
+	p, out := newProgress(true, 24)
+	p.tell(step(1, live.PhaseWaiting, -1))
+	out.Reset()
+	asking, answer, answered := make(chan bool), make(chan bool), make(chan bool)
+	go func() { answered <- p.ask(func() bool { asking <- true; return <-answer }) }()
+	<-asking
+	p.tell(step(1, live.PhaseEnding, -1))
+	if out.Len() > 0 {
+		t.Errorf("wrote %q over the question", out)
+	}
+	answer <- true
+	if !<-answered {
+		t.Error("the answer is lost")
+	}
+	p.tell(step(1, live.PhaseLaunched, -1))
+	if want := "\rweb@1: starting\x1b[K\n"; out.String() != want {
+		t.Errorf("after the question %q, want %q", out, want)
+	}
+}
+
 // Elsewhere each step is a line, and the connections that are left are none.
 func TestProgressInLines(t *testing.T) {
 	p, out := newProgress(false, 24)

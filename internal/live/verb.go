@@ -27,6 +27,11 @@ type Interruption struct {
 // happens to each instance, and says why an instance failed. When ctx ends, systemd goes on with the job.
 func (m *Manager) Do(ctx context.Context, a app.App, verb systemd.Verb, interruption Interruption) error {
 	began := m.Now()
+	if verb == systemd.Reload {
+		if err := m.reloadable(ctx, a.Name); err != nil {
+			return err
+		}
+	}
 	loaded, err := m.Conn.Instances(ctx, a.Name)
 	if err != nil {
 		return err
@@ -77,6 +82,18 @@ func (m *Manager) Do(ctx context.Context, a app.App, verb systemd.Verb, interrup
 		return fault.With(fmt.Errorf("%w; instances that were renewed keep the new code, the others the old", ErrCancelled), m.systemctl()+"reload "+string(a.Name))
 	}
 	return m.whyFailed(ctx, a.Name, verb, failed, began, err)
+}
+
+// reloadable says why there is nothing to reload, in other words than PID 1's.
+func (m *Manager) reloadable(ctx context.Context, name app.Name) error {
+	state, err := m.State(ctx, name)
+	switch {
+	case err != nil || state.Serving:
+		return err
+	case state.Open:
+		return fault.With(fmt.Errorf("%s is idle: the next connection starts it, with the new code", name), "")
+	}
+	return fault.With(fmt.Errorf("%s does not run", name), "unitgen start "+string(name))
 }
 
 // surge is how many extra instances a rollout may add.

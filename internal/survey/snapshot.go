@@ -53,7 +53,7 @@ type App struct {
 }
 
 // Up is how many instances may take connections.
-func (a App) Up() int {
+func (a *App) Up() int {
 	n := 0
 	for _, in := range a.Instances {
 		if in.State == "up" {
@@ -64,7 +64,7 @@ func (a App) Up() int {
 }
 
 // Runs says whether the balancer runs, or is being started. Asking one that does not would start it.
-func (a App) Runs() bool {
+func (a *App) Runs() bool { // by reference: the rest of the app may be being read
 	return a.State == "active" || a.State == "reloading" || a.State == "activating"
 }
 

@@ -61,6 +61,7 @@ func testProgress(t *testing.T, s *apps.System) {
 		}
 	}
 	act(0, "stop", at(1, "stopped"))
+	act(1, "reload", "unitgen: shown does not run", "unitgen: hint: unitgen start shown")
 	act(0, "start", at(3, "ready"))
 	act(0, "restart", at(2, "ready"))
 	checkUp(a)
