@@ -29,8 +29,8 @@ type application struct {
 	moved bool  // it has other listeners, so it is stopped and started again
 }
 
-// Apply carries out a plan. A failed start leaves the units as they are written: they are what the user asked for, and what
-// the journal speaks of.
+// Apply carries out a plan. A failed start leaves the units as they are written: they are what the
+// user asked for, and what the journal speaks of.
 func (m *Manager) Apply(ctx context.Context, p *plan.Plan, how Applying) error {
 	a := &application{Manager: m, Applying: how, plan: p, name: p.App.Name}
 	if err := a.look(ctx); err != nil {
@@ -67,7 +67,8 @@ func (m *Manager) Apply(ctx context.Context, p *plan.Plan, how Applying) error {
 	return a.finish(ctx)
 }
 
-// look finds out what the app does, and whether an earlier run was killed while it had the app stopped.
+// look finds out what the app does, and whether an earlier run was killed while it had the app
+// stopped.
 func (a *application) look(ctx context.Context) (err error) {
 	if a.state, err = a.State(ctx, a.name); err != nil {
 		return err
@@ -83,7 +84,8 @@ func (a *application) look(ctx context.Context) (err error) {
 	return nil
 }
 
-// announceStop makes sure that the changes can be made, and that a run after this one knows that the app is stopped.
+// announceStop makes sure that the changes can be made, and that a run after this one knows that
+// the app is stopped.
 func (a *application) announceStop() error {
 	if err := plan.Try(a.plan.Changes); err != nil {
 		return err
@@ -92,10 +94,12 @@ func (a *application) announceStop() error {
 	return a.noteStopped()
 }
 
-// write makes the changes, and has PID 1 read them. If they cannot be made, what was stopped for them is started again.
+// write makes the changes, and makes PID 1 read them. If the changes fail, write starts the units
+// again that were stopped for them.
 func (a *application) write(ctx context.Context) error {
 	p := a.plan
-	// Before their files go: a timer fails when PID 1 finds that what it starts is gone.
+	// Stop the units before their files go: a timer fails when PID 1 finds that its service is
+	// gone.
 	if err := a.stopUnits(ctx, p.Disarm); err != nil {
 		return a.explain(ctx, a.name, err)
 	}
@@ -142,7 +146,7 @@ func (a *application) startAgain(ctx context.Context) error {
 	return a.explain(ctx, a.name, a.Conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: a.name.Socket()}))
 }
 
-// toStart is the unit that brings the app back to what it was doing.
+// toStart returns the unit that restores the app's earlier state.
 func (a *application) toStart() string {
 	if a.state.Serving {
 		return a.name.Service()
@@ -150,8 +154,8 @@ func (a *application) toStart() string {
 	return a.name.Socket()
 }
 
-// stoppedNote is a file that is there while unitgen has an app stopped. If it is killed then, the next run finds the note, and
-// starts again what the other one stopped.
+// stoppedNote is a file that is there while unitgen has an app stopped. If it is killed then, the
+// next run finds the note, and starts again what the other one stopped.
 func (m *Manager) stoppedNote(name app.Name) string {
 	return m.Site.Root + filepath.Join(m.RuntimeDir(), "unitgen-stopped-"+string(name))
 }
@@ -170,8 +174,9 @@ func (m *Manager) wasStopped(name app.Name) string {
 	return string(unit)
 }
 
-// scale starts the instances that were added to a running app and stops those that were dropped, and touches no other
-// unit. A dropped instance's socket goes after it: its queue is moved to the others before.
+// scale starts the instances that were added to a running app and stops those that were dropped,
+// and touches no other unit. A dropped instance's socket goes after it: its queue is moved to the
+// others before.
 func (a *application) scale(ctx context.Context) error {
 	p, name := a.plan, a.name
 	if len(p.Add) > 0 && a.state.Serving {
@@ -198,8 +203,8 @@ func (a *application) scale(ctx context.Context) error {
 	return nil
 }
 
-// armTriggers starts the timers and watches of a running app that are new or changed. That touches nothing of what they
-// trigger.
+// armTriggers starts the new or changed timers and watches of a running app. It does not start the
+// services that these trigger.
 func (a *application) armTriggers(ctx context.Context) error {
 	if !a.state.Serving {
 		return nil

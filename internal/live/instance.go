@@ -12,8 +12,9 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Unanswered says so if nothing answers bind() of an instance that is up; the zero Reason where something does, or none is wanted, or
-// the caller may not see it. Connections go on without: what is missing is noticed when the program binds again.
+// Unanswered returns a reason if no supervisor answers bind() of an instance that is up. It returns
+// the zero Reason if a supervisor does, if none is needed, or if the caller may not see it.
+// Connections are still served: the fault appears when the program binds again.
 func Unanswered(a app.App, u systemd.UnitState) explain.Reason {
 	if !a.BindAnswered() || u.ActiveState != "active" || u.ControlGroup == "" || u.MainPID == 0 {
 		return explain.Reason{}
@@ -37,7 +38,7 @@ func instanceNumber(a app.App, u systemd.UnitState) int {
 	return unit.Instance
 }
 
-// Failing says whether an instance is not up as its latest runs have failed.
+// Failing reports whether an instance is not up because its latest runs have failed.
 func Failing(u systemd.UnitState) bool {
 	return u.Failed() || u.ActiveState == "activating" && u.NRestarts > 0
 }

@@ -1,8 +1,9 @@
-// Package live changes what runs: it carries out a plan on a machine with systemd, starts, scales, stops and forgets apps, and
-// says why one did not start. It asks PID 1 for everything, and the balancers for nothing.
+// Package live changes running apps: it carries out a plan on a machine with systemd, starts,
+// scales, stops and removes apps, and says why an app did not start. It sends all requests to PID
+// 1, and none to the balancers.
 //
-// Operations tell their steps as Events through a function of the caller's, in the order in which they happen and from the
-// goroutine that called the operation. They print nothing.
+// Operations report their steps as Events through a function of the caller, in the order of the
+// steps and from the goroutine that called the operation. They print nothing.
 package live
 
 import (
@@ -22,7 +23,7 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Options is what a Manager needs to know of its caller. All functions but Ask must be set.
+// Options are the caller's settings for a Manager. All functions except Ask must be set.
 type Options struct {
 	Site     plan.Site
 	EUID     int
@@ -31,7 +32,7 @@ type Options struct {
 	Now      func() time.Time
 	Tell     func(Event)
 
-	// Ask asks the balancer of an app that runs; nil where nobody may.
+	// Ask asks the balancer of a running app; nil if the caller may not.
 	Ask func(ctx context.Context, name app.Name) (control.Status, error)
 }
 
@@ -120,11 +121,12 @@ func (m *Manager) State(ctx context.Context, name app.Name) (State, error) {
 	return s, nil
 }
 
-// shimUser is who the shims of the system run as (User= in app.service).
+// shimUser is the user of the system's shims (User= in app.service).
 const shimUser = "lbshim"
 
-// CheckUser makes sure that the shim's user exists where it must. The units ask for a dynamic one (DynamicUser=), and
-// dbus-broker takes that; the reference dbus-daemon closes its connections, see systemd.SystemEndpoint.
+// CheckUser makes sure that the shim's user exists where it must. The units ask for a dynamic one
+// (DynamicUser=), and dbus-broker takes that; the reference dbus-daemon closes its connections, see
+// systemd.SystemEndpoint.
 func (m *Manager) CheckUser(ctx context.Context) error {
 	if m.Site.UserUnits || hasUser(m.Site.Root+"/etc/passwd", shimUser) {
 		return nil
@@ -157,7 +159,8 @@ func (m *Manager) appDir(name app.Name) string {
 	return m.Site.Root + filepath.Dir(name.ControlPath(m.RuntimeDir()))
 }
 
-// reasons says why instances are not up. What cannot be found out is no error of its own: a start has failed already.
+// reasons says why instances are not up. A reason that is not found is no additional error: the
+// start has failed already.
 func (m *Manager) reasons(ctx context.Context, name app.Name, since time.Time) []error {
 	q := m.Question(name)
 	q.Since = since

@@ -11,8 +11,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// failuresToTell is how often an instance has to end before it was ready until nobody waits for it
-// any more: one failure may be a race with something else that starts. PID 1 goes on trying.
+// failuresToTell is how often an instance must end before it was ready until the start stops
+// waiting for it: one failure may be a race with another unit that starts. PID 1 continues to try.
 const failuresToTell = 2
 
 // startMargin is what the instances have beyond the start time-out, as PID 1 starts sockets and
@@ -37,7 +37,7 @@ func (s *starting) told(u systemd.UnitState) {
 }
 
 // Start starts the app and waits until all of its instances are up, have failed failuresToTell
-// times, or the start time-out has passed. It tells how many are up and, in its error, why the
+// times, or the start time-out has passed. It reports how many are up and, in its error, why the
 // others are not.
 func (m *Manager) Start(ctx context.Context, a app.App) error {
 	began := m.Now()
@@ -99,7 +99,7 @@ func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int) (map[
 	return waiting, nil
 }
 
-// await starts the app and follows its instances. The error is that of the app's own job, which may
+// await starts the app and follows its instances. The error is that of the app's job, which may
 // still run when all instances have failed.
 func (m *Manager) await(ctx context.Context, a app.App, waiting map[string]*starting) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -148,7 +148,7 @@ func (m *Manager) await(ctx context.Context, a app.App, waiting map[string]*star
 	return failed
 }
 
-// findStopped finds instances that nobody starts, though the app's own job, which wants them, is
+// findStopped finds instances that no job starts, although the app's job, which wants them, is
 // done.
 func (m *Manager) findStopped(ctx context.Context, waiting map[string]*starting) error {
 	for unit, s := range waiting {
@@ -172,7 +172,7 @@ func anyEnded(waiting map[string]*starting) bool {
 	return false
 }
 
-// settled says whether nothing is left to wait for: started says that the app's own job is done.
+// settled reports whether nothing is left to wait for. started means that the app's job is done.
 func settled(waiting map[string]*starting, enough int, started bool) bool {
 	up := 0
 	for _, s := range waiting {

@@ -26,8 +26,8 @@ func jobs(verb systemd.Verb, units []string) []systemd.Job {
 	return list
 }
 
-// stopTries is how often a stop is asked for that somebody else cancels: a connection that comes at the moment has PID 1 start
-// the app in place of its stop.
+// stopTries is how often a stop is requested if it is cancelled: a connection at that moment makes
+// PID 1 start the app instead of stopping it.
 const stopTries = 3
 
 // stopUnits stops units, and does not mind those that do not exist.
@@ -50,15 +50,16 @@ func (m *Manager) stopUnits(ctx context.Context, units []string) (err error) {
 	return err
 }
 
-// stopApp stops an app with all its sockets: the shim first, which drains and closes what it knows of, then what is
-// left, such as the sockets of an app that was idle.
+// stopApp stops an app with all its sockets: first the shim, which drains and closes its instances,
+// then the rest, such as the sockets of an idle app.
 func (m *Manager) stopApp(ctx context.Context, name app.Name) error {
-	// With the sockets told to stop too, what waits there cannot start the shim again in place of its stop. PID 1 ends them
-	// after it.
+	// With the sockets in the same request, waiting connections cannot start the shim again. PID 1
+	// stops the sockets after the shim.
 	if err := m.stopUnits(ctx, []string{name.Socket(), name.ControlSocket(), name.Service()}); err != nil {
 		return err
 	}
-	// The units of joins end with their sockets (BindsTo=), and are not stopped by anybody (RefuseManualStop=).
+	// The join units end with their sockets (BindsTo=), and cannot be stopped directly
+	// (RefuseManualStop=).
 	loaded, err := m.Conn.ListUnits(ctx, string(name)+"@*.service", string(name)+"@*.socket")
 	if err != nil {
 		return err
@@ -79,12 +80,12 @@ func (m *Manager) stopApp(ctx context.Context, name app.Name) error {
 			services = append(services, unit.Name)
 		}
 	}
-	// Services first: a socket whose service runs would be triggered by what is still in its queue.
+	// Services first: the queue of a socket would trigger its service again.
 	return errors.Join(m.stopUnits(ctx, services), m.stopUnits(ctx, sockets))
 }
 
-// Remove stops an app, makes the changes that remove its files and links, and has the manager forget its units. Nothing is
-// stopped if the changes cannot be made.
+// Remove stops an app, makes the changes that remove its files and links, and has the manager
+// forget its units. Nothing is stopped if the changes cannot be made.
 func (m *Manager) Remove(ctx context.Context, name app.Name, changes []plan.Change) error {
 	if err := plan.Try(changes); err != nil {
 		return err
@@ -102,8 +103,8 @@ func (m *Manager) Remove(ctx context.Context, name app.Name, changes []plan.Chan
 	return errors.Join(m.forget(ctx, name), m.removeRuntime(name))
 }
 
-// removeRuntime removes the directory of the control socket: PID 1 makes it and leaves it behind. What somebody else put
-// into it stays.
+// removeRuntime removes the directory of the control socket, which PID 1 makes and leaves behind.
+// Files of others stay.
 func (m *Manager) removeRuntime(name app.Name) error {
 	os.Remove(m.stoppedNote(name))
 	os.Remove(m.Site.Root + name.DrainNote(m.RuntimeDir()))

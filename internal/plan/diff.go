@@ -8,8 +8,8 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// Diff says how the disk differs from what is wanted, for people and for patch(1): files as diff -u has them, and a line for
-// each link.
+// Diff returns the difference between the disk and the wanted app, for people and for patch(1):
+// files in the form of diff -u, and a line for each link.
 func (p *Plan) Diff() string {
 	var b strings.Builder
 	for _, c := range p.Changes {

@@ -62,7 +62,8 @@ func (p *Plan) effectOf(c Change) Effect {
 		return EffectReload
 	case file == name.InstanceTemplate():
 		if setting(old, "User") != setting(c.Text, "User") && len(p.App.SharedDirectories()) > 0 {
-			// PID 1 gives the directories to the new user when the first instance of it starts: the old ones must be gone.
+			// PID 1 gives the directories to the new user when the first instance of it starts: the
+			// old ones must be gone.
 			return EffectRestart
 		}
 		if held(old) != held(c.Text) || setting(old, "ExecStart") != setting(c.Text, "ExecStart") {
@@ -93,13 +94,13 @@ func isTrigger(name app.Name, file string) bool {
 	return false
 }
 
-// shimEffect compares two texts of app.service. The shim takes over its options in a rollout, all but those that need
-// privileges which a running process cannot get.
+// shimEffect compares two texts of app.service. A rollout gives the shim its new options, except
+// those that need privileges, which a running process cannot get.
 func shimEffect(old, text string) Effect {
 	oldOptions, newOptions := setting(old, "ExecStart"), setting(text, "ExecStart")
 	oldProgram, _, _ := strings.Cut(oldOptions, " ")
 	newProgram, _, _ := strings.Cut(newOptions, " ")
-	// A capability that is no longer needed can wait for the next restart.
+	// Dropping a capability can wait for the next restart.
 	needs := strings.Fields(setting(text, "AmbientCapabilities"))
 	had := strings.Fields(setting(old, "AmbientCapabilities"))
 	gains := slices.ContainsFunc(needs, func(c string) bool { return !slices.Contains(had, c) })
@@ -112,10 +113,10 @@ func shimEffect(old, text string) Effect {
 	return EffectNone
 }
 
-// held returns the settings of a unit that take effect only when its process starts again. The command and the
-// capabilities are left out because callers compare them. Other settings are left out because PID 1 reads them when it
-// needs them, because they stand elsewhere too (section [X-Unitgen]), or because they change with the listeners only
-// (BindIPv6Only=).
+// held returns the settings of a unit that take effect only when its process starts again. The
+// command and the capabilities are left out because callers compare them. Other settings are left
+// out because PID 1 reads them when it needs them, because they stand elsewhere too (section
+// [X-Unitgen]), or because they change with the listeners only (BindIPv6Only=).
 func held(text string) string {
 	text, _, _ = strings.Cut(text, "\n["+app.SettingsSection+"]\n")
 	var b strings.Builder

@@ -14,12 +14,12 @@ import (
 )
 
 // Lock keeps other unitgen runs out of the site's directory until release is called, and removes
-// what one that was killed left behind. It calls waiting once if it has to wait for another run.
+// the temporary files of a killed run. It calls waiting once if it has to wait for another run.
 func (s Site) Lock(ctx context.Context, waiting func()) (release func(), err error) {
 	f, err := s.openLock()
 	if errors.Is(err, fs.ErrNotExist) {
-		// Nobody works in a directory that does not exist; two runs that make it meet at the
-		// exclusive creation of files.
+		// No run works in a directory that does not exist. If two runs make it, the exclusive
+		// creation of files stops one of them.
 		return func() {}, nil
 	}
 	if errors.Is(err, fs.ErrPermission) {
@@ -72,8 +72,8 @@ func removeStale(dir string) {
 	}
 }
 
-// waitForLock is a goroutine of its own as flock(2) knows no deadline. It ends when the lock is
-// free.
+// waitForLock runs in a separate goroutine, because flock(2) has no deadline. It ends when the lock
+// is free.
 func waitForLock(f *os.File, locked chan<- error) { locked <- flock(f, unix.LOCK_EX) }
 
 // flock locks f for its open file description, until it is closed. how is unix.LOCK_EX, with

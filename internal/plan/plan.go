@@ -29,7 +29,8 @@ type Plan struct {
 	site Site
 }
 
-// Change is one change to the disk. Exactly one of Text and Target is set, or neither to remove Path.
+// Change is one change to the disk. Exactly one of Text and Target is set, or neither to remove
+// Path.
 type Change struct {
 	Path   string
 	Text   string // of a file
@@ -50,7 +51,8 @@ func (c Change) Verb() string {
 	return "create"
 }
 
-// For renders the units of app a with n instances, with the admin's templates, and compares them with the disk.
+// For renders the units of app a with n instances, with the admin's templates, and compares them
+// with the disk.
 func (d *Disk) For(a app.App, n int) (*Plan, error) {
 	override := os.DirFS(d.site.Root + "/etc/unitgen/templates")
 	files, err := templates.RenderFS(a, d.site.Paths(a), override)
@@ -75,7 +77,8 @@ func (d *Disk) For(a app.App, n int) (*Plan, error) {
 	return d.compare(a, files, n), nil
 }
 
-// Paths is what the units of an app need to know of this machine. A package's program is on another one.
+// Paths returns the paths of this machine that the units of an app need. For a package they are
+// those of the target machine.
 func (s Site) Paths(a app.App) templates.Paths {
 	p := templates.Paths{Lbshim: s.Lbshim}
 	if !s.Packaging && len(a.Command) > 0 {
@@ -150,7 +153,8 @@ func (d *Disk) After(n int) []int {
 	return slices.Sorted(slices.Values(append(after, add...)))
 }
 
-// difference says which instances to add to have, or to drop, to get n: the lowest free numbers, and the highest first.
+// difference says which instances to add to have, or to drop, to get n: the lowest free numbers,
+// and the highest first.
 func difference(have []int, n int) (add, drop []int) {
 	for i := 1; len(have)+len(add) < n; i++ {
 		if !slices.Contains(have, i) {
@@ -163,8 +167,9 @@ func difference(have []int, n int) (add, drop []int) {
 	return add, drop
 }
 
-// ListenChanges reports whether an app that exists gets other listeners or another path. PID 1 closes the sockets of a running unit
-// whose ListenStream= was edited, and still calls it active: such a change needs a stop before and a start after.
+// ListenChanges reports whether an existing app gets other listeners or another path. PID 1 closes
+// the sockets of a running unit whose ListenStream= was edited, and still calls it active: such a
+// change needs a stop before and a start after.
 func (p *Plan) ListenChanges() bool {
 	if p.Was == nil {
 		return false
@@ -182,7 +187,8 @@ func (p *Plan) NewListeners() []app.Listen {
 	return slices.DeleteFunc(slices.Clone(p.App.Listen), func(l app.Listen) bool { return slices.Contains(old, l.String()) })
 }
 
-// NewBeside are the addresses beside the app's own that it did not have, by the option that gives them.
+// NewBeside are the addresses beside the app's own that it did not have, by the option that gives
+// them.
 func (p *Plan) NewBeside() []Beside {
 	of := func(a *app.App) []Beside { return []Beside{{"--agent=", a.Agent}, {"--metrics=", a.Metrics}} }
 	return slices.DeleteFunc(of(&p.App), func(b Beside) bool {
@@ -205,7 +211,8 @@ func ListenTexts(listeners []app.Listen) []string {
 	return texts
 }
 
-// checkHeaders finds templates of the admin's that would make files which the next run takes for somebody else's.
+// checkHeaders finds templates of the admin whose files the next run would not recognise as
+// unitgen's.
 func checkHeaders(files []templates.File, name app.Name) error {
 	for _, f := range files {
 		if !strings.HasPrefix(f.Text, Header) {

@@ -10,8 +10,9 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// Removals are the changes that remove all files and links of an app. Its settings need not be readable, but app.service
-// must be ours. The error is fs.ErrNotExist if there is no such app.
+// Removals returns the changes that remove all files and links of an app. Its settings need not be
+// readable, but unitgen must have written app.service. The error is fs.ErrNotExist if there is no
+// such app.
 func (s Site) Removals(name app.Name) ([]Change, error) {
 	var paths []string
 	always := app.App{Name: name}.Units()
@@ -52,8 +53,8 @@ func (s Site) Removals(name app.Name) ([]Change, error) {
 	return changes, nil
 }
 
-// enableLinks are those that systemctl enable and add-wants made. PID 1 is not asked to remove them: it first reads the
-// unit, and refuses one that is damaged.
+// enableLinks returns the links that systemctl enable and add-wants made. PID 1 is not asked to
+// remove them, because it first reads the unit and refuses a damaged one.
 func (s Site) enableLinks(name app.Name) []string {
 	var found []string
 	for _, dir := range []string{"*.wants", "*.requires", "*.upholds"} {

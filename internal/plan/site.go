@@ -1,4 +1,4 @@
-// Package plan turns the app that is wanted into units on disk: it reads what is there, compares, and makes the changes, all
+// Package plan turns the wanted app into units on disk: it reads the present state, compares, and makes the changes, all
 // or none. It knows nothing of what runs; Plan.Effect says what a running app needs before a change counts.
 //
 //	disk, err := site.Read(name)
@@ -31,8 +31,8 @@ type Site struct {
 	CPUs      func() []int // numbers of the processors that instances may use; never nil if an app has Pin
 }
 
-// others lists the directories in which a unit of the same name would be hidden by one of ours, or would hide it
-// (systemd.unit(5), table 1 and 2): systemd-run and generators make units too.
+// others lists the directories in which a unit of the same name would be hidden by one of ours, or
+// would hide it (systemd.unit(5), table 1 and 2): systemd-run and generators make units too.
 func (s Site) others() []string {
 	if s.Packaging {
 		return nil
@@ -48,18 +48,18 @@ func (s Site) others() []string {
 	return dirs
 }
 
-// Dirs lists the directories in which the manager finds units: unitgen's first, then those of others.
+// Dirs lists the manager's unit directories: unitgen's first, then the others.
 func (s Site) Dirs() []string { return append([]string{s.Dir}, s.others()...) }
 
-// Listed is an app that is on this machine, by whomever its units were installed.
+// Listed is an app on this machine, written by unitgen or installed by a package.
 type Listed struct {
 	Name app.Name
 	App  *app.App // nil if its settings cannot be read: it may be running all the same
 	Err  error    // why
 }
 
-// Apps reads every app.service that has a section [X-Unitgen], and returns them sorted by name. The same unit in two
-// directories counts once, as the manager has it: /etc before /run before /usr.
+// Apps reads every app.service with a section [X-Unitgen], and returns them sorted by name. A unit
+// in two directories counts once, in the manager's order: /etc before /run before /usr.
 func (s Site) Apps() ([]Listed, error) {
 	var apps []Listed
 	for _, dir := range s.Dirs() {
@@ -98,8 +98,8 @@ func listed(name app.Name, text string) Listed {
 	return Listed{Name: name, App: &a}
 }
 
-// Find returns the text of an app's service as the manager has it. The error is fs.ErrNotExist if there is none in any
-// directory. The service may be somebody else's.
+// Find returns the text of an app's service that the manager would load. The error is
+// fs.ErrNotExist if no directory has it. unitgen may not have written the service.
 func (s Site) Find(name app.Name) (text string, err error) {
 	for _, dir := range s.Dirs() {
 		text, err := os.ReadFile(filepath.Join(dir, name.Service()))
@@ -110,7 +110,7 @@ func (s Site) Find(name app.Name) (text string, err error) {
 	return "", fs.ErrNotExist
 }
 
-// Has says whether a service of that name is on this machine, by whomever it was installed.
+// Has reports whether a service of that name is on this machine, whoever installed it.
 func (s Site) Has(name app.Name) bool {
 	return slices.ContainsFunc(s.Dirs(), func(dir string) bool {
 		_, err := os.Lstat(filepath.Join(dir, name.Service()))
@@ -118,13 +118,14 @@ func (s Site) Has(name app.Name) bool {
 	})
 }
 
-// Owns says whether the app's units are in the directory in which unitgen writes.
+// Owns reports whether the app's units are in the directory in which unitgen writes.
 func (s Site) Owns(name app.Name) bool {
 	_, err := os.Lstat(filepath.Join(s.Dir, name.Service()))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// Instances is the union of the links in the app's .wants directories, sorted. A directory that cannot be read has none.
+// Instances is the union of the links in the app's .wants directories, sorted. A directory that
+// cannot be read has none.
 func (s Site) Instances(name app.Name) []int {
 	var all []int
 	for _, dir := range s.Dirs() {

@@ -13,12 +13,14 @@ import (
 	"github.com/unitgen/unitgen/internal/fault"
 )
 
-// temporary is how the names of our temporary files begin. systemd reads no file whose name begins with a dot.
+// temporary is how the names of our temporary files begin. systemd reads no file whose name begins
+// with a dot.
 const temporary = ".unitgen-"
 
-// transaction makes changes to the disk, all or none. First every new file is written beside its place and every old
-// one gets a second name, where a full disk or a missing right shows; then the new files are renamed into place. The
-// old ones' second names are the way back: same file, same time stamps.
+// transaction makes changes to the disk, all or none. First every new file is written beside its
+// place and every old one gets a second name, where a full disk or a missing right shows; then the
+// new files are renamed into place. The old ones' second names are the way back: same file, same
+// time stamps.
 type transaction struct {
 	steps []step
 	dirs  []string // made by us, outermost first
@@ -35,7 +37,8 @@ type step struct {
 // Write makes the plan's changes, or leaves everything as it was and returns why.
 func (p *Plan) Write() error { return Commit(p.Changes) }
 
-// Commit makes all changes, or leaves everything as it was and returns why. An error on the way back is joined.
+// Commit makes all changes, or leaves everything as it was and returns why. An error on the way
+// back is joined.
 func Commit(changes []Change) error {
 	t := &transaction{}
 	err := t.stage(changes)
@@ -48,8 +51,8 @@ func Commit(changes []Change) error {
 	return t.finish()
 }
 
-// Try finds out whether Commit can make all changes, and leaves everything as it was. What must be stopped before its files change
-// is not stopped for nothing.
+// Try finds out whether Commit can make all changes, and leaves everything as it was. What must be
+// stopped before its files change is not stopped for nothing.
 func Try(changes []Change) error {
 	t := &transaction{}
 	err := t.stage(changes)
@@ -65,7 +68,8 @@ func (t *transaction) stage(changes []Change) error {
 		t.steps = append(t.steps, step{Change: c})
 		s := &t.steps[n]
 		base := filepath.Join(filepath.Dir(c.Path), fmt.Sprintf("%s%d-%d-", temporary, os.Getpid(), n))
-		// A hard link, to a symbolic link too: os.Link does not follow (linkat(2) without AT_SYMLINK_FOLLOW).
+		// A hard link, to a symbolic link too: os.Link does not follow (linkat(2) without
+		// AT_SYMLINK_FOLLOW).
 		switch err := os.Link(c.Path, base+"old"); {
 		case err == nil:
 			s.old = base + "old"
@@ -88,7 +92,7 @@ func (t *transaction) stage(changes []Change) error {
 	return nil
 }
 
-// writeFile writes a new file and waits until the disk has it.
+// writeFile writes a new file and waits until it is on disk.
 func writeFile(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
@@ -104,7 +108,7 @@ func writeFile(path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// makeDirs makes dir and what is missing above it.
+// makeDirs makes dir and its missing parents.
 func (t *transaction) makeDirs(dir string) error {
 	if st, err := os.Stat(dir); err == nil {
 		if !st.IsDir() {
@@ -184,7 +188,8 @@ func (t *transaction) clean() error {
 	return errors.Join(failed...)
 }
 
-// finish removes the way back, and directories of links and drop-ins that have become empty, and has the names written to disk too.
+// finish removes the way back, and directories of links and drop-ins that have become empty, and
+// has the names written to disk too.
 func (t *transaction) finish() error {
 	failed := []error{t.clean()}
 	dirs := make(map[string]bool)
