@@ -10,15 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How often a call is repeated while no shim is there. A shim that crashed is back within a quarter of a second, and
-// PID 1 makes its control socket again meanwhile.
+// How often a call is repeated while no shim is there. A shim that crashed is back within a quarter
+// of a second, and PID 1 makes its control socket again meanwhile.
 const (
 	retryFirst = 20 * time.Millisecond
 	retryMax   = 500 * time.Millisecond
 )
 
-// Retry runs f until it does not fail because the shim went away, is not there or does not answer, or until ctx ends. A shim that crashes
-// must cost its callers time, and nothing else: an instance whose drain was cut off would be stopped undrained.
+// Retry runs f until it does not fail because the shim went away, is not there or does not answer,
+// or until ctx ends. A shim that crashes must cost its callers time, and nothing else: an instance
+// whose drain was cut off would be stopped undrained.
 func Retry(ctx context.Context, f func() error) error {
 	for pause := retryFirst; ; pause = min(2*pause, retryMax) {
 		err := f()
@@ -35,7 +36,8 @@ func Retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// isDown says whether err means that no shim was there, that it went away or that it hangs; any other refusal is an answer.
+// isDown reports whether err means that there was no shim, that it went away or that it hangs; any
+// other refusal is an answer.
 func isDown(err error) bool {
 	var refused *Error
 	if errors.As(err, &refused) {

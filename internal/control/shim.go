@@ -7,7 +7,8 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
-// Methods of the interface. A comment names the parameters and the answer; where none is named it is an empty object.
+// Methods of the interface. A comment names the parameters and the answer; where none is named it
+// is an empty object.
 const (
 	MethodJoin      = "Join"      // Instance, with the instance's listeners beside it
 	MethodConnect   = "Connect"   // Instance, with a channel beside it; on the handoff path only
@@ -36,16 +37,18 @@ type Instance struct {
 // DrainParameters of method Drain.
 type DrainParameters struct {
 	Instance int `json:"instance"`
-	// Graceful says that the program, once told to stop, answers what is under way and ends its connections by itself. The
-	// drain then ends when the requests are answered that were in flight when it began.
+	// Graceful says that the program, once told to stop, answers what is under way and ends its
+	// connections by itself. The drain then ends when the requests are answered that were in flight
+	// when it began.
 	Graceful bool `json:"graceful"`
-	// Settle is how long a graceful drain takes at least, unless no connection is busy: connections that were opened just
-	// before have that long to ask. Zero for a program that gives them time itself.
+	// Settle is how long a graceful drain takes at least, unless no connection is busy: connections
+	// that were opened just before have that long to ask. Zero for a program that gives them time
+	// itself.
 	Settle time.Duration `json:"settleNSec"`
 }
 
-// Drained is the last answer of method Drain: the connections that were open when the drain ended, and how many of them
-// were busy.
+// Drained is the last answer of method Drain: the connections that were open when the drain ended,
+// and how many of them were busy.
 type Drained struct {
 	Open     int  `json:"connections"`
 	Busy     int  `json:"busy"`
@@ -61,8 +64,8 @@ type ProbeParameters struct {
 
 // Accepted is the answer of method Accepted.
 type Accepted struct {
-	// Again says that the probes may have gone elsewhere, or wait in the kernel, as the program has changed its listener
-	// meanwhile. They prove nothing: the caller makes them again.
+	// Again says that the probes may have gone elsewhere, or wait in the kernel, as the program has
+	// changed its listener meanwhile. They prove nothing: the caller makes them again.
 	Again bool `json:"again,omitempty"`
 }
 
@@ -85,16 +88,17 @@ type SendParameters struct {
 	Message  json.RawMessage `json:"message"`
 }
 
-// Sent is the answer of method Send: the instances whose programs are being sent the message, and those whose programs do
-// not read their messages and so do not get this one.
+// Sent is the answer of method Send: the instances whose programs are being sent the message, and
+// those whose programs do not read their messages and so do not get this one.
 type Sent struct {
 	Instances []int `json:"instances"`
 	Dropped   []int `json:"dropped,omitempty"`
 }
 
-// Settings are what a running shim can be told again: the options of its ExecStart= that need no restart. All of them count,
-// also those that are zero. Those are left out of the message: a shim refuses parameters that it does not know, and an older
-// shim need not know a setting that is not used.
+// Settings are what a running shim can be told again: the options of its ExecStart= that need no
+// restart. All of them count, also those that are zero. Those are left out of the message: a shim
+// refuses parameters that it does not know, and an older shim need not know a setting that is not
+// used.
 type Settings struct {
 	Strategy        balance.Strategy `json:"strategy,omitempty"`
 	DrainTimeout    time.Duration    `json:"drainTimeoutNSec,omitempty"`
@@ -112,13 +116,14 @@ type Rollout struct {
 	PID int `json:"pid"`
 }
 
-// Note are the parameters of method Note: a line of a rollout; an empty one takes the last one back.
+// Note are the parameters of method Note: a line of a rollout; an empty one takes the last one
+// back.
 type Note struct {
 	Text string `json:"text"`
 }
 
-// Addresses is the answer of method Addresses, which costs nothing that grows with instances or connections, as Status does: each
-// instance that starts asks.
+// Addresses is the answer of method Addresses, which costs nothing that grows with instances or
+// connections, as Status does: each instance that starts asks.
 type Addresses struct {
 	Path      string   `json:"path"` // as in Status
 	Addresses []string `json:"addresses"`
@@ -136,7 +141,8 @@ type Status struct {
 	Tampering []Tampering      `json:"tampering,omitempty"` // since the shim started
 }
 
-// Tampering is something that an instance did to what it shares with others, and that the shim put back if it could.
+// Tampering is a change that an instance made to something that it shares with others, and that the
+// shim undid if possible.
 type Tampering struct {
 	What  string `json:"what"`
 	Times int    `json:"times"`

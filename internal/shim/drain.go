@@ -11,9 +11,9 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// drainHold is how long a drained instance stays off the ring until PID 1 says that it stops. The
+// drainHold is how long a drained instance stays off the ring until PID 1 reports its stop. The
 // stop has begun before the drain, but PID 1's signal may arrive after the answer to the drain. If
-// nobody stops the instance, it comes back.
+// nobody stops the instance, it returns to the ring.
 const drainHold = 5 * time.Second
 
 // drainWait is one client that waits for an instance's connections to end.
@@ -56,8 +56,8 @@ func (s *Shim) drain(ctx context.Context, r *control.Request) (any, error) {
 	}
 }
 
-// beginDrain takes an instance off the ring and registers who waits; nil if there is no such
-// instance.
+// beginDrain takes an instance off the ring and registers the client that waits; nil if there is no
+// such instance.
 func (s *Shim) beginDrain(p control.DrainParameters) *drainWait {
 	in := s.instances[p.Instance]
 	if in == nil {
@@ -79,8 +79,7 @@ func (s *Shim) beginDrain(p control.DrainParameters) *drainWait {
 	return d
 }
 
-// countDrains ends the drains of instances that may be told to stop now, and those that are out of
-// time.
+// countDrains ends the drains of instances that may stop now, and those whose time is up.
 func (s *Shim) countDrains(now time.Time) {
 	if len(s.drains) == 0 {
 		return
@@ -139,7 +138,7 @@ func (s *Shim) endDrain(d *drainWait, result control.Drained) {
 	log("instance drained", "instance", d.Instance, "connections", result.Open, "busy", result.Busy, "timed_out", result.TimedOut)
 }
 
-// removeDrain forgets a drain that waits. The path goes on for others of the same instance.
+// removeDrain removes a waiting drain. The path continues for other drains of the same instance.
 func (s *Shim) removeDrain(d *drainWait) {
 	delete(s.drains, d)
 	for other := range s.drains {

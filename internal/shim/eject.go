@@ -38,7 +38,7 @@ const (
 // accepted nothing for the status line to say so: longer than any burst, or the line would flicker.
 const silentAfter = 5 * time.Second
 
-// stall is what the shim knows of an instance that may not take its connections.
+// stall is the shim's record of an instance that may not be accepting its connections.
 type stall struct {
 	queued int           // not taken yet
 	since  time.Time     // it has been stalled; zero if it is not
@@ -63,7 +63,7 @@ func (s *Shim) moveQueues() {
 	}
 }
 
-// forsaken says that nobody will take what waits at an instance.
+// forsaken reports that no program will take the connections that wait at an instance.
 func (in *instance) forsaken(b balance.Backend) bool {
 	return b.Stuck || b.State == balance.Down && !in.starting()
 }
@@ -119,8 +119,8 @@ func (st *stall) silence(stalled bool, now time.Time) {
 	st.silent = stalled && now.Sub(st.since) >= silentAfter
 }
 
-// stalled says whether the instance has taken nothing for too long. An instance that has just come
-// up has its time.
+// stalled reports whether the instance has taken nothing for too long. An instance that has just
+// come up gets time.
 func (in *instance) stalled(l path.Look, now time.Time) bool {
 	in.stall.queued = l.Waiting
 	if l.Progress {
@@ -163,8 +163,8 @@ func (s *Shim) secondChance(in *instance, now time.Time) {
 	s.log.Info("instance gets connections again", "instance", in.number)
 }
 
-// anyStall says whether a look is due though nothing came: a queue was not empty, or an instance is
-// off the ring.
+// anyStall reports whether the shim must check although no connection came: a queue was not empty,
+// or an instance is off the ring.
 func (s *Shim) anyStall() bool {
 	for _, in := range s.instances {
 		if in.stall.queued > 0 || !in.stall.until.IsZero() {

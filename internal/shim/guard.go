@@ -20,8 +20,8 @@ const (
 	alarmShown = 10 * time.Minute // how long the status line tells of the last one
 )
 
-// alarms are what was put back, by what happened. There are at most a few kinds for each instance
-// and address.
+// alarms are the restored changes, by kind. There are at most a few kinds for each instance and
+// address.
 type alarms struct {
 	kinds map[string]*alarm
 	last  *alarm
@@ -76,7 +76,7 @@ func (s *Shim) tampering() []control.Tampering {
 	return all
 }
 
-// judge tells of what the path has put back, or could not.
+// judge reports what the path has restored, or could not restore.
 func (s *Shim) judge(harms []path.Harm, now time.Time) {
 	for _, h := range harms {
 		in := s.instances[h.Instance]

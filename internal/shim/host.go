@@ -9,19 +9,20 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// host is what the shim knows of the drain of the whole app on this host. Nothing in the kernel changes by it: connections that
-// come are served, until the load balancer in front sends no more.
+// host is the drain of the whole app on this host. It changes nothing in the kernel: new
+// connections are served until the load balancer in front sends no more.
 type host struct {
 	drained time.Time // when the drain began; zero: none
 	waiting map[chan error]bool
 	counted time.Time // when the connections were counted last for those that wait
 }
 
-// frontTime is how long a drain takes at least: a load balancer that asks each two seconds, HAProxy's default, has noticed by
-// then, and what it has sent before has arrived.
+// frontTime is the shortest time of a drain: a load balancer that asks every two seconds, HAProxy's
+// default, has noticed by then, and its earlier connections have arrived.
 const frontTime = 5 * time.Second
 
-// hostCountEvery bounds how often connections are counted for those that wait. One count walks the kernel's table of sockets.
+// hostCountEvery bounds how often connections are counted for those that wait. One count walks the
+// kernel's table of sockets.
 const hostCountEvery = time.Second
 
 // hostNow answers method Host.
@@ -33,7 +34,8 @@ func (s *Shim) hostNow(ctx context.Context, r *control.Request) (h control.Host,
 	return h, err
 }
 
-// drainHost answers method DrainHost. Draining a drained host changes nothing, also not when the drain began.
+// drainHost answers method DrainHost. Draining a drained host changes nothing, also not when the
+// drain began.
 func (s *Shim) drainHost(ctx context.Context, r *control.Request) (h control.Host, err error) {
 	var p control.HostDrain
 	if err := r.Decode(&p); err != nil {
@@ -93,7 +95,7 @@ func (s *Shim) hostDrained(ctx context.Context, r *control.Request) (h control.H
 	return h, err
 }
 
-// lookHost tells those that wait when no connection is open any more.
+// lookHost answers the waiting clients when no connection is open any more.
 func (s *Shim) lookHost(now time.Time) {
 	if len(s.host.waiting) == 0 || now.Sub(s.host.drained) < frontTime || now.Sub(s.host.counted) < hostCountEvery {
 		return
@@ -107,7 +109,7 @@ func (s *Shim) lookHost(now time.Time) {
 	}
 }
 
-// endHostWaits tells err to all that wait, unless they are to wait on.
+// endHostWaits answers all waiting clients with err, except those that continue to wait.
 func (s *Shim) endHostWaits(err error, on bool) {
 	if on {
 		return
@@ -118,8 +120,8 @@ func (s *Shim) endHostWaits(err error, on bool) {
 	}
 }
 
-// hostState is how the app is on this host. It fails after a restart of the shim, until PID 1 has told the states of the
-// instances: they serve meanwhile.
+// hostState is how the app is on this host. It fails after a restart of the shim, until PID 1 has
+// told the states of the instances: they serve meanwhile.
 func (s *Shim) hostState() (control.Host, error) {
 	if s.waitingForStates() {
 		return control.Host{}, &control.Error{Name: control.ErrEnding, Reason: "the shim does not know the instances yet"}

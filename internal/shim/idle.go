@@ -11,8 +11,7 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// activity is what the shim knows of the app's use. All of it is read from memory shared with the
-// kernel.
+// activity is the use of the app, read from memory shared with the kernel.
 type activity struct {
 	steered uint64    // connections given to instances, at the last look
 	last    time.Time // when that number changed or connections were open
@@ -22,7 +21,7 @@ type activity struct {
 	at      time.Time // when open was counted
 }
 
-// look takes in a new number of connections and says whether there were any since the last look.
+// look records a new number of connections and reports whether there were any since the last call.
 func (a *activity) look(now time.Time, steered uint64) bool {
 	if steered == a.steered && !a.last.IsZero() {
 		return false
@@ -134,7 +133,7 @@ func (s *Shim) sleep(now time.Time) error {
 	return nil
 }
 
-// givenSince says whether a connection came since the last look.
+// givenSince reports whether a connection came since the last call.
 func (s *Shim) givenSince(now time.Time) bool {
 	looks, harms := s.path.Look(now)
 	s.judge(harms, now)

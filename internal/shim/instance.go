@@ -11,7 +11,7 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// instance is one app@N as the shim knows it.
+// instance is one app@N.
 type instance struct {
 	number  int
 	adopted bool // it joined an earlier shim
@@ -55,7 +55,7 @@ func (s *Shim) askForSocket(in *instance) {
 	s.units.Watch(s.options.App.InstanceSocket(in.number))
 }
 
-// socketTold takes in what PID 1 says of the socket of an instance.
+// socketTold handles PID 1's report on the socket of an instance.
 func (s *Shim) socketTold(in *instance, u systemd.UnitState) {
 	in.socket, in.socketKnown = u, true
 	if u.Dead() {
@@ -83,7 +83,7 @@ func (in *instance) state() balance.State {
 // another instance would answer it.
 func (in *instance) starting() bool { return in.probed.UnixMicro() > in.service.StateChange }
 
-// unitChanged takes in what PID 1 says of one unit.
+// unitChanged handles PID 1's report on one unit.
 func (s *Shim) unitChanged(u systemd.UnitState) {
 	unit, ok := s.options.App.ParseUnit(u.Name)
 	if !ok {
@@ -208,7 +208,7 @@ func (s *Shim) adopt(number int) {
 	s.watch(number)
 }
 
-// watch has PID 1 tell of the units of an instance.
+// watch makes PID 1 report changes of the units of an instance.
 func (s *Shim) watch(number int) {
 	s.units.Watch(s.options.App.Instance(number))
 	s.units.Watch(s.options.App.InstanceSocket(number))

@@ -43,7 +43,7 @@ func badNames(free string) []badInput {
 		{"empty", append([]string{""}, good...), []string{`the app's name`}},
 		{"no name", good, []string{`the app's name is missing`}},
 		{"reserved", append([]string{"list"}, good...), []string{`--listen does not go with list`, `list takes no command`}},
-		{"to come", append([]string{"handover"}, good...), []string{`handover is not available`}},
+		{"to come", append([]string{"handover"}, good...), []string{`"handover" is a verb of unitgen`}},
 	}
 }
 

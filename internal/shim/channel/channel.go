@@ -78,7 +78,7 @@ func New(o Options, s control.Settings) *Channels {
 	return c
 }
 
-// instance is what is known of the program of an instance that has joined.
+// instance is the state of the program of a joined instance.
 type instance struct {
 	number   int
 	state    balance.State // by PID 1
@@ -94,8 +94,8 @@ type program struct {
 	channel *conn
 	ready   bool // it has sent "ready"
 	gone    bool // the channel has ended; with Receiving the process ends too
-	// slow is until when nobody waits for it to read its messages; a time that is past if it reads
-	// them.
+	// slow is the time until which no sender waits for it to read its messages; a past time if it
+	// reads them.
 	slow time.Time
 
 	// preloaded says that drain.cjs is in the process. Its latest report is asked for while the
@@ -134,10 +134,10 @@ func (c *Channels) StateChanged(number int, to balance.State) {
 // Configure takes over settings.
 func (c *Channels) Configure(s control.Settings) { c.settings = s }
 
-// receives says whether programs are given their connections on their channels.
+// receives reports whether programs get their connections on their channels.
 func (c *Channels) receives() bool { return c.options.Receiving != nil }
 
-// reachable says whether its process can be sent messages.
+// reachable reports whether messages can be sent to its process.
 func (in *instance) reachable() bool { return in.program != nil && !in.program.gone }
 
 // attached says whether the instance's process is one of Node.js that has a channel.
@@ -161,13 +161,13 @@ func (c *Channels) programChanged(in *instance) {
 	c.Announce()
 }
 
-// Announce wakes who waits for Changed.
+// Announce wakes those that wait for Changed.
 func (c *Channels) Announce() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-// Changed is closed at the next change of what a program serves or has said.
+// Changed is closed at the next change of a program's servers, or at its next message about them.
 func (c *Channels) Changed() <-chan struct{} { return c.changed }
 
 // removeChannel takes the channel of an instance out of the FD store.

@@ -30,13 +30,13 @@ type conn struct {
 	held  bool         // others has no room, and Hear waits for that
 }
 
-// heard is what Channel.Read would have returned.
+// heard is a result of Channel.Read.
 type heard struct {
 	message nodecluster.Message
 	err     error
 }
 
-// maxHeard is how many messages wait for the shim's loop. When there are more, the program's
+// maxHeard is how many messages may wait for the shim's loop. When there are more, the program's
 // channel is not read until there is room.
 const maxHeard = 16
 
@@ -180,7 +180,7 @@ func (c *conn) answered(number uint64, taken bool) path.Said {
 	return path.Said{Number: number, Taken: taken}
 }
 
-// serving tells the dispatcher whether an instance's process takes connections now.
+// serving sets in the dispatcher whether an instance's process takes connections now.
 func (c *Channels) serving(in *instance) {
 	if !c.receives() || !c.attached(in) {
 		return

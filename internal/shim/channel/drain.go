@@ -8,14 +8,14 @@ import (
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
-// letGoFor is how long a Node process that has open connections keeps its idle ones: a client that
-// uses one within that time is told to close it with its answer. Those that are left are closed
-// from the process's side, which a client may meet while it sends a request.
+// letGoFor is how long a Node process that has open connections keeps its idle ones. If a client
+// uses one within that time, the answer asks the client to close it. The process closes the others,
+// and a client may be sending a request at that moment.
 const letGoFor = time.Second
 
-// closeAfter is over how long the connections that a process has left at the end of a drain are
-// closed, and closeFor how long that is waited for: Node before 19 leaves those that are kept alive
-// to its keepAliveTimeout, 5 s by default, when a server closes.
+// closeAfter is the time over which the remaining connections of a process are closed at the end of
+// a drain, and closeFor is how long to wait for that: when a server closes, Node before 19 leaves
+// kept connections to its keepAliveTimeout, 5 s by default.
 const (
 	closeAfter = 5 * time.Second
 	closeFor   = 6 * time.Second
@@ -33,7 +33,7 @@ type Drain struct {
 	over     bool
 }
 
-// BeginDrain tells the program of an instance to let its connections go. The caller ends the Drain.
+// BeginDrain asks the program of an instance to end its connections. The caller ends the Drain.
 func (c *Channels) BeginDrain(number int) *Drain {
 	c.asked++
 	in := c.instances[number]
@@ -48,7 +48,7 @@ func (c *Channels) BeginDrain(number int) *Drain {
 	return d
 }
 
-// End ends a Drain, after which the program may stop or go on.
+// End ends a Drain. After that the program may stop or continue.
 func (d *Drain) End() {
 	delete(d.channels.drains, d)
 	in := d.in
@@ -122,8 +122,8 @@ func (d *Drain) quiet(p *program, t path.Traffic) bool {
 	case p.preloaded && (p.report.Token < d.token || p.report.Busy > 0):
 		return false // the kernel does not know that an answer has begun and pauses, nor that it is one of several
 	case !t.Own:
-		// Without counts the process itself says when it is done. What waits at its listeners it
-		// must take before.
+		// Without counts the process reports when it is done. First it must accept the connections
+		// that wait at its listeners.
 		return t.Taken
 	}
 	return t.Quiet
@@ -137,7 +137,7 @@ func (d *Drain) OutOfTime() {
 	}
 }
 
-// Ask has the programs that drain tell what they have under way. With Receiving the path asks.
+// Ask asks the draining programs for their open requests. With Receiving the path asks.
 func (c *Channels) Ask() {
 	for d := range c.drains {
 		if in := c.instances[d.instance]; c.attached(in) {
@@ -153,7 +153,8 @@ func (c *Channels) askPreload(p *program) {
 	}
 }
 
-// farewell is what tells a process to end: to close its servers, or what it makes of "shutdown".
+// farewell returns the message that makes a process end: it closes its servers, or handles
+// "shutdown".
 func (c *Channels) farewell() nodecluster.Reply {
 	if c.settings.ShutdownMessage {
 		return nodecluster.Shutdown()

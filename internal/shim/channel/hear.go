@@ -19,7 +19,7 @@ const (
 	changesEvery = 100 * time.Millisecond
 )
 
-// hear takes in the messages of a program until its channel or ctx ends.
+// hear reads the messages of a program until its channel or ctx ends.
 func (c *Channels) hear(ctx context.Context, channel *conn) {
 	changes := pace.Bucket{Burst: changesBurst, Every: changesEvery}
 	bad := false
@@ -69,7 +69,7 @@ func (c *conn) wait(ctx context.Context, b *pace.Bucket) bool {
 	return true
 }
 
-// said takes in a message and returns the reply, nil for none.
+// said handles a message and returns the reply, nil for none.
 func (c *Channels) said(channel *conn, m nodecluster.Message) *nodecluster.Reply {
 	in := c.instances[channel.instance]
 	if in == nil || in.program == nil || in.program.channel != channel {
@@ -94,9 +94,9 @@ func (c *Channels) said(channel *conn, m nodecluster.Message) *nodecluster.Reply
 	return nil
 }
 
-// ended notes that a program's channel has ended. It removes PID 1's duplicate too, so that a
-// program that is given its connections ends if only the channel has failed. Other programs go on
-// without messages.
+// ended records that a program's channel has ended. It removes PID 1's duplicate too, so that a
+// program that receives its connections ends if only the channel has failed. Other programs
+// continue without messages.
 func (c *Channels) ended(channel *conn) {
 	number := channel.instance
 	in := c.instances[number]
@@ -132,8 +132,8 @@ func (c *Channels) drop(in *instance) {
 	}
 }
 
-// forget drops what is known of a program whose channel has ended, when PID 1 says that the program
-// has ended too: the next one of the instance may be of another kind.
+// forget drops the state of a program whose channel has ended, when PID 1 reports that the program
+// has ended too: the instance's next program may be of another kind.
 func (c *Channels) forget(in *instance) {
 	if in.program != nil && in.program.gone && (in.state == balance.Down || in.state == balance.Starting) {
 		in.program = nil

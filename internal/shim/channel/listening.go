@@ -2,8 +2,8 @@ package channel
 
 import "github.com/unitgen/unitgen/internal/control"
 
-// Listening returns what is known of what an instance's program serves. It is told if the program
-// itself tells what is missing; else it is the path that knows whether the program serves.
+// Listening returns what an instance's program serves. told is true if the program itself reports
+// what is missing; otherwise the path knows whether the program serves.
 func (c *Channels) Listening(number int) (now control.Listening, told bool) {
 	in := c.instances[number]
 	if in == nil {
@@ -22,7 +22,7 @@ func (c *Channels) Listening(number int) (now control.Listening, told bool) {
 	return now, true
 }
 
-// Silent says whether the program of an instance has yet to send "ready".
+// Silent reports whether the program of an instance has not sent "ready" yet.
 func (c *Channels) Silent(number int) bool {
 	in := c.instances[number]
 	return !c.attached(in) || !in.program.ready && !(c.receives() && in.program.unknown)

@@ -59,9 +59,9 @@ func (c *Channels) post(l nodecluster.Payload, to, from int) (sent control.Sent)
 	return sent
 }
 
-// How long a program that sends messages faster than another one reads them is held up, and for how
-// long nobody is held up again by one that did not read for that long: a program that hangs, or
-// means harm, costs its siblings little.
+// How long to hold up a program that sends messages faster than another program reads them, and for
+// how long a program that did not read for that time holds up nobody again. So a hung or hostile
+// program costs its siblings little.
 const (
 	readWithin = time.Second
 	slowFor    = 10 * time.Second

@@ -23,8 +23,8 @@ const (
 	storedNodes   = "nodes+"   // and 0 or 1: see save
 )
 
-// savedState is what the next shim needs to know of Node processes: the channels themselves do not
-// tell.
+// savedState is the state of Node processes for the next shim, which cannot learn it from the
+// channels.
 type savedState struct {
 	Saved   int                        `json:"saved"`          // counts up
 	Keys    []byte                     `json:"keys,omitempty"` // on the steer path: of all TLS servers' session tickets
@@ -36,10 +36,10 @@ type savedState struct {
 // maxState bounds what is read back: 512 instances with their servers have some 100 kB.
 const maxState = 4 << 20
 
-// save puts the state into the FD store, in a memfd of its own each time, as a shim may be killed
-// while it writes: the new one is stored before the old one is removed, under two names in turn. It
-// happens when a process starts to listen, closes or ends, and not where nothing has changed: each
-// time costs PID 1 two messages.
+// save puts the state into the FD store, in a new memfd each time, as a shim may be killed while it
+// writes. The new memfd is stored before the old one is removed, under two names in turn. The shim
+// saves when a process starts to listen, closes or ends, and not without a change, because each
+// save costs PID 1 two messages.
 func (c *Channels) save() {
 	state := savedState{Keys: c.keys, Tickets: c.tickets, Workers: make(map[int]nodecluster.Worker)}
 	for number, in := range c.instances {

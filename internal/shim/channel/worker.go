@@ -6,8 +6,8 @@ import (
 	"github.com/unitgen/unitgen/internal/nodecluster"
 )
 
-// workerSaid takes in what a process says by the protocol of Node's cluster module, on the handoff
-// path. It returns the reply, nil for none.
+// workerSaid handles a message of the protocol of Node's cluster module, on the handoff path. It
+// returns the reply, nil for none.
 func (c *Channels) workerSaid(in *instance, m nodecluster.Message) *nodecluster.Reply {
 	var reply *nodecluster.Reply
 	worker := &in.program.worker
