@@ -1,11 +1,11 @@
 package survey
 
 import (
-	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/cgroup"
 )
@@ -42,13 +42,15 @@ func field(text, word string) (float64, bool) {
 	return 0, false
 }
 
-// readSmall reads the first 4 KiB of a file of the kernel's.
+// readSmall reads the first 4 KiB of a file of the kernel's, which gives them at once. It makes three system calls, where an os.File
+// takes seven: there are three files of each instance.
 func readSmall(path string) (string, error) {
-	f, err := os.Open(path)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 4096))
-	return string(text), err
+	defer unix.Close(fd)
+	var text [4096]byte
+	n, err := unix.Read(fd, text[:])
+	return string(text[:max(n, 0)]), err
 }

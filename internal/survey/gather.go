@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -201,37 +202,52 @@ func (s *Source) sweep(ctx context.Context, m Manager, found []*looked) error {
 // complete finds the control group and the start of each instance that runs, and asks systemd only where it must: where a group is
 // not beside that of another instance, as by a drop-in with Slice=, and where the balancer has not told the process.
 func (s *Source) complete(ctx context.Context, m Manager, found []*looked) error {
-	var q questions
+	asked := make([]questions, len(found))
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
 	clock := newClock()
-	for _, f := range found {
-		parent := f.parentGroup()
-		pids := make(map[int]int)
-		for _, said := range f.Status.Instances {
-			pids[said.Instance] = said.PID
-		}
-		for i, in := range f.loaded {
-			if in.State == "down" {
-				continue
-			}
-			unit := f.Name.Instance(i)
-			if in.Group == "" && parent != "" {
-				in.Group = parent + "/" + unit
-			}
-			if in.Usage = usageOf(in.Group); !in.Usage.HasCPU {
-				q.ask(unit, "ControlGroup", true, in.takeGroup)
-			}
-			if s.Depth < Starts {
-				continue
-			}
-			if in.Started = clock.start(pids[i]); in.Started.IsZero() {
-				q.ask(unit, "ExecMainStartTimestamp", true, func(v any) { in.Started = timeOf(v) })
-			}
-		}
+	var all sync.WaitGroup
+	for i, f := range found {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			f.complete(s.Depth, clock, &asked[i])
+		})
+	}
+	all.Wait()
+	var q questions
+	for _, of := range asked {
+		q.list, q.take = append(q.list, of.list...), append(q.take, of.take...)
 	}
 	if len(q.list) == 0 {
 		return nil
 	}
 	return q.sweep(ctx, m)
+}
+
+func (f *looked) complete(depth Depth, clock clock, q *questions) {
+	parent := f.parentGroup()
+	pids := make(map[int]int)
+	for _, said := range f.Status.Instances {
+		pids[said.Instance] = said.PID
+	}
+	for i, in := range f.loaded {
+		if in.State == "down" {
+			continue
+		}
+		unit := f.Name.Instance(i)
+		if in.Group == "" && parent != "" {
+			in.Group = parent + "/" + unit
+		}
+		if in.Usage = usageOf(in.Group); !in.Usage.HasCPU {
+			q.ask(unit, "ControlGroup", true, in.takeGroup)
+		}
+		if depth < Starts {
+			continue
+		}
+		if in.Started = clock.start(pids[i]); in.Started.IsZero() {
+			q.ask(unit, "ExecMainStartTimestamp", true, func(v any) { in.Started = timeOf(v) })
+		}
+	}
 }
 
 // takeGroup takes over the control group from systemd.

@@ -4,6 +4,8 @@ package rollout
 
 import (
 	"bufio"
+	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"slices"
@@ -44,6 +46,7 @@ func testProgress(t *testing.T, s *apps.System) {
 		t.Errorf("processes %v, before %v", now, pids)
 	}
 	a.Lossless(load.Stop())
+	shownInRollout(a)
 	cancelOnTerminal(a)
 
 	a.Unitgen("--", "/bin/sh", "-c", "echo no such table >&2; exit 3")
@@ -65,6 +68,46 @@ func testProgress(t *testing.T, s *apps.System) {
 	act(0, "start", at(3, "ready"))
 	act(0, "restart", at(2, "ready"))
 	checkUp(a)
+}
+
+// shownInRollout reads list and status while new code is tried.
+func shownInRollout(a *apps.App) {
+	t := a.T
+	t.Helper()
+	a.Unitgen("--soak=5s") // long enough for two commands
+	defer a.Unitgen("--soak=1s")
+	r := startReload(a, "trying the new code")
+	type rollout struct {
+		Text string
+	}
+	type app struct {
+		App, State string
+		Rollout    *rollout
+	}
+	var all []app
+	var status struct {
+		Rollout   *rollout
+		Instances []struct{ Instance, Code string }
+	}
+	list, one := a.MustExec(t, "unitgen", "list", "--json=short"), a.MustExec(t, "unitgen", "status", "--json=short", a.Name)
+	if err := <-r.done; err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(json.Unmarshal([]byte(list), &all), json.Unmarshal([]byte(one), &status)); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(all, func(l app) bool { return l.App == a.Name })
+	if i < 0 || all[i].State != "reloading" || all[i].Rollout == nil || all[i].Rollout.Text != "trying the new code" {
+		t.Errorf("list: %s", list)
+	}
+	if status.Rollout == nil || len(status.Instances) < a.N || status.Instances[0].Code != "old" {
+		t.Errorf("status: %s", one)
+	}
+	for _, in := range status.Instances[a.N:] {
+		if in.Code != "new" {
+			t.Errorf("%s runs the %s code", in.Instance, in.Code)
+		}
+	}
 }
 
 // cancelOnTerminal types Ctrl-C into a terminal in which a reload runs, and yes.
