@@ -30,7 +30,7 @@ type starting struct {
 // told takes in PID 1's word on the instance.
 func (s *starting) told(u systemd.UnitState) {
 	s.up = u.Up()
-	s.gone = u.ActiveState == "failed"
+	s.gone = u.ActiveState == "failed" && !u.AwaitsRestart()
 	if u.Failed() && u.InvocationID != s.old {
 		s.ended[u.InvocationID] = true
 	}
@@ -156,7 +156,7 @@ func (m *Manager) findStopped(ctx context.Context, waiting map[string]*starting)
 		if err != nil {
 			return err
 		}
-		if u.ActiveState == "inactive" && u.JobType == "" {
+		if u.ActiveState == "inactive" && u.JobType == "" && !u.AwaitsRestart() {
 			s.gone = true
 		}
 	}

@@ -1,0 +1,30 @@
+package live
+
+import (
+	"testing"
+
+	"github.com/unitgen/unitgen/internal/systemd"
+)
+
+// From systemd 254 on an instance is "failed" for a moment before each automatic restart.
+func TestInstanceThatIsStartedAgainIsNotGone(t *testing.T) {
+	s := &starting{ended: make(map[string]bool), old: "before"}
+	for _, step := range []struct {
+		sub, run  string
+		gone      bool
+		ended     int
+		wantsMore bool
+	}{
+		{"failed-before-auto-restart", "before", false, 0, true},
+		{"failed-before-auto-restart", "first", false, 1, true},
+		{"failed", "second", true, 2, false},
+	} {
+		s.told(systemd.UnitState{ActiveState: "failed", SubState: step.sub, InvocationID: step.run, Result: "exit-code"})
+		if s.gone != step.gone || len(s.ended) != step.ended {
+			t.Errorf("%s in run %s: gone %t, %d runs ended; want %t, %d", step.sub, step.run, s.gone, len(s.ended), step.gone, step.ended)
+		}
+		if settled(map[string]*starting{"app@1.service": s}, failuresToTell, true) == step.wantsMore {
+			t.Errorf("%s in run %s: the wait goes on: %t, want %t", step.sub, step.run, !step.wantsMore, step.wantsMore)
+		}
+	}
+}
