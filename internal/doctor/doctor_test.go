@@ -101,6 +101,12 @@ func TestDropIn(t *testing.T) {
 		"of a socket":           {"web.socket", "[Socket]\nAccept=yes\n", []string{"Accept"}},
 		"a socket's of another": {"web.socket", "[Service]\nAccept=yes\n", nil},
 		"the admin's to set":    {"web@.service", "[Service]\nMemoryHigh=1G\n", nil},
+		"readiness":             {"web@.service", "[Service]\nType=simple\n", []string{"Type"}},
+		"standard input":        {"web@.service", "[Service]\nStandardInput=socket\n", []string{"StandardInput"}},
+		"a deferred accept":     {"web@.socket", "[Socket]\nDeferAcceptSec=1\n", []string{"DeferAcceptSec"}},
+		"a stop too short":      {"web@.service", "[Service]\nTimeoutStopSec=5\n", []string{"--drain-timeout= gives 30s"}},
+		"a start too short":     {"web@.service", "[Service]\nTimeoutStartSec=10s\n", []string{"--start-timeout= gives 1min 30s"}},
+		"long enough":           {"web@.service", "[Service]\nTimeoutStopSec=2min\nTimeoutStartSec=infinity\n", nil},
 		"no drop-in":            {"web@.service", "[Service]\nhello\n", []string{"unexpected newline"}},
 	} {
 		m := aMachine(t)

@@ -1,10 +1,12 @@
 package doctor
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/unit"
 
@@ -46,6 +48,12 @@ func broken(path app.Path, role app.Role, key string) string {
 			return "an instance is stopped without a drain"
 		case "ExecStartPost":
 			return "an instance counts as ready before it is"
+		case "Type", "NotifyAccess":
+			return "--ready= does not decide when an instance is ready"
+		case "StandardInput":
+			return "the program may get its listener as standard input, which PID 1 then passes in no other way"
+		case "NonBlocking":
+			return "accept(2) of the program may wait, or fail, where it expects the other: all processes share the flag"
 		case "Sockets":
 			return "an instance gets other sockets than its own listener"
 		case "RemainAfterExit":
@@ -62,6 +70,8 @@ func broken(path app.Path, role app.Role, key string) string {
 				return "" // the program's to know, and the balancer goes by the socket
 			}
 			return "the service that gets the socket does not recognise it"
+		case "DeferAcceptSec":
+			return "an instance looks ready, and takes connections, before its program accepts any"
 		case "ListenStream", "ReusePort", "Accept", "Service":
 			return "the listeners are not one group, to which connections can be steered"
 		}
@@ -133,6 +143,9 @@ func (e *examination) dropIn(file, text string, role app.Role) {
 	if e.app != nil {
 		path = e.app.DataPath()
 	}
+	if cut := e.cutOff(settings, role); cut != "" {
+		e.add(edit, "%s %s", file, cut)
+	}
 	said := make(map[string]bool)
 	for _, s := range settings {
 		why := broken(path, role, s.Name)
@@ -142,6 +155,23 @@ func (e *examination) dropIn(file, text string, role app.Role) {
 		said[s.Name] = true
 		e.add(edit, "%s sets %s=: %s", file, s.Name, why)
 	}
+}
+
+// cutOff says which limit of a drop-in ends something that has a longer time-out of its own. A value
+// that is no time span is PID 1's to complain about.
+func (e *examination) cutOff(settings []*unit.UnitOption, role app.Role) string {
+	if e.app == nil || role != app.RoleInstance {
+		return ""
+	}
+	needs := map[string]time.Duration{"TimeoutStopSec": e.app.DrainTimeoutOrDefault(), "TimeoutStartSec": e.app.StartTimeoutOrDefault()}
+	options := map[string]string{"TimeoutStopSec": "--drain-timeout=", "TimeoutStartSec": "--start-timeout="}
+	for _, s := range settings {
+		need, ours := needs[s.Name]
+		if limit, err := app.ParseTimeSpan(s.Value); ours && s.Section == "Service" && err == nil && limit > 0 && limit < need {
+			return fmt.Sprintf("sets %s=%s, and PID 1 then ends what %s gives %s", s.Name, s.Value, options[s.Name], app.FormatTimeSpan(need))
+		}
+	}
+	return ""
 }
 
 // parse reads a unit file as PID 1 does, except that it stops at a line that is not an assignment,
