@@ -20,7 +20,10 @@ func TestShort(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	err := run(t.Context(), options{seed: 9, suite: suite, length: time.Hour, first: 2, last: 6, out: t.Output()})
+	// The drains of an app whose clients are never idle may last until their time-out, see docs/limits.md: longer than the steps
+	// of this test may.
+	without := map[string]bool{"streams": true}
+	err := run(t.Context(), options{seed: 9, suite: suite, length: time.Hour, first: 2, last: 6, without: without, out: t.Output()})
 	if err != nil {
 		t.Error(err)
 	}
