@@ -89,7 +89,7 @@ func testRestartApp(t *testing.T, s *apps.System) {
 // testStop stops an app that has a request in flight: that one is answered, new connections are refused meanwhile, and
 // nothing starts the app again.
 func testStop(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "stop")
+	a := startApp(t, s, "halted")
 	held := a.Hold(1)[0]
 	if err := held.Send("/slow?ms=3000"); err != nil {
 		t.Fatal(err)
