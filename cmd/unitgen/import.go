@@ -34,7 +34,7 @@ func (c *command) importApps(ctx context.Context) (status int, err error) {
 		return exitSuccess, c.printFiles(files)
 	}
 	if o.now && c.env.euid == 0 {
-		if err := found.Claims(c.absolute(o.name)); err != nil {
+		if err := found.Claims(); err != nil {
 			return 0, err
 		}
 	}

@@ -12,12 +12,13 @@ func ParseAssignment(s string) (Assignment, error) {
 		return Assignment{}, inputErrorf("", "--env= must be KEY=VALUE, got %q", s)
 	}
 	a := Assignment{Key: key, Value: value}
-	return a, a.check()
+	return a, a.Check()
 }
 
-// check refuses what PID 1 would drop without failing the start (env_assignment_is_valid() in
-// src/basic/env-util.c; tried on 252 and 257), and what it sets itself.
-func (a Assignment) check() error {
+// Check returns an InputError for what PID 1 would drop without failing the start
+// (env_assignment_is_valid() in src/basic/env-util.c; tried on 252 and 257), and for what it sets
+// itself.
+func (a Assignment) Check() error {
 	switch {
 	case !environmentName(a.Key):
 		return inputErrorf("", "--env= must have a name of letters, digits and \"_\" that does not begin with a digit, got %q", a.Key)

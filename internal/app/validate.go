@@ -91,7 +91,7 @@ func (a App) checkListeners(found *inputErrors) {
 
 func (a App) checkEnvironment(found *inputErrors) {
 	for _, assignment := range a.Environment {
-		found.add(assignment.check())
+		found.add(assignment.Check())
 	}
 }
 

@@ -116,6 +116,10 @@ func (a *App) env(word string, line int, key, value string, all bool) {
 		a.note(word, line, key+" is set by systemd for each instance")
 	case all || secret(key, value):
 		a.forget(key)
+		if err := (app.Assignment{Key: key, Value: value}).Check(); err != nil {
+			a.note(word, line, app.InKeys(err.Error())) // in its file it would keep the instances from starting
+			return
+		}
 		a.Secrets = append(a.Secrets, app.Assignment{Key: key, Value: value})
 		a.became(word, line, string(a.Name)+".env: "+key)
 	default:

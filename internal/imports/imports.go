@@ -36,6 +36,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -55,8 +56,9 @@ type Options struct {
 	CPUs   func() int
 	Getenv func(string) string
 
-	// JavaScript returns the JSON of the configuration that the file at Path exports.
-	JavaScript func(ctx context.Context, path string) ([]byte, error)
+	// JavaScript returns the JSON of the configuration that the file at Path exports, and the user
+	// who ran it.
+	JavaScript func(ctx context.Context, path string) (json []byte, uid uint32, err error)
 }
 
 // Import is what came of a source.
@@ -65,6 +67,9 @@ type Import struct {
 	Apps  []*App
 	Rest  Fates // words of the source that are about no app
 	Env   bool  // the apps' environment is a shell's, so that all of it counts as secret
+
+	read     []readFile // the source first
+	borrowed []string   // variables of this process' environment that the source asks for
 }
 
 // maxSource is how long a source may be in bytes: the longest file of settings is not longer.
@@ -138,30 +143,42 @@ func (s *source) dir() string { return filepath.Dir(s.Path) }
 
 // text reads the source.
 func (s *source) text() (string, error) {
-	text, err := readText(s.Path)
+	text, err := s.readText(s.Path, s.Shown)
 	if err != nil {
 		return "", s.fault(s.Shown, 0, "", "it cannot be read: %v", cause(err))
 	}
 	return text, nil
 }
 
-// readText reads a regular file with at most maxSource bytes. Of a pipe that nobody writes to, open(2) would wait for ever.
-func readText(path string) (string, error) {
+// readText reads a file of the source, and notes whose it is.
+func (s *source) readText(path, shown string) (string, error) {
+	text, owner, err := readText(path)
+	if err == nil {
+		s.result.read = append(s.result.read, readFile{shown, owner})
+	}
+	return text, err
+}
+
+// readText reads a regular file with at most maxSource bytes, and says whose that file is. Of a pipe that nobody writes to, open(2)
+// would wait for ever.
+func readText(path string) (text string, owner uint32, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil {
-		return "", err
-	} else if !st.Mode().IsRegular() {
-		return "", errors.New("it is no regular file")
+	st, err := f.Stat()
+	if err != nil {
+		return "", 0, err
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxSource+1))
-	if err == nil && len(text) > maxSource {
+	if !st.Mode().IsRegular() {
+		return "", 0, errors.New("it is no regular file")
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxSource+1))
+	if err == nil && len(content) > maxSource {
 		err = fmt.Errorf("it must have at most %d bytes", maxSource)
 	}
-	return string(text), err
+	return string(content), st.Sys().(*syscall.Stat_t).Uid, err
 }
 
 // cause is what the system said, without the path that the message has already.

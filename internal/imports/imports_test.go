@@ -358,7 +358,7 @@ func TestJavaScriptAsRoot(t *testing.T) {
 	writeTestFile(t, path, "module.exports = [{ script: String(process.getuid()) + process.getgroups() + process.env.SECRET }]")
 	n := Node{Program: node, Root: true, Environ: append(os.Environ(), "SECRET=hidden")}
 	read := func() string {
-		data, err := n.Evaluate(t.Context(), path)
+		data, _, err := n.Evaluate(t.Context(), path)
 		if err != nil {
 			return err.Error()
 		}
@@ -384,7 +384,7 @@ func TestJavaScriptAsRoot(t *testing.T) {
 	if err := errors.Join(os.Chmod(path, 0o644), os.Symlink(path, link)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Evaluate(t.Context(), link); err == nil || !strings.Contains(err.Error(), "a symbolic link") {
+	if _, _, err := n.Evaluate(t.Context(), link); err == nil || !strings.Contains(err.Error(), "a symbolic link") {
 		t.Error(err)
 	}
 	if err := errors.Join(os.Chown(dir, 1, 1)); err != nil {

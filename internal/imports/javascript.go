@@ -26,7 +26,8 @@ func (s *source) javaScript() error {
 	if s.JavaScript == nil {
 		return s.fault(s.Shown, 0, "", "it is JavaScript, which nothing here runs")
 	}
-	data, err := s.JavaScript(s.ctx, s.Path)
+	data, uid, err := s.JavaScript(s.ctx, s.Path)
+	s.result.read = append(s.result.read, readFile{s.Shown, uid})
 	if err != nil {
 		var input *app.InputError
 		if errors.As(err, &input) {
@@ -60,16 +61,16 @@ const (
 //go:embed evaluate.mjs
 var evaluate string
 
-// Evaluate returns the configuration that the file at path exports, as JSON. The file is a program and can do what its user can. So
-// root does not run it: the owner of the file does, if nobody else can have put it there, or User. Errors of the file are
-// InputErrors.
-func (n Node) Evaluate(ctx context.Context, path string) ([]byte, error) {
+// Evaluate returns the configuration that the file at path exports, as JSON, and the user who ran it and so may have said anything
+// in it. The file is a program and can do what its user can. So root does not run it: the owner of the file does, if nobody else
+// can have put it there, or User. Errors of the file are InputErrors.
+func (n Node) Evaluate(ctx context.Context, path string) (json []byte, uid uint32, err error) {
 	if n.Program == "" {
-		return nil, &app.InputError{Msg: "it is a program for Node.js, and there is no node in $PATH",
+		return nil, 0, &app.InputError{Msg: "it is a program for Node.js, and there is no node in $PATH",
 			Hint: "node -p 'JSON.stringify(require(\"./" + filepath.Base(path) + "\"))' > ecosystem.json, where there is one"}
 	}
 	if _, err := os.Stat(path); err != nil {
-		return nil, &app.InputError{Msg: fmt.Sprintf("it cannot be read: %v", cause(err))}
+		return nil, 0, &app.InputError{Msg: fmt.Sprintf("it cannot be read: %v", cause(err))}
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodeTime)
 	defer cancel()
@@ -78,12 +79,15 @@ func (n Node) Evaluate(ctx context.Context, path string) ([]byte, error) {
 	cmd.Dir, cmd.Env = filepath.Dir(path), n.Environ
 	// A session of its own: no terminal to type into, and one signal ends all that it starts.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	uid = uint32(os.Geteuid())
 	if n.Root {
 		if err := n.become(cmd, path); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
+		uid = cmd.SysProcAttr.Credential.Uid
 	}
-	return runLimited(ctx, cmd)
+	json, err = runLimited(ctx, cmd)
+	return json, uid, err
 }
 
 // runLimited runs cmd and returns what it writes to descriptor 3.

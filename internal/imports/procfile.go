@@ -101,7 +101,7 @@ var portWord = regexp.MustCompile(`\$PORT([^A-Za-z0-9_]|$)`)
 // dotenv reads the .env beside the source; none is no variables.
 func (s *source) dotenv() ([]app.Assignment, error) {
 	shown := filepath.Join(filepath.Dir(s.Shown), ".env")
-	text, err := readText(filepath.Join(s.dir(), ".env"))
+	text, err := s.readText(filepath.Join(s.dir(), ".env"), shown)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {

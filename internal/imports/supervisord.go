@@ -75,7 +75,7 @@ func (s *source) included(sections []iniSection) ([]iniSection, error) {
 				if len(found) > maxApps {
 					return nil, s.fault(section.path, files.line, "", "there are more than %d sections", maxApps)
 				}
-				text, err := readText(path)
+				text, err := s.readText(path, path)
 				if err != nil {
 					return nil, s.fault(path, 0, "", "it cannot be read: %v", cause(err))
 				}
@@ -220,6 +220,7 @@ func (s *source) expand(text string, vars map[string]string) (string, error) {
 		value, ok := vars[m[1]]
 		if name, env := strings.CutPrefix(m[1], "ENV_"); env {
 			value = s.Getenv(name)
+			s.result.borrowed = append(s.result.borrowed, name)
 			if ok = value != ""; !ok {
 				bad = fmt.Errorf("%%(%s)s is a variable that is not set here: %s=… unitgen import …", m[1], name)
 			}

@@ -3,25 +3,41 @@ package imports
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// Claims returns an InputError for each setting of a user's source at path that only root may give
-// an app: another user, files that PID 1 reads, and settings of PID 1 with a few exceptions. It is
-// nil for a source that root owns. It protects root, who would make the apps without reading the
-// files.
-func (m *Import) Claims(path string) error {
-	st, err := os.Stat(path)
-	if err != nil {
-		return fmt.Errorf("stat %s: %w", m.Shown, cause(err))
-	}
-	return m.claims(st.Sys().(*syscall.Stat_t).Uid)
+// readFile is a file of the source and the user whose it was as it was read: a name may be another
+// file a moment later.
+type readFile struct {
+	shown string
+	owner uint32
 }
+
+// Claims returns an InputError for each thing that a user's source says and only root may: another
+// user, files that PID 1 reads, settings of PID 1 with a few exceptions, files of others beside the
+// source, which root can read and the user perhaps cannot, and variables of root's environment. It
+// is nil for a source whose files all are root's. It protects root, who would make the apps without
+// reading the files.
+func (m *Import) Claims() error {
+	if len(m.read) == 0 {
+		return nil
+	}
+	owner := m.read[0].owner
+	var found []error
+	for _, f := range m.read[1:] {
+		if f.owner != owner {
+			found = append(found, app.FileError(f.shown, 0, &app.InputError{
+				Msg:  fmt.Sprintf("it belongs to user %d, and %s to user %d: --now takes files of one user", f.owner, m.Shown, owner),
+				Hint: hintClaims}))
+		}
+	}
+	return errors.Join(append(found, m.claims(owner))...)
+}
+
+const hintClaims = "leave out --now, look at the files, and make the apps of them"
 
 func (m *Import) claims(owner uint32) error {
 	if owner == 0 {
@@ -35,8 +51,13 @@ func (m *Import) claims(owner uint32) error {
 			}
 			found = append(found, app.FileError(s.file, s.line, &app.InputError{
 				Msg:  fmt.Sprintf("%s: %s is root's to say, and the file belongs to user %d", s.word, settingLine(s.Key, s.Values), owner),
-				Hint: "leave out --now, look at the files, and make the apps of them"}))
+				Hint: hintClaims}))
 		}
+	}
+	for _, name := range m.borrowed {
+		found = append(found, app.FileError(m.Shown, 0, &app.InputError{
+			Msg:  fmt.Sprintf("%%(ENV_%s)s is a variable of root's, and the file belongs to user %d", name, owner),
+			Hint: hintClaims}))
 	}
 	return errors.Join(found...)
 }

@@ -89,7 +89,7 @@ func (s *source) unit() error {
 }
 
 func (s *source) unitFile(path string) ([]option, error) {
-	text, err := readText(path)
+	text, err := s.readText(path, path)
 	if err != nil {
 		return nil, s.fault(path, 0, "", "it cannot be read: %v", cause(err))
 	}

@@ -76,7 +76,7 @@ func environmentText(vars []app.Assignment) string {
 func Write(files []File) (written []string, err error) {
 	var found []error
 	files = slices.DeleteFunc(slices.Clone(files), func(f File) bool {
-		old, err := readText(f.Path)
+		old, _, err := readText(f.Path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return false
 		}
