@@ -71,23 +71,18 @@ func (c *command) drain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	was := c.drainedSince(a.Name)
 	runtime, persistent := c.drainNotes(a.Name)
 	notes := []string{runtime}
 	if c.options.persist {
 		notes = append(notes, persistent)
 	}
-	for _, note := range notes {
-		if err := writeNote(note); err != nil {
-			return fault.With(fmt.Errorf("note the drain: %w", err), c.asRoot(err))
-		}
+	fresh, err := writeNotes(notes...)
+	if err != nil {
+		return fault.With(fmt.Errorf("note the drain: %w", err), c.asRoot(err))
 	}
 	if serving {
 		if _, err := c.drainHost(ctx, a.Name, true); err != nil {
-			if was == nil {
-				err = errors.Join(err, removeNotes(notes...))
-			}
-			return err
+			return errors.Join(err, removeNotes(fresh...))
 		}
 	}
 	c.say("%s is drained on this host. Take it back with: unitgen undrain %s", a.Name, a.Name)
@@ -190,16 +185,36 @@ func (c *command) asRoot(err error) string {
 	return ""
 }
 
-// writeNote makes an empty file, unless it is there: its time is when the drain began.
-func writeNote(path string) error {
+// writeNotes makes all notes or none, and returns those that were not there: the time of one that was is when the drain began.
+func writeNotes(paths ...string) (fresh []string, err error) {
+	for _, path := range paths {
+		made, err := writeNote(path)
+		if err != nil {
+			return nil, errors.Join(err, removeNotes(fresh...))
+		}
+		if made {
+			fresh = append(fresh, path)
+		}
+	}
+	return fresh, nil
+}
+
+// writeNote makes an empty file, and reports whether there was none.
+func writeNote(path string) (made bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+		return false, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
+	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return false, errors.Join(err, removeNotes(path))
+	}
+	return true, nil
 }
 
 func removeNotes(paths ...string) error {
