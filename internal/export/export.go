@@ -46,6 +46,7 @@ type Host struct {
 func ParseHost(s string) (Host, error) {
 	name, text, ok := strings.Cut(s, "=")
 	addr, err := netip.ParseAddr(strings.Trim(text, "[]"))
+	addr = addr.Unmap()
 	const hint = "--host=web1=10.0.0.11"
 	switch {
 	case !ok || name == "":
@@ -54,10 +55,12 @@ func ParseHost(s string) (Host, error) {
 		return Host{}, fault.Input(hint, "--host= must begin with the name of a host, of letters, digits, \"-\" and \".\", got %q", s)
 	case err != nil:
 		return Host{}, fault.Input(hint, "--host=%s= must have an IP address, got %q", name, text)
+	case strings.EqualFold(name, "localhost"):
+		return Host{}, fault.Input(hint, "--host=%s= must be the name of one host, and every machine calls itself so", name)
 	case addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast():
 		return Host{}, fault.Input(hint, "--host=%s= must have an address that other machines can connect to, got %q", name, text)
 	}
-	return Host{name, addr.Unmap()}, nil
+	return Host{name, addr}, nil
 }
 
 // isName is what may stand in the files of all engines as it is.
@@ -103,6 +106,12 @@ func word(n app.Name) string {
 		return r
 	}, string(n))
 }
+
+// Group is the group of the hosts in a playbook. It is none that an inventory has already, such as "all", and no number.
+func (v values) Group() string { return "unitgen_" + v.Word }
+
+// Upstream is the app for nginx, which takes what follows ":" for a port.
+func (v values) Upstream() string { return strings.ReplaceAll(v.App, ":", "_") }
 
 // values is what the templates print.
 type values struct {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/unitgen/unitgen/internal/app"
 )
 
@@ -113,9 +115,48 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestNames exports apps whose names mean something to an engine: to YAML a key, a number or nothing, to Ansible every host, to nginx
+// a port or what a regular expression has found.
+func TestNames(t *testing.T) {
+	for _, name := range []app.Name{"a:", "a:b", "all", "localhost", "null", "true", "1e3", "3proxy", "12:30", "web-shop.v2"} {
+		a := testApp()
+		a.Name = name
+		text, err := Export(Ansible, a, Options{Hosts: hosts("web1=10.0.0.11")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plays []struct {
+			Name, Hosts string
+			Tasks       []yaml.Node
+		}
+		if err := yaml.Unmarshal([]byte(text), &plays); err != nil || len(plays) != 2 {
+			t.Fatalf("%s: %v\n%s", name, err, text)
+		}
+		if p := plays[1]; p.Name != "Release "+string(name) || !strings.HasPrefix(p.Hosts, "unitgen_") {
+			t.Errorf("%s: play %q of hosts %q", name, p.Name, p.Hosts)
+		}
+		if want := `"unitgen undrain ` + string(name) + `"`; !strings.Contains(text, want) {
+			t.Errorf("%s: %s is missing in\n%s", name, want, text)
+		}
+		text, err = Export(Nginx, a, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(text) {
+			word := strings.Fields(line)
+			if len(word) > 1 && word[0] == "proxy_pass" && strings.Count(line, ":") != 1 {
+				t.Errorf("%s: nginx takes the name for a port: %s", name, line)
+			}
+			if len(word) > 2 && word[1] == "Connection" && !strings.HasPrefix(word[2], "$connection_of_") {
+				t.Errorf("%s: nginx takes the name for a part of an expression: %s", name, line)
+			}
+		}
+	}
+}
+
 func TestBadHosts(t *testing.T) {
 	for _, s := range []string{"", "web1", "=10.0.0.1", "web1=", "web1=host", "web1=10.0.0.1:80", "web1=0.0.0.0", "web1=::", "web1=224.0.0.1",
-		"web1=fe80::1%eth0", "a b=10.0.0.1", "a\n=10.0.0.1", "-a=10.0.0.1", "a\"=10.0.0.1"} {
+		"web1=fe80::1%eth0", "a b=10.0.0.1", "a\n=10.0.0.1", "localhost=10.0.0.1", "a=::ffff:0.0.0.0", "-a=10.0.0.1", "a\"=10.0.0.1"} {
 		if h, err := ParseHost(s); len(app.InputErrors(err)) != 1 {
 			t.Errorf("%q gives %v, %v", s, h, err)
 		}
