@@ -1,6 +1,7 @@
 package imports
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,8 +62,14 @@ func (f *Fates) of(word string, line int) *Fate {
 	return &(*f)[len(*f)-1]
 }
 
-// leave says why nothing becomes of word.
+// leave says why nothing becomes of word. Behind maxWords it says once that there are more.
 func (f *Fates) leave(word string, line int, why string) {
+	switch {
+	case len(*f) > maxWords:
+		return
+	case len(*f) == maxWords:
+		word, line, why = "…", 0, "more words than can be listed"
+	}
 	fate := f.of(word, line)
 	if fate.Why != "" && why != "" {
 		why = fate.Why + "; " + why
@@ -70,8 +77,22 @@ func (f *Fates) leave(word string, line int, why string) {
 	fate.Why = why
 }
 
+// full says that the app has as many words as it may have; that is an error.
+func (a *App) full() bool {
+	if max(len(a.Fates), len(a.Settings)+len(a.Secrets)) < maxWords {
+		return false
+	}
+	if a.err == nil {
+		a.err = &app.InputError{Msg: fmt.Sprintf("app %q has more than %d words", a.Name, maxWords)}
+	}
+	return true
+}
+
 // set adds a value of a key.
 func (a *App) set(word string, line int, key string, values ...string) {
+	if a.full() {
+		return
+	}
 	a.Settings = append(a.Settings, Setting{Key: key, Values: values, place: place{word, line, a.file}})
 	fate := a.Fates.of(word, line)
 	fate.To = append(fate.To, settingLine(key, values))
@@ -84,7 +105,11 @@ func (a *App) became(word string, line int, to string) {
 }
 
 // note adds a remark to what became of word; it is the reason if nothing did.
-func (a *App) note(word string, line int, why string) { a.Fates.leave(word, line, why) }
+func (a *App) note(word string, line int, why string) {
+	if !a.full() {
+		a.Fates.leave(word, line, why)
+	}
+}
 
 // has reports whether a key has a value already.
 func (a *App) has(key string) bool {
@@ -110,6 +135,7 @@ func (a *App) milliseconds(word string, line int, key string, ms int64) {
 // env adds one variable of the environment. A secret goes to the app's file; all are secret if all is true.
 func (a *App) env(word string, line int, key, value string, all bool) {
 	switch {
+	case a.full():
 	case !environmentName(key):
 		a.note(word, line, "PID 1 takes no variable named "+strconv.Quote(key))
 	case ownVariable(key):

@@ -78,6 +78,9 @@ const maxSource = app.MaxFile
 // maxApps is how many apps may come of one source: more say that it is no configuration.
 const maxApps = 1000
 
+// maxWords is how many words of a source may be about one app, or about none: each is compared with those before it.
+const maxWords = 1000
+
 // Read reads the source and returns its apps, each of which can be written. The error is all that is wrong with it, as joined
 // InputErrors that begin with "PATH:LINE: ", unless a file cannot be read or node fails.
 func Read(ctx context.Context, o Options) (*Import, error) {

@@ -99,16 +99,18 @@ func pm2Keys() map[string]pm2Key {
 
 // pm2Name is the key that a word of a configuration is: PM2's aliases are others of the same.
 func pm2Name(word string) string {
-	if name := map[string]string{
-		"exec": "script", "cmd": "script", "command": "script", "interpreter": "exec_interpreter",
-		"interpreterArgs": "node_args", "interpreter_args": "node_args",
-		"out": "out_file", "output": "out_file", "out_log": "out_file",
-		"error": "error_file", "err": "error_file", "err_file": "error_file", "err_log": "error_file",
-		"log": "log_file", "pid": "pid_file", "cron": "cron_restart", "combine_logs": "merge_logs", "user": "uid",
-	}[word]; name != "" {
+	if name := pm2Aliases[word]; name != "" {
 		return name
 	}
 	return word
+}
+
+var pm2Aliases = map[string]string{
+	"exec": "script", "cmd": "script", "command": "script", "interpreter": "exec_interpreter",
+	"interpreterArgs": "node_args", "interpreter_args": "node_args",
+	"out": "out_file", "output": "out_file", "out_log": "out_file",
+	"error": "error_file", "err": "error_file", "err_file": "error_file", "err_log": "error_file",
+	"log": "log_file", "pid": "pid_file", "cron": "cron_restart", "combine_logs": "merge_logs", "user": "uid",
 }
 
 // ecosystem reads a configuration in JSON or YAML.
@@ -204,6 +206,9 @@ func (s *source) pm2App(item value) {
 	}
 	keys := pm2Keys()
 	for i, f := range item.fields {
+		if p.full() {
+			return
+		}
 		canonical := pm2Name(f.key)
 		if over, ok := lastOf(item.fields[i+1:], canonical); ok {
 			p.note(f.key, f.line, over.key+" says the same, and wins")

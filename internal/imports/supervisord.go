@@ -174,6 +174,9 @@ func (s *source) program(section iniSection, name string, all []iniSection, grou
 func (p *supervised) keys(first string) {
 	keys := supervisorKeys()
 	for _, k := range p.section.keys {
+		if p.full() {
+			return
+		}
 		if last, _ := p.section.get(k.key); last != k {
 			p.note(k.key, k.line, "it stands again later, which counts")
 			continue

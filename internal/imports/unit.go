@@ -116,6 +116,9 @@ func (u *handUnit) last(key string) (option, bool) {
 
 func (u *handUnit) read() {
 	for _, o := range u.options {
+		if u.full() {
+			return
+		}
 		u.file = o.path
 		switch o.section {
 		case "Service":
