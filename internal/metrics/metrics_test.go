@@ -301,3 +301,36 @@ func TestLimits(t *testing.T) {
 		conn.Close()
 	}
 }
+
+// Clients that have asked and keep their connections keep nobody out: while many are open, each ends with its answer.
+func TestIdleClientsKeepNobodyOut(t *testing.T) {
+	_, s := play(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- NewServer(s, time.Hour).Serve(ctx, ln) }()
+	defer func() { cancel(); <-ended }()
+	ask := func(what string) {
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(keepAlive / 2)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "GET /"+what+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, make([]byte, len("HTTP/1.1 200"))); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	for range 2 * maxConnections {
+		ask("nothing")
+	}
+	ask("metrics")
+}

@@ -75,12 +75,13 @@ func NewServer(source *Source, idle time.Duration) *Server {
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	bounded := limit(ln, maxConnections)
 	server := &http.Server{
-		Handler: s.handler(ctx), MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout,
+		Handler: bounded.crowded(s.handler(ctx)), MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout,
 		WriteTimeout: writeTimeout, IdleTimeout: keepAlive,
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(limit(ln, maxConnections)) }() // ends with Shutdown, awaited below
+	go func() { ended <- server.Serve(bounded) }() // ends with Shutdown, awaited below
 	err := s.await(ctx, ended)
 	end, stop := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer stop()
@@ -161,6 +162,17 @@ type limited struct {
 
 func limit(ln net.Listener, n int) *limited {
 	return &limited{Listener: ln, slots: make(chan struct{}, n), ended: make(chan struct{})}
+}
+
+// crowded has h's answers end their connections while more than half of all are open, so that clients which have asked and stay keep
+// nobody else out for longer than a request takes.
+func (l *limited) crowded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(l.slots) > cap(l.slots)/2 {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func (l *limited) Accept() (net.Conn, error) {
