@@ -56,6 +56,10 @@ const logFields = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_PID,_SYSTEMD_UNIT,_SYSTEM
 
 // logUnits are the units that the command line names.
 func (c *command) logUnits() (app.Name, []string, error) {
+	if c.options.name == "" {
+		_, err := c.appName()
+		return "", nil, err
+	}
 	word, number, one := strings.Cut(c.options.name, "@")
 	name, err := app.ParseName(word)
 	if err != nil {

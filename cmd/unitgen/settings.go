@@ -20,6 +20,8 @@ func (c *command) appName() (app.Name, error) {
 		return nameFromFile(o.file)
 	case o.name == "" && o.hasCommand && len(o.command) > 0:
 		return "", inputf("unitgen app -- "+app.ShellWords(o.command), "the app's name is missing")
+	case o.name == "" && o.verb != "":
+		return "", inputf("unitgen "+o.verb+" app", "the app's name is missing; unitgen list shows those that there are")
 	case o.name == "":
 		return "", inputf("unitgen app --instances=4 --listen=3000 --now -- ./app", "the app's name is missing")
 	case strings.Contains(o.name, "/") && !o.hasCommand && o.verb != "remove" && o.verb != "status":
