@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 	"weak"
+
+	"golang.org/x/sys/unix"
 )
 
 // connections has the state of a server's connections that the drain needs. It costs one entry of a
@@ -30,6 +32,9 @@ type connections struct {
 type opened struct {
 	at    time.Time   // when it was accepted
 	asked atomic.Bool // its first request has come to the handler
+	// arriving says in a drain that bytes have come which no handler has got yet. connections.mu
+	// guards it.
+	arriving bool
 }
 
 // openedKey is the key of a connection's *opened in the contexts of its requests.
@@ -109,8 +114,12 @@ func (c *connections) note(conn net.Conn, state http.ConnState) {
 	if !c.draining.Load() {
 		return
 	}
-	if state == http.StateIdle {
+	switch state {
+	case http.StateIdle:
 		c.idle.Store(int64(time.Since(c.began)))
+		c.arrives(socketOf(conn), false)
+	case http.StateActive: // the request is read, and its handler comes next
+		c.arrives(socketOf(conn), true)
 	}
 	c.change()
 }
@@ -202,6 +211,48 @@ func (c *connections) leftOpen() (requests, hijacked []net.Conn) {
 	return requests, hijacked
 }
 
+// arriving says whether a request has come on an open connection and has not reached its handler.
+// http.Server.Shutdown takes a connection for idle before the request is read, and net/http drops a
+// request that it has read when the shutdown begins.
+func (c *connections) arriving() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := false
+	for conn, o := range c.open {
+		if conn, ok := conn.(syscall.Conn); ok && unread(conn) > 0 {
+			o.arriving = true
+		}
+		found = found || o.arriving
+	}
+	return found
+}
+
+// arrives notes whether a request has come on a connection and has not reached its handler.
+func (c *connections) arrives(conn net.Conn, arriving bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := c.open[conn]; o != nil {
+		o.arriving = arriving
+	}
+}
+
+// handles notes that a request of a connection has reached its handler.
+func (c *connections) handles(o *opened) {
+	c.mu.Lock()
+	o.arriving = false
+	c.mu.Unlock()
+	c.change()
+}
+
+// unread is how many bytes wait in a socket: SIOCINQ of tcp(7) and unix(7). It is zero for a
+// connection that is closed.
+func unread(conn syscall.Conn) (n int) {
+	if raw, err := conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return n
+}
+
 func isOpen(conn syscall.Conn) bool {
 	raw, err := conn.SyscallConn()
 	return err == nil && raw.Control(func(uintptr) {}) == nil
@@ -225,10 +276,12 @@ type handler struct {
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if o, ok := r.Context().Value(openedKey{}).(*opened); ok && !o.asked.Load() {
-		o.asked.Store(true)
+	if o, ok := r.Context().Value(openedKey{}).(*opened); ok {
+		if !o.asked.Load() { // a store would cost each request more
+			o.asked.Store(true)
+		}
 		if h.conns.draining.Load() {
-			h.conns.change()
+			h.conns.handles(o)
 		}
 	}
 	// The Connection header of a protocol upgrade belongs to the upgrade.

@@ -30,6 +30,14 @@ func newPipes() *pipes {
 	return &pipes{make(chan net.Conn), closed, close}
 }
 
+// dial connects a client without a socket.
+func (p *pipes) dial(t *testing.T) *client {
+	conn, server := net.Pipe()
+	t.Cleanup(func() { conn.Close() })
+	p.conns <- server
+	return &client{conn, bufio.NewReader(conn)}
+}
+
 func (p *pipes) Accept() (net.Conn, error) {
 	select {
 	case conn := <-p.conns:

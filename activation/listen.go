@@ -199,8 +199,7 @@ func checkName(name string) error {
 func parseNumber(key, text string, bits int) (uint64, error) {
 	n, err := strconv.ParseUint(text, 10, bits)
 	if err != nil {
-		var detail *strconv.NumError
-		if errors.As(err, &detail) {
+		if detail, ok := errors.AsType[*strconv.NumError](err); ok {
 			err = detail.Err
 		}
 		return 0, fmt.Errorf("parse %s=%q: %w", key, text, err)

@@ -24,6 +24,8 @@ const (
 	// unaskedFor is how long a connection may be open without a request before Serve closes it, as
 	// in http.Server.Shutdown.
 	unaskedFor = 5 * time.Second
+	// readWithin is how long a runnable goroutine may take to read what has come for it.
+	readWithin = 100 * time.Millisecond
 	// spreadSteps is how often Serve checks how many connections have ended by themselves, while it
 	// closes the rest.
 	spreadSteps = 100
@@ -164,6 +166,7 @@ func (s *serving) drain() error {
 		s.awaitUntil(quiet, s.conns.none)
 	}
 	s.awaitFirst(deadline)
+	s.awaitRead(deadline)
 	s.shutdown(deadline)
 	return s.cutOff(begin.Add(s.options.DrainTimeout))
 }
@@ -183,6 +186,13 @@ func (s *serving) awaitFirst(deadline time.Time) {
 			return !found
 		})
 	}
+}
+
+// awaitRead waits until the requests that have come have reached their handlers. A process that was
+// held up (SIGSTOP, a busy machine) runs its timers before it reads, and http.Server.Shutdown would
+// drop requests that are there. What a handler leaves unread is no reason to wait longer.
+func (s *serving) awaitRead(deadline time.Time) {
+	s.awaitUntil(earlier(time.Now().Add(readWithin), deadline), func() bool { return !s.conns.arriving() })
 }
 
 // shutdown closes idle connections and waits for the others. http.Server.Shutdown looks every half

@@ -11,7 +11,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +42,21 @@ func dial(t *testing.T, address net.Addr) *client {
 func (c *client) send(path string) error {
 	_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nping", path)
 	return err
+}
+
+// awaitArrived waits until the server's kernel has what was sent.
+func (c *client) awaitArrived(t *testing.T) {
+	t.Helper()
+	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for left := 1; left > 0; {
+		err := raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // receive returns the body, and whether the server said "Connection: close".
@@ -125,6 +144,8 @@ func TestServeFinishesRequestsInFlight(t *testing.T) {
 	l, _ := listenTCP(t)
 	m := newManager(t, abstract(t))
 	server := newTestServer()
+	last := make(chan struct{}) // closed when keep-alives have ended
+	server.RegisterOnShutdown(func() { close(last) })
 	r := serve(t, server.Server, ServeOptions{Notifier: m.notifier(t, ""), Grace: 10 * time.Millisecond}, l)
 	m.expect(t, "READY=1")
 
@@ -135,15 +156,16 @@ func TestServeFinishesRequestsInFlight(t *testing.T) {
 	<-server.entered
 	r.stop()
 	m.expect(t, "STOPPING=1")
+	<-last
 	select {
 	case err := <-r.done:
 		t.Fatalf("Serve returned with a request in flight: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
 	close(server.proceed)
-	body, last, err := c.receive()
-	if err != nil || body != "waited" || !last {
-		t.Errorf("got %q, %v, Connection: close: %t", body, err, last)
+	body, closes, err := c.receive()
+	if err != nil || body != "waited" || !closes {
+		t.Errorf("got %q, %v, Connection: close: %t", body, err, closes)
 	}
 	r.wait(t)
 }
@@ -196,26 +218,109 @@ func TestServeLetsBusyClientsLeave(t *testing.T) {
 
 // A connection that becomes idle late in the drain has its whole grace too.
 func TestServeGraceBeginsWhenIdle(t *testing.T) {
-	noLeaks(t)
-	l, _ := listenTCP(t)
-	server := newTestServer()
-	const grace = 300 * time.Millisecond
-	r := serve(t, server.Server, ServeOptions{Grace: grace}, l)
-	idle, inFlight := dial(t, l.Addr()), dial(t, l.Addr())
-	idle.request(t, "/")
-	if err := inFlight.send("/wait"); err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipes()
+		server := newTestServer()
+		const grace = 300 * time.Millisecond
+		r := serve(t, server.Server, ServeOptions{Grace: grace}, l)
+		idle, inFlight := l.dial(t), l.dial(t)
+		idle.request(t, "/")
+		if err := inFlight.send("/wait"); err != nil {
+			t.Fatal(err)
+		}
+		<-server.entered
+		r.stop()
+		time.Sleep(grace * 2 / 3)
+		close(server.proceed)
+		if _, last, err := inFlight.receive(); last || err != nil {
+			t.Fatalf("response under way: %v, Connection: close: %t", err, last)
+		}
+		time.Sleep(grace * 2 / 3) // after the grace of the other, within its own
+		if !inFlight.request(t, "/") {
+			t.Error("not answered with Connection: close")
+		}
+		r.wait(t)
+	})
+}
+
+// heldConn is a connection whose second request is not read before somebody has looked how much
+// there is to read: as in a process that is held up.
+type heldConn struct {
+	*net.TCPConn
+	hold   *atomic.Bool
+	looked chan struct{}
+	look   *sync.Once
+}
+
+func (c heldConn) Read(b []byte) (int, error) {
+	if c.hold.Load() {
+		<-c.looked
+	}
+	return c.TCPConn.Read(b)
+}
+
+func (c heldConn) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.TCPConn.SyscallConn()
+	return heldRaw{raw, c}, err
+}
+
+// heldRaw lets the connection read after the look, not during it.
+type heldRaw struct {
+	syscall.RawConn
+	conn heldConn
+}
+
+func (r heldRaw) Control(f func(fd uintptr)) error {
+	defer r.conn.look.Do(func() { close(r.conn.looked) })
+	return r.RawConn.Control(f)
+}
+
+func (c heldConn) Close() error {
+	c.look.Do(func() { close(c.looked) })
+	return c.TCPConn.Close()
+}
+
+// heldListener makes one heldConn.
+type heldListener struct {
+	net.Listener
+	hold *atomic.Bool
+}
+
+func (l heldListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return heldConn{conn.(*net.TCPConn), l.hold, make(chan struct{}), new(sync.Once)}, nil
+}
+
+// A request that has come is answered, though the process has not read it when the drain closes
+// idle connections.
+func TestServeReadsBeforeItCloses(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	<-server.entered
-	r.stop()
-	time.Sleep(grace * 2 / 3)
-	close(server.proceed)
-	if _, last, err := inFlight.receive(); last || err != nil {
-		t.Fatalf("response under way: %v, Connection: close: %t", err, last)
+	server := newTestServer()
+	idle := make(chan struct{}, 2)
+	hold := new(atomic.Bool)
+	server.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateIdle {
+			hold.Store(true)
+			idle <- struct{}{}
+		}
 	}
-	time.Sleep(grace * 2 / 3) // after the grace of the other, within its own
-	if !inFlight.request(t, "/") {
-		t.Error("not answered with Connection: close")
+	r := serve(t, server.Server, ServeOptions{Grace: -1}, heldListener{l, hold})
+	c := dial(t, l.Addr())
+	c.request(t, "/")
+	<-idle
+	if err := c.send("/"); err != nil {
+		t.Fatal(err)
+	}
+	c.awaitArrived(t)
+	r.stop()
+	if body, _, err := c.receive(); err != nil || body != "pong" {
+		t.Errorf("request was answered with %q, %v", body, err)
 	}
 	r.wait(t)
 }

@@ -8,23 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/templates"
 )
 
-// needAnalyze skips on a machine without systemd-analyze, and fails where that must not happen.
-func needAnalyze(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("systemd-analyze"); err == nil {
-		return
-	}
-	if os.Getenv("UNITGEN_CI") == "1" {
-		t.Fatal("systemd-analyze is missing, and UNITGEN_CI=1")
-	}
-	t.Skip("systemd-analyze is missing (apt install systemd)")
-}
-
-// verify writes the units into a directory of their own, with stand-ins for the programs that they execute, which the
-// checker looks for, and returns what systemd-analyze says of them.
+// verify writes the units into a directory of their own, with stand-ins for the programs that they
+// execute, which the checker looks for, and returns what systemd-analyze says of them.
 func verify(t *testing.T, user string, files []templates.File) (output string, err error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -56,7 +45,7 @@ func verify(t *testing.T, user string, files []templates.File) (output string, e
 var newer = regexp.MustCompile(`(?m)^.*Unknown key( name)? 'PollLimitIntervalSec' in section .*\n`)
 
 func TestVerify(t *testing.T) {
-	needAnalyze(t)
+	needs.Program(t, "systemd-analyze", "systemd")
 	for _, g := range goldens() {
 		t.Run(g.name, func(t *testing.T) {
 			user := "--system"
@@ -74,7 +63,7 @@ func TestVerify(t *testing.T) {
 
 // A checker that lets everything pass would prove nothing.
 func TestVerifyRejects(t *testing.T) {
-	needAnalyze(t)
+	needs.Program(t, "systemd-analyze", "systemd")
 	for _, c := range []struct{ unit, good, bad string }{
 		{"app@.service", "ExecStart=/opt/app/server", "ExecStart=/opt/app/missing"},
 		{"app@.service", "ExecStart=/opt/app/server", `ExecStart="/opt/app/server`},
@@ -96,7 +85,7 @@ func TestVerifyRejects(t *testing.T) {
 
 // Exposure as "systemd-analyze security" counts it, in tenths.
 func TestSecurity(t *testing.T) {
-	needAnalyze(t)
+	needs.Program(t, "systemd-analyze", "systemd")
 	threshold := map[string]map[string]string{
 		"minimal":         {"app.service": "15", "app@.service": "15", "app-join@.service": "15"},
 		"v252":            {"app.service": "15", "app@.service": "15", "app-join@.service": "15"},
@@ -130,7 +119,7 @@ func TestSecurity(t *testing.T) {
 
 // The units of packages are held to the same.
 func TestPackagedUnits(t *testing.T) {
-	needAnalyze(t)
+	needs.Program(t, "systemd-analyze", "systemd")
 	paths, err := filepath.Glob("../packaging/systemd/*")
 	if err != nil || len(paths) < 4 {
 		t.Fatal(paths, err)

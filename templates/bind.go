@@ -8,8 +8,8 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// decideBind has the program started by a launcher, which becomes the program, under a process that answers its bind(). A program
-// that asks its environment for a port gets the app's.
+// decideBind has the program started by a launcher, which becomes the program, under a process that
+// answers its bind(). A program that asks its environment for a port gets the app's.
 func (v *values) decideBind(a app.App) {
 	if !a.BindAnswered() {
 		return

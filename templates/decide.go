@@ -13,11 +13,11 @@ import (
 	"github.com/unitgen/unitgen/internal/program"
 )
 
-// stopMargin is what an instance has left for SIGTERM, and its drain command for its way, after the drain time-out.
+// stopMargin is what the balancer may take beyond the stop of its instances.
 const stopMargin = 15 * time.Second
 
-// startMargin is what PID 1 gives beyond the start time-out, so that the command which waits for the instance, or the shim
-// which waits for the first one, can say what is wrong.
+// startMargin is what PID 1 gives beyond the start time-out, so that the command which waits for
+// the instance, or the shim which waits for the first one, can say what is wrong.
 const startMargin = 5 * time.Second
 
 // metricsProgram answers scrapes; it is beside lbshim.
@@ -51,9 +51,10 @@ type values struct {
 	MetricsProgram string // quoted as the first word of a command line
 
 	// The shim.
-	ServeOptions string // each with a blank before it
-	Capabilities string
-	WantedBy     string
+	ServeOptions     string // each with a blank before it
+	Capabilities     string
+	ClassicAddresses string // what it connects to without eBPF; empty: it has eBPF, or is a user's
+	WantedBy         string
 
 	// The instances.
 	ExecStart        string
@@ -81,11 +82,12 @@ type values struct {
 	KillSignal   string // empty: systemd's default
 
 	TimeoutStart, TimeoutStop string
+	BalancerStop              string // TimeoutStopSec= of the balancer, which stops when its instances have
 	ReadyTimeout              string // option of the command that waits; TimeoutStart is longer, so that the reason is told first
 }
 
-// decide makes every decision that the templates print. Unknown settings would only be warned about by an older
-// systemd, but a unit that gives warnings does not look right, so they are left out.
+// decide makes every decision that the templates print. Unknown settings would only be warned about
+// by an older systemd, but a unit that gives warnings does not look right, so they are left out.
 func decide(a app.App, p Paths) (values, error) {
 	if err := a.Validate(); err != nil {
 		return values{}, err
@@ -125,7 +127,8 @@ func decide(a app.App, p Paths) (values, error) {
 		KillSignal:     a.KillSignal(),
 		ReadyTimeout:   app.QuoteWord("--start-timeout=" + app.FormatTimeSpan(a.StartTimeoutOrDefault())),
 		TimeoutStart:   app.FormatTimeSpan(a.StartTimeoutOrDefault() + startMargin),
-		TimeoutStop:    app.FormatTimeSpan(a.DrainTimeoutOrDefault() + stopMargin),
+		TimeoutStop:    app.FormatTimeSpan(a.StopTimeout()),
+		BalancerStop:   app.FormatTimeSpan(a.LongestStop() + stopMargin),
 	}
 	if shutdown := a.ShutdownOrDefault(); shutdown != "" {
 		v.DrainOptions = " --shutdown=" + string(shutdown)
@@ -138,6 +141,7 @@ func decide(a app.App, p Paths) (values, error) {
 		v.FreeBind = v.FreeBind || l.Specific()
 	}
 	v.Agent, v.Metrics = decideBeside(a.Agent), decideBeside(a.Metrics)
+	v.decideClassicBPF(a)
 	v.decideReady(a)
 	v.decideUserUnits(a)
 	v.decideChannel(a)
@@ -162,8 +166,8 @@ func decideBeside(l app.Listen) beside {
 	return beside{Stream: l.ListenStream(), FreeBind: l.Specific(), Path: l.IsUnix(), BindIPv6Only: bindIPv6Only([]app.Listen{l})}
 }
 
-// bindIPv6Only decides what an IPv6 wildcard takes. A bare port is IPv4 and IPv6, also where net.ipv6.bindv6only=1 says
-// otherwise for sockets that do not say it themselves.
+// bindIPv6Only decides what an IPv6 wildcard takes. A bare port is IPv4 and IPv6, also where
+// net.ipv6.bindv6only=1 says otherwise for sockets that do not say it themselves.
 func bindIPv6Only(listen []app.Listen) string {
 	switch {
 	case app.SeparateFamilies(listen):
@@ -174,7 +178,8 @@ func bindIPv6Only(listen []app.Listen) string {
 	return ""
 }
 
-// properties are the user's, and what keeps a directory that the instances share from being removed with one of them.
+// properties are the user's, and what keeps a directory that the instances share from being removed
+// with one of them.
 func properties(all []app.Property) []app.Property {
 	if !app.SharesRuntimeDirectory(all) {
 		return all
@@ -182,7 +187,8 @@ func properties(all []app.Property) []app.Property {
 	return append(slices.Clone(all), app.PreserveRuntimeDirectory)
 }
 
-// decideReady decides who finds out that an instance can serve: PID 1 by itself, or a command that tries.
+// decideReady decides who finds out that an instance can serve: PID 1 by itself, or a command that
+// tries.
 func (v *values) decideReady(a app.App) {
 	v.Type = "exec"
 	switch ready := a.ReadyOrDefault(); ready {
@@ -197,7 +203,8 @@ func (v *values) decideReady(a app.App) {
 	}
 }
 
-// rolloutOptions are the settings of a rollout that differ from its defaults; its limits are those of the instances.
+// rolloutOptions are the settings of a rollout that differ from its defaults; its limits are those
+// of the instances.
 func rolloutOptions(a app.App) string {
 	var b strings.Builder
 	option := func(name, value string) {
@@ -220,9 +227,9 @@ func rolloutOptions(a app.App) string {
 	return b.String()
 }
 
-// decideChannel gives instances a channel to the shim: other programs than those for Node.js where it is, for messages; those
-// by a launcher, which becomes the program. Where one for Node.js on the handoff path asks its environment for a port, it gets the
-// app's first.
+// decideChannel gives instances a channel to the shim: other programs than those for Node.js where
+// it is, for messages; those by a launcher, which becomes the program. Where one for Node.js on the
+// handoff path asks its environment for a port, it gets the app's first.
 func (v *values) decideChannel(a app.App) {
 	if a.Kind != app.KindNode && !a.Messages {
 		return
@@ -253,6 +260,15 @@ func (v *values) decideHandoff(a app.App) {
 	v.HandoffPath = path.Join(path.Dir(v.ControlPath), app.HandoffName+"%i")
 	v.HandoffTCP = slices.ContainsFunc(a.Listen, func(l app.Listen) bool { return !l.IsUnix() })
 	v.Capabilities = ""
+}
+
+// decideClassicBPF takes the balancer's capabilities. Without eBPF the balancer finds the order of
+// the listeners by connection requests, so it needs the network that they are in.
+func (v *values) decideClassicBPF(a app.App) {
+	if !a.ClassicBPF || a.UserUnits {
+		return
+	}
+	v.Capabilities, v.ClassicAddresses = "", probeAddresses(a.Listen)
 }
 
 func (v *values) decideUserUnits(a app.App) {

@@ -10,12 +10,14 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// LearnUnit is the template unit that runs the program of an app once, to see where the program listens. Its only instance is 1.
+// LearnUnit is the template unit that runs the program of an app once, to see where the program
+// listens. Its only instance is 1.
 func LearnUnit(name app.Name) string { return "unitgen-learn-" + string(name) + "@.service" }
 
-// Learn returns LearnUnit of a, whose bind(2) must be answered (App.BindAnswered). The unit has the sandbox, user, environment and
-// properties of the app's instances. It has no socket, and nothing that starts, checks or ends an instance. override is as for
-// RenderFS. A port that stands in for one that is not known yet, as guessed says, is kept from the program.
+// Learn returns LearnUnit of a, whose bind(2) must be answered (App.BindAnswered). The unit has the
+// sandbox, user, environment and properties of the app's instances. It has no socket, and nothing
+// that starts, checks or ends an instance. override is as for RenderFS. A port that stands in for
+// one that is not known yet, as guessed says, is kept from the program.
 func Learn(a app.App, p Paths, override fs.FS, guessed bool) (File, error) {
 	v, err := decide(a, p)
 	if err != nil {
@@ -50,7 +52,8 @@ func Learn(a app.App, p Paths, override fs.FS, guessed bool) (File, error) {
 	return File{Name: LearnUnit(a.Name), Text: b.String()}, nil
 }
 
-// ofInstance says whether a setting is for an instance that serves, and not for a program that is only tried.
+// ofInstance says whether a setting is for an instance that serves, and not for a program that is
+// only tried.
 func ofInstance(key string) bool {
 	switch key {
 	case "Type", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost", "Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec",

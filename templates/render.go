@@ -1,5 +1,6 @@
-// Package templates turns an app into the text of its unit files. What a unit says stands in the *.tmpl files beside
-// this one, readable without Go: they only range, test and print. Every decision is made before, in decide.go.
+// Package templates turns an app into the text of its unit files. What a unit says stands in the
+// *.tmpl files beside this one, readable without Go: they only range, test and print. Every
+// decision is made before, in decide.go.
 //
 // It writes no files: that is cmd/unitgen's.
 package templates
@@ -40,11 +41,12 @@ func Names() []string {
 	return names
 }
 
-// Render returns the unit files of a (App.Units), sorted by name. The errors of an invalid app are InputErrors.
+// Render returns the unit files of a (App.Units), sorted by name. The errors of an invalid app are
+// InputErrors.
 func Render(a app.App, p Paths) ([]File, error) { return render(a, p, embedded) }
 
-// RenderFS is Render, but a template that is also in override, under one of Names, is taken from there. Its errors name
-// the template.
+// RenderFS is Render, but a template that is also in override, under one of Names, is taken from
+// there. Its errors name the template.
 func RenderFS(a app.App, p Paths, override fs.FS) ([]File, error) {
 	return render(a, p, override, embedded)
 }

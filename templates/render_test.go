@@ -56,6 +56,10 @@ func goldens() []golden {
 			Name: "app", Command: []string{"/opt/app/server"}, Listen: port, DrainTimeout: 5 * time.Second,
 			UserUnits: true, SystemdVersion: 252,
 		}},
+		{"classic-bpf", app.App{
+			Name: "app", Command: []string{"/opt/app/server"}, ClassicBPF: true, SystemdVersion: 257,
+			Listen: []app.Listen{{Addr: netip.MustParseAddr("192.0.2.1"), Port: 80}},
+		}},
 		{"private-network", app.App{
 			Name: "app", Command: []string{"/opt/app/server"}, Listen: port,
 			Properties: []app.Property{{Key: "PrivateNetwork", Value: "yes"}}, SystemdVersion: 257,

@@ -41,29 +41,22 @@ func tellHost(ctx context.Context, e *env, o options) error {
 	return nil
 }
 
-// hostPause is how long the agent leaves the control socket alone after its connection has ended. A
-// connection that waits there makes PID 1 start the shim, also in place of a stop that is under
-// way.
-const hostPause = 2 * time.Second
-
 // hostAsker asks the shim on one connection for as long as that lasts.
+//
+// A connection that waits at the control socket makes PID 1 start a shim that has crashed, at once.
+// It starts none that is being stopped: the control socket has a job of that stop too (PartOf=, and
+// package lifecycle), and PID 1 then drops what waits there (socket_enter_running in
+// src/core/socket.c).
 type hostAsker struct {
 	path    string
 	session *control.Session // nil: none
-	ended   time.Time        // when the last one did
 }
-
-var errPause = errors.New("the balancer has ended and may be restarting")
 
 // ask is for one goroutine at a time.
 func (a *hostAsker) ask(ctx context.Context) (agent.State, error) {
 	if a.session == nil {
-		if time.Since(a.ended) < hostPause {
-			return agent.State{}, errPause
-		}
 		session, err := control.Connect(ctx, a.path)
 		if err != nil {
-			a.ended = time.Now()
 			return agent.State{}, err
 		}
 		a.session = session
@@ -73,7 +66,7 @@ func (a *hostAsker) ask(ctx context.Context) (agent.State, error) {
 	var refused *control.Error
 	if err != nil && !errors.As(err, &refused) { // a refusal is an answer, and the shim is there
 		a.session.Close()
-		a.session, a.ended = nil, time.Now()
+		a.session = nil
 	}
 	return agent.State{App: host.App, State: host.State, Weight: host.Weight, Instances: host.Instances, Up: host.Up}, err
 }

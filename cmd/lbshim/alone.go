@@ -71,15 +71,12 @@ func countUnix(paths []string) (sockdiag.Stat, error) {
 // readAlone asks PID 1 for what the shim knew: the app's listeners and the shim's options, drop-ins
 // included.
 func readAlone(ctx context.Context, e *env, o options) (ports []uint16, paths []string, serve options, err error) {
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return nil, nil, serve, err
-	}
-	defer conn.Close()
-	if serve, err = serveOptions(ctx, conn, o.app); err != nil {
-		return nil, nil, serve, err
-	}
-	ports, paths, err = lifecycle.Listeners(ctx, conn, o.app)
+	err = systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) (err error) {
+		if serve, err = serveOptions(ctx, c, o.app); err == nil {
+			ports, paths, err = lifecycle.Listeners(ctx, c, o.app)
+		}
+		return err
+	})
 	return ports, paths, serve, err
 }
 

@@ -113,12 +113,11 @@ func runsServe(ctx context.Context, e *env, o options) (bool, error) {
 	if pid == "" || !holdsMark(pid) {
 		return false, nil // it has ended, or is another program, for which PID 1 need not be asked
 	}
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return false, err
-	}
-	defer conn.Close()
-	number, err := conn.KillSignal(ctx, o.app.Instance(o.instance))
+	number := 0
+	err := systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) (err error) {
+		number, err = c.KillSignal(ctx, o.app.Instance(o.instance))
+		return err
+	})
 	return err == nil && (number == int(unix.SIGTERM) || number == int(unix.SIGINT)), err
 }
 

@@ -19,12 +19,7 @@ func stop(ctx context.Context, e *env, o options) error {
 	if e.getenv("EXIT_CODE") != "" {
 		return nil // the shim has ended by itself, and with success: PID 1 runs ExecStop= then too, but nobody stops the app
 	}
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return lifecycle.Stop(ctx, conn, o.app, o.controlPath(e))
+	return systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) error { return lifecycle.Stop(ctx, c, o.app, o.controlPath(e)) })
 }
 
 // resume is ExecStartPost= of the shim's unit. It ends at once when the shim ends: PID 1 starts the
@@ -58,24 +53,26 @@ var errShimEnded = errors.New("the balancer has ended while it started; systemd 
 
 // cleanup is ExecStopPost= of the shim's unit, and of its control socket.
 func cleanup(ctx context.Context, e *env, o options) error {
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	if e.getenv("SERVICE_RESULT") == "exit-code" {
-		defer explainStart(ctx, e, o, conn) // when all else is done, as the next shim waits for this
+		defer explainStart(ctx, e, o) // when all else is done, as the next shim waits for this
 	}
 	idle := e.getenv("EXIT_CODE") == "exited" && e.getenv("EXIT_STATUS") == strconv.Itoa(lifecycle.ExitIdle)
-	if e.getenv("SERVICE_RESULT") != "" { // of a service
-		err = lifecycle.NoteEnd(ctx, conn, o.app, filepath.Dir(o.controlPath(e)))
-	}
-	return errors.Join(err, lifecycle.Cleanup(ctx, conn, o.app, idle))
+	return systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) (err error) {
+		if e.getenv("SERVICE_RESULT") != "" { // of a service
+			err = lifecycle.NoteEnd(ctx, c, o.app, filepath.Dir(o.controlPath(e)))
+		}
+		return errors.Join(err, lifecycle.Cleanup(ctx, c, o.app, idle))
+	})
 }
 
 // explainStart logs in the journal of the app why its start has failed, because the shim may not
 // read the sources of the reason. If the reason is not found, the stop succeeds all the same.
-func explainStart(ctx context.Context, e *env, o options, conn *systemd.Conn) {
+func explainStart(ctx context.Context, e *env, o options) {
+	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	if err != nil {
+		return
+	}
+	defer conn.Close()
 	shim, err := conn.Unit(ctx, o.app.Service())
 	if err != nil || shim.ActiveEnter >= shim.InactiveExit && shim.ActiveEnter != 0 {
 		return // it was ready: this is a crash of its own

@@ -67,10 +67,5 @@ func stopInstead(alive context.Context, e *env, o options) error {
 	if err != nil || shim.MainPID == 0 {
 		return err
 	}
-	conn, err := systemd.Dial(alive, o.endpoint(e))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return lifecycle.Stop(alive, conn, o.app, o.controlPath(e))
+	return systemd.Ask(alive, o.endpoint(e), func(c *systemd.Conn) error { return lifecycle.Stop(alive, c, o.app, o.controlPath(e)) })
 }

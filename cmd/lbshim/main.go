@@ -2,7 +2,8 @@
 // behaviour of go 1.20.
 //go:debug default=go1.26
 
-// Lbshim is the balancer of one app and, under other verbs, the small commands that the app's units run.
+// Lbshim is the balancer of one app and, under other verbs, the small commands that the app's units
+// run.
 //
 //	lbshim serve APP     ExecStart= of APP.service: keeps the ring, watches the instances
 //	lbshim join APP I    APP-join@I.service: gives instance I's listeners to the shim
@@ -150,8 +151,7 @@ func run(ctx context.Context, e *env) int {
 		return exitSuccess
 	}
 	status := exitFailure
-	var se *statusError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*statusError](err); ok {
 		status = se.status
 	}
 	if err.Error() != "" {

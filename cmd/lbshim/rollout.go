@@ -24,7 +24,7 @@ const (
 	extendBy    = 30 * time.Second
 )
 
-// rolloutMargin is what one instance may take beyond its drain and start time-outs.
+// rolloutMargin is what one instance may take beyond its longest stop and its start time-out.
 const rolloutMargin = 20 * time.Second
 
 // roll is ExecReload= of the shim's unit.
@@ -73,7 +73,7 @@ func roll(ctx context.Context, e *env, o options) error {
 	}
 	err = rollout.New(rollout.Options{
 		App: o.app, Surge: surge, Parallel: o.parallel, Soak: o.soak,
-		Limit:      o.drainTimeout + o.startTimeout + rolloutMargin,
+		Limit:      app.App{DrainTimeout: o.drainTimeout}.LongestStop() + o.startTimeout + rolloutMargin,
 		UserUnits:  o.userUnits,
 		RuntimeDir: filepath.Dir(o.controlPath(e)),
 		Steered:    func(ctx context.Context, number int) error { return awaitSteered(ctx, e, o, number) },
@@ -167,8 +167,7 @@ func reconfigure(ctx context.Context, e *env, o options) error {
 // tell sends the shim a line for systemctl status.
 func tell(ctx context.Context, e *env, o options, text string) error {
 	err := control.Call(ctx, o.controlPath(e), control.MethodNote, control.Note{Text: text}, nil)
-	var refused *control.Error
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[*control.Error](err); ok {
 		return fmt.Errorf("shim refused: %w", err)
 	}
 	return err

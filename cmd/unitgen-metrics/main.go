@@ -1,14 +1,16 @@
-// A build in GOPATH mode, as old packaging tools do it, does not read go.mod and would get the behaviour of go 1.20.
+// A build in GOPATH mode, as old packaging tools do it, does not read go.mod and would get the
+// behaviour of go 1.20.
 //go:debug default=go1.26
 
-// Unitgen-metrics answers scrapes of Prometheus for one app, or for all of the host, on the socket that systemd passes. Packages
-// install it as /usr/lib/unitgen/metrics.
+// Unitgen-metrics answers scrapes of Prometheus for one app, or for all of the host, on the socket
+// that systemd passes. Packages install it as /usr/lib/unitgen/metrics.
 //
 //	metrics [APP] [--user-units]
 //
-// It is a program of its own, and no verb of lbshim: the client library would make every lbshim, of which four run at each start
-// of an instance, a quarter larger and half as slow to start. And it runs as a user who may do nothing else, as it is
-// the one part of unitgen that reads what strangers send.
+// It is a program of its own, and no verb of lbshim: the client library would make every lbshim, of
+// which four run at each start of an instance, a quarter larger and half as slow to start. And it
+// runs as a user who may do nothing else, as it is the one part of unitgen that reads what
+// strangers send.
 package main
 
 import (

@@ -14,12 +14,8 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// findApp reads the settings of the app that the command line names.
-func (c *command) findApp() (app.App, error) {
-	name, err := c.appName()
-	if err != nil {
-		return app.App{}, err
-	}
+// settingsOf reads the settings of an app of this machine.
+func (c *command) settingsOf(name app.Name) (app.App, error) {
 	text, err := c.site.Find(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return app.App{}, c.noApp(name)
@@ -34,38 +30,59 @@ func (c *command) findApp() (app.App, error) {
 	if err != nil {
 		return app.App{}, fault.With(err, "systemctl status "+string(name))
 	}
-	if !c.booted {
-		return app.App{}, fault.With(errors.New("systemd does not run here, so no app runs"), "unitgen list")
-	}
 	return a, nil
 }
 
-// act is what systemctl does by the same verb, shown instance by instance. The command is said first: it is all there is to it.
-func (c *command) act(ctx context.Context) error {
-	a, err := c.findApp()
+// dialApp reads the settings of the app that the command line names, and connects to the manager
+// that runs it. The caller closes the manager.
+func (c *command) dialApp(ctx context.Context) (app.App, *live.Manager, error) {
+	name, err := c.appName()
 	if err != nil {
-		return err
+		return app.App{}, nil, err
 	}
-	m, err := live.Dial(ctx, c.live())
+	a, err := c.settingsOf(name)
+	if err != nil {
+		return a, nil, err
+	}
+	m, err := c.dial(ctx)
+	return a, m, err
+}
+
+// dial connects to the manager that runs apps.
+func (c *command) dial(ctx context.Context) (*live.Manager, error) {
+	if !c.booted {
+		return nil, fault.With(errors.New("systemd does not run here, so no app runs"), "unitgen list")
+	}
+	return live.Dial(ctx, c.live())
+}
+
+// act does what systemctl does by the same verb, and shows each instance meanwhile. It says the
+// systemctl command first. Where systemctl returns when the first instance is ready, act waits for
+// all of them.
+func (c *command) act(ctx context.Context) error {
+	a, m, err := c.dialApp(ctx)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	c.say("%s", c.systemctl(c.options.verb+" "+string(a.Name)))
-	verb := map[string]systemd.Verb{"start": systemd.Start, "stop": systemd.Stop, "restart": systemd.Restart, "reload": systemd.Reload}[c.options.verb]
-	c.progress.plain = true
-	defer c.progress.end()
-	if verb == systemd.Start {
-		return m.Start(ctx, a) // systemctl returns when the first instance is ready
+	c.say("systemctl %s%s %s", m.UserOption(), c.options.verb, a.Name)
+	defer c.progress.End()
+	switch c.options.verb {
+	case "start":
+		return m.Start(ctx, a)
+	case "restart":
+		return m.Restart(ctx, a)
+	case "stop":
+		return m.Do(ctx, a, systemd.Stop, live.Interruption{})
 	}
-	if verb != systemd.Reload || !c.env.talkTerminal || c.env.stdin == nil {
-		return m.Do(ctx, a, verb, live.Interruption{})
+	if !c.env.talkTerminal || c.env.stdin == nil {
+		return m.Do(ctx, a, systemd.Reload, live.Interruption{})
 	}
-	// Ctrl-C asks. The next one ends the command as ever: systemd goes on.
+	// The first Ctrl-C asks the user. The second ends the command, and systemd goes on.
 	interrupted := ctx.Done()
-	return m.Do(context.WithoutCancel(ctx), a, verb, live.Interruption{Wanted: interrupted, Cancel: func() bool {
+	return m.Do(context.WithoutCancel(ctx), a, systemd.Reload, live.Interruption{Wanted: interrupted, Cancel: func() bool {
 		c.env.stopSignals()
-		return c.progress.ask(func() bool { return c.confirm("Cancel the reload? Without an answer systemd goes on [y/N] ") })
+		return c.progress.Ask(func() bool { return c.confirm("Cancel the reload? Without an answer systemd goes on [y/N] ") })
 	}})
 }
 

@@ -11,11 +11,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// verb is one of unitgen's. The one without a name writes the units of an app.
+// verb is a verb of unitgen. The verb without a name writes the units of an app.
 type verb struct {
 	name, alias string
 	takes       []string // its options, beside --help and --version
-	reserved    bool     // for a later version
 	words       words    // completion of its arguments
 }
 
@@ -24,6 +23,7 @@ func verbs() []verb {
 		{takes: append(settingOptions(), "file", "now", "output", "dry-run", "check"), words: appOrProgram},
 		{name: "list", alias: "ls", takes: []string{"user-units", "json", "no-legend", "sort", "watch"}, words: noWords},
 		{name: "status", takes: []string{"user-units", "json", "no-legend", "sort", "watch"}, words: oneApp},
+		{name: "top", takes: []string{"user-units", "sort", "watch"}, words: someApps},
 		{name: "reload", takes: []string{"user-units"}, words: oneApp},
 		{name: "start", takes: []string{"user-units"}, words: oneApp},
 		{name: "stop", takes: []string{"user-units"}, words: oneApp},
@@ -41,11 +41,10 @@ func verbs() []verb {
 		{name: "doctor", takes: []string{"user-units"}, words: oneApp},
 		{name: "completion", words: shellNames},
 		{name: "help", words: noWords},
-		{name: "top", reserved: true, words: noWords},
 	}
 }
 
-// execute does what the command line says.
+// execute carries out the command line.
 func (c *command) execute(ctx context.Context) (status int, err error) {
 	root := c.commands(&status)
 	root.SetArgs(negativeCount(root, c.env.args))
@@ -55,15 +54,16 @@ func (c *command) execute(ctx context.Context) (status int, err error) {
 	return status, err
 }
 
-// commands are the verbs as cobra has them, below the one without a name. What runs sets status.
+// commands returns cobra's tree of the verbs. Its root is the verb without a name. The verb that
+// runs sets status.
 func (c *command) commands(status *int) *cobra.Command {
 	c.options = &options{given: make(map[string]bool)}
 	c.options.set = c.options.flags()
-	completing := len(c.env.args) > 0 && c.env.args[0] == cobra.ShellCompRequestCmd // what takes time is for that alone
+	completing := len(c.env.args) > 0 && c.env.args[0] == cobra.ShellCompRequestCmd // only completion needs what takes time
 	var root *cobra.Command
 	for _, v := range verbs() {
 		cmd := &cobra.Command{
-			Use: v.name, Hidden: v.reserved, Args: cobra.ArbitraryArgs,
+			Use: v.name, Args: cobra.ArbitraryArgs,
 			SilenceErrors: true, SilenceUsage: true,
 			RunE: func(cmd *cobra.Command, args []string) (err error) {
 				*status, err = c.runVerb(cmd, v, args)
@@ -77,7 +77,7 @@ func (c *command) commands(status *int) *cobra.Command {
 		c.options.set.VisitAll(func(flag *pflag.Flag) {
 			own := *flag
 			own.Hidden = flag.Hidden || !v.has(flag.Name)
-			if flag.Name == "watch" && (v.name == "list" || v.name == "status") {
+			if flag.Name == "watch" && v.watches() {
 				own.NoOptDefVal = watchDefault // no path, but seconds
 			}
 			cmd.Flags().AddFlag(&own)
@@ -103,12 +103,16 @@ func (c *command) commands(status *int) *cobra.Command {
 	return root
 }
 
+// watches reports whether the verb shows apps again and again. For others --watch= is a setting, of
+// paths.
+func (v verb) watches() bool { return v.name == "list" || v.name == "status" || v.name == "top" }
+
 // has reports whether the verb takes an option.
 func (v verb) has(option string) bool {
 	return option == "help" || option == "version" || slices.Contains(v.takes, option)
 }
 
-// runVerb takes over what cobra made of the command line, judges it and does it.
+// runVerb checks the options and arguments that cobra has read, and carries out the verb.
 func (c *command) runVerb(cmd *cobra.Command, v verb, args []string) (status int, err error) {
 	o := c.options
 	o.verb = v.name
@@ -137,11 +141,11 @@ func (c *command) runVerb(cmd *cobra.Command, v verb, args []string) (status int
 	return c.run(cmd.Context())
 }
 
-// negativeCount lets "unitgen scale app -2" be written as it is meant: pflag would take -2 for an option.
+// negativeCount makes "unitgen scale app -2" work: pflag would read -2 as an option.
 func negativeCount(root *cobra.Command, args []string) []string {
 	cmd, rest, err := root.Find(args)
 	if err != nil || cmd.Name() != "scale" {
-		return append([]string{}, args...) // cobra takes those of the process for nil
+		return append([]string{}, args...) // for nil cobra uses the arguments of the process
 	}
 	for i, word := range rest {
 		if word == "--" {

@@ -13,24 +13,26 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/export"
 	"github.com/unitgen/unitgen/internal/program"
+	"github.com/unitgen/unitgen/internal/view"
 )
 
-// words are what can stand behind the arguments args of a verb; current is how far the next one is typed. c has the options
-// that were given, as far as they can be read.
+// words returns the completions of the next argument of a verb. args are the arguments before it,
+// and current is what is typed of it. c has the options so far, if they can be read.
 type words func(c *command, args []string, current string) ([]cobra.Completion, cobra.ShellCompDirective)
 
-// What the shell does beside: nothing, or its own completion of files where there are no words.
+// What the shell adds: nothing, or its own completion of files where there are no words.
 const (
 	nothing = cobra.ShellCompDirectiveNoFileComp
 	anyFile = cobra.ShellCompDirectiveDefault
 )
 
-// completion prints the script of a shell, which asks "unitgen __complete WORD..." for words.
+// completion prints the script of a shell. The script runs "unitgen __complete WORD..." for the
+// words.
 func (c *command) completion() error {
 	w := c.env.stdout
 	switch c.options.name {
 	case "bash":
-		// "@" stands in the names of instances, and bash would begin a word there.
+		// Names of instances have an "@", at which bash would begin a new word.
 		if _, err := w.Write([]byte("COMP_WORDBREAKS=${COMP_WORDBREAKS//@/}\n")); err != nil {
 			return err
 		}
@@ -43,11 +45,12 @@ func (c *command) completion() error {
 	return inputf("unitgen completion bash", "completion takes a shell, bash, zsh, fish, got %q", c.options.name)
 }
 
-// completes tells cobra what can stand behind a verb and in its options.
+// completes tells cobra how to complete the arguments and options of a verb.
 func (c *command) completes(cmd *cobra.Command, v verb) {
 	cmd.Short = aboutIn(helpText, v.name)
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, current string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		// cobra has put a "--" of its own behind them (getCompletions), so that ArgsLenAtDash says nothing.
+		// cobra has put a "--" of its own behind them (getCompletions), so that ArgsLenAtDash says
+		// nothing.
 		if before := c.env.args[1 : len(c.env.args)-1]; slices.Contains(before, "--") {
 			return c.programs(before[len(before)-1] == "--", current)
 		}
@@ -67,17 +70,17 @@ func (c *command) completes(cmd *cobra.Command, v verb) {
 	})
 }
 
-// values are those of an option.
+// values returns the completions of an option's value.
 func (c *command) values(option string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	switch option {
 	case "json":
 		return []string{"short", "pretty", "off"}, nothing
 	case "sort":
-		return sortKeys(), nothing
+		return view.SortKeys(), nothing
 	case "user":
 		return users(c.env.root + "/etc/passwd"), nothing
 	case "file":
-		return []string{strings.TrimPrefix(extension, ".")}, cobra.ShellCompDirectiveFilterFileExt
+		return []string{strings.TrimPrefix(app.FileExtension, ".")}, cobra.ShellCompDirectiveFilterFileExt
 	case "output", "working-directory":
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	}
@@ -135,6 +138,11 @@ func oneApp(c *command, args []string, _ string) ([]cobra.Completion, cobra.Shel
 	return c.apps(), nothing
 }
 
+// someApps are those that are not there yet.
+func someApps(c *command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return slices.DeleteFunc(c.apps(), func(name cobra.Completion) bool { return slices.Contains(args, name) }), nothing
+}
+
 // appOrProgram is what units are written for.
 func appOrProgram(c *command, args []string, current string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if len(args) == 0 && strings.Contains(current, "/") {
@@ -173,7 +181,8 @@ func (c *command) apps() []cobra.Completion {
 	return found
 }
 
-// programs are those of $PATH that begin with current, where a program is to be named; the shell has the files.
+// programs returns the programs of $PATH that begin with current, where the user types a program.
+// The shell completes files.
 func (c *command) programs(first bool, current string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if !first || strings.Contains(current, "/") {
 		return nil, anyFile
@@ -191,7 +200,7 @@ func (c *command) programs(first bool, current string) ([]cobra.Completion, cobr
 	return slices.Compact(names), anyFile
 }
 
-// users are the names in a file as passwd(5) describes it.
+// users returns the names in a file as passwd(5) describes it.
 func users(file string) []string {
 	text, _ := os.ReadFile(file)
 	var names []string
@@ -203,7 +212,7 @@ func users(file string) []string {
 	return names
 }
 
-// aboutIn is what the help text says of an option or a verb.
+// aboutIn returns what the help text says of an option or a verb.
 func aboutIn(help, word string) string {
 	for line := range strings.Lines(help) {
 		const column = 31 // where the descriptions begin

@@ -16,9 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/needs"
 )
 
-// completed is what can stand in place of the last of words: the words, what each means, and what the shell does beside.
+// completed is what can stand in place of the last of words: the words, what each means, and what
+// the shell does beside.
 func completed(t *testing.T, e *env, words ...string) (found []string, about map[string]string, directive string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -109,7 +111,7 @@ func TestComplete(t *testing.T) {
 	}
 	writeApp(t, dir+"/root", "hello", 2)
 	for line, want := range map[string]string{
-		"":                    "check completion diff doctor drain export help import list logs reload remove restart scale send start status stop undrain hello :4",
+		"":                    "check completion diff doctor drain export help import list logs reload remove restart scale send start status stop top undrain hello :4",
 		"s":                   "scale send start status stop hello :4", // the shell takes what begins so
 		"./":                  ":0",
 		"--kind=":             "bind listen node handoff :4",
@@ -183,23 +185,16 @@ func TestShells(t *testing.T) {
 		"fish": {"fish", "--no-config", "-i"},
 	} {
 		t.Run(shell, func(t *testing.T) {
-			if _, err := exec.LookPath(shell); err != nil {
-				if os.Getenv("UNITGEN_CI") == "1" {
-					t.Fatalf("%s is not installed: apt install %s", shell, shell)
-				}
-				t.Skipf("%s is not installed", shell)
-			}
+			needs.Program(t, shell, shell)
 			if _, err := os.Stat(bashCompletion); err != nil && shell == "bash" {
-				if os.Getenv("UNITGEN_CI") == "1" {
-					t.Fatal("bash-completion is not installed: apt install bash-completion")
-				}
-				t.Skip("bash-completion is not installed")
+				needs.Missing(t, "bash-completion is not installed: apt install bash-completion")
 			}
 			script := filepath.Join(t.TempDir(), shell)
 			writeCompletion(t, script, shell)
 			term := openTerminal(t, root, start)
-			// The function stands for the command that is typed; what the completion asks goes to the program. The prompt is
-			// written so that the echo of this line is not taken for one.
+			// The function stands for the command that is typed; what the completion asks goes to
+			// the program. The prompt is written so that the echo of this line is not taken for
+			// one.
 			setup := "unitgen() { [ \"$1\" = __complete ] && { command unitgen \"$@\"; return; }; printf '<%s>' \"$@\"; echo .END; }; . '" + script + "'; PS1='go''> '\n"
 			switch shell {
 			case "bash":
@@ -244,7 +239,7 @@ func openTerminal(t *testing.T, root string, argv []string) *terminal {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip(err)
+		needs.Missing(t, "%v", err)
 	}
 	fd := int(master.Fd()) // blocking from here on; a read ends when the shell does
 	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)

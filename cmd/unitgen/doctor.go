@@ -9,9 +9,11 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/doctor"
+	"github.com/unitgen/unitgen/internal/view"
 )
 
-// doctor looks at this machine and its apps, or at one app, and prints what is wrong. It changes nothing.
+// doctor looks at this machine and its apps, or at one app, and prints what is wrong. It changes
+// nothing.
 func (c *command) doctor(ctx context.Context) (status int, err error) {
 	apps, err := c.site.Apps()
 	if err != nil {
@@ -31,9 +33,9 @@ func (c *command) doctor(ctx context.Context) (status int, err error) {
 		}
 		names = []app.Name{name}
 	}
-	m := doctor.Machine{Live: c.live(), Booted: c.booted, Kernel: c.env.kernel(), Accounts: c.accounts(), ShimStatus: c.env.shimStatus}
-	if c.env.selfTest != nil && c.env.euid == 0 && c.booted && !c.site.UserUnits {
-		steering := c.env.selfTest()
+	m := doctor.Machine{Live: c.live(), Booted: c.booted, Kernel: c.env.kernel(), Accounts: c.accounts()}
+	if c.env.steering != nil && c.env.euid == 0 && c.booted && !c.site.UserUnits {
+		steering := c.env.steering()
 		m.Steering = &steering
 		c.say("Steering on this kernel: %s.", steering)
 	}
@@ -47,7 +49,7 @@ func (c *command) doctor(ctx context.Context) (status int, err error) {
 	if len(found) > 0 {
 		return exitFailure, nil
 	}
-	c.say("Nothing is wrong with this machine and %s.", counted(len(names), "app"))
+	c.say("Nothing is wrong with this machine and %s.", view.Counted(len(names), "app"))
 	return exitSuccess, nil
 }
 

@@ -3,14 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/export"
-	"github.com/unitgen/unitgen/internal/fault"
 )
 
-// export prints the file of an engine that serves the app, of this host or of several.
+// export prints the configuration of an engine that balances an app on one host or several.
 func (c *command) export() error {
 	o := export.Options{TCP: c.options.tcp, Proxy: c.options.proxyProtocol, Domain: c.options.domain,
 		Address: c.options.virtualAddress, Interface: c.options.networkInterface}
@@ -39,25 +37,11 @@ func (c *command) export() error {
 	return err
 }
 
-// exported is an app of this machine.
+// exported reads the settings of the app that export is about.
 func (c *command) exported() (app.App, error) {
 	name, err := app.ParseName(c.options.args[0])
 	if err != nil {
 		return app.App{}, err
 	}
-	text, err := c.site.Find(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return app.App{}, c.noApp(name)
-	}
-	if err != nil {
-		return app.App{}, err
-	}
-	a, err := app.ParseSettings(name, text)
-	if errors.Is(err, app.ErrNoSettings) {
-		return a, c.noApp(name)
-	}
-	if err != nil {
-		return a, fault.With(err, "systemctl status "+string(name))
-	}
-	return a, nil
+	return c.settingsOf(name)
 }

@@ -8,19 +8,19 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/imports"
+	"github.com/unitgen/unitgen/internal/learn"
 	"github.com/unitgen/unitgen/internal/program"
 )
 
-// importApps is the verb import: it makes .unitgen files, and with --now apps, of what another process manager knows.
+// importApps makes .unitgen files of another process manager's configuration, and with --now apps.
 func (c *command) importApps(ctx context.Context) (status int, err error) {
 	o := c.options
 	node := imports.Node{Program: program.Search("node", c.env.getenv("PATH"), c.env.cwd), Root: c.env.euid == 0, User: o.text("user"), Environ: c.env.environ()}
 	found, err := imports.Read(ctx, imports.Options{
-		Path: c.absolute(o.name), Shown: o.name, Only: o.args, Env: o.text("env"), User: o.text("user"), UserUnits: o.userUnits,
+		Path: c.absolute(o.name), Shown: o.name, Only: o.args, Env: o.text("env"), User: o.text("user"), UserUnits: o.userUnits, Root: c.env.euid == 0,
 		CPUs: c.env.cpus, Getenv: c.env.getenv, JavaScript: node.Evaluate,
 	})
 	if err != nil {
@@ -31,7 +31,8 @@ func (c *command) importApps(ctx context.Context) (status int, err error) {
 		return 0, err
 	}
 	if o.dryRun {
-		return exitSuccess, c.printFiles(files)
+		_, err := io.WriteString(c.env.stdout, imports.Text(files))
+		return exitSuccess, err
 	}
 	if o.now && c.env.euid == 0 {
 		if err := found.Claims(); err != nil {
@@ -62,22 +63,9 @@ func (c *command) importApps(ctx context.Context) (status int, err error) {
 	return c.makeImported(ctx, found), nil
 }
 
-// printFiles prints the files that would be written, without the values of secrets.
-func (c *command) printFiles(files []imports.File) error {
-	var b strings.Builder
-	for _, f := range files {
-		if f.Secret {
-			fmt.Fprintf(&b, "\n# %s, readable by its owner only; values are not shown\n", f.Path)
-			continue
-		}
-		fmt.Fprintf(&b, "\n# %s\n%s", f.Path, f.Text)
-	}
-	_, err := io.WriteString(c.env.stdout, b.String())
-	return err
-}
-
-// importDir is where files of an import go: where the user stands, unless root makes apps of them at once. Whoever can write to a
-// user's directory could then change a file before root reads it.
+// importDir is the directory of the files that an import writes: the current one, unless root makes
+// apps at once. Whoever can write to a user's directory could change a file there before root reads
+// it.
 func (c *command) importDir() string {
 	o := c.options
 	if o.output == "" && o.now && c.env.euid == 0 && !o.userUnits {
@@ -86,17 +74,18 @@ func (c *command) importDir() string {
 	return c.absolute(o.output)
 }
 
-// imported is the .unitgen file of an app.
+// imported returns the path of an app's .unitgen file.
 func (c *command) imported(a *imports.App) string {
-	return filepath.Join(c.importDir(), string(a.Name)+extension)
+	return filepath.Join(c.importDir(), string(a.Name)+app.FileExtension)
 }
 
-// tryImported finds out whether all apps can be made, and says why one cannot. It changes nothing.
+// tryImported finds out whether all apps can be made, and prints why one cannot. It changes
+// nothing.
 func (c *command) tryImported(ctx context.Context, found *imports.Import) (status int) {
 	for _, a := range found.Starting() {
 		args := []string{"--file=" + c.imported(a), "--dry-run"}
 		if !a.Listens() {
-			args = append(args, "--listen="+guess) // --now finds out
+			args = append(args, "--listen="+learn.Guess) // --now finds out
 		}
 		var told bytes.Buffer
 		sub := *c.env
@@ -109,7 +98,7 @@ func (c *command) tryImported(ctx context.Context, found *imports.Import) (statu
 	return exitSuccess
 }
 
-// makeImported makes the apps one after another, also those after one that fails.
+// makeImported makes the apps one after another. If one fails, it goes on with the next.
 func (c *command) makeImported(ctx context.Context, found *imports.Import) (status int) {
 	for _, a := range found.Starting() {
 		sub := *c.env
@@ -124,7 +113,7 @@ func (c *command) makeImported(ctx context.Context, found *imports.Import) (stat
 	return status
 }
 
-// sayNext says how the apps are made of the files.
+// sayNext prints the commands that make the apps of the files.
 func (c *command) sayNext(found *imports.Import) {
 	for _, a := range found.Apps {
 		if a.Skip == "" {
@@ -133,7 +122,8 @@ func (c *command) sayNext(found *imports.Import) {
 	}
 }
 
-// environ is the environment of this process as programs get it; empty in tests.
+// environ returns the environment of this process for programs that it starts. It is empty in
+// tests.
 func (e *env) environ() []string {
 	if e.environment == nil {
 		return nil
@@ -141,7 +131,7 @@ func (e *env) environ() []string {
 	return e.environment()
 }
 
-// judgeImport finds what is wrong with a command line of import as such.
+// judgeImport finds what is wrong with the command line of an import itself.
 func (o *options) judgeImport() error {
 	var found []error
 	if o.name == "" {

@@ -1,15 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,13 +21,15 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/fault"
+	"github.com/unitgen/unitgen/internal/wanted"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"unitgen": func() { os.Exit(run(context.Background(), scriptEnv())) }})
 }
 
-// scriptEnv is the outside world of the scripts: no manager, three processors, and $ROOT for the system's directories.
+// scriptEnv is the outside world of the scripts: no manager, three processors, and $ROOT for the
+// system's directories.
 func scriptEnv() *env {
 	cwd, _ := os.Getwd()
 	return &env{
@@ -36,8 +37,8 @@ func scriptEnv() *env {
 		stdout: os.Stdout, stderr: os.Stderr, now: func() time.Time { return time.Unix(0, 0) },
 		cpus: func() int { return 3 }, cpuNumbers: func() []int { return []int{0, 2, 5} },
 		isCalendar: func(text string) bool { return text != "whenever" }, lbshim: "/usr/lib/unitgen/lbshim", version: "1.2.3",
-		nodePath: askNode,
-		kernel:   func() string { return firstOf(os.Getenv("KERNEL"), "6.12.9") },
+		nodePath: wanted.AskNode,
+		kernel:   func() string { return cmp.Or(os.Getenv("KERNEL"), "6.12.9") },
 		exec:     func(argv []string) error { fmt.Printf("%q\n", argv); return nil },
 	}
 }
@@ -54,7 +55,8 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("LINES", "no\nunitgen: hint: rm -rf x")
 			e.Setenv("HOME", e.WorkDir+"/home")
-			// What the host has in PATH is no business of the tests; a program of theirs stands in bin.
+			// What the host has in PATH is no business of the tests; a program of theirs stands in
+			// bin.
 			e.Setenv("PATH", e.WorkDir+"/bin"+string(filepath.ListSeparator)+e.Getenv("PATH"))
 			return nil
 		},
@@ -139,7 +141,7 @@ func TestHelpNamesAllOptions(t *testing.T) {
 	}
 	for _, v := range verbs() {
 		for _, name := range []string{v.name, v.alias} {
-			if name != "" && !v.reserved && !regexp.MustCompile(`(?m)^  ([a-z]+, )?`+name+`\b`).MatchString(helpText) {
+			if name != "" && !regexp.MustCompile(`(?m)^  ([a-z]+, )?`+name+`\b`).MatchString(helpText) {
 				t.Errorf("help lacks verb %s", name)
 			}
 		}
@@ -153,17 +155,6 @@ func TestVerbsAreNoNames(t *testing.T) {
 			if _, err := app.ParseName(name); err == nil {
 				t.Errorf("%q can name an app", name)
 			}
-		}
-	}
-}
-
-func TestSpan(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "0s", 59 * time.Second: "59s", 61 * time.Second: "1min 1s", 2*time.Hour + 4*time.Minute + 3*time.Second: "2h 4min",
-		2 * time.Hour: "2h", 24*time.Hour + 5*time.Second: "1d", 49*time.Hour + time.Minute: "2d 1h",
-	} {
-		if got := span(d); got != want {
-			t.Errorf("span(%v) = %q, want %q", d, got, want)
 		}
 	}
 }
@@ -198,20 +189,5 @@ func TestReport(t *testing.T) {
 		if status := report(&b, test.err); status != test.status || b.String() != test.text {
 			t.Errorf("report(%v) = %d, %q", test.err, status, b.String())
 		}
-	}
-}
-
-func TestQuota(t *testing.T) {
-	for text, want := range map[string]int{"max 100000\n": math.MaxInt, "200000 100000\n": 2, "150000 100000\n": 2, "1000 100000\n": 1, "": math.MaxInt} {
-		file := t.TempDir() + "/cpu.max"
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := quota(file); got != want {
-			t.Errorf("quota(%q) = %d, want %d", text, got, want)
-		}
-	}
-	if n := usableCPUs(); n < 1 || n > runtime.NumCPU() {
-		t.Errorf("usableCPUs() = %d", n)
 	}
 }

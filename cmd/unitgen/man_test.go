@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/needs"
 )
 
 // TestManPageHasTheOptions compares unitgen(1) with the flag set, both ways.
@@ -34,7 +35,8 @@ func TestManPageHasTheOptions(t *testing.T) {
 	}
 }
 
-// TestManPageHasTheKeys compares unitgen(5) with the keys that are read, both ways, and each key's option.
+// TestManPageHasTheKeys compares unitgen(5) with the keys that are read, both ways, and each key's
+// option.
 func TestManPageHasTheKeys(t *testing.T) {
 	page, err := os.ReadFile("../../packaging/man/unitgen.5")
 	if err != nil {
@@ -85,13 +87,7 @@ func TestManPageExamples(t *testing.T) {
 
 // TestManPagesLint has mandoc look at all pages.
 func TestManPagesLint(t *testing.T) {
-	mandoc, err := exec.LookPath("mandoc")
-	if err != nil {
-		if os.Getenv("UNITGEN_CI") == "1" {
-			t.Fatal("mandoc is not installed: apt install mandoc")
-		}
-		t.Skip("mandoc is not installed")
-	}
+	mandoc := needs.Program(t, "mandoc", "mandoc")
 	pages, err := filepath.Glob("../../packaging/man/*.[1-9]")
 	if err != nil || len(pages) == 0 {
 		t.Fatal(pages, err)

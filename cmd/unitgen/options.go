@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/view"
 )
 
 // helpText is what --help prints: one screen. A test compares it with the flag set.
@@ -15,7 +16,7 @@ import (
 //go:embed help.txt
 var helpText string
 
-// options is the command line, taken apart but not yet judged.
+// options is the command line as pflag has read it. judge checks it.
 type options struct {
 	verb string // empty: write units
 	name string // empty if it was not given
@@ -23,7 +24,6 @@ type options struct {
 	// command is what follows "--"; hasCommand tells an empty one from none.
 	command    []string
 	hasCommand bool
-	commandDir string // where its relative names count from; empty for the current directory
 
 	settings map[string]*optionValues // the values of the options that are settings of the table
 
@@ -39,7 +39,7 @@ type options struct {
 	set   *pflag.FlagSet  // writes to the fields above
 }
 
-// optionValues are the values of an option, as they were given; a pflag.Value.
+// optionValues are the values of an option as the user typed them. It is a pflag.Value.
 type optionValues struct {
 	list   bool // all that were given count, not the last alone
 	values []string
@@ -62,7 +62,8 @@ func (v *optionValues) Type() string {
 	return "string"
 }
 
-// give sets a setting as if its option had been given so; without values, as if it had not been given.
+// give sets a setting as if the user had typed its option with these values. Without values the
+// option counts as not given.
 func (o *options) give(option string, values ...string) {
 	o.settings[option].values, o.given[option] = values, len(values) > 0
 }
@@ -86,7 +87,8 @@ func settingOptions() []string {
 	return names
 }
 
-// flags are the options. Texts are read later, all of them, so that one run names every one that is wrong.
+// flags returns the options. Their values are read later, so that one run reports every value that
+// is wrong.
 func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("unitgen", pflag.ContinueOnError)
 	f.Usage = func() {}
@@ -127,11 +129,8 @@ func (o *options) flags() *pflag.FlagSet {
 	return f
 }
 
-// judge finds what is wrong with the command line as such, all of it.
+// judge finds everything that is wrong with the command line itself.
 func (o *options) judge(v verb) []error {
-	if v.reserved {
-		return []error{inputf("", "%s is not available in this version", v.name)}
-	}
 	var found []error
 	for name := range o.given {
 		if !v.has(name) {
@@ -139,73 +138,81 @@ func (o *options) judge(v verb) []error {
 		}
 	}
 	slices.SortFunc(found, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	if o.verb == "scale" && o.hasCommand && len(o.command) == 1 {
-		o.args, o.command, o.hasCommand = append(o.args, o.command...), nil, false // negativeCount
-	}
-	switch o.verb {
-	case "", "diff":
-		if len(o.args) > 0 {
-			hint := "unitgen " + app.ShellWord(o.name) + " -- " + app.ShellWords(o.args)
-			if verb := verbHint(o.name); verb != "" && len(o.args) == 1 {
-				found = append(found, inputf(verb+" "+app.ShellWord(o.args[0]), "%q is not a verb of unitgen", o.name))
-				break
-			}
-			found = append(found, inputf(hint, "the command must stand after \"--\", got %q", o.args[0]))
-		}
-	case "scale":
-		if len(o.args) != 1 {
-			found = append(found, inputf("unitgen scale app +1", "scale takes an app and a number of instances"))
-		} else {
-			o.give("instances", o.args[0])
-		}
-	case "send":
-		if o.hasCommand { // a negative number
-			o.args, o.command, o.hasCommand = append(o.args, o.command...), nil, false
-		}
-		if len(o.args) != 1 {
-			found = append(found, inputf("unitgen send app '{\"hello\":1}'", "send takes an app and a message"))
-		}
-	case "export":
-		if len(o.args) != 1 {
-			found = append(found, inputf("unitgen export haproxy app --host=web1=10.0.0.11", "export takes an engine and an app"))
-		}
-	case "doctor":
-		if len(o.args) > 0 {
-			found = append(found, inputf("", "doctor takes one app or none, got %q too", o.args[0]))
-		}
-	case "check":
-		if o.name == "" {
-			found = append(found, inputf("unitgen check app.unitgen", "check takes files"))
-		}
-	case "import":
-		found = append(found, o.judgeImport())
-	case "list":
-		if o.name != "" {
-			found = append(found, inputf("unitgen status "+app.ShellWord(o.name), "list takes no app, got %q", o.name))
-		}
-	default:
-		if len(o.args) > 0 {
-			found = append(found, inputf("", "%s takes one app, got %q too", o.verb, o.args[0]))
-		}
-	}
+	found = append(found, o.judgeArguments())
 	if o.hasCommand && o.verb != "" && o.verb != "diff" && o.verb != "logs" {
 		found = append(found, inputf("", "%s takes no command", o.verb))
 	}
-	return append(found, o.judgeValues()...)
+	return append(found, o.judgeValues(v)...)
 }
 
-// judgeValues finds what is wrong with options whose values say nothing of an app.
-func (o *options) judgeValues() []error {
+// judgeArguments checks the words that are no options. What stands after "--" is an argument for
+// scale and send: a negative number (see negativeCount).
+func (o *options) judgeArguments() error {
+	if o.hasCommand && (o.verb == "scale" || o.verb == "send") {
+		o.args, o.command, o.hasCommand = append(o.args, o.command...), nil, false
+	}
+	switch n := len(o.args); o.verb {
+	case "", "diff":
+		return o.judgeStrayWords()
+	case "scale":
+		if n != 1 {
+			return inputf("unitgen scale app +1", "scale takes an app and a number of instances")
+		}
+		o.give("instances", o.args[0])
+	case "send":
+		if n != 1 {
+			return inputf("unitgen send app '{\"hello\":1}'", "send takes an app and a message")
+		}
+	case "export":
+		if n != 1 {
+			return inputf("unitgen export haproxy app --host=web1=10.0.0.11", "export takes an engine and an app")
+		}
+	case "doctor":
+		if n > 0 {
+			return inputf("", "doctor takes one app or none, got %q too", o.args[0])
+		}
+	case "check":
+		if o.name == "" {
+			return inputf("unitgen check app.unitgen", "check takes files")
+		}
+	case "import":
+		return o.judgeImport()
+	case "top": // any number of apps
+	case "list":
+		if o.name != "" {
+			return inputf("unitgen status "+app.ShellWord(o.name), "list takes no app, got %q", o.name)
+		}
+	default:
+		if n > 0 {
+			return inputf("", "%s takes one app, got %q too", o.verb, o.args[0])
+		}
+	}
+	return nil
+}
+
+// judgeStrayWords checks for words between the app and "--".
+func (o *options) judgeStrayWords() error {
+	if len(o.args) == 0 {
+		return nil
+	}
+	if verb := verbHint(o.name); verb != "" && len(o.args) == 1 {
+		return inputf(verb+" "+app.ShellWord(o.args[0]), "%q is not a verb of unitgen", o.name)
+	}
+	return inputf("unitgen "+app.ShellWord(o.name)+" -- "+app.ShellWords(o.args), "the command must stand after \"--\", got %q", o.args[0])
+}
+
+// judgeValues checks the options that are not settings of an app.
+func (o *options) judgeValues(v verb) []error {
 	var found []error
 	switch o.json {
 	case "off", "short", "pretty":
 	default:
 		found = append(found, inputf("", "--json= must be short, pretty or off, got %q", o.json))
 	}
-	if !slices.Contains(sortKeys(), o.sort) {
-		found = append(found, inputf("", "--sort= must be %s, got %q", strings.Join(sortKeys(), ", "), o.sort))
+	if !slices.Contains(view.SortKeys(), o.sort) {
+		found = append(found, inputf("", "--sort= must be %s, got %q", strings.Join(view.SortKeys(), ", "), o.sort))
 	}
-	if o.given["watch"] && (o.verb == "list" || o.verb == "status") {
+	if o.given["watch"] && v.watches() {
 		if _, err := watchSpan(o.text("watch")); err != nil {
 			found = append(found, err)
 		}

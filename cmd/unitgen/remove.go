@@ -10,7 +10,7 @@ import (
 	"github.com/unitgen/unitgen/internal/plan"
 )
 
-// remove stops and disables an app and deletes its files and links. Drop-ins are the admin's and stay.
+// remove stops and disables an app, and deletes its files and links. Drop-ins of the admin stay.
 func (c *command) remove(ctx context.Context) error {
 	name, err := c.appName()
 	if err != nil {
@@ -42,11 +42,7 @@ func (c *command) remove(ctx context.Context) error {
 			return err
 		}
 		defer m.Close()
-		if err := m.Remove(ctx, name, changes); err != nil {
-			return err
-		}
-		_, persistent := c.drainNotes(name)
-		return removeNotes(persistent)
+		return m.Remove(ctx, name, changes)
 	}
 	if err := plan.Commit(changes); err != nil {
 		return err

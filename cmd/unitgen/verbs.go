@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +15,8 @@ import (
 	"github.com/unitgen/unitgen/internal/live"
 	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/systemd"
+	"github.com/unitgen/unitgen/internal/view"
+	"github.com/unitgen/unitgen/internal/wanted"
 )
 
 // command is one run of unitgen.
@@ -23,20 +25,25 @@ type command struct {
 	options  *options
 	root     *cobra.Command // what the command line can be
 	site     plan.Site
-	booted   bool          // systemd runs here
-	file     *settingsFile // of --file=; nil for none
-	guessed  bool          // the app's address stands in for one that is to be learned
-	progress progress      // of operations on instances
-	release  func()        // lets other runs into the site's directory; may be called more than once
+	booted   bool // systemd runs here
+	request  *wanted.Request
+	guessed  bool           // the app's address stands in for one that is to be learned
+	classic  string         // why a new app gets classic BPF; empty if it does not
+	progress *view.Progress // of operations on instances
+	release  func()         // lets other runs into the site's directory; may be called more than once
+}
+
+func newCommand(e *env) *command {
+	return &command{env: e, progress: view.NewProgress(view.ProgressOptions{Writer: e.stderr, Size: e.screen,
+		Moves: e.talkTerminal && e.getenv("TERM") != "dumb", Colour: e.getenv("NO_COLOR") == ""})}
 }
 
 // run is unitgen; it returns the exit status.
 func run(ctx context.Context, e *env) int {
-	c := &command{env: e}
-	c.progress = progress{w: e.stderr, live: e.talkTerminal && e.getenv("TERM") != "dumb", steps: make(map[int]live.Event), size: e.screen,
-		colour: choose(e.getenv("NO_COLOR") == "")}
-	status, err := c.execute(ctx)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	status, err := newCommand(e).execute(ctx)
+	if stopped := (*live.Interrupted)(nil); errors.As(err, &stopped) {
+		err = fault.With(stopped, stopped.Hint)
+	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted; systemd finishes the jobs that it has")
 	}
 	if err != nil {
@@ -45,7 +52,7 @@ func run(ctx context.Context, e *env) int {
 	return status
 }
 
-// run does what the verb says.
+// run carries out the verb.
 func (c *command) run(ctx context.Context) (status int, err error) {
 	switch c.options.verb {
 	case "check":
@@ -55,20 +62,25 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 	case "import":
 		return c.importApps(ctx)
 	}
+	c.request = c.newRequest()
 	if c.options.file != "" {
-		if err := c.readFile(); err != nil {
+		if err := c.request.TakeFile(c.options.file); err != nil {
 			return 0, err
 		}
+		c.options.userUnits = c.request.UserUnits
 	}
 	c.booted = systemd.Booted(c.env.root)
 	if c.site, err = c.findSite(); err != nil {
 		return 0, err
 	}
+	c.request.Site = c.site
 	switch c.options.verb {
 	case "list":
 		return exitSuccess, c.list(ctx)
 	case "status":
 		return exitSuccess, c.status(ctx)
+	case "top":
+		return exitSuccess, c.top(ctx)
 	case "remove":
 		return exitSuccess, c.remove(ctx)
 	case "diff":
@@ -91,7 +103,7 @@ func (c *command) run(ctx context.Context) (status int, err error) {
 	return c.generate(ctx)
 }
 
-// findSite says where units go.
+// findSite returns the directory of the units and what belongs to it.
 func (c *command) findSite() (plan.Site, error) {
 	s := plan.Site{Root: c.env.root, UserUnits: c.options.userUnits, Lbshim: c.env.lbshim, CPUs: c.env.cpuNumbers}
 	switch {
@@ -143,11 +155,15 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 	for _, warning := range p.App.Warnings() {
 		c.say("Note: %s.", warning)
 	}
+	if c.classic != "" {
+		c.say("Note: connections are spread at random (--classic-bpf): %s.", c.classic)
+	}
 	switch {
 	case c.options.check:
 		return c.checkPlan(p), nil
 	case c.options.dryRun:
-		return exitSuccess, c.printPlan(p)
+		_, err := fmt.Fprint(c.env.stdout, p.Text())
+		return exitSuccess, err
 	case m == nil:
 		return exitSuccess, c.write(p)
 	}
@@ -157,7 +173,8 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 	return exitSuccess, m.Apply(ctx, p, live.Applying{Now: c.options.now, Release: c.release})
 }
 
-// prepare finds out what is to change. It changes nothing. The manager is nil if there is none to talk to, or no need.
+// prepare finds out what is to change, and changes nothing. The manager is nil if none runs here or
+// none is needed; the caller closes it.
 func (c *command) prepare(ctx context.Context) (*plan.Plan, *live.Manager, error) {
 	name, err := c.appName()
 	if err != nil {
@@ -170,18 +187,14 @@ func (c *command) prepare(ctx context.Context) (*plan.Plan, *live.Manager, error
 	if c.options.verb == "scale" && d.App == nil {
 		return nil, nil, c.noApp(name)
 	}
-	a, err := c.wanted(ctx, name, c.before(d))
-	n, countErr := c.count(len(d.Instances), d.App == nil)
+	c.request.Name = name
+	a, err := c.request.App(ctx, d.App)
+	n, countErr := c.request.Count(len(d.Instances), d.App == nil)
 	if err := errors.Join(countErr, err); err != nil {
 		return nil, nil, err
 	}
-	if err := c.checkAccounts(ctx, a, d.After(n)); err != nil {
+	if err := c.request.Suits(ctx, a, d, n); err != nil {
 		return nil, nil, err
-	}
-	if c.placeChanges(a, d) {
-		if err := c.checkPlace(ctx, a); err != nil {
-			return nil, nil, err
-		}
 	}
 	if d.App != nil && a.UserUnits != d.App.UserUnits {
 		return nil, nil, inputf("", "%s exists already, and --user-units cannot be changed", name)
@@ -193,12 +206,13 @@ func (c *command) prepare(ctx context.Context) (*plan.Plan, *live.Manager, error
 			return nil, nil, err
 		}
 	}
-	if m != nil && d.App == nil && a.SystemdVersion == 0 {
-		a.SystemdVersion = m.Version
+	if m != nil && d.App == nil {
+		a.SystemdVersion = cmp.Or(a.SystemdVersion, m.Version)
+		c.chooseBPF(&a)
 	}
 	p, err := d.For(a, n)
 	if err == nil && !c.site.Packaging {
-		err = errors.Join(doctor.CheckSocketPaths(c.env.root, p), c.checkProperties(ctx, p))
+		err = errors.Join(doctor.CheckSocketPaths(c.env.root, p), c.request.CheckProperties(ctx, p))
 	}
 	if err == nil && m != nil && c.options.verb != "diff" && !c.guessed {
 		err = doctor.CheckPorts(p)
@@ -208,6 +222,16 @@ func (c *command) prepare(ctx context.Context) (*plan.Plan, *live.Manager, error
 		return nil, nil, err
 	}
 	return p, m, nil
+}
+
+// chooseBPF gives a new app classic BPF where its balancer could not use eBPF.
+func (c *command) chooseBPF(a *app.App) {
+	if c.env.steering == nil || c.env.euid != 0 || a.UserUnits || a.ClassicBPF || a.DataPath() != app.PathSteer || c.options.given["classic-bpf"] {
+		return
+	}
+	if can := c.env.steering(); !can.Distribution {
+		a.ClassicBPF, c.classic = true, can.Reason
+	}
 }
 
 func (c *command) noApp(name app.Name) error {
@@ -240,42 +264,18 @@ func (c *command) checkPlan(p *plan.Plan) int {
 	return exitSuccess
 }
 
-// printPlan is --dry-run: what would be done, then every file under its path.
-func (c *command) printPlan(p *plan.Plan) error {
-	var b strings.Builder
-	for _, ch := range p.Changes {
-		verb := ch.Verb()
-		if ch.Target != "" {
-			fmt.Fprintf(&b, "# %s %s -> %s\n", verb, ch.Path, ch.Target)
-			continue
-		}
-		fmt.Fprintf(&b, "# %s %s\n", verb, ch.Path)
-	}
-	if p.ListenChanges() {
-		fmt.Fprintf(&b, "# the listeners change: if %s runs, it is stopped first and then started again\n", p.App.Name)
-	}
-	if len(p.Changes) == 0 {
-		fmt.Fprintf(&b, "# nothing to do\n")
-	}
-	for _, f := range p.Files {
-		fmt.Fprintf(&b, "\n# %s\n%s", filepath.Join(c.site.Dir, f.Name), f.Text)
-	}
-	_, err := fmt.Fprint(c.env.stdout, b.String())
-	return err
-}
-
 // live is what operations on running apps need to know.
 func (c *command) live() live.Options {
 	return live.Options{Site: c.site, EUID: c.env.euid, UserName: c.env.userName, Getenv: c.env.getenv, Now: c.env.now, Tell: c.tell, Ask: c.ask()}
 }
 
-// tell says a step of an operation.
+// tell shows a step of an operation.
 func (c *command) tell(e live.Event) {
 	if e.Step == live.Instance {
-		c.progress.tell(e)
+		c.progress.Tell(e)
 		return
 	}
-	c.progress.end()
+	c.progress.End()
 	c.say("%s", e)
 }
 
@@ -290,8 +290,8 @@ func (c *command) diff(ctx context.Context) error {
 	return err
 }
 
-// waiting is said when another run works on the same units.
+// waiting tells the user that another run works on the same units.
 func (c *command) waiting() { c.say("Waiting for another unitgen that works in %s.", c.site.Dir) }
 
-// say tells the user what happens: talk, so it goes to stderr.
-func (c *command) say(format string, args ...any) { c.progress.say(fmt.Sprintf(format, args...)) }
+// say prints a line for the user to stderr, as it is not the output of a verb.
+func (c *command) say(format string, args ...any) { c.progress.Say(fmt.Sprintf(format, args...)) }

@@ -18,7 +18,7 @@ const (
 	watchMost    = time.Hour
 )
 
-// watchSpan reads the value of --watch= of list and status. Elsewhere it is the setting of that name.
+// watchSpan parses the value of --watch= of list and status. For an app, --watch= is a setting.
 func watchSpan(text string) (time.Duration, error) {
 	d, err := app.ParseTimeSpan(text)
 	if seconds, numberErr := strconv.ParseFloat(text, 64); numberErr == nil {
@@ -30,8 +30,8 @@ func watchSpan(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// watch prints once, or with --watch until somebody ends it. print gets the look before, for rates, and returns its own. On a
-// terminal each picture replaces the one before.
+// watch prints once, or with --watch again and again until the user ends it. print gets the look
+// before, for rates, and returns its own look. On a terminal each picture replaces the one before.
 func (c *command) watch(ctx context.Context, print func(before *survey.Look) (*survey.Look, error)) error {
 	if !c.options.given["watch"] {
 		_, err := print(nil)
@@ -59,7 +59,8 @@ func (c *command) watch(ctx context.Context, print func(before *survey.Look) (*s
 		text := picture.Bytes()
 		switch {
 		case c.env.terminal:
-			// Over the last picture, line by line, so that nothing flickers: home, clear to each line's end, clear the rest.
+			// Over the last picture, line by line, so that nothing flickers: home, clear to each
+			// line's end, clear the rest.
 			text = append([]byte("\x1b[H"), bytes.ReplaceAll(text, []byte("\n"), []byte("\x1b[K\n"))...)
 			text = append(text, "\x1b[J"...)
 			if first {

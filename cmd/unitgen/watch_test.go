@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +18,8 @@ func watching(terminal bool, json string) (*command, *bytes.Buffer) {
 	return c, out
 }
 
-// On a terminal a picture takes the place of the one before; else they follow one another. Each knows the look before it.
+// On a terminal a picture takes the place of the one before; else they follow one another. Each
+// knows the look before it.
 func TestWatch(t *testing.T) {
 	for _, test := range []struct {
 		terminal   bool
@@ -63,47 +62,6 @@ func TestWatchSpan(t *testing.T) {
 	for _, text := range []string{"", "0", "-1", "0.01", "3601", "often", "NaN", "infinity", "1e300"} {
 		if got, err := watchSpan(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
-		}
-	}
-}
-
-func TestHumanFigures(t *testing.T) {
-	for n, want := range map[int64]string{0: "0B", 1023: "1023B", 1024: "1K", 10 << 10: "10K", 1 << 20: "1M", 3 << 19: "1.5M", 123 << 20: "123M", 1 << 30: "1G", 1<<30 - 1: "1G", 3 << 40: "3T"} {
-		if got := bytesText(n); got != want {
-			t.Errorf("bytesText(%d) = %s, want %s", n, got, want)
-		}
-	}
-	for x, want := range map[float64]string{0: "0.0%", 0.04: "0.0%", 9.94: "9.9%", 9.96: "10%", 412.3: "412%"} {
-		if got := percent(x); got != want {
-			t.Errorf("percent(%v) = %s, want %s", x, got, want)
-		}
-	}
-}
-
-func TestSort(t *testing.T) {
-	cpu := func(x float64) figures { return figures{CPUPercent: &x, uptime: time.Duration(10 - x)} }
-	rows := []*listed{{App: "a", State: "idle"}, {App: "b", State: "active", figures: cpu(1)}, {App: "c", State: "active", figures: cpu(5)}}
-	for key, want := range map[string]string{"name": "abc", "cpu": "cba", "state": "bca", "uptime": "bca", "memory": "abc"} {
-		sorted := slices.Clone(rows)
-		sortBy(sorted, key)
-		var got strings.Builder
-		for _, a := range sorted {
-			got.WriteString(string(a.App))
-		}
-		if got.String() != want {
-			t.Errorf("by %s: %s, want %s", key, got.String(), want)
-		}
-	}
-}
-
-// A column that says nothing of anybody vanishes.
-func TestQuietColumns(t *testing.T) {
-	for restarts, want := range map[string]string{"0": "A\nx\n", "3": "A RESTARTS\nx        3\n"} {
-		tab := table{columns: []string{"A", "RESTARTS", "B"}, right: figureTable(), quiet: quietColumns(), rows: [][]cell{{{text: "x"}, {text: restarts}, {}}}}
-		var b strings.Builder
-		tab.print(&b, yes, no)
-		if b.String() != want {
-			t.Errorf("restarts %s: %q, want %q", restarts, b.String(), want)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Command go-http is a small HTTP server on sockets passed by systemd, that restarts without losing a request. The demo and the
-// integration tests run it.
+// Command go-http is a small HTTP server on sockets passed by systemd, that restarts without losing
+// a request. The demo and the integration tests run it.
 //
 //	unitgen web --instances 3 --listen 3000 --now -- /path/to/go-http
 //
@@ -9,7 +9,8 @@
 //	GET /told        the latest message (unitgen send, or another instance's)
 //	GET /tell?to=N&text=T   sends one to instance N, or to all others
 //
-// It runs as it is on the steer path and on the handoff path (--path=handoff, or --listen=/run/web.sock). Without passed sockets it listens on PORT.
+// It runs as it is on the steer path and on the handoff path (--path=handoff, or
+// --listen=/run/web.sock). Without passed sockets it listens on PORT.
 package main
 
 import (
@@ -25,7 +26,8 @@ import (
 	"github.com/unitgen/unitgen/activation"
 )
 
-// exitNotConfigured is EXIT_NOTCONFIGURED of systemd.exec(5): no sockets, and a restart will not bring any.
+// exitNotConfigured is EXIT_NOTCONFIGURED of systemd.exec(5): no sockets, and a restart will not
+// bring any.
 const exitNotConfigured = 6
 
 // maxSlow keeps a typing error from holding a connection for days.

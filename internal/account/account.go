@@ -1,4 +1,5 @@
-// Package account looks up users and groups, and whether the users of an app's instances are free to be had.
+// Package account looks up users and groups, and whether the users of an app's instances are free
+// to be had.
 package account
 
 import (
@@ -14,7 +15,8 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// The UIDs from which PID 1 takes dynamic users (systemd.io/UIDS-GIDS), which exist while their unit runs.
+// The UIDs from which PID 1 takes dynamic users (systemd.io/UIDS-GIDS), which exist while their
+// unit runs.
 const minDynamic, maxDynamic = 61184, 65519
 
 // Book is where accounts are looked up.
@@ -23,8 +25,9 @@ type Book struct {
 	Getent func(ctx context.Context, database string, keys []string) ([]byte, error) // nil: only the files in /etc
 }
 
-// Taken is a user or group that bears a name which only dynamic users of the app's instances may have; empty for none. PID 1
-// would take such an account for a dynamic user, with all that it may do and read.
+// Taken is a user or group that bears a name which only dynamic users of the app's instances may
+// have; empty for none. PID 1 would take such an account for a dynamic user, with all that it may
+// do and read.
 func (b Book) Taken(ctx context.Context, a app.App, instances []int) string {
 	users := a.DynamicUsers(instances)
 	if len(users) == 0 {
@@ -49,8 +52,9 @@ type Account struct {
 	Local bool // it stands in /etc
 }
 
-// Find looks for entries by name or number, in the file in /etc and, on the machine itself, by getent(1), which knows the
-// users of directory services too. It is not known whether there are any if neither can be asked.
+// Find looks for entries by name or number, in the file in /etc and, on the machine itself, by
+// getent(1), which knows the users of directory services too. It is not known whether there are any
+// if neither can be asked.
 func (b Book) Find(ctx context.Context, database string, keys ...string) (found []Account, known bool) {
 	text, err := os.ReadFile(b.Root + "/etc/" + database)
 	if err == nil {

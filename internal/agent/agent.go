@@ -1,13 +1,16 @@
-// Package agent tells load balancers on other machines how an app is on this one: HAProxy by its agent-check protocol,
-// others by HTTP, on one listener.
+// Package agent tells load balancers on other machines how an app is on this one: HAProxy by its
+// agent-check protocol, others by HTTP, on one listener.
 //
-// It knows what the shim says of the app (Ask) and nothing else. What it tells is State, the same to everybody who can
-// connect. A client costs one goroutine for at most clientTime, whatever it does or leaves undone, and at most maxClients
-// are served at a time. The shim is asked at most once each askEvery, by however many clients.
+// It knows what the shim says of the app (Ask) and nothing else. What it tells is State, the same
+// to everybody who can connect. A client costs one goroutine for at most clientTime, whatever it
+// does or leaves undone, and at most maxClients are served at a time. One that has not said all it
+// has to say makes room for others (crowd.go). The shim is asked at most once each askEvery, by
+// however many clients.
 //
 // It is not for statistics: a state that changes a hundred times a second is told five times.
 //
-// Source: agent-check in HAProxy's configuration manual, tcpcheck_agent_expect_reply in HAProxy's src/tcpcheck.c.
+// Source: agent-check in HAProxy's configuration manual, tcpcheck_agent_expect_reply in HAProxy's
+// src/tcpcheck.c.
 package agent
 
 import (
@@ -41,19 +44,27 @@ const (
 const (
 	// askEvery bounds how often the shim is asked. HAProxy asks once each two seconds by default.
 	askEvery = 200 * time.Millisecond
-	// answerTime is how long the shim may take. One that was killed is back within a quarter of a second.
-	answerTime = 2 * time.Second
-	// keep is how long the last answer stands for one that does not come. Connections are served without a shim, so one
-	// that is just being restarted must not take its host out of service.
+	// answerTime is how long the shim may take: with hello, less than a load balancer waits (2 s in
+	// what unitgen export prints). One that was killed is back within a quarter of a second.
+	answerTime = time.Second
+	// keep is how long the last answer stands for one that does not come. Connections are served
+	// without a shim, so one that is just being restarted must not take its host out of service.
 	keep = 15 * time.Second
-	// hello is how long a client may take to say that it speaks HTTP. HAProxy says nothing unless agent-send is set, and
-	// gets its answer after this. A client that speaks first sends its request with the last packet of the handshake, or
-	// right behind it.
+	// hello is how long a client may take to say that it speaks HTTP. HAProxy says nothing unless
+	// agent-send is set, and gets its answer after this. A client that speaks first sends its
+	// request with the last packet of the handshake, or right behind it.
 	hello = 250 * time.Millisecond
+	// requestTime bounds a request from the connection to its last byte: load balancers send theirs
+	// in one packet, which the kernel of a host at the other end of the world sends again after a
+	// second.
+	requestTime = 2 * time.Second
 	// clientTime bounds a client from its connection to its end.
 	clientTime = 5 * time.Second
 	// maxClients bounds the clients at a time; further ones wait in the socket's backlog.
 	maxClients = 64
+	// maxOfPeer bounds those of one peer that have not said all yet. A load balancer has one at a
+	// time for each of its processes, and several load balancers may share an address.
+	maxOfPeer = 8
 )
 
 // ErrIdle is Serve's result when no client came for Server.Idle.
@@ -74,17 +85,17 @@ type Server struct {
 	tried time.Time // when the shim was asked last
 }
 
-// Serve answers clients of ln until ctx ends, which is no error, until no client came for s.Idle, which is ErrIdle, or until
-// accepting fails. It closes ln and returns when the last client is gone.
+// Serve answers clients of ln until ctx ends, which is no error, until no client came for s.Idle,
+// which is ErrIdle, or until accepting fails. It closes ln and returns when the last client is
+// gone.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	defer ln.Close()
-	slots := make(chan struct{}, maxClients)
+	crowd := newCrowd()
 	for {
-		slots <- struct{}{}
 		conn, err := s.accept(ln)
 		switch {
 		case ctx.Err() != nil:
@@ -94,9 +105,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		case err != nil:
 			return fmt.Errorf("accept client: %w", err)
 		}
+		c := crowd.admit(conn)
 		clients.Go(func() {
-			defer func() { <-slots }()
-			s.serve(ctx, conn)
+			defer c.leave()
+			s.serve(ctx, c)
 		})
 	}
 }
@@ -117,8 +129,8 @@ func (s *Server) accept(ln net.Listener) (net.Conn, error) {
 	return conn, err
 }
 
-// state is how the app is: what the shim says, or has said within askEvery; what it has said within keep if it does not
-// answer; else Unknown.
+// state is how the app is: what the shim says, or has said within askEvery; what it has said within
+// keep if it does not answer; else Unknown.
 func (s *Server) state(ctx context.Context) State {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -107,7 +107,8 @@ func TestOtherRequestsAreRefused(t *testing.T) {
 		"GET nonsense\r\n\r\n": "HTTP/1.1 400 ",
 		"GET / HTTP/1.1\r\nX: " + strings.Repeat("x", maxRequest): "HTTP/1.1 400 ",
 	} {
-		// What is left unread makes the kernel reset the connection, behind the answer or before it.
+		// What is left unread makes the kernel reset the connection, behind the answer or before
+		// it.
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -171,23 +172,8 @@ func TestServeEndsWhenNobodyComes(t *testing.T) {
 	}
 }
 
-// Clients that connect and say nothing, or never end, cost a bounded time and keep nobody else out for longer.
-func TestSlowClientsKeepNobodyOut(t *testing.T) {
-	addr := serve(t, &Server{App: "api", Ask: fixed(State{State: Up, Weight: 100})})
-	for range maxClients {
-		conn, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		io.WriteString(conn, "GET / HTTP/1.1\r\nX: ")
-	}
-	if got := says(t, addr, "agent\n"); got != "ready up 100%\n" {
-		t.Errorf("answer %q", got)
-	}
-}
-
-// FuzzRequest feeds bytes of a stranger: whatever they are, the answer is a line or a response, or none.
+// FuzzRequest feeds bytes of a stranger: whatever they are, the answer is a line or a response, or
+// none.
 func FuzzRequest(f *testing.F) {
 	for _, seed := range []string{"", "agent\n", "GET / HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.0\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "A", " ", "PROXY TCP4"} {
 		f.Add(seed)
@@ -196,7 +182,7 @@ func FuzzRequest(f *testing.F) {
 		s := &Server{App: "api", Ask: fixed(State{State: Up, Weight: 50}), Log: slog.New(slog.DiscardHandler)}
 		ours, theirs := net.Pipe()
 		done := make(chan struct{})
-		go func() { defer close(done); s.serve(t.Context(), theirs) }()
+		go func() { defer close(done); s.serve(t.Context(), newCrowd().admit(theirs)) }()
 		go func() { io.WriteString(ours, sent) }()
 		answer, err := io.ReadAll(ours)
 		<-done

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"time"
@@ -17,29 +16,33 @@ import (
 const maxRequest = 4096
 
 // serve answers one client and closes its connection.
-func (s *Server) serve(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+func (s *Server) serve(ctx context.Context, c *client) {
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	began := time.Now()
-	r := bufio.NewReader(io.LimitReader(conn, maxRequest))
-	// A deadline that cannot be set, or a client that has left, shows as an error of the next read or write.
-	_ = conn.SetDeadline(began.Add(hello))
+	_ = c.SetWriteDeadline(began.Add(clientTime)) // a client that has left shows in the next read or write
+	c.hears(began.Add(hello))
+	r := bufio.NewReader(io.LimitReader(c, maxRequest))
 	first, err := r.Peek(1)
-	_ = conn.SetDeadline(began.Add(clientTime))
+	c.hears(began.Add(requestTime))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF): // it listens, or has said all it had to say
-		s.answerAgent(ctx, conn)
 	case err != nil:
+		return
 	case s.speaksHTTP(r, first):
-		s.answerHTTP(ctx, conn, r)
+		req, err := http.ReadRequest(r)
+		c.hasAsked()
+		s.answerHTTP(ctx, c, req, err)
+		return
 	default: // agent-send, which may be any text
-		s.answerAgent(ctx, conn)
 	}
+	c.hasAsked()
+	s.answerAgent(ctx, c)
 }
 
-// speaksHTTP says whether what came first is the beginning of a request: a method in capitals and a blank. It waits for no
-// more than what tells the two apart.
+// speaksHTTP says whether what came first is the beginning of a request: a method in capitals and a
+// blank. It waits for no more than what tells the two apart.
 func (s *Server) speaksHTTP(r *bufio.Reader, first []byte) bool {
 	const longest = len("OPTIONS ")
 	for n := len(first); n <= longest; n++ {
@@ -57,8 +60,9 @@ func (s *Server) speaksHTTP(r *bufio.Reader, first []byte) bool {
 	return false
 }
 
-// answerAgent writes one line of the agent-check protocol. "ready" takes back an earlier "drain" or "maint". Where the state
-// is not known nothing is said: HAProxy then keeps what it knows, and its health check judges.
+// answerAgent writes one line of the agent-check protocol. "ready" takes back an earlier "drain" or
+// "maint". Where the state is not known nothing is said: HAProxy then keeps what it knows, and its
+// health check judges.
 func (s *Server) answerAgent(ctx context.Context, w io.Writer) {
 	if line := Line(s.state(ctx)); line != "" {
 		_, _ = io.WriteString(w, line) // a client that has left
@@ -76,9 +80,9 @@ func Line(state State) string {
 	return ""
 }
 
-// answerHTTP answers one request: 200 if the host shall get connections, else 503, with the state as JSON.
-func (s *Server) answerHTTP(ctx context.Context, w io.Writer, r *bufio.Reader) {
-	req, err := http.ReadRequest(r)
+// answerHTTP answers one request, or err, which is why it cannot be read: 200 if the host shall get
+// connections, else 503, with the state as JSON.
+func (s *Server) answerHTTP(ctx context.Context, w io.Writer, req *http.Request, err error) {
 	if err != nil {
 		respond(w, http.StatusBadRequest, "", nil)
 		return
@@ -104,7 +108,8 @@ func (s *Server) answerHTTP(ctx context.Context, w io.Writer, r *bufio.Reader) {
 	respond(w, status, header, append(body, '\n'))
 }
 
-// respond writes an answer after which the connection ends. header has whole lines, with Content-Length for a body.
+// respond writes an answer after which the connection ends. header has whole lines, with
+// Content-Length for a body.
 func respond(w io.Writer, status int, header string, body []byte) {
 	if header == "" || body == nil && status == http.StatusMethodNotAllowed {
 		header += "Content-Length: 0\r\n"

@@ -5,7 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/unitgen/unitgen/internal/nearest"
 )
+
+// FileExtension is what the name of a .unitgen file ends in. What stands before it names the app.
+const FileExtension = ".unitgen"
 
 // MaxFile is the longest .unitgen file in bytes: the longest logical line of a unit file.
 const MaxFile = MaxLine
@@ -179,10 +184,6 @@ func unknownKey(name string) error {
 // nearestKey returns the key that name may be a misspelling of: of the key, of its option, or of
 // the setting's name in units. It is empty if none is near.
 func nearestKey(name string) string {
-	const maxName = 40 // no key is longer, and the comparison is quadratic
-	if len(name) > maxName {
-		return ""
-	}
 	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(s)) }
 	word := plain(name)
 	best, least := "", 1+min(3, len(word)/3)
@@ -191,7 +192,7 @@ func nearestKey(name string) string {
 			return s.Key
 		}
 		for _, known := range []string{s.Key, s.Option} {
-			d := distance(word, plain(known))
+			d := nearest.Distance(word, plain(known))
 			if known != "" && strings.TrimSuffix(plain(known), "sec") == word {
 				d = 0
 			}
@@ -201,25 +202,4 @@ func nearestKey(name string) string {
 		}
 	}
 	return best
-}
-
-// distance is how many bytes have to be changed, put in or left out to make b of a (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			changed := diagonal
-			if a[i] != b[j] {
-				changed++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -39,8 +39,7 @@ func Parts(err error) []error {
 func InputErrors(err error) []*InputError {
 	var found []*InputError
 	for _, part := range Parts(err) {
-		var input *InputError
-		if errors.As(part, &input) {
+		if input, ok := errors.AsType[*InputError](part); ok {
 			found = append(found, input)
 		}
 	}

@@ -49,15 +49,17 @@ func ParseListen(s string) (Listen, error) {
 	case err != nil && host == "localhost":
 		return Listen{}, inputErrorf("--listen=127.0.0.1:"+portText, "--listen= takes addresses, not names, got %q", s)
 	case err != nil:
-		return Listen{}, inputErrorf("", "--listen= must begin with an IP address, got %q", s)
+		return Listen{}, inputErrorf("--listen=10.0.0.1:"+portText, "--listen= must begin with an IP address, got %q", s)
 	case addr.Is4() && bracketed:
 		return Listen{}, inputErrorf("--listen="+inner+":"+portText, "--listen= takes brackets around IPv6 addresses only, got %q", s)
 	case addr.Is6() && !bracketed:
 		return Listen{}, inputErrorf("--listen=["+inner+"]:"+portText, "--listen= needs brackets around an IPv6 address, got %q", s)
 	case addr.Is4In6():
 		return Listen{}, inputErrorf("--listen="+addr.Unmap().String()+":"+portText, "--listen= takes IPv4 addresses as such, got %q", s)
-	case addr.IsMulticast():
-		return Listen{}, inputErrorf("", "--listen= must not be a multicast address, got %q", s)
+	case addr.IsMulticast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return Listen{}, inputErrorf("--listen=10.0.0.1:"+portText, "--listen= must have an address that a machine can have, got %q", s)
+	case addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "": // bind(2) fails with EINVAL
+		return Listen{}, inputErrorf("--listen=["+inner+"%eth0]:"+portText, "--listen= needs the interface of a link-local address, got %q", s)
 	case addr.Zone() != "" && !interfaceName(addr.Zone()):
 		return Listen{}, inputErrorf("", "--listen= has a scope that is no interface name, got %q", s)
 	}
@@ -192,8 +194,7 @@ func examplePort(option string) string {
 // parseAddress reads the value of an option such as --agent=, in the form of --listen=.
 func parseAddress(option, s string) (Listen, error) {
 	l, err := ParseListen(s)
-	var refused *InputError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*InputError](err); ok {
 		in := strings.NewReplacer("--listen=", option, "3000", "9999")
 		return l, &InputError{Msg: strings.ReplaceAll(refused.Msg, "--listen=", option), Hint: in.Replace(refused.Hint)}
 	}

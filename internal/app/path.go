@@ -42,7 +42,7 @@ func (a App) steerCannot() string {
 // empty if nothing.
 func (a App) strategyNeeds() string {
 	switch {
-	case !a.UserUnits:
+	case !a.UserUnits && !a.ClassicBPF:
 		return ""
 	case a.Strategy.CountsConnections():
 		return "CAP_NET_ADMIN to count connections"
@@ -120,7 +120,11 @@ func (a App) checkStrategy(found *inputErrors) {
 		}
 	}
 	if needs := a.strategyNeeds(); needs != "" && a.DataPath() == PathSteer && a.Kind != KindNode {
-		found.addf("--strategy=round-robin", "--strategy=%s needs %s, which a user's units cannot have", a.Strategy, needs)
+		without := "a user's units cannot have"
+		if a.ClassicBPF {
+			without = "--classic-bpf does without"
+		}
+		found.addf("--strategy=round-robin", "--strategy=%s needs %s, which %s", a.Strategy, needs, without)
 	}
 }
 

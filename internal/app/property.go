@@ -20,7 +20,7 @@ func ParseAssignment(s string) (Assignment, error) {
 // itself.
 func (a Assignment) Check() error {
 	switch {
-	case !environmentName(a.Key):
+	case !IsVariable(a.Key):
 		return inputErrorf("", "--env= must have a name of letters, digits and \"_\" that does not begin with a digit, got %q", a.Key)
 	case strings.IndexByte(a.Value, 0) >= 0:
 		return inputErrorf("", "--env=%s= must not contain NUL", a.Key)
@@ -29,14 +29,23 @@ func (a Assignment) Check() error {
 	case len(a.Key)+1+len(a.Value) > maxArgument:
 		return inputErrorf("", "--env=%s= must have at most %d bytes with its name, got %d", a.Key, maxArgument, len(a.Key)+1+len(a.Value))
 	}
-	switch a.Key {
-	case "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET":
+	if SetBySystemd(a.Key) {
 		return inputErrorf("", "--env=%s= is set by systemd for each instance", a.Key)
 	}
 	return nil
 }
 
-func environmentName(s string) bool {
+// SetBySystemd says that PID 1 sets this variable for each instance.
+func SetBySystemd(key string) bool {
+	switch key {
+	case "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET":
+		return true
+	}
+	return false
+}
+
+// IsVariable says that s is the name of an environment variable (env_name_is_valid() in systemd).
+func IsVariable(s string) bool {
 	for i, r := range s {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
 		if !letter && (i == 0 || r < '0' || r > '9') {

@@ -18,6 +18,7 @@ type App struct {
 	Kind             Kind             // zero means the default of the path: see BindAnswered
 	Path             Path             // zero means PathAuto
 	Strategy         balance.Strategy // zero means the path's default
+	ClassicBPF       bool             // the balancer has no capability and steers by classic BPF, which spreads at random
 	Environment      []Assignment
 	EnvironmentFiles []string // absolute and literal, an optional leading "-" as in EnvironmentFile=
 	WorkingDirectory string   // absolute; empty means /
@@ -99,6 +100,9 @@ var table = [...]Setting{
 		value: choice(func(a *App) *Path { return &a.Path }, []Path{PathAuto, PathSteer, PathHandoff}, "", PathProxy)},
 	{Key: "Strategy", Option: "strategy", check: App.checkStrategy,
 		value: choice(func(a *App) *balance.Strategy { return &a.Strategy }, balance.Strategies(), "")},
+	{Key: "ClassicBPF", Option: "classic-bpf", aliases: "ebpf", value: truth(func(a *App) *bool { return &a.ClassicBPF }),
+		fits:  func(a App) bool { return a.DataPath() == PathSteer },
+		unfit: "is for the steer path: no other needs eBPF", hint: "--path=steer"},
 	{Key: "Environment", Option: "env", check: App.checkEnvironment,
 		value: as(formWords, list(func(a *App) *[]Assignment { return &a.Environment }, ParseAssignment,
 			func(e Assignment) string { return e.Key + "=" + e.Value }))},

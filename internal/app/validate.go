@@ -123,6 +123,16 @@ func (a App) DrainTimeoutOrDefault() time.Duration {
 	return cmp.Or(a.DrainTimeout, DefaultDrainTimeout)
 }
 
+// stopMargin is what a drain command has for its way beyond the drain time-out.
+const stopMargin = 15 * time.Second
+
+// StopTimeout is TimeoutStopSec= of the instances.
+func (a App) StopTimeout() time.Duration { return a.DrainTimeoutOrDefault() + stopMargin }
+
+// LongestStop is how long the stop of an instance may last: PID 1 grants TimeoutStopSec= to the drain
+// command, and again to the program after its signal.
+func (a App) LongestStop() time.Duration { return 2 * a.StopTimeout() }
+
 // StartTimeoutOrDefault is how long an instance may take to get ready.
 func (a App) StartTimeoutOrDefault() time.Duration {
 	return cmp.Or(a.StartTimeout, DefaultStartTimeout)
@@ -139,6 +149,22 @@ func (a App) Property(key string) (value string, ok bool) {
 		}
 	}
 	return value, ok
+}
+
+// HasOwnFiles reports whether a property gives the instances other files at some paths than this
+// machine has there.
+func (a App) HasOwnFiles() bool {
+	return a.hasProperty("RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "MountImages", "ExtensionImages", "ExtensionDirectories")
+}
+
+// HasOwnView reports whether a property gives the instances other files, or other rights to them,
+// than this machine shows.
+func (a App) HasOwnView() bool {
+	return a.HasOwnFiles() || a.hasProperty("TemporaryFileSystem", "AmbientCapabilities", "DynamicUser")
+}
+
+func (a App) hasProperty(keys ...string) bool {
+	return slices.ContainsFunc(a.Properties, func(p Property) bool { return slices.Contains(keys, p.Key) })
 }
 
 // Warnings lists what works but with a drawback that the user should know, each one line that

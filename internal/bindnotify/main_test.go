@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/needs"
 )
 
 // The test binary is also what it tests: by roleVariable it becomes the process that PID 1 starts,
@@ -183,7 +185,7 @@ func listen(t *testing.T, network, address string) *net.TCPListener {
 	config.SetMultipathTCP(false)
 	l, err := config.Listen(t.Context(), network, address)
 	if err != nil {
-		t.Skip(err) // no IPv6 here
+		needs.Missing(t, "%v", err) // no IPv6
 	}
 	t.Cleanup(func() { l.Close() })
 	return l.(*net.TCPListener)

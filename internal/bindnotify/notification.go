@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // notification is struct seccomp_notif: one system call that waits for its answer.
@@ -43,16 +45,10 @@ type kernel int
 // wait blocks until a process calls or no process is left that could.
 func (k kernel) wait() (ended bool, err error) {
 	poll := []unix.PollFd{{Fd: int32(k), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Poll(poll, -1)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return false, os.NewSyscallError("poll", err)
-		default:
-			return poll[0].Revents&unix.POLLIN == 0, nil
-		}
+	if _, err := sock.Poll(poll, -1); err != nil {
+		return false, os.NewSyscallError("poll", err)
 	}
+	return poll[0].Revents&unix.POLLIN == 0, nil
 }
 
 // receive takes the next call; ENOENT if its caller was killed meanwhile.

@@ -1,4 +1,5 @@
-// Package cgroup finds the directories of control groups in the unified hierarchy, which is systemd's.
+// Package cgroup finds the directories of control groups in the unified hierarchy, which is
+// systemd's, and counts the processors that this process may use.
 package cgroup
 
 import (
@@ -10,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is the directory of a unit's ControlGroup=; an empty one is the root's. Where control groups of version 1 are mounted too, the
-// unified hierarchy is below them.
+// Dir is the directory of a unit's ControlGroup=; an empty one is the root's. Where control groups
+// of version 1 are mounted too, the unified hierarchy is below them.
 func Dir(group string) string {
 	const hybrid = "/sys/fs/cgroup/unified"
 	var fs unix.Statfs_t

@@ -12,17 +12,18 @@ import (
 	"github.com/unitgen/unitgen/internal/sock"
 )
 
-// AnswerTimeout bounds a call whose answer waits for nothing. A shim answers within milliseconds; one that asks PID 1 first,
-// which is busy for seconds in a daemon-reload, takes longer. One that was killed in a reload answers nobody until the reload
-// has ended.
+// AnswerTimeout bounds a call whose answer waits for nothing. A shim answers within milliseconds;
+// one that asks PID 1 first, which is busy for seconds in a daemon-reload, takes longer. One that
+// was killed in a reload answers nobody until the reload has ended.
 const AnswerTimeout = 10 * time.Second
 
 // ErrNoAnswer says that a shim did not answer within AnswerTimeout.
 var ErrNoAnswer = errors.New("the shim does not answer")
 
-// Call makes one call to the shim whose control socket is at path, with copies of fds, which stay the caller's. It decodes the
-// parameters of the reply into result unless that is nil. PID 1 listens on the socket and starts the shim if it does not run.
-// A refusal is an *Error. Call fails with ErrNoAnswer after AnswerTimeout, or with ctx.
+// Call makes one call to the shim whose control socket is at path, with copies of fds, which stay
+// the caller's. It decodes the parameters of the reply into result unless that is nil. PID 1
+// listens on the socket and starts the shim if it does not run. A refusal is an *Error. Call fails
+// with ErrNoAnswer after AnswerTimeout, or with ctx.
 func Call(ctx context.Context, path, method string, parameters, result any, fds ...int) error {
 	return connected(ctx, path, func(c *client) error { return c.call(ctx, method, parameters, result, fds...) })
 }
@@ -41,14 +42,14 @@ func Take(ctx context.Context, path, method string, parameters any) (fds []int, 
 	return fds, err
 }
 
-// Stream makes one call with "more" and gives the parameters of each reply to each, until the last one or an error.
-// ctx alone bounds it.
+// Stream makes one call with "more" and gives the parameters of each reply to each, until the last
+// one or an error. ctx alone bounds it.
 func Stream(ctx context.Context, path, method string, parameters any, each func(json.RawMessage) error) error {
 	return connected(ctx, path, func(c *client) error { return c.stream(ctx, method, parameters, each) })
 }
 
-// Hold makes one call with "more" and returns with its first reply. The call goes on until the caller closes it. ctx alone bounds
-// the wait for the reply.
+// Hold makes one call with "more" and returns with its first reply. The call goes on until the
+// caller closes it. ctx alone bounds the wait for the reply.
 func Hold(ctx context.Context, path, method string, parameters any) (io.Closer, error) {
 	c, err := dial(ctx, path)
 	if err != nil {
@@ -61,8 +62,8 @@ func Hold(ctx context.Context, path, method string, parameters any) (io.Closer, 
 	return c, nil
 }
 
-// Session is a connection for several calls, one after another. It is not safe for concurrent use. A Session whose Call failed
-// otherwise than by a refusal is of no further use.
+// Session is a connection for several calls, one after another. It is not safe for concurrent use.
+// A Session whose Call failed otherwise than by a refusal is of no further use.
 type Session struct{ c *client }
 
 // Connect begins a session with the shim whose control socket is at path. The caller closes it.
@@ -92,8 +93,8 @@ func connected(ctx context.Context, path string, f func(*client) error) error {
 	return f(c)
 }
 
-// client is one connection to a shim. It is not safe for concurrent use. A client whose call failed otherwise than by a refusal is
-// of no further use.
+// client is one connection to a shim. It is not safe for concurrent use. A client whose call failed
+// otherwise than by a refusal is of no further use.
 type client struct {
 	wire   wire
 	answer time.Duration // AnswerTimeout
@@ -182,7 +183,8 @@ func (c *client) receive(ctx context.Context, result any) (continues bool, err e
 	return continues, err
 }
 
-// receiveFDs is receive that leaves the descriptors to the caller, of whom there are none with an error.
+// receiveFDs is receive that leaves the descriptors to the caller, of whom there are none with an
+// error.
 func (c *client) receiveFDs(ctx context.Context, result any) (continues bool, fds []int, err error) {
 	defer c.bound(ctx)()
 	defer func() {
@@ -213,7 +215,8 @@ func (c *client) receiveFDs(ctx context.Context, result any) (continues bool, fd
 	return reply.Continues, fds, nil
 }
 
-// bound makes blocking reads and writes of the connection end with ctx; the returned function undoes it.
+// bound makes blocking reads and writes of the connection end with ctx; the returned function
+// undoes it.
 func (c *client) bound(ctx context.Context) (undo func()) {
 	stop := context.AfterFunc(ctx, func() { c.wire.conn.SetDeadline(time.Unix(1, 0)) })
 	return func() { stop() }

@@ -1,8 +1,10 @@
-// Package control is the shim's control protocol: Varlink over the unix stream socket /run/unitgen/APP/control.
+// Package control is the shim's control protocol: Varlink over the unix stream socket
+// /run/unitgen/APP/control.
 //
-// A message is one JSON object that ends in a NUL byte, at most MaxMessage bytes; descriptors travel as SCM_RIGHTS beside
-// its first byte. A call names a method of interface io.unitgen.Shim; with "more" it may be answered several times, each
-// but the last reply marked "continues". So varlinkctl(1) can talk to a shim too:
+// A message is one JSON object that ends in a NUL byte, at most MaxMessage bytes; descriptors
+// travel as SCM_RIGHTS beside its first byte. A call names a method of interface io.unitgen.Shim;
+// with "more" it may be answered several times, each but the last reply marked "continues". So
+// varlinkctl(1) can talk to a shim too:
 //
 //	varlinkctl call /run/unitgen/app/control io.unitgen.Shim.Status {}
 //
@@ -29,7 +31,8 @@ const Interface = "io.unitgen.Shim"
 // MaxMessage bounds one message: the longest, the status of 512 instances, has some 100 kB.
 const MaxMessage = 1 << 20
 
-// MaxFDs bounds the descriptors beside one message. An app has few listeners; the kernel's own limit is 253.
+// MaxFDs bounds the descriptors beside one message. An app has few listeners; the kernel's own
+// limit is 253.
 const MaxFDs = 64
 
 // call is a request.
@@ -71,15 +74,16 @@ const (
 	ErrListenerRefused  = Interface + ".ListenerRefused"
 )
 
-// wire frames messages on one connection. It owns neither the connection nor descriptors it has handed out.
+// wire frames messages on one connection. It owns neither the connection nor descriptors it has
+// handed out.
 type wire struct {
 	conn *net.UnixConn
 	buf  []byte // bytes read and not yet taken
 	fds  []int  // descriptors read and not yet taken
 }
 
-// read returns the next message and the descriptors that came with it, which the caller then owns. At a clean end of the
-// stream the error is io.EOF.
+// read returns the next message and the descriptors that came with it, which the caller then owns.
+// At a clean end of the stream the error is io.EOF.
 func (w *wire) read() (message []byte, fds []int, err error) {
 	for {
 		if i := bytes.IndexByte(w.buf, 0); i >= 0 {

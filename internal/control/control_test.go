@@ -205,7 +205,8 @@ func TestOverlongMessageEndsTheConnection(t *testing.T) {
 	}
 }
 
-// FuzzAnswer feeds bytes of a hostile client to the server's parser: it may refuse, never panic or leak a descriptor.
+// FuzzAnswer feeds bytes of a hostile client to the server's parser: it may refuse, never panic or
+// leak a descriptor.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte(`{"method":"io.unitgen.Shim.Status"}`))
 	f.Add([]byte(`{"method":"io.unitgen.Shim.Drain","parameters":{"instance":1},"more":true}`))

@@ -39,8 +39,7 @@ func Retry(ctx context.Context, f func() error) error {
 // isDown reports whether err means that there was no shim, that it went away or that it hangs; any
 // other refusal is an answer.
 func isDown(err error) bool {
-	var refused *Error
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*Error](err); ok {
 		return refused.Name == ErrEnding
 	}
 	for _, gone := range []error{

@@ -17,8 +17,8 @@ import (
 	"github.com/unitgen/unitgen/internal/sock"
 )
 
-// MaxClients bounds the connections served at a time: each of 512 instances may join and drain at once, and a few
-// people look on. Further clients wait in the socket's backlog.
+// MaxClients bounds the connections served at a time: each of 512 instances may join and drain at
+// once, and a few people look on. Further clients wait in the socket's backlog.
 const MaxClients = 1100
 
 // Request is one call as the handler sees it.
@@ -27,12 +27,13 @@ type Request struct {
 	Parameters json.RawMessage
 	More       bool
 	FDs        []int // owned by the handler
-	// Send gives an answer that is not the last; only where More is set. The last one is what the handler returns.
+	// Send gives an answer that is not the last; only where More is set. The last one is what the
+	// handler returns.
 	Send func(result any) error
 }
 
-// Decode reads the parameters into v. Unknown ones are refused: they are of a newer tool, whose request would be carried out
-// by half.
+// Decode reads the parameters into v. Unknown ones are refused: they are of a newer tool, whose
+// request would be carried out by half.
 func (r *Request) Decode(v any) error {
 	if len(r.Parameters) == 0 {
 		return nil
@@ -49,14 +50,15 @@ func (r *Request) Decode(v any) error {
 	return nil
 }
 
-// WithFDs is a result with copies of descriptors beside it, which stay the handler's and must be open until it is sent.
+// WithFDs is a result with copies of descriptors beside it, which stay the handler's and must be
+// open until it is sent.
 type WithFDs struct {
 	Result any
 	FDs    []int
 }
 
-// Handler answers a request. ctx ends when the client goes away or the server stops. An *Error is sent as it is, any
-// other error as ErrInvalid.
+// Handler answers a request. ctx ends when the client goes away or the server stops. An *Error is
+// sent as it is, any other error as ErrInvalid.
 type Handler func(ctx context.Context, r *Request) (result any, err error)
 
 // Server answers control clients.
@@ -67,8 +69,8 @@ type Server struct {
 	UID int
 }
 
-// Serve accepts clients on ln until ctx ends or accepting fails for good. It closes ln, every client's connection, and
-// returns when all handlers have.
+// Serve accepts clients on ln until ctx ends or accepting fails for good. It closes ln, every
+// client's connection, and returns when all handlers have.
 func (s *Server) Serve(ctx context.Context, ln *net.UnixListener) error {
 	var clients sync.WaitGroup
 	defer clients.Wait()
@@ -132,8 +134,8 @@ type inbound struct {
 	fds     []int
 }
 
-// readCalls passes on the client's calls and ends ctx when the client goes away, so that a handler that waits for
-// something on its behalf stops waiting.
+// readCalls passes on the client's calls and ends ctx when the client goes away, so that a handler
+// that waits for something on its behalf stops waiting.
 func (s *Server) readCalls(ctx context.Context, cancel context.CancelFunc, w *wire, calls chan<- inbound) {
 	defer cancel()
 	defer w.drop()
@@ -154,7 +156,8 @@ func (s *Server) readCalls(ctx context.Context, cancel context.CancelFunc, w *wi
 	}
 }
 
-// authorize checks the caller's user a second time: the socket's mode is 0600 already, but a mode can be edited.
+// authorize checks the caller's user a second time: the socket's mode is 0600 already, but a mode
+// can be edited.
 func (s *Server) authorize(conn *net.UnixConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {

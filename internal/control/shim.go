@@ -168,4 +168,5 @@ type InstanceStatus struct {
 	Queued      int    `json:"queued"`      // wait to be accepted; on the handoff path ordered or given, and not answered
 	Steered     uint64 `json:"steered"`     // connections given to it so far
 	Since       int64  `json:"sinceUSec"`   // CLOCK_REALTIME, of its state
+	Restarts    *int   `json:"restarts"`    // NRestarts= of its unit; null: a shim that does not say
 }

@@ -3,13 +3,11 @@ package doctor
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
@@ -33,6 +31,12 @@ func (e *examination) add(fix, format string, args ...any) {
 	e.found = append(e.found, Finding{string(e.name), fmt.Sprintf(format, args...), fix})
 }
 
+// instance adds a finding about an instance.
+func (e *examination) instance(number int, fix, format string, args ...any) {
+	about := strings.TrimSuffix(e.name.Instance(number), ".service")
+	e.found = append(e.found, Finding{about, fmt.Sprintf(format, args...), fix})
+}
+
 // run makes every check that is possible.
 func (e *examination) run(ctx context.Context) error {
 	if err := e.units(); err != nil {
@@ -42,8 +46,10 @@ func (e *examination) run(ctx context.Context) error {
 	if e.app == nil {
 		return nil
 	}
+	e.command()
 	e.users(ctx)
 	if e.manager == nil {
+		e.steering()
 		return nil
 	}
 	state, err := e.manager.State(ctx, e.name)
@@ -53,13 +59,41 @@ func (e *examination) run(ctx context.Context) error {
 	if err := e.instances(ctx); err != nil {
 		return err
 	}
+	fails, err := e.balancer(ctx)
+	if err != nil {
+		return err
+	}
+	if fails || !state.Serving { // one that runs has what it needs
+		e.steering()
+	}
+	taken := false
 	switch {
+	case fails: // it cannot be asked, or not for long
 	case state.Serving:
 		e.shim(ctx)
 	case !state.Open:
-		e.listeners(ctx)
+		taken = e.listeners(ctx)
 	}
-	return nil
+	besides, err := e.beside(ctx)
+	if err != nil {
+		return err
+	}
+	return e.failures(ctx, taken || besides)
+}
+
+// steering finds a balancer that does not start, as it may not use eBPF.
+func (e *examination) steering() {
+	a := e.app
+	if s := e.Steering; s != nil && !s.Distribution && !a.ClassicBPF && a.DataPath() == app.PathSteer {
+		e.add("unitgen "+string(e.name)+" --classic-bpf", "its balancer cannot use eBPF here: %s", s.Reason)
+	}
+}
+
+// command finds a program that is not there, before a start does.
+func (e *examination) command() {
+	if err := CheckCommand(*e.app, ""); err != nil {
+		e.add(cmp.Or(fault.Hint(err), "unitgen "+string(e.name)+" -- COMMAND"), "%v", err)
+	}
 }
 
 // units compares the units with those that this unitgen would write. It skips the units of
@@ -142,9 +176,9 @@ func (e *examination) users(ctx context.Context) {
 // instances finds those that fail, and why, and those that are not whole.
 func (e *examination) instances(ctx context.Context) error {
 	told := 0
-	add := func(unit, what, fix string) {
+	add := func(number int, r explain.Reason, words string) {
 		told++
-		e.found = append(e.found, Finding{strings.TrimSuffix(unit, ".service"), what, fix})
+		e.instance(number, r.Hint, "%s%s", words, r)
 	}
 	for _, i := range e.Live.Site.Instances(e.name) {
 		u, err := e.manager.Conn.Unit(ctx, e.name.Instance(i))
@@ -152,7 +186,7 @@ func (e *examination) instances(ctx context.Context) error {
 			return err
 		}
 		if r := live.Unanswered(*e.app, u); r.What != "" {
-			add(u.Name, r.What, r.Hint)
+			add(i, r, "")
 		}
 		if !live.Failing(u) || told >= explain.MaxReasons {
 			continue
@@ -162,33 +196,24 @@ func (e *examination) instances(ctx context.Context) error {
 			return err
 		}
 		if r.What != "" {
-			add(u.Name, "it is not up: "+r.String(), r.Hint)
+			add(i, r, "it is not up: ")
 		}
 	}
-	return nil
-}
-
-// listeners finds what keeps an app that is stopped from its addresses.
-func (e *examination) listeners(ctx context.Context) {
-	for _, l := range e.app.Listen {
-		if err := socketPath(e.Live.Site.Root, "--listen=", l); err != nil {
-			e.add("ls -l "+l.Unix, "%v", err)
-		}
-		if errors.Is(port(l), unix.EADDRINUSE) {
-			holder := e.manager.Question(e.name).Holder(ctx, int(l.Port))
-			e.add(fmt.Sprintf("ss -ltnp 'sport = :%d'", l.Port), "%s holds port %d, so the app cannot start", cmp.Or(holder, "another program"), l.Port)
-		}
+	refused, err := e.manager.Question(e.name).Running(ctx, e.Live.Site.Instances(e.name))
+	for _, f := range refused {
+		e.found = append(e.found, Finding{strings.Join(f.Instances, ", "), "it runs, but " + f.Reason.String(), f.Hint})
 	}
+	return err
 }
 
 // shim asks a running balancer about its path. It skips units of a user's manager, which have no
 // better path.
 func (e *examination) shim(ctx context.Context) {
-	if e.ShimStatus == nil || e.Live.Site.UserUnits {
+	if e.Live.Ask == nil || e.Live.Site.UserUnits {
 		return
 	}
 	look := "journalctl -u " + e.name.Service()
-	answer, err := e.ShimStatus(ctx, e.name.ControlPath(e.Live.RuntimeDir()))
+	s, err := e.Live.Ask(ctx, e.name)
 	if errors.Is(err, fs.ErrPermission) {
 		return
 	}
@@ -196,11 +221,8 @@ func (e *examination) shim(ctx context.Context) {
 		e.add(look, "its balancer does not answer: %v", err)
 		return
 	}
-	var s control.Status
-	if json.Unmarshal(answer, &s) != nil {
-		return
-	}
 	switch {
+	case e.app.ClassicBPF: // which was asked for
 	case strings.HasPrefix(s.Reason, "classic BPF"):
 		e.add(look, "connections are not spread evenly: %s", s.Reason)
 	case strings.Contains(s.Reason, "not possible here"):
@@ -208,5 +230,56 @@ func (e *examination) shim(ctx context.Context) {
 	}
 	for _, t := range s.Tampering {
 		e.add(look, "an instance changed what it shares with others, %d times: %s", t.Times, t.What)
+	}
+	e.accepting(ctx, s)
+}
+
+// patience is how long an instance may accept nothing while connections wait for it, and glance is
+// how often it is looked at meanwhile.
+const (
+	patience = 3 * time.Second
+	glance   = 200 * time.Millisecond
+)
+
+// accepting finds instances that accept no connection: those that the balancer has taken off for
+// that, and those that it cannot do without. The latter cost a wait of at most patience.
+func (e *examination) accepting(ctx context.Context, first control.Status) {
+	waiting := make(map[int]uint64) // what an instance has accepted, while connections wait for it
+	for _, in := range first.Instances {
+		switch {
+		case in.State == "stuck":
+			e.instance(in.Instance, "systemctl restart "+e.name.Instance(in.Instance),
+				"it accepts no connection, so the balancer gives it none since %s", time.UnixMicro(in.Since).Format(time.TimeOnly))
+		case in.State == "up" && in.Queued > 0:
+			waiting[in.Instance] = in.Steered - uint64(in.Queued)
+		}
+	}
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	tick := time.NewTicker(glance)
+	defer tick.Stop()
+	for last := false; len(waiting) > 0 && !last; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-over.C:
+			last = true
+		case <-tick.C:
+		}
+		status, err := e.Live.Ask(ctx, e.name)
+		if err != nil {
+			return
+		}
+		for _, in := range status.Instances {
+			accepted, waits := waiting[in.Instance]
+			switch {
+			case !waits:
+			case in.Queued == 0 || in.State != "up" || in.Steered-uint64(in.Queued) != accepted:
+				delete(waiting, in.Instance)
+			case last:
+				e.instance(in.Instance, "systemctl restart "+e.name.Instance(in.Instance),
+					"it has accepted no connection for %s, and %d wait for it", app.FormatTimeSpan(patience), in.Queued)
+			}
+		}
 	}
 }

@@ -3,17 +3,17 @@
 // whether its port is taken.
 //
 // A check returns findings: the fault with its consequence, and the command to type. Each app costs
-// the reading of its files and drop-ins, a call to PID 1 for each instance, and one to its
-// balancer.
+// the reading of its files and drop-ins, some calls to PID 1 for each instance, one to its
+// balancer, and a look into the journal.
 package doctor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/unitgen/unitgen/internal/account"
 	"github.com/unitgen/unitgen/internal/app"
@@ -40,10 +40,7 @@ type Machine struct {
 	Booted   bool         // systemd runs here
 	Kernel   string       // its release, such as 6.12.9
 	Accounts account.Book
-	Steering *steer.SelfTestResult // what the kernel does with a port of our own; nil if that was not tried
-
-	// ShimStatus asks the balancer with that control socket; nil asks none.
-	ShimStatus func(ctx context.Context, controlPath string) (json.RawMessage, error)
+	Steering *steer.SelfTestResult // what a balancer can do here; nil if that was not tried
 }
 
 // Examine finds the faults of the machine and of the apps. The error is of the examination itself.
@@ -57,7 +54,22 @@ func (m Machine) Examine(ctx context.Context, apps []app.Name) ([]Finding, error
 		}
 		found = append(found, e.found...)
 	}
-	return found, nil
+	return together(found), nil
+}
+
+// together makes one finding of those about several apps that have the same fault and the same fix,
+// such as a drop-in for all services.
+func together(found []Finding) []Finding {
+	var all []Finding
+	for _, f := range found {
+		at := slices.IndexFunc(all, func(g Finding) bool { return g.What == f.What && g.Fix == f.Fix })
+		if at < 0 {
+			all = append(all, f)
+		} else if all[at].About != f.About {
+			all[at].About += ", " + f.About
+		}
+	}
+	return all
 }
 
 // examineMachine finds what concerns all apps. The manager is nil if it cannot be asked.
@@ -93,9 +105,6 @@ func (m Machine) examineMachine(ctx context.Context) ([]Finding, *live.Manager) 
 		if site.UserUnits && !m.Live.Lingers() {
 			add("your units end when you log out", "loginctl enable-linger "+m.Live.UserName)
 		}
-	}
-	if m.Steering != nil && !m.Steering.Distribution {
-		add("connections cannot be spread evenly: "+m.Steering.Reason, "uname -r")
 	}
 	return found, manager
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/live"
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/steer"
 )
@@ -36,40 +37,44 @@ func about(t *testing.T, m Machine, what string, apps ...app.Name) []string {
 	return texts
 }
 
-// aMachine has app web, of one instance.
-func aMachine(t *testing.T) Machine {
+// aMachine has apps of one instance each; app web if none is named.
+func aMachine(t *testing.T, apps ...app.Name) Machine {
 	t.Helper()
 	root := t.TempDir()
 	site := plan.Site{Dir: root + "/etc/systemd/system", Root: root, Lbshim: "/usr/lib/unitgen/lbshim"}
-	d, err := site.Read("web")
-	if err != nil {
-		t.Fatal(err)
+	if len(apps) == 0 {
+		apps = []app.Name{"web"}
 	}
-	p, err := d.For(app.App{Name: "web", Command: []string{"/bin/true"}, Listen: []app.Listen{{Port: 3000}}}, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Write(); err != nil {
-		t.Fatal(err)
+	for i, name := range apps {
+		d, err := site.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := d.For(app.App{Name: name, Command: []string{"/bin/true"}, Listen: []app.Listen{{Port: uint16(3000 + i)}}}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Write(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return Machine{Kernel: "6.12.9", Live: live.Options{Site: site, Getenv: func(string) string { return "" }, Now: time.Now, Tell: func(live.Event) {}}}
 }
 
-// Only what cannot be spread evenly is wrong with a machine.
+// Where the balancer cannot use eBPF, an app that wants it does not start.
 func TestSteering(t *testing.T) {
-	const wrong = "connections cannot be spread evenly"
 	for _, tt := range []struct {
 		kernel steer.SelfTestResult
-		want   int
+		want   string
 	}{
-		{steer.SelfTestResult{Distribution: true, Migration: true}, 0},
-		{steer.SelfTestResult{Distribution: true, Reason: "old"}, 0},
-		{steer.SelfTestResult{Reason: "load program: EPERM"}, 1},
+		{steer.SelfTestResult{Distribution: true, Migration: true}, ""},
+		{steer.SelfTestResult{Distribution: true, Reason: "old"}, ""},
+		{steer.SelfTestResult{Reason: "load program: EPERM"}, "web: its balancer cannot use eBPF here: load program: EPERM: unitgen web --classic-bpf"},
 	} {
 		m := aMachine(t)
 		m.Steering = &tt.kernel
-		if found := about(t, m, wrong); len(found) != tt.want {
-			t.Errorf("%+v: found %q, want %d findings", tt.kernel, found, tt.want)
+		if got := strings.Join(about(t, m, "", "web"), "; "); got != tt.want {
+			t.Errorf("%+v: found %q, want %q", tt.kernel, got, tt.want)
 		}
 	}
 }
@@ -129,6 +134,42 @@ func TestDropIn(t *testing.T) {
 	}
 }
 
+// PID 1 reads more than the drop-ins of a unit: those of its template, of the beginnings of its
+// name and of its type. A file hides others of its name. Two apps share a finding.
+func TestDropInsOfMany(t *testing.T) {
+	const stop, both = "[Service]\nExecStop=/bin/x\n", "an instance is stopped without a drain"
+	for name, test := range map[string]struct {
+		files map[string]string // by directory and name
+		want  []string
+	}{
+		"of all services":           {map[string]string{"service.d/x.conf": stop}, []string{"shop-api, web: ", both}},
+		"of all sockets":            {map[string]string{"socket.d/x.conf": "[Socket]\nDeferAcceptSec=1\n"}, []string{"shop-api, web: ", "sets DeferAcceptSec="}},
+		"of another type":           {map[string]string{"timer.d/x.conf": stop}, nil},
+		"of a beginning":            {map[string]string{"shop-@.service.d/x.conf": stop}, []string{"shop-api: ", both}},
+		"of a beginning, balancer":  {map[string]string{"shop-.service.d/x.conf": "[Service]\nType=simple\n"}, []string{"shop-api: ", "a start does not wait for an instance"}},
+		"of a beginning, join":      {map[string]string{"web-@.service.d/x.conf": "[Service]\nRemainAfterExit=no\n"}, []string{"web: ", "RemainAfterExit="}},
+		"of another beginning":      {map[string]string{"sho-.service.d/x.conf": stop, "shop-api-.service.d/x.conf": "[Service]\nType=simple\n"}, nil},
+		"hidden by the app's":       {map[string]string{"service.d/x.conf": "[Service]\nNonBlocking=yes\n", "web@.service.d/x.conf": "", "shop-api@.service.d/x.conf": ""}, nil},
+		"hidden for one of them":    {map[string]string{"service.d/x.conf": "[Service]\nNonBlocking=yes\n", "web@.service.d/x.conf": ""}, []string{"shop-api: ", "NonBlocking"}},
+		"of one instance hides not": {map[string]string{"service.d/x.conf": "[Service]\nNonBlocking=yes\n", "web@1.service.d/x.conf": ""}, []string{"shop-api, web: ", "NonBlocking"}},
+		"a short stop for all":      {map[string]string{"service.d/x.conf": "[Service]\nTimeoutSec=5\n"}, []string{"shop-api, web: ", "--drain-timeout= gives 30s"}},
+		"a start limit":             {map[string]string{"service.d/x.conf": "[Unit]\nStartLimitIntervalSec=10\n"}, []string{"shop-api, web: ", "nothing brings the balancer back after a crash; nothing brings an instance back"}},
+		"no start limit":            {map[string]string{"service.d/x.conf": "[Unit]\nStartLimitIntervalSec=0\n"}, nil},
+	} {
+		m := aMachine(t, "shop-api", "web")
+		for name, text := range test.files {
+			file := filepath.Join(m.Live.Site.Dir, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := about(t, m, "", "shop-api", "web")
+		if len(found) != min(len(test.want), 1) || len(found) == 1 && (!strings.HasPrefix(found[0], test.want[0]) || !strings.Contains(found[0], test.want[1])) {
+			t.Errorf("%s: found %q, want %q", name, found, test.want)
+		}
+	}
+}
+
 // What else listens there is found, with SO_REUSEPORT or without; a free port is free.
 func TestCheckPort(t *testing.T) {
 	for _, address := range []string{"127.0.0.1", "[::1]"} {
@@ -137,7 +178,7 @@ func TestCheckPort(t *testing.T) {
 		}}
 		l, err := config.Listen(t.Context(), "tcp", address+":0")
 		if err != nil {
-			t.Skip(err)
+			needs.Missing(t, "%v", err) // no IPv6
 		}
 		number := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 		for _, text := range []string{number, address + ":" + number} {

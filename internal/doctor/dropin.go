@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ func broken(path app.Path, role app.Role, key string) string {
 			return "the balancer may not load its BPF program"
 		case "FileDescriptorStoreMax":
 			return "a crash of the balancer loses the listeners"
-		case "Restart", "StartLimitIntervalSec":
+		case "Restart", "StartLimitIntervalSec", "StartLimitInterval":
 			return "nothing brings the balancer back after a crash"
 		case "SystemCallFilter", "RestrictAddressFamilies":
 			return "the balancer may be unable to work"
@@ -60,7 +61,7 @@ func broken(path app.Path, role app.Role, key string) string {
 			return "an instance whose program has ended counts as up"
 		case "PartOf", "BindsTo":
 			return "a crash of the balancer restarts the instances"
-		case "Restart", "StartLimitIntervalSec":
+		case "Restart", "StartLimitIntervalSec", "StartLimitInterval":
 			return "nothing brings an instance back after a crash"
 		}
 	case app.RoleSocket, app.RoleInstanceSocket:
@@ -74,11 +75,17 @@ func broken(path app.Path, role app.Role, key string) string {
 			return "an instance looks ready, and takes connections, before its program accepts any"
 		case "ListenStream", "ReusePort", "Accept", "Service":
 			return "the listeners are not one group, to which connections can be steered"
+		case "FlushPending":
+			return "connections that wait are dropped"
+		case "StartLimitIntervalSec", "StartLimitInterval", "TriggerLimitIntervalSec", "TriggerLimitBurst":
+			return "a few starts in a row close the port for good"
 		}
 	case app.RoleControl, app.RoleJoin:
 		switch key {
 		case "ListenStream", "SocketMode", "Accept", "Service", "ExecStart", "RemainAfterExit":
 			return "the units cannot talk to the balancer, or others can"
+		case "StartLimitIntervalSec", "StartLimitInterval", "TriggerLimitIntervalSec", "TriggerLimitBurst":
+			return "a few starts in a row keep the unit down"
 		}
 	}
 	return ""
@@ -87,7 +94,7 @@ func broken(path app.Path, role app.Role, key string) string {
 // section is where PID 1 reads a key that broken knows; it ignores the key elsewhere.
 func section(role app.Role, key string) string {
 	switch {
-	case key == "PartOf", key == "BindsTo", key == "StartLimitIntervalSec":
+	case key == "PartOf", key == "BindsTo", strings.HasPrefix(key, "StartLimit"):
 		return "Unit"
 	case role == app.RoleSocket, role == app.RoleInstanceSocket, role == app.RoleControl:
 		return "Socket"
@@ -95,32 +102,97 @@ func section(role app.Role, key string) string {
 	return "Service"
 }
 
+// overrides is a drop-in and what it is for.
+type overrides struct {
+	file  string
+	roles []app.Role
+}
+
 // dropIns reads the app's drop-ins that unitgen did not write, and finds those that break the app.
 func (e *examination) dropIns() {
-	for _, dir := range e.Live.Site.Dirs() {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue // there is none
-		}
-		for _, entry := range entries {
-			name, ok := strings.CutSuffix(entry.Name(), ".d")
-			u, mine := e.name.ParseUnit(name)
-			if !ok || !mine {
-				continue
-			}
-			files, _ := filepath.Glob(filepath.Join(dir, entry.Name(), "*.conf"))
-			for _, file := range files {
-				text, err := regular.Read(file, app.MaxFile)
-				if err == nil && !strings.HasPrefix(text, plan.Header) {
-					e.dropIn(file, text, u.Role)
-				}
-			}
+	for _, o := range e.overrides() {
+		text, err := regular.Read(o.file, app.MaxFile)
+		if err == nil && !strings.HasPrefix(text, plan.Header) {
+			e.dropIn(o.file, text, o.roles)
 		}
 	}
 }
 
-// dropIn judges one drop-in.
-func (e *examination) dropIn(file, text string, role app.Role) {
+// overrides lists the drop-ins that PID 1 reads for the app's units, in its order: those of a unit
+// by its name, its template and the beginnings of its name, then those of all units of its type
+// (unit_file_find_dropin_paths() in src/shared/dropin.c). Of two files of one name it reads the
+// first, and so a link to /dev/null hides the others.
+func (e *examination) overrides() []overrides {
+	type hidden struct {
+		role app.Role
+		name string
+	}
+	read := make(map[hidden]bool)
+	var all []overrides
+	collect := func(matches func(directory string) (roles []app.Role, one bool)) {
+		for _, dir := range e.Live.Site.Dirs() {
+			entries, _ := os.ReadDir(dir) // most are not there
+			for _, entry := range entries {
+				directory, ok := strings.CutSuffix(entry.Name(), ".d")
+				if !ok {
+					continue
+				}
+				roles, one := matches(directory)
+				if len(roles) == 0 {
+					continue
+				}
+				files, _ := filepath.Glob(filepath.Join(dir, entry.Name(), "*.conf"))
+				for _, file := range files {
+					o := overrides{file: file}
+					for _, role := range roles {
+						key := hidden{role, filepath.Base(file)}
+						if !read[key] {
+							o.roles = append(o.roles, role)
+							read[key] = !one
+						}
+					}
+					all = append(all, o)
+				}
+			}
+		}
+	}
+	collect(func(directory string) ([]app.Role, bool) {
+		u, mine := e.name.ParseUnit(directory)
+		if !mine {
+			return nil, false
+		}
+		return []app.Role{u.Role}, u.Instance > 0
+	})
+	collect(func(directory string) ([]app.Role, bool) { return e.rolesOf(directory, beginsLike), false })
+	collect(func(directory string) ([]app.Role, bool) { return e.rolesOf(directory, isTypeOf), false })
+	return slices.DeleteFunc(all, func(o overrides) bool { return len(o.roles) == 0 })
+}
+
+// rolesOf lists the roles of the app's units that have drop-ins in a directory of that name, less
+// ".d".
+func (e *examination) rolesOf(directory string, has func(directory, unit string) bool) (roles []app.Role) {
+	for _, unit := range e.name.Units() {
+		if u, ok := e.name.ParseUnit(unit); ok && has(directory, unit) {
+			roles = append(roles, u.Role)
+		}
+	}
+	return roles
+}
+
+// isTypeOf reports whether a directory is for all units of the unit's type: "service".
+func isTypeOf(directory, unit string) bool { return "."+directory == filepath.Ext(unit) }
+
+// beginsLike reports whether a directory is for all units whose names begin like the unit's up to a
+// dash: "shop-.service" for shop-api.service, "shop-@.service" for shop-api@.service.
+func beginsLike(directory, unit string) bool {
+	directoryName, _, directoryHas := strings.Cut(strings.TrimSuffix(directory, filepath.Ext(directory)), "@")
+	unitName, _, unitHas := strings.Cut(strings.TrimSuffix(unit, filepath.Ext(unit)), "@")
+	return filepath.Ext(directory) == filepath.Ext(unit) && directoryHas == unitHas &&
+		len(directoryName) > 1 && strings.HasSuffix(directoryName, "-") && strings.HasPrefix(unitName, directoryName)
+}
+
+// dropIn judges one drop-in, of units that have these roles.
+func (e *examination) dropIn(file, text string, roles []app.Role) {
 	edit := "${EDITOR:-vi} " + file
 	settings, err := parse(text)
 	if err != nil {
@@ -135,40 +207,72 @@ func (e *examination) dropIn(file, text string, role app.Role) {
 	if app.TakesRuntimeDirectory(directories) {
 		e.add(edit, "%s sets RuntimeDirectory=, so PID 1 owns /run/unitgen: "+
 			"it deletes the files of the balancers there when this unit stops", file)
-	} else if role == app.RoleInstance && app.SharesRuntimeDirectory(directories) {
+	} else if slices.Contains(roles, app.RoleInstance) && app.SharesRuntimeDirectory(directories) {
 		e.add(edit, "%s sets RuntimeDirectory=, which PID 1 removes under all instances when one stops: "+
 			"it needs RuntimeDirectoryPreserve=yes too, or %%i in the name", file)
+	}
+	if cut := e.cutOff(settings, roles); cut != "" {
+		e.add(edit, "%s %s", file, cut)
 	}
 	var path app.Path
 	if e.app != nil {
 		path = e.app.DataPath()
 	}
-	if cut := e.cutOff(settings, role); cut != "" {
-		e.add(edit, "%s %s", file, cut)
-	}
 	said := make(map[string]bool)
 	for _, s := range settings {
-		why := broken(path, role, s.Name)
-		if why == "" || said[s.Name] || s.Section != section(role, s.Name) {
+		if said[s.Name] || asOurs(s) {
 			continue
 		}
-		said[s.Name] = true
-		e.add(edit, "%s sets %s=: %s", file, s.Name, why)
+		var why []string
+		for _, role := range roles {
+			if w := broken(path, role, s.Name); w != "" && s.Section == section(role, s.Name) && !slices.Contains(why, w) {
+				why = append(why, w)
+			}
+		}
+		if len(why) > 0 {
+			said[s.Name] = true
+			e.add(edit, "%s sets %s=: %s", file, s.Name, strings.Join(why, "; "))
+		}
 	}
 }
 
-// cutOff says which limit of a drop-in ends something that has a longer time-out of its own. A value
-// that is no time span is PID 1's to complain about.
-func (e *examination) cutOff(settings []*unit.UnitOption, role app.Role) string {
-	if e.app == nil || role != app.RoleInstance {
+// asOurs reports whether a setting says what unitgen's units say already.
+func asOurs(s *unit.UnitOption) bool {
+	switch s.Name {
+	case "StartLimitIntervalSec", "StartLimitInterval", "TriggerLimitIntervalSec":
+		span, err := app.ParseTimeSpan(s.Value)
+		return err == nil && span == 0
+	case "Restart":
+		return s.Value == "always"
+	}
+	return false
+}
+
+// cutOff says which limit of a drop-in ends something that has a longer time-out of its own. A
+// value that is no time span is PID 1's to complain about.
+func (e *examination) cutOff(settings []*unit.UnitOption, roles []app.Role) string {
+	if e.app == nil {
 		return ""
 	}
-	needs := map[string]time.Duration{"TimeoutStopSec": e.app.DrainTimeoutOrDefault(), "TimeoutStartSec": e.app.StartTimeoutOrDefault()}
-	options := map[string]string{"TimeoutStopSec": "--drain-timeout=", "TimeoutStartSec": "--start-timeout="}
+	instance, shim := slices.Contains(roles, app.RoleInstance), slices.Contains(roles, app.RoleShim)
+	drain, start := e.app.DrainTimeoutOrDefault(), e.app.StartTimeoutOrDefault()
 	for _, s := range settings {
-		need, ours := needs[s.Name]
-		if limit, err := app.ParseTimeSpan(s.Value); ours && s.Section == "Service" && err == nil && limit > 0 && limit < need {
-			return fmt.Sprintf("sets %s=%s, and PID 1 then ends what %s gives %s", s.Name, s.Value, options[s.Name], app.FormatTimeSpan(need))
+		limit, err := app.ParseTimeSpan(s.Value)
+		if s.Section != "Service" || err != nil || limit <= 0 {
+			continue
+		}
+		option, need := "", time.Duration(0)
+		stops, starts := s.Name == "TimeoutStopSec" || s.Name == "TimeoutSec", s.Name == "TimeoutStartSec" || s.Name == "TimeoutSec"
+		switch {
+		case stops && (instance || shim) && limit < drain:
+			option, need = "--drain-timeout=", drain
+		case starts && instance && limit < start:
+			option, need = "--start-timeout=", start
+		case starts && shim:
+			return fmt.Sprintf("sets %s=%s, and PID 1 may then end a reload that takes longer", s.Name, s.Value)
+		}
+		if option != "" {
+			return fmt.Sprintf("sets %s=%s, and PID 1 then ends what %s gives %s", s.Name, s.Value, option, app.FormatTimeSpan(need))
 		}
 	}
 	return ""

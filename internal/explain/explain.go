@@ -103,15 +103,17 @@ type caseFile struct {
 }
 
 // addResult puts PID 1's present word to its run: PID 1 writes the result to the journal when all
-// commands behind the program have ended, and one of them is a back-off that may take its time.
+// commands behind the program have ended, and one of them is a back-off that may take its time. And
+// it logs that it starts the instance again when it does so.
 func (c *caseFile) addResult() {
-	if c.state.Result == "" || c.state.Result == "success" {
-		return
-	}
 	for _, in := range c.past {
-		if in.id == c.state.InvocationID && in.result == "" {
+		if in.id != c.state.InvocationID {
+			continue
+		}
+		if in.result == "" && c.state.Result != "success" {
 			in.result = c.state.Result
 		}
+		in.restarts = in.restarts || c.state.AwaitsRestart()
 	}
 }
 

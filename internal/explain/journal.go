@@ -33,7 +33,7 @@ const mostJournal = 8 << 20
 
 // journalFields are those that are read.
 const journalFields = "MESSAGE,MESSAGE_ID,PRIORITY,INVOCATION_ID,USER_INVOCATION_ID,_SYSTEMD_INVOCATION_ID,_PID,_UID,UNIT,USER_UNIT," +
-	"EXECUTABLE,ERRNO,EXIT_CODE,EXIT_STATUS,COMMAND,UNIT_RESULT"
+	"EXECUTABLE,ERRNO,EXIT_CODE,EXIT_STATUS,COMMAND,UNIT_RESULT,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT"
 
 // tooLong stands for a message that journalctl does not print.
 const tooLong = "(a line of more than 4096 bytes)"
@@ -52,6 +52,7 @@ type invocation struct {
 	exitCode   string // of the main process: exited, killed, dumped; empty if PID 1 logged none, as for status 0
 	exitStatus string // a number, of a signal too
 	before     string // exit status of an ExecStartPre= command that failed
+	restarts   bool   // PID 1 starts the instance again, so nobody asked for the end
 
 	// A process that PID 1 could not make the program.
 	spawnFailed bool
@@ -62,13 +63,21 @@ type invocation struct {
 	bound bindnotify.State // what is wrong with what the program bound, as its supervisor says
 }
 
-// ended reports whether the run is over, so that it has a reason.
+// ended reports whether the run is over, so that it has a reason. A process that PID 1 could not make
+// the program ends a moment after it has said so.
 func (in *invocation) ended() bool {
-	return in.result != "" || in.exitCode != "" || in.spawnFailed || in.seen != nil
+	return in.result != "" || in.exitCode != "" || in.seen != nil || in.restarts
 }
 
-// notReady begins what the command says that waits for the program.
-var notReady = pattern(`^instance \d+ is not ready: `)
+// exited reports whether the program ended by itself. PID 1 logs no end with status 0. Usually the
+// command that waits has seen that end. But if PID 1 was busy, the program had ended before PID 1
+// started that command, and only the restart of the instance shows it.
+func (in *invocation) exited() bool {
+	return in.exitCode == "exited" || in.seen != nil && in.seen.Outcome == Ended || in.restarts && in.result == "" && in.exitCode == "" && in.seen == nil
+}
+
+// ofWaiter begins what the command says that waits for the program.
+var ofWaiter = pattern(`^(instance \d+ is not ready|readiness is not checked): `)
 
 // Identities of PID 1's messages (src/systemd/sd-messages.h).
 const (
@@ -76,6 +85,7 @@ const (
 	messageExit        = "98e322203f7a4ed290d09fe03c09fe15"
 	messageFailed      = "d9b373ed55a64feb8242e02dbe79a49c"
 	messageStartFailed = "be02cf6855d2428ba40df7e9d022f03d"
+	messageRestarts    = "5eb03494b6584870a536b337290809b3"
 )
 
 // entry is a journal entry. Fields with bytes that are not text are lists of numbers, so values
@@ -114,11 +124,20 @@ func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocat
 		uid := "_UID=" + strconv.Itoa(os.Getuid())
 		match = []string{uid, "_SYSTEMD_USER_UNIT=" + unit, "+", uid, "USER_UNIT=" + unit}
 	}
-	args := append([]string{"--quiet", "--no-pager", "--reverse", "--lines=" + strconv.Itoa(journalLines), "--output=json", "--output-fields=" + journalFields,
+	entries, err := readEntries(ctx, since, journalLines, match...)
+	if err != nil {
+		return nil, fmt.Errorf("read journal of %s: %w", unit, err)
+	}
+	return group(entries, unit, !c.UserUnits && !c.set.isRoot()), nil
+}
+
+// readEntries runs journalctl(1) and returns entries, oldest first.
+func readEntries(ctx context.Context, since time.Time, lines int, match ...string) ([]entry, error) {
+	args := append([]string{"--quiet", "--no-pager", "--reverse", "--lines=" + strconv.Itoa(lines), "--output=json", "--output-fields=" + journalFields,
 		fmt.Sprintf("--since=@%d.%06d", since.Unix(), since.Nanosecond()/1000)}, match...)
 	out, err := readBounded(ctx, mostJournal, "journalctl", args...)
 	if err != nil {
-		return nil, fmt.Errorf("read journal of %s: %w", unit, err)
+		return nil, err
 	}
 	var entries []entry
 	for line := range bytes.Lines(out) {
@@ -128,7 +147,7 @@ func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocat
 		}
 	}
 	slices.Reverse(entries)
-	return group(entries, unit, !c.UserUnits && !c.set.isRoot()), nil
+	return entries, nil
 }
 
 // readBounded runs a command and returns at most the first bytes of its output.
@@ -199,11 +218,13 @@ func (in *invocation) add(e entry, unit string, apart bool) {
 	case id == messageFailed:
 		in.result = e.text("UNIT_RESULT")
 	case id == messageStartFailed:
+	case id == messageRestarts:
+		in.restarts = true
 	case e.text("UNIT")+e.text("USER_UNIT") == unit:
 		if p, err := strconv.Atoi(e.text("PRIORITY")); err == nil && p <= 4 {
 			in.pid1 = append(in.pid1, printable(message))
 		}
-	case apart && e.text("_UID") == "0", notReady().MatchString(message):
+	case apart && e.text("_UID") == "0", ofWaiter().MatchString(message):
 		// The commands around the program record what they found in the note, see Seen. Their
 		// identifier is the unit's. _COMM does not help: a process that becomes the program has its
 		// earlier name there for a while.

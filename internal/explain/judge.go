@@ -116,7 +116,7 @@ func (c *caseFile) answersBind() bool {
 
 // bound explains a program that ended for a reason that its supervisor has reported.
 func (c *caseFile) bound(_ context.Context, in *invocation) Reason {
-	if in.exitCode != "exited" && (in.seen == nil || in.seen.Outcome != Ended) {
+	if !in.exited() {
 		return Reason{}
 	}
 	what, hint := in.bound.Problem(string(c.App), nil)
@@ -136,10 +136,8 @@ func (c *caseFile) exited(_ context.Context, in *invocation) Reason {
 		return Reason{} // a run before it says why
 	case in.before != "":
 		return Reason{What: "a command of ExecStartPre= ended with exit status " + in.before, Said: said}
-	case in.seen != nil && in.seen.Outcome == Ended:
-		// PID 1 logs no end with status 0.
-		return Reason{What: "the program ended with exit status 0 before it accepted a connection; " +
-			"a program that goes to the background needs its option to stay in the foreground", Said: said}
+	case in.exited():
+		return Reason{What: "the program ended with exit status 0; a program that goes to the background needs its option to stay in the foreground", Said: said}
 	case len(in.pid1) > 0:
 		return Reason{What: in.pid1[0], Said: said}
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -182,5 +184,29 @@ func TestGroup(t *testing.T) {
 	}
 	if past[0].ended() {
 		t.Error("run b has not ended")
+	}
+}
+
+// A user who may not make journald write what it has may read the journal before the line with the
+// errno is in it.
+func TestMissingInterpreterWithoutErrno(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "run")
+	if err := os.WriteFile(script, []byte("#!/nowhere/ruby\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	got := shop().judge(t.Context(), &invocation{result: "exit-code", exitCode: "exited", exitStatus: "203", executable: script})
+	if want := script + " is a script for /nowhere/ruby, which does not exist"; got.What != want {
+		t.Errorf("reason %q, want %q", got, want)
+	}
+}
+
+// What the command around the program says is not the program's.
+func TestWaiterIsNotTheProgram(t *testing.T) {
+	for _, text := range []string{"instance 1 is not ready: the program ended", "readiness is not checked: a single instance cannot be tried with classic BPF instance=1"} {
+		var in invocation
+		in.add(entry{"MESSAGE": text, "_UID": "1300"}, "app@1.service", false)
+		if len(in.said) > 0 {
+			t.Errorf("the program has said %q", in.said)
+		}
 	}
 }

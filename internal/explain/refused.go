@@ -71,15 +71,25 @@ func (c *caseFile) refusedBySandbox(ctx context.Context, in *invocation) Reason 
 // "('0.0.0.0', 80)", "port: 80".
 var portPattern = pattern(`(?i)(?:port[ :=]+|(?:^| |[\d.\]:*a-z]):|', ?)(\d{1,5})\b`)
 
-// inUse explains EADDRINUSE, of the app's port, which systemd holds for the program, or of another
-// port.
-func (c *caseFile) inUse(ctx context.Context, m message) Reason {
-	port := 0
-	for _, match := range portPattern().FindAllStringSubmatch(m.line, -1) {
+// portIn is the port that a line names; 0 for none.
+func portIn(line string) (port int) {
+	for _, match := range portPattern().FindAllStringSubmatch(line, -1) {
 		if n, err := strconv.Atoi(match[1]); err == nil && n > 0 && n <= 65535 {
 			port = n
 		}
 	}
+	return port
+}
+
+// isOwn reports whether a port is the app's.
+func (c *caseFile) isOwn(port int) bool {
+	return slices.ContainsFunc(c.set.app.Listen, func(l app.Listen) bool { return int(l.Port) == port })
+}
+
+// inUse explains EADDRINUSE, of the app's port, which systemd holds for the program, or of another
+// port.
+func (c *caseFile) inUse(ctx context.Context, m message) Reason {
+	port := portIn(m.line)
 	if port == 0 {
 		port = c.commandPort()
 	}
@@ -88,7 +98,7 @@ func (c *caseFile) inUse(ctx context.Context, m message) Reason {
 		// usually means the app's port.
 		port = int(c.set.app.Listen[0].Port)
 	}
-	if slices.ContainsFunc(c.set.app.Listen, func(l app.Listen) bool { return int(l.Port) == port }) {
+	if c.isOwn(port) {
 		return c.ownPort(port)
 	}
 	what := fmt.Sprintf("the program opens port %d, which is in use", port)
@@ -261,15 +271,8 @@ func (c *caseFile) notFound(_ context.Context, m message) Reason {
 	if path == "" {
 		return Reason{}
 	}
-	if _, err := os.Lstat(path); err == nil {
-		switch {
-		case c.set.protectHome && isHome(path):
-			return c.hiddenHome(path, path)
-		case c.set.privateTmp && (below(path, "/tmp") || below(path, "/var/tmp")):
-			return c.hiddenTmp(path)
-		case c.set.privateDevices && below(path, "/dev"):
-			return Reason{What: "the sandbox hides " + path, Hint: c.options("-p PrivateDevices=no")}
-		}
+	if r := c.hidden(path); r.What != "" {
+		return r
 	}
 	if script := c.script(); script != "" {
 		name, err := filepath.Rel(c.set.workingDirectory, path)
@@ -288,19 +291,43 @@ func (c *caseFile) notFound(_ context.Context, m message) Reason {
 	return Reason{}
 }
 
+// hidden explains a path that exists on the host, and not in the sandbox.
+func (c *caseFile) hidden(path string) Reason {
+	if path == "" {
+		return Reason{}
+	}
+	if _, err := os.Lstat(path); err != nil {
+		return Reason{}
+	}
+	switch {
+	case c.set.protectHome && isHome(path):
+		return c.hiddenHome(path, path)
+	case c.set.privateTmp && (below(path, "/tmp") || below(path, "/var/tmp")):
+		return c.hiddenTmp(path)
+	case c.set.privateDevices && below(path, "/dev"):
+		return Reason{What: "the sandbox hides " + path, Hint: c.options("-p PrivateDevices=no")}
+	}
+	return Reason{}
+}
+
 // tokens finds possible paths: quoted words, and words that begin with a slash.
 var tokens = pattern(`['"“‘]([^'"”’]+)['"”’]|(?:^|[\s=(:])(/[^\s:,;'")\]]+)`)
 
 // pathIn is the path that a message names; empty for none. A relative one is from where the program
 // starts.
 func (c *caseFile) pathIn(line string) string {
+	speaker := "" // "/bin/sh: 1: cannot create /srv/x: Read-only file system"
 	for _, m := range tokens().FindAllStringSubmatch(line, -1) {
 		path := m[1]
 		if path == "" {
 			path = m[2]
 		}
 		if strings.HasPrefix(path, "/") && len(path) > 1 {
-			return filepath.Clean(path)
+			if path = filepath.Clean(path); !strings.HasPrefix(line, path+": ") {
+				return path
+			}
+			speaker = path
+			continue
 		}
 		if m[1] != "" && !strings.ContainsAny(path, " (){}<>=") {
 			return filepath.Join(c.set.workingDirectory, path)
@@ -311,5 +338,5 @@ func (c *caseFile) pathIn(line string) string {
 	if m := regexp.MustCompile(`(?:open|create|mkdir|write|access|stat|unlink|touch) ([^\s:'"]+): `).FindStringSubmatch(line); m != nil {
 		return filepath.Join(c.set.workingDirectory, m[1])
 	}
-	return ""
+	return speaker
 }

@@ -107,13 +107,17 @@ func isOwn(s Socket, addresses []string) bool {
 func noteName(instance int) string { return "not-ready-" + strconv.Itoa(instance) }
 
 // Write writes the note, readable only by root or the app's user, as addresses and texts are
-// private.
+// private. A reader finds this note or the one before, whole.
 func (s Seen) Write(runtimeDir string, instance int) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(runtimeDir, noteName(instance)), text, 0o600)
+	path := filepath.Join(runtimeDir, noteName(instance))
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // ReadSeen reads the note of an instance, and when it was written.

@@ -3,6 +3,7 @@ package explain
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,11 +20,30 @@ func (f Failure) String() string {
 	return fmt.Sprintf("%s did not get ready: %s", strings.Join(f.Instances, ", "), f.Reason)
 }
 
+// failures are reasons that are different.
+type failures []Failure
+
+// add adds an instance and its reason, unless there are MaxReasons others. Reasons are compared by
+// their words, as hints may name the instance.
+func (all *failures) add(r Reason, unit string) (full bool) {
+	name := strings.TrimSuffix(unit, ".service")
+	at := slices.IndexFunc(*all, func(f Failure) bool { return f.Reason.String() == r.String() })
+	switch {
+	case at >= 0 && slices.Contains((*all)[at].Instances, name):
+	case at >= 0:
+		(*all)[at].Instances = append((*all)[at].Instances, name)
+	case len(*all) == MaxReasons:
+		return true
+	default:
+		*all = append(*all, Failure{Reason: r, Instances: []string{name}})
+	}
+	return false
+}
+
 // Instances returns why the instances among numbers that are not up have failed, each different
 // reason once, at most MaxReasons.
 func (q Question) Instances(ctx context.Context, numbers []int) ([]Failure, error) {
-	var all []Failure
-	at := make(map[string]int) // by the reason's words; hints may name the instance
+	var all failures
 	for _, i := range numbers {
 		unit := q.App.Instance(i)
 		u, err := q.Conn.Unit(ctx, unit)
@@ -37,19 +57,9 @@ func (q Question) Instances(ctx context.Context, numbers []int) ([]Failure, erro
 		if err != nil {
 			return all, err
 		}
-		if r.What == "" {
-			continue
+		if r.What != "" && all.add(r, unit) {
+			return all, nil
 		}
-		k, known := at[r.String()]
-		if !known {
-			if len(all) == MaxReasons {
-				return all, nil
-			}
-			k = len(all)
-			at[r.String()] = k
-			all = append(all, Failure{Reason: r})
-		}
-		all[k].Instances = append(all[k].Instances, strings.TrimSuffix(unit, ".service"))
 	}
 	return all, nil
 }

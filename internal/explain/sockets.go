@@ -212,6 +212,19 @@ func unitOf(proc, pid string) string {
 	return ""
 }
 
+// isForkOfInit reports whether a process is one that PID 1 is about to make a program: until then it
+// has everything open that PID 1 has. PID 1 names it after the program, in parentheses. The manager
+// of a user is the same file, with other arguments.
+func isForkOfInit(proc, pid string) bool {
+	of := func(pid, file string) string {
+		text, _ := os.ReadFile(filepath.Join(proc, pid, file))
+		return string(text)
+	}
+	exe, _ := os.Readlink(filepath.Join(proc, pid, "exe"))
+	init, _ := os.Readlink(filepath.Join(proc, "1", "exe"))
+	return pid != "1" && exe != "" && exe == init && (strings.HasPrefix(of(pid, "comm"), "(") || of(pid, "cmdline") == of("1", "cmdline"))
+}
+
 // Holder is the listener on a TCP port.
 type Holder struct {
 	PID     int
@@ -245,7 +258,7 @@ func findHolder(proc string, port int) (h Holder, ok bool) {
 	for _, pid := range processes(proc) {
 		left := budget(mostDescriptors) // for each: who holds the port may be any process of the host
 		open := left.socketsOf(proc, pid)
-		if !slices.ContainsFunc(inodes, func(inode uint64) bool { return open[inode] }) {
+		if !slices.ContainsFunc(inodes, func(inode uint64) bool { return open[inode] }) || isForkOfInit(proc, pid) {
 			continue
 		}
 		number, _ := strconv.Atoi(pid)

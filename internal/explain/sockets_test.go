@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -72,6 +73,39 @@ func TestLookIsBounded(t *testing.T) {
 	left := budget(40)
 	if first, second := left.socketsOf(proc, "7"), left.socketsOf(proc, "8"); len(first) != 30 || len(second) != 10 || left != 0 {
 		t.Errorf("%d and %d sockets seen, %d left; want 30, 10 and 0", len(first), len(second), left)
+	}
+}
+
+// A process that PID 1 has forked has its sockets for a moment, and is not who holds the port.
+func TestForkOfInitHoldsNothing(t *testing.T) {
+	proc := t.TempDir()
+	const manager, inode, port = "/usr/lib/systemd/systemd", 4711, 8125
+	files := map[string]string{"self/net/tcp": fmt.Sprintf("head\n   0: 0100007F:%04X 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 %d 1 0000000000000000 100 0 0 10 0\n", port, inode)}
+	for pid, p := range map[string]struct{ exe, comm, cmdline string }{
+		"1": {manager, "systemd", "/sbin/init"}, "20": {manager, "systemd", "/sbin/init"}, "21": {manager, "(python3)", "(python3)"},
+	} {
+		files[pid+"/comm"], files[pid+"/cmdline"] = p.comm+"\n", p.cmdline+"\x00"
+		for link, target := range map[string]string{"exe": p.exe, "fd/3": fmt.Sprintf("socket:[%d]", inode)} {
+			if err := errors.Join(os.MkdirAll(filepath.Join(proc, pid, "fd"), 0o755), os.Symlink(target, filepath.Join(proc, pid, link))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, text := range files {
+		path := filepath.Join(proc, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h, ok := findHolder(proc, port); !ok || h.PID != 1 {
+		t.Errorf("holder = %+v, %t; want PID 1", h, ok)
+	}
+	// The manager of a user that has the socket is who holds it.
+	if err := os.WriteFile(filepath.Join(proc, "20/cmdline"), []byte(manager+"\x00--user\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h, ok := findHolder(proc, port); !ok || h.PID != 20 {
+		t.Errorf("holder = %+v, %t; want process 20", h, ok)
 	}
 }
 

@@ -90,12 +90,12 @@ func (c *caseFile) exec(in *invocation) Reason {
 	if program == "" && len(c.set.app.Command) > 0 {
 		program = c.set.app.Command[0] // which lbshim executes
 	}
-	switch unix.Errno(in.errno) {
-	case unix.ENOEXEC:
+	switch errno := unix.Errno(in.errno); {
+	case errno == unix.ENOEXEC:
 		return Reason{What: fmt.Sprintf("%s is no program for this machine: %s", program, describeFormat(program)), Hint: c.options("-- COMMAND ...")}
-	case unix.ENOENT:
+	case errno == unix.ENOENT, errno == 0 && isMissing(program):
 		return c.execMissing(program)
-	case unix.EACCES:
+	case errno == unix.EACCES:
 		if c.set.protectHome && isHome(program) {
 			return c.hiddenHome("the program "+program, program)
 		}
@@ -110,6 +110,14 @@ func (c *caseFile) exec(in *invocation) Reason {
 		return c.denied(program, "execute")
 	}
 	return Reason{What: fmt.Sprintf("systemd could not execute %s: %s", program, errnoText(in.errno)), Hint: c.options("-- COMMAND ...")}
+}
+
+// isMissing reports whether a program or its interpreter does not exist. It is for users who may not
+// sync the journal: the line with the errno may not be there yet.
+func isMissing(program string) bool {
+	missing := func(path string) bool { _, err := os.Stat(path); return errors.Is(err, fs.ErrNotExist) }
+	interpreter := interpreterOf(program)
+	return missing(program) || interpreter != "" && missing(interpreter)
 }
 
 func (c *caseFile) execMissing(program string) Reason {

@@ -74,6 +74,8 @@ func TestPathIn(t *testing.T) {
 		"open /var/lib/shop/data.db: no such file or directory":         "/var/lib/shop/data.db",
 		"open data.db: read-only file system":                           "/srv/app/data.db",
 		"sh: 1: cannot create logs/today: Read-only file system":        "/srv/app/logs/today",
+		"/bin/sh: 1: cannot create /etc/x.conf: Read-only file system":  "/etc/x.conf",
+		"/srv/x.db: Read-only file system":                              "/srv/x.db",
 		"java.io.FileNotFoundException: /srv/key.pem (No such file...)": "/srv/key.pem",
 		"sqlite3.OperationalError: unable to open database file":        "",
 	} {

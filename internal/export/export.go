@@ -1,8 +1,9 @@
-// Package export writes what other engines need to serve an app of several hosts: HAProxy, nginx and Caddy in front of
-// them, keepalived for an address that moves between two fronts, and Ansible for a release that goes host after host.
+// Package export writes what other engines need to serve an app of several hosts: HAProxy, nginx
+// and Caddy in front of them, keepalived for an address that moves between two fronts, and Ansible
+// for a release that goes host after host.
 //
-// Each engine is one template beside this file, which prints one file, complete and for people to read and change. The
-// package is pure, and it is not for running these engines.
+// Each engine is one template beside this file, which prints one file, complete and for people to
+// read and change. The package is pure, and it is not for running these engines.
 package export
 
 import (
@@ -57,11 +58,15 @@ func ParseHost(s string) (Host, error) {
 		return Host{}, fault.Input(hint, "--host=%s= must have an IP address, got %q", name, text)
 	case strings.EqualFold(name, "localhost"):
 		return Host{}, fault.Input(hint, "--host=%s= must be the name of one host, and every machine calls itself so", name)
-	case addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast():
+	case addr.Zone() != "" || addr.IsMulticast() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() || addr.Is4() && nobodys(addr.As4()):
 		return Host{}, fault.Input(hint, "--host=%s= must have an address that other machines can connect to, got %q", name, text)
 	}
 	return Host{name, addr}, nil
 }
+
+// nobodys says that no machine can have the address: network 0.0.0.0/8, and 240.0.0.0/4 with the
+// broadcast address.
+func nobodys(addr [4]byte) bool { return addr[0] == 0 || addr[0] >= 240 }
 
 // isName is what may stand in the files of all engines as it is.
 func isName(s string) bool {
@@ -80,7 +85,8 @@ type Options struct {
 	Interface string // of keepalived
 }
 
-// Export returns the file of engine for an app. The errors of what cannot be are app.InputErrors, all of them.
+// Export returns the file of engine for an app. The errors of what cannot be are app.InputErrors,
+// all of them.
 func Export(engine Engine, a app.App, o Options) (string, error) {
 	v := values{Options: o, App: string(a.Name), Word: word(a.Name)}
 	if err := v.fill(engine, a); err != nil {
@@ -107,7 +113,8 @@ func word(n app.Name) string {
 	}, string(n))
 }
 
-// Group is the group of the hosts in a playbook. It is none that an inventory has already, such as "all", and no number.
+// Group is the group of the hosts in a playbook. It is none that an inventory has already, such as
+// "all", and no number.
 func (v values) Group() string { return "unitgen_" + v.Word }
 
 // Upstream is the app for nginx, which takes what follows ":" for a port.
@@ -209,7 +216,7 @@ func (v *values) checkOptions(engine Engine) []error {
 		{"--interface=", v.Interface != "", []Engine{Keepalived}},
 	} {
 		if option.given && !slices.Contains(option.of, engine) {
-			found = append(found, fault.Input("", "%s does not go with %s", option.name, engine))
+			found = append(found, fault.Input("unitgen export "+string(option.of[0])+" "+v.App+" "+option.name, "%s does not go with %s", option.name, engine))
 		}
 	}
 	if v.Domain != "" && !isName(v.Domain) {
@@ -218,19 +225,21 @@ func (v *values) checkOptions(engine Engine) []error {
 	return found
 }
 
+const hostsHint = "--host=web1=10.0.0.11 --host=web2=10.0.0.12"
+
 func (v *values) checkHosts(engine Engine) []error {
 	var found []error
 	for i, h := range v.Hosts {
 		for _, earlier := range v.Hosts[:i] {
 			if h.Name == earlier.Name {
-				found = append(found, fault.Input("", "--host= names %s twice", h.Name))
+				found = append(found, fault.Input(hostsHint, "--host= names %s twice", h.Name))
 			}
 			if h.Addr == earlier.Addr {
-				found = append(found, fault.Input("", "--host= gives %s and %s the same address, %s", earlier.Name, h.Name, h.Addr))
+				found = append(found, fault.Input(hostsHint, "--host= gives %s and %s the same address, %s", earlier.Name, h.Name, h.Addr))
 			}
 		}
 		if h.Addr.IsLoopback() && len(v.Hosts) > 1 {
-			found = append(found, fault.Input("", "--host=%s=%s is the address of every machine for itself", h.Name, h.Addr))
+			found = append(found, fault.Input(hostsHint, "--host=%s=%s is the address of every machine for itself", h.Name, h.Addr))
 		}
 	}
 	if engine == Ansible && len(v.Hosts) == 0 {
@@ -239,10 +248,10 @@ func (v *values) checkHosts(engine Engine) []error {
 	return found
 }
 
-// fillAddress checks what keepalived needs. The number of the virtual router must differ from those of others on the network: it is
-// the last byte of the address.
+// fillAddress checks what keepalived needs. The number of the virtual router must differ from those
+// of others on the network: it is the last byte of the address.
 func (v *values) fillAddress() []error {
-	const hint = "--virtual-address=10.0.0.100/24 --interface=eth0"
+	const hint, frontsHint = "--virtual-address=10.0.0.100/24 --interface=eth0", "--host=front1=10.0.0.2 --host=front2=10.0.0.3"
 	var found []error
 	prefix, err := netip.ParsePrefix(v.Address)
 	switch {
@@ -265,14 +274,14 @@ func (v *values) fillAddress() []error {
 	}
 	for _, h := range v.Hosts {
 		if h.Addr == prefix.Addr() {
-			found = append(found, fault.Input("", "--host=%s=%s is the virtual address, which is no front's own", h.Name, h.Addr))
+			found = append(found, fault.Input(frontsHint, "--host=%s=%s is the virtual address, which is no front's own", h.Name, h.Addr))
 		}
 		if err == nil && h.Addr.Is4() != prefix.Addr().Is4() {
-			found = append(found, fault.Input("", "--host=%s=%s and --virtual-address=%s are of different families", h.Name, h.Addr, v.Address))
+			found = append(found, fault.Input(frontsHint, "--host=%s=%s and --virtual-address=%s are of different families", h.Name, h.Addr, v.Address))
 		}
 	}
 	if len(v.Hosts) == 1 {
-		found = append(found, fault.Input("--host=front1=10.0.0.2 --host=front2=10.0.0.3", "--host= names one front, and the address moves between two"))
+		found = append(found, fault.Input(frontsHint, "--host= names one front, and the address moves between two"))
 	}
 	return found
 }

@@ -109,14 +109,14 @@ func TestBadInput(t *testing.T) {
 		}
 		text, err := Export(c.engine, a, c.options)
 		found := app.InputErrors(err)
-		if len(found) != 1 || !strings.Contains(found[0].Msg, want) || text != "" {
-			t.Errorf("%q: got %v and %d bytes", want, err, len(text))
+		if len(found) != 1 || !strings.Contains(found[0].Msg, want) || found[0].Hint == "" || text != "" {
+			t.Errorf("%q: got %v, which must have a hint, and %d bytes", want, err, len(text))
 		}
 	}
 }
 
-// TestNames exports apps whose names mean something to an engine: to YAML a key, a number or nothing, to Ansible every host, to nginx
-// a port or what a regular expression has found.
+// TestNames exports apps whose names mean something to an engine: to YAML a key, a number or
+// nothing, to Ansible every host, to nginx a port or what a regular expression has found.
 func TestNames(t *testing.T) {
 	for _, name := range []app.Name{"a:", "a:b", "all", "localhost", "null", "true", "1e3", "3proxy", "12:30", "web-shop.v2"} {
 		a := testApp()
@@ -156,8 +156,9 @@ func TestNames(t *testing.T) {
 
 func TestBadHosts(t *testing.T) {
 	for _, s := range []string{"", "web1", "=10.0.0.1", "web1=", "web1=host", "web1=10.0.0.1:80", "web1=0.0.0.0", "web1=::", "web1=224.0.0.1",
-		"web1=fe80::1%eth0", "a b=10.0.0.1", "a\n=10.0.0.1", "localhost=10.0.0.1", "a=::ffff:0.0.0.0", "-a=10.0.0.1", "a\"=10.0.0.1"} {
-		if h, err := ParseHost(s); len(app.InputErrors(err)) != 1 {
+		"web1=fe80::1%eth0", "a b=10.0.0.1", "a\n=10.0.0.1", "localhost=10.0.0.1", "a=::ffff:0.0.0.0", "a=255.255.255.255", "a=0.0.0.1", "-a=10.0.0.1", "a\"=10.0.0.1"} {
+		h, err := ParseHost(s)
+		if found := app.InputErrors(err); len(found) != 1 || found[0].Hint == "" || strings.Contains(found[0].Msg, "\n") {
 			t.Errorf("%q gives %v, %v", s, h, err)
 		}
 	}

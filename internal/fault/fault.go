@@ -1,7 +1,9 @@
-// Package fault is for errors that a command tells its user: what is wrong, and one line to type about that.
+// Package fault is for errors that a command tells its user: what is wrong, and one line to type
+// about that.
 //
-// There are two kinds. An app.InputError is the user's to mend, and Input makes one. A Fault is something that the system
-// could not do, and With makes one. Functions that find several return them joined, and app.Parts takes those apart.
+// There are two kinds. An app.InputError is the user's to mend, and Input makes one. A Fault is
+// something that the system could not do, and With makes one. Functions that find several return
+// them joined, and app.Parts takes those apart.
 package fault
 
 import (
@@ -9,6 +11,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -65,7 +69,8 @@ func Write(err error) error {
 	return err
 }
 
-// WithoutPath is the cause of an error of package os, for errors that name the path themselves or must not name it.
+// WithoutPath is the cause of an error of package os, for errors that name the path themselves or
+// must not name it.
 func WithoutPath(err error) error {
 	var path *fs.PathError
 	var link *os.LinkError
@@ -76,4 +81,18 @@ func WithoutPath(err error) error {
 		return link.Err
 	}
 	return err
+}
+
+// Printable keeps what others named, such as a file or a program's last line, from acting on the
+// terminal or from looking like a line of ours.
+func Printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r == '\t' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		fmt.Fprintf(&b, "\\x%02x", r)
+	}
+	return b.String()
 }

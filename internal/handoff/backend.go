@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/handoff/receiver"
 	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
@@ -27,12 +28,12 @@ const maxGiven = 16
 type backend struct {
 	id, fd   int
 	attached uint32
-	receiver Receiver     // nil if it speaks as package wire has it
-	tally    *tally.Tally // nil for a receiver, or if there can be none
-	token    int          // of its Asks: answers to an earlier balancer have another
-	ready    bool         // it has answered the first Ask
-	full     bool         // its channel takes no more until it has read
-	resting  bool         // it has refused a connection just now
+	receiver receiver.Receiver // nil if it speaks as package wire has it
+	tally    *tally.Tally      // nil for a receiver, or if there can be none
+	token    int               // of its Asks: answers to an earlier balancer have another
+	ready    bool              // it has answered the first Ask
+	full     bool              // its channel takes no more until it has read
+	resting  bool              // it has refused a connection just now
 	report   wire.Report
 	busy     int
 	asked    int

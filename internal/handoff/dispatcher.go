@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/balance"
+	"github.com/unitgen/unitgen/internal/handoff/receiver"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
 
@@ -52,7 +53,7 @@ type Dispatcher struct {
 	changed   bool           // Changed is due
 	paused    bool           // the loop does not poll channels
 	spoken    []unix.EpollEvent
-	said      []Said // of the Receiver that is being heard
+	said      []receiver.Said // of the Receiver that is being heard
 }
 
 // listener is a public listener.

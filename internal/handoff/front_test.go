@@ -20,6 +20,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
@@ -110,7 +111,7 @@ func waiting(fd int) (n int, exact bool, err error) {
 	if n, _, err = steer.Queue(fd); err == nil {
 		return n, true, nil
 	}
-	n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	n, err = sock.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 	return n, false, err
 }
 

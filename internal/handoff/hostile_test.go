@@ -8,6 +8,7 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // Whoever speaks nonsense, on the channel or in the tally, is handed nothing any more, and harms
@@ -40,7 +41,7 @@ func TestHostileInstance(t *testing.T) {
 			f.SetRing(balance.RoundRobin, []uint16{1, 2})
 			// The descriptor has hung up: 2 is gone.
 			poll := []unix.PollFd{{Fd: int32(in.channel)}}
-			if n, err := unix.Poll(poll, int(limit.Milliseconds())); n != 1 || err != nil {
+			if n, err := sock.Poll(poll, limit); n != 1 || err != nil {
 				t.Fatalf("channel is open: %d, %v", n, err)
 			}
 			for range 4 {
@@ -80,7 +81,7 @@ func TestHostileBalancer(t *testing.T) {
 			t.Fatal(err)
 		}
 		poll := []unix.PollFd{{Fd: int32(fd)}}
-		if n, err := unix.Poll(poll, int(limit.Milliseconds())); n != 1 || err != nil {
+		if n, err := sock.Poll(poll, limit); n != 1 || err != nil {
 			t.Errorf("channel is open after %q: %d, %v", m, n, err)
 		}
 		unix.Close(fd)

@@ -8,6 +8,7 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // played is an instance that the test plays, message by message.
@@ -54,7 +55,7 @@ func play(t *testing.T, f *front, id int) *played {
 func (in *played) hear() (wire.Message, []int) {
 	in.t.Helper()
 	poll := []unix.PollFd{{Fd: int32(in.channel), Events: unix.POLLIN}}
-	if n, err := unix.Poll(poll, int(limit.Milliseconds())); n != 1 || err != nil {
+	if n, err := sock.Poll(poll, limit); n != 1 || err != nil {
 		in.t.Fatalf("the balancer says nothing: %d, %v", n, err)
 	}
 	buf, oob := make([]byte, wire.MaxSize), make([]byte, 256)
@@ -82,7 +83,7 @@ func (in *played) hear() (wire.Message, []int) {
 // silent says whether the balancer says nothing.
 func (in *played) silent() bool {
 	poll := []unix.PollFd{{Fd: int32(in.channel), Events: unix.POLLIN}}
-	n, err := unix.Poll(poll, 0)
+	n, err := sock.Poll(poll, 0)
 	return n == 0 && err == nil
 }
 

@@ -8,34 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/handoff/receiver"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
 )
-
-// Receiver is an instance that cannot accept and gets its connections by a protocol other than
-// package wire. Its methods are called with the Dispatcher's state locked: they neither block nor
-// call the Dispatcher.
-type Receiver interface {
-	// Give sends a connection of a listener. The Dispatcher owns the descriptor until a Said has
-	// the number. Give returns false if the receiver has no room now.
-	Give(listener, fd int) (number uint64, ok bool)
-	// Ask requests a report with the same token.
-	Ask(token int)
-	// Hear reads the messages on the receiver's channel and appends them. More means that unread
-	// messages may be left.
-	Hear(said []Said) (all []Said, more bool)
-	// Descriptor calls f with the channel's descriptor, which is borrowed.
-	Descriptor(f func(fd int) error) error
-}
-
-// Said is a message of a Receiver: it has taken one connection, or has refused it, or reports how
-// many connections it has open and how many of these are busy.
-type Said struct {
-	Number uint64
-	Taken  bool
-
-	Report            bool
-	Token, Open, Busy int
-}
 
 // maxUnanswered bounds the unanswered connections of a Receiver: its event loop is behind by that
 // many.
@@ -50,7 +25,7 @@ const restTime = 100 * time.Millisecond
 //
 // A Receiver with connections from an earlier balancer is not fresh. It gets no connections until
 // it has answered the first Ask, as its earlier answers are meant for the earlier balancer.
-func (d *Dispatcher) AttachReceiver(id int, r Receiver, fresh bool) error {
+func (d *Dispatcher) AttachReceiver(id int, r receiver.Receiver, fresh bool) error {
 	// A duplicate: the loop polls it until this descriptor is closed, whoever else has the channel
 	// or closes it.
 	channel := -1
@@ -81,7 +56,7 @@ func (d *Dispatcher) AttachReceiver(id int, r Receiver, fresh bool) error {
 }
 
 // ofLocked returns the backend of a receiver, or nil if another receiver has its number.
-func (d *Dispatcher) ofLocked(id int, r Receiver) *backend {
+func (d *Dispatcher) ofLocked(id int, r receiver.Receiver) *backend {
 	if b := d.backends[id]; b != nil && b.receiver == r {
 		return b
 	}
@@ -90,7 +65,7 @@ func (d *Dispatcher) ofLocked(id int, r Receiver) *backend {
 
 // Serving sets whether a receiver takes connections. The receiver still answers the connections
 // that it has been given.
-func (d *Dispatcher) Serving(id int, r Receiver, serving bool) {
+func (d *Dispatcher) Serving(id int, r receiver.Receiver, serving bool) {
 	d.locked(func() {
 		if b := d.ofLocked(id, r); b != nil && b.report.Closing == serving {
 			b.report.Closing = !serving
@@ -101,7 +76,7 @@ func (d *Dispatcher) Serving(id int, r Receiver, serving bool) {
 }
 
 // Hear reads the messages of a receiver that had no room for a message.
-func (d *Dispatcher) Hear(id int, r Receiver) {
+func (d *Dispatcher) Hear(id int, r receiver.Receiver) {
 	d.locked(func() {
 		if b := d.ofLocked(id, r); b != nil {
 			d.hearReceiverLocked(b)
@@ -129,7 +104,7 @@ func (d *Dispatcher) hearReceiverLocked(b *backend) {
 	}
 }
 
-func (d *Dispatcher) receiverAnswersLocked(b *backend, s Said) {
+func (d *Dispatcher) receiverAnswersLocked(b *backend, s receiver.Said) {
 	c, ok := b.withdraw(s.Number)
 	switch {
 	case !ok: // given by an earlier balancer
@@ -144,7 +119,7 @@ func (d *Dispatcher) receiverAnswersLocked(b *backend, s Said) {
 	}
 }
 
-func (d *Dispatcher) receiverReportsLocked(b *backend, s Said) {
+func (d *Dispatcher) receiverReportsLocked(b *backend, s receiver.Said) {
 	if !b.ready && s.Token != b.token {
 		return // for an earlier balancer
 	}

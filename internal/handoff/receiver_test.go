@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/balance"
-	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/handoff/receiver"
 )
 
-// receiver is an instance that is given its connections.
-type receiver struct {
+// program is an instance that is given its connections.
+type program struct {
 	t       *testing.T
 	f       *front
 	id      int
@@ -28,30 +28,30 @@ type receiver struct {
 	mu     sync.Mutex
 	number uint64
 	full   bool
-	words  []handoff.Said
+	words  []receiver.Said
 	each   bool // Hear takes one of them at a time
 }
 
-func newReceiver(t *testing.T, f *front, id int) *receiver {
+func newReceiver(t *testing.T, f *front, id int) *program {
 	t.Helper()
 	channel, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(channel) })
-	return &receiver{t: t, f: f, id: id, channel: channel, given: make(chan gift, 100), asked: make(chan int, 10), tried: make(chan struct{}, 1000)}
+	return &program{t: t, f: f, id: id, channel: channel, given: make(chan gift, 100), asked: make(chan int, 10), tried: make(chan struct{}, 1000)}
 }
 
-func (r *receiver) attach(fresh bool) {
+func (r *program) attach(fresh bool) {
 	r.t.Helper()
 	if err := r.f.AttachReceiver(r.id, r, fresh); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *receiver) Descriptor(f func(fd int) error) error { return f(r.channel) }
+func (r *program) Descriptor(f func(fd int) error) error { return f(r.channel) }
 
-func (r *receiver) Hear(said []handoff.Said) ([]handoff.Said, bool) {
+func (r *program) Hear(said []receiver.Said) ([]receiver.Said, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := len(r.words)
@@ -63,7 +63,7 @@ func (r *receiver) Hear(said []handoff.Said) ([]handoff.Said, bool) {
 }
 
 // say has the dispatcher take in what the receiver says.
-func (r *receiver) say(words ...handoff.Said) {
+func (r *program) say(words ...receiver.Said) {
 	r.mu.Lock()
 	r.words = append(r.words, words...)
 	r.mu.Unlock()
@@ -76,7 +76,7 @@ type gift struct {
 	conn   net.Conn
 }
 
-func (r *receiver) Give(_, fd int) (number uint64, ok bool) {
+func (r *program) Give(_, fd int) (number uint64, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.full {
@@ -100,18 +100,18 @@ func (r *receiver) Give(_, fd int) (number uint64, ok bool) {
 	return r.number, true
 }
 
-func (r *receiver) Ask(token int) { r.asked <- token }
+func (r *program) Ask(token int) { r.asked <- token }
 
-func (r *receiver) fill(full bool) {
+func (r *program) fill(full bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.full = full
 }
 
 // take takes a connection and answers its client.
-func (r *receiver) take(g gift) {
+func (r *program) take(g gift) {
 	r.t.Helper()
-	r.say(handoff.Said{Number: g.number, Taken: true})
+	r.say(receiver.Said{Number: g.number, Taken: true})
 	if _, err := g.conn.Write([]byte{byte(r.id)}); err != nil {
 		r.t.Error(err)
 	}
@@ -119,9 +119,9 @@ func (r *receiver) take(g gift) {
 }
 
 // receivers attaches n of them, which take connections.
-func receivers(t *testing.T, f *front, s balance.Strategy, n int) []*receiver {
+func receivers(t *testing.T, f *front, s balance.Strategy, n int) []*program {
 	t.Helper()
-	var all []*receiver
+	var all []*program
 	var ring []uint16
 	for id := 1; id <= n; id++ {
 		r := newReceiver(t, f, id)
@@ -152,7 +152,7 @@ func TestReceiverIsGivenConnections(t *testing.T) {
 		if st := f.Stat(1); st.Pending != 1 || st.Open != 0 || !st.Ready {
 			t.Errorf("%s: before the answer: %+v", s, st)
 		}
-		r.say(handoff.Said{Number: g.number + 7, Taken: true}) // that of an earlier balancer's
+		r.say(receiver.Said{Number: g.number + 7, Taken: true}) // that of an earlier balancer's
 		if st := f.Stat(1); st.Pending != 1 {
 			t.Errorf("%s: after an answer to another balancer: %+v", s, st)
 		}
@@ -163,7 +163,7 @@ func TestReceiverIsGivenConnections(t *testing.T) {
 		if st := f.Stat(1); st.Pending != 0 || st.Open != 1 {
 			t.Errorf("%s: after the answer: %+v", s, st)
 		}
-		r.say(handoff.Said{Report: true})
+		r.say(receiver.Said{Report: true})
 		if st := f.Stat(1); st.Open != 0 {
 			t.Errorf("%s: after its end: %+v", s, st)
 		}
@@ -172,9 +172,9 @@ func TestReceiverIsGivenConnections(t *testing.T) {
 
 // What one does not take goes to another: it refuses, it has no room, it ends.
 func TestReceiverThatDoesNotTakeLosesNothing(t *testing.T) {
-	for what, lose := range map[string]func(*front, *receiver, gift){
-		"refused": func(f *front, r *receiver, g gift) { r.say(handoff.Said{Number: g.number}) },
-		"ended":   func(f *front, r *receiver, g gift) { f.Detach(r.id) },
+	for what, lose := range map[string]func(*front, *program, gift){
+		"refused": func(f *front, r *program, g gift) { r.say(receiver.Said{Number: g.number}) },
+		"ended":   func(f *front, r *program, g gift) { f.Detach(r.id) },
 	} {
 		t.Run(what, func(t *testing.T) {
 			f := openFor(t, "tcp", "127.0.0.1:0", true)
@@ -247,11 +247,11 @@ func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	r.attach(false)
 	f.Serving(1, r, true)
 	c := f.connect(t)
-	r.say(handoff.Said{Report: true, Open: 9}) // what it sends to the one before
+	r.say(receiver.Said{Report: true, Open: 9}) // what it sends to the one before
 	if st := f.Stat(1); st.Ready || len(r.given) > 0 {
 		t.Errorf("before it has answered: %+v, was given %d", st, len(r.given))
 	}
-	r.say(handoff.Said{Report: true, Token: <-r.asked, Open: 5, Busy: 2})
+	r.say(receiver.Said{Report: true, Token: <-r.asked, Open: 5, Busy: 2})
 	g := <-r.given
 	if st := f.Stat(1); !st.Ready || st.Open != 5 || st.Busy != 2 || st.Pending != 1 {
 		t.Errorf("after it has answered: %+v", st)
@@ -268,7 +268,7 @@ func TestReceiverOfAnEarlierBalancer(t *testing.T) {
 	other := newReceiver(t, f, 1)
 	other.attach(true)
 	f.Serving(1, r, true) // the one before
-	r.say(handoff.Said{Report: true, Open: 50})
+	r.say(receiver.Said{Report: true, Open: 50})
 	if st := f.Stat(1); st.Ready || st.Open != 0 {
 		t.Errorf("another process: %+v", st)
 	}
@@ -283,7 +283,7 @@ func TestReceiverIsHeard(t *testing.T) {
 	g := <-r.given
 	r.mu.Lock()
 	r.each = true
-	r.words = []handoff.Said{{Report: true, Open: 3}, {Report: true, Open: 4}, {Number: g.number, Taken: true}}
+	r.words = []receiver.Said{{Report: true, Open: 3}, {Report: true, Open: 4}, {Number: g.number, Taken: true}}
 	r.mu.Unlock()
 	if _, err := unix.Write(r.channel, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff/tally"
 	"github.com/unitgen/unitgen/internal/handoff/wire"
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // An instance counts where the balancer looks, and wakes it only if it is asked to.
@@ -31,7 +32,7 @@ func TestTellsWhenAsked(t *testing.T) {
 	shared.Tell(true)
 	client.Close()
 	poll := []unix.PollFd{{Fd: int32(channel), Events: unix.POLLIN}}
-	if n, err := unix.Poll(poll, int(limit.Milliseconds())); n != 1 || err != nil {
+	if n, err := sock.Poll(poll, limit); n != 1 || err != nil {
 		t.Fatalf("it does not tell: %d, %v", n, err)
 	}
 	buf := make([]byte, wire.MaxSize)

@@ -10,7 +10,7 @@ import (
 	"github.com/unitgen/unitgen/internal/program"
 )
 
-// finish completes the apps, and finds out whether unitgen can make them.
+// finish completes the apps, and checks whether unitgen can make them.
 func (s *source) finish() error {
 	seen := make(map[app.Name]bool)
 	for _, a := range s.result.Apps {
@@ -44,11 +44,11 @@ func (s *source) complete(a *App) {
 	}
 	s.validate(a)
 	if !a.has("Listen") {
-		a.note("(port)", 0, "nothing says where it listens: unitgen --file="+string(a.Name)+extension+" --now starts it once to see")
+		a.note("(port)", 0, "nothing says where it listens: unitgen --file="+string(a.Name)+app.FileExtension+" --now starts it once to see")
 	}
 }
 
-// wellFormed checks each setting as a line of the file that it becomes.
+// wellFormed checks each setting as a line of its .unitgen file.
 func (s *source) wellFormed(a *App) bool {
 	ok := true
 	for _, setting := range a.Settings {
@@ -63,8 +63,8 @@ func (s *source) wellFormed(a *App) bool {
 	return ok && a.has("Command")
 }
 
-// validate checks the app as a whole. A setting that it cannot have is left out, with the reason; one that it cannot be without is
-// an error.
+// validate checks the app as a whole. A setting that the app cannot have is left out, with the
+// reason. A missing setting that the app must have is an error.
 func (s *source) validate(a *App) {
 	for range len(a.Settings) + 1 {
 		found := app.InputErrors(a.app(s.UserUnits).Validate())
@@ -89,7 +89,7 @@ func (s *source) validate(a *App) {
 	}
 }
 
-// leaveSetting takes setting i back, with the reason.
+// leaveSetting removes setting i, with the reason.
 func (a *App) leaveSetting(i int, why string) {
 	set := a.Settings[i]
 	a.Settings = slices.Delete(a.Settings, i, i+1)
@@ -101,7 +101,8 @@ func (a *App) leaveSetting(i int, why string) {
 	a.note(set.word, set.line, why)
 }
 
-// aboutKey is the key of a .unitgen file that a message is about, and of Property= the name of the property.
+// aboutKey returns the key of a .unitgen file that a message is about. For Property= it returns the
+// name of the property.
 func aboutKey(message string) (key, property string) {
 	option, isOption := strings.CutPrefix(message, "--")
 	if !isOption {
@@ -120,8 +121,8 @@ func aboutKey(message string) (key, property string) {
 	return key, property
 }
 
-// app is what unitgen would make of the settings, on a machine of its own: the program is where it is named, and what is not known
-// yet is something.
+// app returns the app that unitgen would make of the settings on a machine that has its program.
+// What is not known yet has a stand-in.
 func (a *App) app(userUnits bool) app.App {
 	var b strings.Builder
 	b.WriteString("[" + app.SettingsSection + "]\nVersion=1\n")
@@ -154,7 +155,7 @@ func (a *App) app(userUnits bool) app.App {
 	b.WriteString("SystemdVersion=999\n") // that of the machine decides where the units are written
 	made, err := app.ParseSettings(a.Name, b.String())
 	if err != nil {
-		// A setting that stands twice: wellFormed has seen each by itself.
+		// The setting is there twice; wellFormed has checked each one alone.
 		return app.App{Name: a.Name}
 	}
 	made.UserUnits = userUnits

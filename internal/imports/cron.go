@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// cronField is a field of a cron pattern: its bounds, and the names that it takes beside numbers, from its first number on.
+// cronField is a field of a cron pattern: its bounds, and the names that it allows for numbers,
+// beginning with its first number.
 type cronField struct {
 	low, high int
 	names     string
@@ -24,7 +25,8 @@ var (
 
 var weekdays = [...]string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
 
-// calendar writes a cron pattern of five fields, or six with seconds first, as a calendar expression (systemd.time(7)).
+// calendar converts a cron pattern of five fields, or of six with seconds first, to a calendar
+// expression (systemd.time(7)).
 func calendar(pattern string) (string, error) {
 	if words := map[string]string{"@hourly": "hourly", "@daily": "daily", "@midnight": "daily", "@weekly": "Sun *-*-* 00:00:00",
 		"@monthly": "monthly", "@yearly": "yearly", "@annually": "yearly"}[strings.TrimSpace(pattern)]; words != "" {
@@ -51,7 +53,7 @@ func calendar(pattern string) (string, error) {
 	return strings.TrimSpace(parts[5] + " " + date), nil
 }
 
-// calendar writes one field. That of the weekday is empty for every day.
+// calendar converts one field. The result for the weekday is empty if it is every day.
 func (f cronField) calendar(text string) (string, error) {
 	week := f.high == 7
 	var out []string
@@ -93,7 +95,7 @@ func (f cronField) calendar(text string) (string, error) {
 	return strings.Join(out, ","), nil
 }
 
-// span writes the numbers from one to another.
+// span adds the numbers from one to another.
 func (f cronField) span(from, to, by int, week bool) (out []string) {
 	switch {
 	case week: // systemd has no steps there, and its week begins on Monday

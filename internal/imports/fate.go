@@ -10,7 +10,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// App is what one app of a source becomes. It is complete when Read returns it.
+// App is one app of a source. Read returns it complete.
 type App struct {
 	Name     app.Name
 	Settings []Setting
@@ -23,24 +23,25 @@ type App struct {
 	err   error // of the name
 }
 
-// place is a word of the source, such as a key, and its line; line 0 where nothing has lines.
+// place is a word of the source, such as a key, and its line. Line 0 means that the source has no
+// lines.
 type place struct {
 	word string
 	line int
 	file string // for messages
 }
 
-// Setting is a key of the .unitgen file with one value of it, and where it comes from.
+// Setting is one value of a key of the .unitgen file, and where it comes from.
 type Setting struct {
 	Key    string
 	Values []string // one, or the argv of Command=
 	place
 }
 
-// Fates is what became of the words of a source, in its order.
+// Fates says what became of each word of a source, in the order of the source.
 type Fates []Fate
 
-// Fate is what became of one word of a source: settings, or why there are none.
+// Fate is what became of one word of a source: its settings, or why there are none.
 type Fate struct {
 	Word string
 	Line int
@@ -51,7 +52,7 @@ type Fate struct {
 // Left reports whether nothing became of the word.
 func (f Fate) Left() bool { return len(f.To) == 0 }
 
-// of returns the fate of word, a new one if there is none yet.
+// of returns the fate of a word. It makes a new one if there is none yet.
 func (f *Fates) of(word string, line int) *Fate {
 	for i := range *f {
 		if (*f)[i].Word == word && ((*f)[i].Line == line || line == 0) {
@@ -62,7 +63,7 @@ func (f *Fates) of(word string, line int) *Fate {
 	return &(*f)[len(*f)-1]
 }
 
-// leave says why nothing becomes of word. Behind maxWords it says once that there are more.
+// leave notes why a word has no effect. After maxWords words it notes once that there are more.
 func (f *Fates) leave(word string, line int, why string) {
 	switch {
 	case len(*f) > maxWords:
@@ -77,7 +78,7 @@ func (f *Fates) leave(word string, line int, why string) {
 	fate.Why = why
 }
 
-// full says that the app has as many words as it may have; that is an error.
+// full reports whether the app has as many words as it may have, which is an error.
 func (a *App) full() bool {
 	if max(len(a.Fates), len(a.Settings)+len(a.Secrets)) < maxWords {
 		return false
@@ -98,13 +99,13 @@ func (a *App) set(word string, line int, key string, values ...string) {
 	fate.To = append(fate.To, settingLine(key, values))
 }
 
-// became says what of the app a word is that has no setting of its own.
+// became notes what a word is to the app, if no setting comes of it.
 func (a *App) became(word string, line int, to string) {
 	fate := a.Fates.of(word, line)
 	fate.To = append(fate.To, to)
 }
 
-// note adds a remark to what became of word; it is the reason if nothing did.
+// note adds a remark to the fate of a word. For a word without an effect the remark is the reason.
 func (a *App) note(word string, line int, why string) {
 	if !a.full() {
 		a.Fates.leave(word, line, why)
@@ -126,19 +127,20 @@ func (a *App) property(word string, line int, key, value string) {
 	a.set(word, line, "Property", key+"="+value)
 }
 
-// milliseconds adds a time that the source has in milliseconds.
+// milliseconds adds a time that the source gives in milliseconds.
 func (a *App) milliseconds(word string, line int, key string, ms int64) {
 	const longest = int64(365 * 24 * time.Hour / time.Millisecond) // more than any key takes, and no overflow
 	a.set(word, line, key, app.FormatTimeSpan(time.Duration(max(0, min(ms, longest)))*time.Millisecond))
 }
 
-// env adds one variable of the environment. A secret goes to the app's file; all are secret if all is true.
+// env adds one variable of the environment. Secrets go to the app's own file. If all is true, all
+// variables count as secrets.
 func (a *App) env(word string, line int, key, value string, all bool) {
 	switch {
 	case a.full():
-	case !environmentName(key):
+	case !app.IsVariable(key):
 		a.note(word, line, "PID 1 takes no variable named "+strconv.Quote(key))
-	case ownVariable(key):
+	case app.SetBySystemd(key):
 		a.note(word, line, key+" is set by systemd for each instance")
 	case all || secret(key, value):
 		a.forget(key)
@@ -154,7 +156,7 @@ func (a *App) env(word string, line int, key, value string, all bool) {
 	}
 }
 
-// forget takes a variable back that has another value now: one in a file wins over all that are not.
+// forget removes a variable that gets another value: a variable in a file wins over those outside.
 func (a *App) forget(key string) {
 	for i := len(a.Settings) - 1; i >= 0; i-- {
 		if s := a.Settings[i]; s.Key == "Environment" && strings.HasPrefix(s.Values[0], key+"=") {
@@ -162,24 +164,6 @@ func (a *App) forget(key string) {
 		}
 	}
 	a.Secrets = slices.DeleteFunc(a.Secrets, func(s app.Assignment) bool { return s.Key == key })
-}
-
-func ownVariable(key string) bool {
-	switch key {
-	case "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET":
-		return true
-	}
-	return false
-}
-
-func environmentName(s string) bool {
-	for i, r := range s {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
-		if !letter && (i == 0 || r < '0' || r > '9') {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // variable returns a variable of the app's environment.
@@ -197,7 +181,7 @@ func (a *App) variable(key string) (value string, ok bool) {
 	return value, ok
 }
 
-// settingLine is a setting as the .unitgen file has it.
+// settingLine returns a setting as a line of the .unitgen file.
 func settingLine(key string, values []string) string {
 	words := make([]string, len(values))
 	for i, v := range values {
@@ -208,5 +192,5 @@ func settingLine(key string, values []string) string {
 	return key + "=" + strings.Join(words, " ")
 }
 
-// spansWords says whether the value of a key may have blanks without quotes (unitgen(5)).
+// spansWords reports whether a value of the key may have blanks without quotes (unitgen(5)).
 func spansWords(key string) bool { return strings.HasSuffix(key, "Sec") || key == "ReloadAt" }

@@ -22,7 +22,8 @@ func ownSession(ctx context.Context, argv []string) *exec.Cmd {
 	return cmd
 }
 
-// fuzzSource imports whatever text as a file of that name: it never panics, and what comes out is what unitgen reads.
+// fuzzSource imports whatever text as a file of that name: it never panics, and what comes out is
+// what unitgen reads.
 func fuzzSource(f *testing.F, name string, seeds ...string) {
 	for _, seed := range seeds {
 		f.Add(seed)
@@ -85,7 +86,7 @@ func FuzzDotenv(f *testing.F) {
 			return
 		}
 		for _, v := range vars {
-			if !environmentName(v.Key) {
+			if !app.IsVariable(v.Key) {
 				t.Errorf("%q gives the name %q", text, v.Key)
 			}
 		}

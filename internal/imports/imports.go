@@ -1,9 +1,11 @@
-// Package imports turns what other process managers know of a program into .unitgen files (unitgen(5)): ecosystem files and
-// dump.pm2 of PM2, Procfiles, programs of supervisord, and hand-written units of systemd.
+// Package imports turns what other process managers know of a program into .unitgen files
+// (unitgen(5)): ecosystem files and dump.pm2 of PM2, Procfiles, programs of supervisord, and
+// hand-written units of systemd.
 //
-// Each source is one file of the package with one function, which reads text and gives apps: their settings, and for each
-// word of the source what became of it. Nothing that a source says is passed over in silence. The package starts nothing but
-// node for an ecosystem file in JavaScript (javascript.go), asks no manager, and writes with Write alone.
+// Each source is one file of the package with one function, which reads text and gives apps: their
+// settings, and for each word of the source what became of it. Nothing that a source says is passed
+// over in silence. The package starts nothing but node for an ecosystem file in JavaScript
+// (javascript.go), asks no manager, and writes with Write alone.
 //
 //	imports.go     which source a file is
 //	fate.go        an app, and what became of each word of its source
@@ -14,7 +16,7 @@
 //	javascript.go  PM2: a file that is a program
 //	cron.go        times of cron -> calendar expressions
 //	procfile.go    Procfile and .env
-//	ini.go         supervisord: the file
+//	ini.go         supervisord: the file, glob.go the files that it includes
 //	supervisord.go supervisord: its programs
 //	unit.go        units of systemd
 //	unitcommand.go units of systemd: ExecStart=
@@ -41,9 +43,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
-// Options is what an import is told beside its source.
+// Options says how to read a source.
 type Options struct {
 	Path  string   // absolute, of the source
 	Shown string   // the same as the user wrote it, for messages
@@ -52,6 +55,7 @@ type Options struct {
 	User  string   // User= of every app, whatever the source says
 
 	UserUnits bool // the apps are units of a user's own manager
+	Root      bool // this process is root's, whose environment is not for the files of others
 
 	CPUs   func() int
 	Getenv func(string) string
@@ -61,28 +65,29 @@ type Options struct {
 	JavaScript func(ctx context.Context, path string) (json []byte, uid uint32, err error)
 }
 
-// Import is what came of a source.
+// Import is the result of reading a source.
 type Import struct {
 	Shown string // the source, for people
 	Apps  []*App
 	Rest  Fates // words of the source that are about no app
 	Env   bool  // the apps' environment is a shell's, so that all of it counts as secret
 
-	read     []readFile // the source first
-	borrowed []string   // variables of this process' environment that the source asks for
+	read []readFile // the source first
 }
 
-// maxSource is how long a source may be in bytes: the longest file of settings is not longer.
+// maxSource is the maximum size of a source in bytes, the same as that of a .unitgen file.
 const maxSource = app.MaxFile
 
-// maxApps is how many apps may come of one source: more say that it is no configuration.
+// maxApps is how many apps may come of one source. A file with more is no configuration.
 const maxApps = 1000
 
-// maxWords is how many words of a source may be about one app, or about none: each is compared with those before it.
+// maxWords is how many words of a source may be about one app, or about none. Each word is compared
+// with those before it.
 const maxWords = 1000
 
-// Read reads the source and returns its apps, each of which can be written. The error is all that is wrong with it, as joined
-// InputErrors that begin with "PATH:LINE: ", unless a file cannot be read or node fails.
+// Read reads the source and returns its apps, each of which can be written. The error is all that
+// is wrong with it, as joined InputErrors that begin with "PATH:LINE: ", unless a file cannot be
+// read or node fails.
 func Read(ctx context.Context, o Options) (*Import, error) {
 	read, err := sourceOf(o.Path)
 	if err != nil {
@@ -104,9 +109,11 @@ type source struct {
 	ctx    context.Context
 	result *Import
 	errs   []error
+	names  int // that were compared with patterns of files
+	bytes  int // of files that were read
 }
 
-// sourceOf goes by the name of the file, as each of these programs does.
+// sourceOf picks the reader by the file's name, as each of these programs does.
 func sourceOf(path string) (func(*source) error, error) {
 	base := filepath.Base(path)
 	lower := strings.ToLower(base)
@@ -133,7 +140,7 @@ func sourceOf(path string) (func(*source) error, error) {
 		Hint: "unitgen import ecosystem.config.js"}
 }
 
-// Starting are the apps that can be made and that the source starts.
+// Starting returns the apps that can be made and that the source starts.
 func (m *Import) Starting() []*App {
 	return slices.DeleteFunc(slices.Clone(m.Apps), func(a *App) bool { return a.Skip != "" || a.Stopped })
 }
@@ -141,29 +148,45 @@ func (m *Import) Starting() []*App {
 // Listens reports whether the source says where the app is served.
 func (a *App) Listens() bool { return a.has("Listen") }
 
-// dir is the directory of the source, from which its relative paths count.
+// dir is the directory of the source. Relative paths of the source count from there.
 func (s *source) dir() string { return filepath.Dir(s.Path) }
 
 // text reads the source.
 func (s *source) text() (string, error) {
 	text, err := s.readText(s.Path, s.Shown)
 	if err != nil {
-		return "", s.fault(s.Shown, 0, "", "it cannot be read: %v", cause(err))
+		return "", s.fault(s.Shown, 0, "", "it cannot be read: %v", fault.WithoutPath(err))
 	}
 	return text, nil
 }
 
-// readText reads a file of the source, and notes whose it is.
+// readText reads a file of the source, within the limits of all its files, and notes whose it is.
 func (s *source) readText(path, shown string) (string, error) {
+	if len(s.result.read) >= maxFiles {
+		return "", fmt.Errorf("there are more than %d files", maxFiles)
+	}
 	text, owner, err := readText(path)
+	if s.bytes += len(text); err == nil && s.bytes > maxBytes {
+		err = fmt.Errorf("the files have more than %d bytes", maxBytes)
+	}
 	if err == nil {
 		s.result.read = append(s.result.read, readFile{shown, owner})
 	}
 	return text, err
 }
 
-// readText reads a regular file with at most maxSource bytes, and says whose that file is. Of a pipe that nobody writes to, open(2)
-// would wait for ever.
+// owner returns the owner of a file of the source, by the file's name in messages.
+func (s *source) owner(shown string) uint32 {
+	for _, f := range s.result.read {
+		if f.shown == shown {
+			return f.owner
+		}
+	}
+	return 0
+}
+
+// readText reads a regular file of at most maxSource bytes, and returns its owner. It does not wait
+// for a pipe, whose open(2) would block until somebody writes.
 func readText(path string) (text string, owner uint32, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -184,16 +207,7 @@ func readText(path string) (text string, owner uint32, err error) {
 	return string(content), st.Sys().(*syscall.Stat_t).Uid, err
 }
 
-// cause is what the system said, without the path that the message has already.
-func cause(err error) error {
-	var path *os.PathError
-	if errors.As(err, &path) {
-		return path.Err
-	}
-	return err
-}
-
-// fail notes what is wrong at a line of the source; 0 for no line.
+// fail notes what is wrong at a line of the source. Line 0 means no line.
 func (s *source) fail(line int, hint, format string, args ...any) {
 	s.errs = append(s.errs, s.fault(s.Shown, line, hint, format, args...))
 }
@@ -202,7 +216,8 @@ func (s *source) fault(path string, line int, hint, format string, args ...any) 
 	return app.FileError(path, line, &app.InputError{Msg: fmt.Sprintf(format, args...), Hint: hint})
 }
 
-// add gives a new app of the source. The name is what the source calls it, and word where it says so.
+// add returns a new app of the source. name is the source's name for it, and word is where the
+// source says so.
 func (s *source) add(name, word string, line int) *App {
 	a := &App{place: place{word, line, s.Shown}}
 	a.Name, a.err = appName(name)
@@ -213,7 +228,8 @@ func (s *source) add(name, word string, line int) *App {
 	return a
 }
 
-// appName makes the name of an app of what another program allows as one: what units cannot have becomes "-".
+// appName makes the name of an app from a name of another program. Characters that names of units
+// cannot have become "-".
 func appName(name string) (app.Name, error) {
 	mapped := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(":-_.", r) {
@@ -224,7 +240,7 @@ func appName(name string) (app.Name, error) {
 	return app.ParseName(strings.TrimLeft(mapped, "-."))
 }
 
-// choose leaves the apps that are wanted.
+// choose keeps the apps that the user wants.
 func (s *source) choose() error {
 	if len(s.Only) == 0 {
 		return errors.Join(s.errs...)
@@ -242,5 +258,5 @@ func (s *source) choose() error {
 	return errors.Join(s.errs...)
 }
 
-// named says whether the user asked for this app by name.
+// named reports whether the user asked for this app by name.
 func (s *source) named(name app.Name) bool { return slices.Contains(s.Only, string(name)) }

@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-systemd/v22/unit"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/needs"
 )
 
 // schema is every key of PM2 7.0.4, its aliases, and a value of each that is not the default.
@@ -197,10 +198,7 @@ func TestCalendar(t *testing.T) {
 
 // systemd takes what calendar writes.
 func TestCalendarOfSystemd(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip("systemd-analyze is not installed")
-	}
+	analyze := needs.Program(t, "systemd-analyze", "systemd")
 	args := []string{"calendar"}
 	for _, pattern := range []string{"0 4 * * *", "*/5 * * * *", "0 0 1,15 * *", "30 2 * * 1-5", "0 0 */2 1-6 *", "*/10 0 12 * * *", "0 8-18/2 * * *", "5/15 * * * *", "@weekly"} {
 		at, err := calendar(pattern)
@@ -241,7 +239,8 @@ func TestSecret(t *testing.T) {
 	}
 }
 
-// go-systemd reads the same of a unit, but for lines that a backslash continues, which it leaves as they are.
+// go-systemd reads the same of a unit, but for lines that a backslash continues, which it leaves as
+// they are.
 func TestUnitWitness(t *testing.T) {
 	const text = "# a\n[Unit]\nDescription = x y \n\n[Service]\nExecStart=/bin/x \"a b\"\n;c\nEnvironment=A=b\n Environment=\n[Install]\nWantedBy=x\n"
 	got, err := parseUnit("a.service", text)
@@ -259,7 +258,8 @@ func TestUnitWitness(t *testing.T) {
 	}
 }
 
-// Files are written all or none, secrets for their owner alone, and nothing that is there is changed.
+// Files are written all or none, secrets for their owner alone, and nothing that is there is
+// changed.
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	files := []File{{Path: filepath.Join(dir, "a.unitgen"), Text: "a"}, {Path: filepath.Join(dir, "a.env"), Text: "s", Secret: true}}
@@ -298,10 +298,7 @@ func TestWrite(t *testing.T) {
 
 // A configuration that is a program has limits, and its errors are one line.
 func TestJavaScript(t *testing.T) {
-	if _, err := exec.LookPath("node"); err != nil {
-		options(t, "") // fails where it must be there
-		t.Skip("node is not installed")
-	}
+	needs.Program(t, "node", "nodejs")
 	for _, tt := range []struct{ name, text, want string }{
 		{"a.config.mjs", "export default { apps: [{ script: 'a.js' }] }", ""},
 		{"b.config.mjs", "export const apps = [{ script: 'a.js' }]", ""},
@@ -339,13 +336,8 @@ func TestJavaScriptWithoutNode(t *testing.T) {
 
 // Root does not run what others have written, nor what it has written itself.
 func TestJavaScriptAsRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("not root")
-	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("node is not installed")
-	}
+	needs.Root(t, "it makes files of other users")
+	node := needs.Program(t, "node", "nodejs")
 	dir, err := os.MkdirTemp("/tmp", "unitgen-imports-")
 	if err != nil {
 		t.Fatal(err)
@@ -405,9 +397,7 @@ func TestJavaScriptAsRoot(t *testing.T) {
 
 // What a program that does not end has started ends with it.
 func TestJavaScriptEnds(t *testing.T) {
-	if _, err := exec.LookPath("node"); err != nil {
-		t.Skip("node is not installed")
-	}
+	needs.Program(t, "node", "nodejs")
 	cmd := exec.Command("sh", "-c", "sleep 1000 & sleep 1000")
 	began := time.Now()
 	ctx, cancel := contextWithTimeout(t)

@@ -17,10 +17,11 @@ type iniSection struct {
 
 type iniKey struct {
 	key, value string
+	path       string // for messages
 	line       int
 }
 
-// get returns the last value of a key, which is the one that counts; false if there is none.
+// get returns the last value of a key, which counts; false if there is none.
 func (s iniSection) get(key string) (iniKey, bool) {
 	for i := len(s.keys) - 1; i >= 0; i-- {
 		if s.keys[i].key == key {
@@ -30,8 +31,9 @@ func (s iniSection) get(key string) (iniKey, bool) {
 	return iniKey{}, false
 }
 
-// parseINI reads what Python's configparser reads as supervisord has it set up: sections, "key = value" or "key: value", lines that
-// begin with a blank go on, ";" and "#" begin comments at the start of a line and after a blank.
+// parseINI reads what Python's configparser reads with supervisord's options: sections, and "key =
+// value" or "key: value". A line that begins with a blank continues the value. ";" and "#" begin a
+// comment at the start of a line and after a blank.
 func parseINI(path, text string) ([]iniSection, error) {
 	var sections []iniSection
 	for i, raw := range strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n") {
@@ -63,7 +65,7 @@ func parseINI(path, text string) ([]iniSection, error) {
 				return nil, &lineError{i + 1, "a line must be KEY=VALUE"}
 			}
 			key := strings.ToLower(strings.TrimSpace(trimmed[:at]))
-			sections[last].keys = append(sections[last].keys, iniKey{key, strings.TrimSpace(trimmed[at+1:]), i + 1})
+			sections[last].keys = append(sections[last].keys, iniKey{key, strings.TrimSpace(trimmed[at+1:]), path, i + 1})
 		}
 	}
 	return sections, nil

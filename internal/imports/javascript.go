@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
 // javaScript reads a configuration that is a program.
@@ -29,8 +30,7 @@ func (s *source) javaScript() error {
 	data, uid, err := s.JavaScript(s.ctx, s.Path)
 	s.result.read = append(s.result.read, readFile{s.Shown, uid})
 	if err != nil {
-		var input *app.InputError
-		if errors.As(err, &input) {
+		if input, ok := errors.AsType[*app.InputError](err); ok {
 			return s.fault(s.Shown, 0, input.Hint, "%s", input.Msg)
 		}
 		return err
@@ -42,7 +42,8 @@ func (s *source) javaScript() error {
 	return s.configuration(tree)
 }
 
-// Node runs node to read an ecosystem file that is a program. The zero value runs it as this process' user.
+// Node runs node to read an ecosystem file that is a program. The zero value runs it as this
+// process' user.
 type Node struct {
 	Program string // absolute path of node; empty: there is none
 	Root    bool   // this process is root, which runs no program of others
@@ -61,23 +62,24 @@ const (
 //go:embed evaluate.mjs
 var evaluate string
 
-// Evaluate returns the configuration that the file at path exports, as JSON, and the user who ran it and so may have said anything
-// in it. The file is a program and can do what its user can. So root does not run it: the owner of the file does, if nobody else
-// can have put it there, or User. Errors of the file are InputErrors.
+// Evaluate returns the configuration that the file at path exports, as JSON, and the user who ran
+// the file. The file is a program and can do what its user can. So root does not run it. Its owner
+// runs it, if nobody else can have put it there, or User does. Errors of the file are InputErrors.
 func (n Node) Evaluate(ctx context.Context, path string) (json []byte, uid uint32, err error) {
 	if n.Program == "" {
 		return nil, 0, &app.InputError{Msg: "it is a program for Node.js, and there is no node in $PATH",
 			Hint: "node -p 'JSON.stringify(require(\"./" + filepath.Base(path) + "\"))' > ecosystem.json, where there is one"}
 	}
 	if _, err := os.Stat(path); err != nil {
-		return nil, 0, &app.InputError{Msg: fmt.Sprintf("it cannot be read: %v", cause(err))}
+		return nil, 0, &app.InputError{Msg: fmt.Sprintf("it cannot be read: %v", fault.WithoutPath(err))}
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodeTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.Program, "--input-type=module", "-", path)
 	cmd.Stdin = strings.NewReader(evaluate)
 	cmd.Dir, cmd.Env = filepath.Dir(path), n.Environ
-	// A session of its own: no terminal to type into, and one signal ends all that it starts.
+	// The process has a session of its own: it has no terminal, and one signal ends it with its
+	// children.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	uid = uint32(os.Geteuid())
 	if n.Root {
@@ -131,7 +133,7 @@ func runLimited(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// limited is a buffer that takes no more than max bytes.
+// limited is a buffer for at most max bytes.
 type limited struct {
 	bytes.Buffer
 	max  int
@@ -160,7 +162,7 @@ func (l *limited) ReadFrom(r *os.File) (int64, error) {
 	}
 }
 
-// firstProblem is the line of node's output that says what is wrong.
+// firstProblem returns the line of node's output that says what is wrong.
 func firstProblem(text string, err error) string {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); strings.Contains(line, "Error:") || strings.HasPrefix(line, "Error") {
@@ -173,7 +175,7 @@ func firstProblem(text string, err error) string {
 	return err.Error()
 }
 
-// become has cmd run as the user who may have said what path says.
+// become makes cmd run as the user that the options or the owner of path say.
 func (n Node) become(cmd *exec.Cmd, path string) error {
 	name := n.User
 	if name == "" {
@@ -211,8 +213,8 @@ func lookup(name string) (*user.User, error) {
 	return user.LookupId(name)
 }
 
-// ownerOf returns the owner of a file that nobody but the owner and root can have put there. Without symbolic links, so that a
-// user cannot have root run a file of another user.
+// ownerOf returns the owner of a file that only the owner and root can have put there. The path
+// must have no symbolic links, so that a user cannot make root run a file of another user.
 func ownerOf(path string) (uint32, error) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
 	if errors.Is(err, unix.ELOOP) {

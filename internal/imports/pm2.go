@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// pm2App is an app of PM2 while it is read.
+// pm2App is an app of PM2 that is being read.
 type pm2App struct {
 	*App
 	s       *source
@@ -19,7 +19,8 @@ type pm2App struct {
 	port    field
 }
 
-// pm2Key is what becomes of a key of PM2's configuration (docs/pm2.md). One that has no take has a reason.
+// pm2Key says what becomes of a key of PM2's configuration (docs/pm2.md). A key without take has a
+// reason.
 type pm2Key struct {
 	take func(*pm2App, field)
 	why  string
@@ -33,7 +34,8 @@ const (
 	whyWatch   = "PID 1 watches single paths, each named: Watch=PATH"
 )
 
-// pm2Keys has every key of PM2's schema, and those of its command line that configurations have too.
+// pm2Keys has every key of PM2's schema, and the keys of its command line that configurations also
+// have.
 func pm2Keys() map[string]pm2Key {
 	return map[string]pm2Key{
 		"script":           {take: (*pm2App).partOfCommand},
@@ -97,7 +99,7 @@ func pm2Keys() map[string]pm2Key {
 	}
 }
 
-// pm2Name is the key that a word of a configuration is: PM2's aliases are others of the same.
+// pm2Name returns the key that a word of a configuration stands for: PM2 has aliases for some keys.
 func pm2Name(word string) string {
 	if name := pm2Aliases[word]; name != "" {
 		return name
@@ -134,14 +136,13 @@ func (s *source) ecosystem() error {
 }
 
 func (s *source) treeError(err error) error {
-	var at *lineError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*lineError](err); ok {
 		return s.fault(s.Shown, at.line, "", "%s", at.msg)
 	}
 	return s.fault(s.Shown, 0, "", "%v", err)
 }
 
-// configuration reads what a configuration says: an object with apps, a list of them, or one.
+// configuration reads a configuration: an object with apps, a list of apps, or one app.
 func (s *source) configuration(tree value) error {
 	if inner, ok := tree.get("default"); ok && tree.kind == object && inner.kind == object {
 		tree = inner.value // what a module of ECMAScript exports
@@ -182,7 +183,7 @@ func (s *source) configuration(tree value) error {
 	return nil
 }
 
-// topLevel says what becomes of the keys beside apps.
+// topLevel says what becomes of the keys beside the apps.
 func (s *source) topLevel(f field) {
 	switch f.key {
 	case "deploy":
@@ -235,7 +236,7 @@ func (s *source) pm2App(item value) {
 	}
 }
 
-// pm2AppName is the name that PM2 gives an app, and where it says so.
+// pm2AppName returns the name that PM2 gives an app, and the word that says so.
 func (s *source) pm2AppName(item value) (name, word string, line int) {
 	word, line = "script", item.line
 	if f, ok := firstField(item, "script"); ok {
@@ -273,7 +274,7 @@ func joinPath(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// The kinds that a value may have. What PM2 takes as a number it takes as a text with one too.
+// The kinds of a value. Where PM2 takes a number, it also takes a text with a number.
 
 func (p *pm2App) text(f field, use func(string)) {
 	if f.kind != text && f.kind != number {
@@ -305,7 +306,7 @@ func (p *pm2App) truth(f field, use func(bool)) {
 	use(f.text == "true")
 }
 
-// texts are the values of a key that takes one or several.
+// texts calls use with the values of a key that takes one text or several.
 func (p *pm2App) texts(f field, use func([]string)) {
 	items := f.items
 	if f.kind != list {
@@ -342,7 +343,7 @@ func (p *pm2App) flag(f field, key, set string) {
 	})
 }
 
-// time sets a time-out, which PM2 has in milliseconds.
+// time sets a time-out. PM2 has it in milliseconds.
 func (p *pm2App) time(f field, key string) {
 	p.number(f, func(ms int64) {
 		if ms == 0 {
@@ -353,12 +354,13 @@ func (p *pm2App) time(f field, key string) {
 	})
 }
 
-// takePort notes the port; setEnvironment makes the address of it.
+// takePort notes the port. setEnvironment makes an address of it.
 func (p *pm2App) takePort(f field) {
 	p.number(f, func(int64) { p.port = f })
 }
 
-// listen is the address of a port, on the address that variables name if any does.
+// listen returns the address of a port. The host comes from the variables that name one, if any
+// does.
 func (a *App) listen(word string, line int, port string) {
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {

@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// interpreters are what PM2 runs a script with that names none, by its extension.
+// interpreters are the programs with which PM2 runs a script that names none, by the script's
+// extension.
 var interpreters = map[string]string{
 	".js": "node", ".cjs": "node", ".mjs": "node", ".ts": "bun", ".tsx": "bun", ".coffee": "coffee", ".ls": "lsc",
 	".sh": "bash", ".py": "python3", ".rb": "ruby", ".php": "php", ".pl": "perl",
@@ -50,7 +51,7 @@ func (p *pm2App) setCommand() {
 	}
 }
 
-// words are the arguments of a key that takes a list, or a text of them.
+// words returns the arguments of a key that takes a list or a text of them.
 func (p *pm2App) words(name string) (words []string, ok bool) {
 	f, has := p.command[name]
 	if !has {
@@ -72,7 +73,7 @@ func (p *pm2App) words(name string) (words []string, ok bool) {
 	return words, true
 }
 
-// program is what runs a script, up to the script itself.
+// program returns the words of the command before the script.
 func (p *pm2App) program(f field, options []string) []string {
 	script := f.text
 	interpreter, given := p.command["exec_interpreter"]
@@ -109,8 +110,8 @@ func (p *pm2App) program(f field, options []string) []string {
 	return append([]string{p.executable(script)}, options...)
 }
 
-// executable is a program as Command= has it: what has a slash counts from the app's directory, and the rest is looked up in
-// $PATH unless a file of that directory has the name.
+// executable returns a program as Command= has it. A name with a slash counts from the app's
+// directory. Other names are looked up in $PATH, unless the directory has a file of that name.
 func (p *pm2App) executable(name string) string {
 	if filepath.IsAbs(name) || !strings.Contains(name, "/") && !p.exists(name) {
 		return name
@@ -123,7 +124,8 @@ func (p *pm2App) exists(name string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// isText says whether a file is there that the kernel cannot execute: PM2 takes it for JavaScript.
+// isText reports whether a file exists and the kernel cannot execute it. PM2 runs such a file as
+// JavaScript.
 func (p *pm2App) isText(name string) bool {
 	if !p.exists(name) {
 		return false

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// dump reads dump.pm2, which "pm2 save" writes: a list of processes, each with its settings, PM2's own state, and the whole
-// environment of the shell that started it.
+// dump reads dump.pm2, which "pm2 save" writes: a list of processes, each with its settings, PM2's
+// own state, and the whole environment of the shell that started it.
 func (s *source) dump() error {
 	text, err := s.text()
 	if err != nil {
@@ -41,7 +41,7 @@ func (s *source) dump() error {
 	return nil
 }
 
-// dumped reads one process as an app of a configuration with so many instances.
+// dumped reads one process as an app of a configuration with that number of instances.
 func (s *source) dumped(item value, instances int) {
 	env, _ := item.get("env")
 	app := value{kind: object, line: item.line}
@@ -91,7 +91,7 @@ func (a *App) leaveAll(words []string, why string) {
 	}
 }
 
-// ownEnvironment leaves out what a login or PM2 has set, and says what that is.
+// ownEnvironment leaves out the variables that a login or PM2 has set, and notes them.
 func ownEnvironment(env value) (own value, left []string) {
 	own = env
 	own.fields = nil
@@ -105,7 +105,7 @@ func ownEnvironment(env value) (own value, left []string) {
 	return own, left
 }
 
-// ofShell knows the variables that a shell, a terminal, a session or PM2 sets.
+// ofShell reports whether a shell, a terminal, a session or PM2 sets the variable.
 func ofShell(key string) bool {
 	for _, prefix := range []string{"SSH_", "XDG_", "DBUS_", "LC_", "PM2_", "npm_", "NVM_", "SUDO_", "VSCODE_", "TERM_", "COLORTERM", "LESS", "GNOME_", "KDE_", "GTK_", "pm_", "axm_"} {
 		if strings.HasPrefix(key, prefix) {

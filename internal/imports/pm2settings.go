@@ -96,7 +96,7 @@ func (p *pm2App) mode(f field) {
 	}
 }
 
-// memory takes PM2's sizes, which are systemd's except 0.
+// memory reads PM2's sizes. They are systemd's, except 0.
 func (p *pm2App) memory(f field) {
 	p.text(f, func(size string) {
 		if bytes, err := app.ParseSize(strings.ToUpper(size)); err != nil {
@@ -180,7 +180,8 @@ func (p *pm2App) exitCodes(f field) {
 	})
 }
 
-// maxRestarts counts in a time that it takes to restart so often with delays that grow to 10 seconds.
+// maxRestarts sets the limit within the time that this many restarts take, with delays that grow to
+// 10 seconds.
 func (p *pm2App) maxRestarts(f field) {
 	p.number(f, func(n int64) {
 		if n <= 0 {
@@ -197,7 +198,7 @@ func (p *pm2App) minUptime(f field) {
 	p.note(f.key, f.line, "each automatic restart counts for MaxRestarts=, however long the run was")
 }
 
-// watch takes single paths. PM2 watches all that is below them.
+// watch takes single paths. PM2 also watches everything below them.
 func (p *pm2App) watch(f field) {
 	if f.kind == truth || f.text == "true" || f.text == "false" {
 		p.truth(f, func(on bool) {
@@ -234,7 +235,7 @@ func (p *pm2App) instanceVar(f field) {
 	})
 }
 
-// environment notes env, which those of --env= go over.
+// environment notes env. The variables of --env= win over it.
 func (p *pm2App) environment(f field) {
 	vars, ok := p.variables(f)
 	if !ok {
@@ -269,7 +270,7 @@ func (p *pm2App) environmentOf(f field) {
 	}
 }
 
-// variables are those of an object, or of a text of assignments.
+// variables returns the variables of an object, or of a text of assignments.
 func (p *pm2App) variables(f field) ([]field, bool) {
 	switch f.kind {
 	case object:
@@ -293,7 +294,7 @@ func (p *pm2App) variables(f field) ([]field, bool) {
 	return nil, false
 }
 
-// setEnvironment writes the variables, sorted by name, and makes the app's address of PORT.
+// setEnvironment adds the variables, sorted by name, and makes the app's address of PORT.
 func (p *pm2App) setEnvironment() {
 	for _, key := range sortedKeys(p.vars) {
 		f := p.vars[key]
@@ -325,7 +326,7 @@ func (p *pm2App) setEnvironment() {
 	}
 }
 
-// drop takes a setting back.
+// drop removes a setting.
 func (a *App) drop(key, value string) {
 	a.Settings = slices.DeleteFunc(a.Settings, func(s Setting) bool { return s.Key == key && s.Values[0] == value })
 }
@@ -339,7 +340,7 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// toJSON is a value as PM2 puts it into the environment.
+// toJSON returns a value as PM2 writes it into the environment.
 func toJSON(v value) string {
 	text, err := json.Marshal(v.plain())
 	if err != nil {

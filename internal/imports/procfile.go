@@ -9,18 +9,20 @@ import (
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
 // procfileLine is one type of process: its name and its command.
 var procfileLine = regexp.MustCompile(`^([A-Za-z0-9_-]+):\s*(.+)$`)
 
-// The ports of foreman: the first type of process gets the base, each further one a hundred more. PORT in .env is another base.
+// The ports of foreman: the first type of process gets the base, each further one a hundred more.
+// PORT in .env is another base.
 const (
 	procfileBase = 5000
 	procfileStep = 100
 )
 
-// procfile reads a Procfile, and the .env beside it, which is the environment of all its processes.
+// procfile reads a Procfile, and the .env beside it. The .env is the environment of all processes.
 func (s *source) procfile() error {
 	content, err := s.text()
 	if err != nil {
@@ -60,7 +62,7 @@ func (s *source) procfile() error {
 	return errors.Join(s.errs...)
 }
 
-// process is one type of process, which is told its port by $PORT.
+// process reads one type of process. Its program learns the port from $PORT.
 func (s *source) process(name, command string, line, port int, variables []app.Assignment) {
 	a := s.add(name, name, line)
 	a.set(name, line, "WorkingDirectory", s.dir())
@@ -95,29 +97,29 @@ func (s *source) process(name, command string, line, port int, variables []app.A
 	}
 }
 
-// portWord is $PORT where no longer name begins so.
+// portWord matches $PORT where no longer name begins with it.
 var portWord = regexp.MustCompile(`\$PORT([^A-Za-z0-9_]|$)`)
 
-// dotenv reads the .env beside the source; none is no variables.
+// dotenv reads the .env beside the source. Without a file there are no variables.
 func (s *source) dotenv() ([]app.Assignment, error) {
 	shown := filepath.Join(filepath.Dir(s.Shown), ".env")
 	text, err := s.readText(filepath.Join(s.dir(), ".env"), shown)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, s.fault(shown, 0, "", "it cannot be read: %v", cause(err))
+		return nil, s.fault(shown, 0, "", "it cannot be read: %v", fault.WithoutPath(err))
 	}
 	variables, err := parseDotenv(text)
-	var at *lineError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*lineError](err); ok {
 		return nil, s.fault(shown, at.line, "", "%s", at.msg)
 	}
 	return variables, err
 }
 
-// parseDotenv reads the assignments of a .env file: KEY=VALUE, with "export" before it or not. A value in single quotes is as it
-// stands, in double quotes \n is a line break, and without quotes " #" begins a comment. Values in quotes may have several lines.
-// Nothing is expanded. The messages have no value of the file.
+// parseDotenv reads the assignments of a .env file: KEY=VALUE, with or without "export". A value in
+// single quotes is literal. In double quotes \n is a line break. Without quotes " #" begins a
+// comment. Values in quotes may have several lines. Nothing is expanded. Errors do not contain
+// values of the file.
 func parseDotenv(text string) ([]app.Assignment, error) {
 	var found []app.Assignment
 	lines := strings.Split(strings.TrimPrefix(text, "\ufeff"), "\n")
@@ -128,7 +130,7 @@ func parseDotenv(text string) ([]app.Assignment, error) {
 		}
 		key, value, ok := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "export ")), "=")
 		key = strings.TrimSpace(key)
-		if !ok || !environmentName(key) {
+		if !ok || !app.IsVariable(key) {
 			return nil, &lineError{i + 1, "a line must be KEY=VALUE"}
 		}
 		value = strings.TrimSpace(value)
@@ -160,7 +162,7 @@ func parseDotenv(text string) ([]app.Assignment, error) {
 	return found, nil
 }
 
-// closing is where the quote ends that a value began with; -1 for nowhere.
+// closing returns where the quote that begins a value ends; -1 if it does not end.
 func closing(s string, quote byte) int {
 	for i := 0; i < len(s); i++ {
 		switch {

@@ -3,10 +3,13 @@ package imports
 import (
 	"fmt"
 	"strings"
-	"unicode"
+
+	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
-// Report says of each word of the source what became of it, and why if nothing did. It has no values of secrets.
+// Report says what became of each word of the source, and why if a word has no effect. It contains
+// no values of secrets.
 func (m *Import) Report() string {
 	var b strings.Builder
 	for i, a := range m.Apps {
@@ -15,12 +18,12 @@ func (m *Import) Report() string {
 		}
 		switch {
 		case a.Skip != "":
-			fmt.Fprintf(&b, "%s: not imported: %s\n", a.Name, printable(a.Skip))
+			fmt.Fprintf(&b, "%s: not imported: %s\n", a.Name, fault.Printable(a.Skip))
 			continue
 		case len(a.Secrets) > 0:
-			fmt.Fprintf(&b, "%s: %s%s, %s\n", a.Name, a.Name, extension, envFile(a.Name))
+			fmt.Fprintf(&b, "%s: %s%s, %s\n", a.Name, a.Name, app.FileExtension, envFile(a.Name))
 		default:
-			fmt.Fprintf(&b, "%s: %s%s\n", a.Name, a.Name, extension)
+			fmt.Fprintf(&b, "%s: %s%s\n", a.Name, a.Name, app.FileExtension)
 		}
 		a.Fates.report(&b)
 	}
@@ -28,13 +31,13 @@ func (m *Import) Report() string {
 		if len(m.Apps) > 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s\n", printable(m.Shown))
+		fmt.Fprintf(&b, "%s\n", fault.Printable(m.Shown))
 		m.Rest.report(&b)
 	}
 	return b.String()
 }
 
-// report writes first what became of words, then what was left out.
+// report writes first the words with an effect, then those without.
 func (f Fates) report(b *strings.Builder) {
 	width := 0
 	for _, fate := range f {
@@ -48,11 +51,11 @@ func (f Fates) report(b *strings.Builder) {
 		}
 		word := fate.Word
 		for _, to := range fate.to() {
-			fmt.Fprintf(b, "  %-*s  %s\n", width, printable(word), printable(to))
+			fmt.Fprintf(b, "  %-*s  %s\n", width, fault.Printable(word), fault.Printable(to))
 			word = ""
 		}
 		if fate.Why != "" {
-			fmt.Fprintf(b, "  %-*s  (%s)\n", width, word, printable(fate.Why))
+			fmt.Fprintf(b, "  %-*s  (%s)\n", width, word, fault.Printable(fate.Why))
 		}
 	}
 	if !left {
@@ -61,15 +64,15 @@ func (f Fates) report(b *strings.Builder) {
 	b.WriteString("  left out:\n")
 	for _, fate := range f {
 		if fate.Left() {
-			fmt.Fprintf(b, "  %-*s  %s\n", width, printable(fate.Word), printable(fate.Why))
+			fmt.Fprintf(b, "  %-*s  %s\n", width, fault.Printable(fate.Word), fault.Printable(fate.Why))
 		}
 	}
 }
 
-// maxWordColumn keeps a long word from moving all others to the right.
+// maxWordColumn is the widest column of words. One long word does not move the others to the right.
 const maxWordColumn = 28
 
-// to is what the word became; the variables of one file stand in one line.
+// to returns what the word became. The variables of one file are on one line.
 func (f Fate) to() []string {
 	var out []string
 	at := make(map[string]int)
@@ -87,17 +90,4 @@ func (f Fate) to() []string {
 		out = append(out, to)
 	}
 	return out
-}
-
-// printable keeps what a source says from acting on the terminal.
-func printable(text string) string {
-	var b strings.Builder
-	for _, r := range text {
-		if r == '\t' || unicode.IsPrint(r) {
-			b.WriteRune(r)
-			continue
-		}
-		fmt.Fprintf(&b, "\\x%02x", r)
-	}
-	return b.String()
 }

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// secretWords are parts of names whose values nobody shows: words between "_", "-" and changes of case.
+// secretWords are parts of names whose values must not be shown. Parts end at "_", "-" and changes
+// of case.
 var secretWords = map[string]bool{
 	"secret": true, "secrets": true, "token": true, "tokens": true, "password": true, "passwd": true, "passphrase": true,
 	"pass": true, "pwd": true, "key": true, "keys": true, "apikey": true, "credential": true, "credentials": true,
@@ -13,11 +14,12 @@ var secretWords = map[string]bool{
 	"bearer": true, "signature": true, "webhook": true, "pgpassword": true, "secretkey": true, "accesskey": true, "pin": true,
 }
 
-// secretValue knows values that hold one: an address with a password in it, and the blocks of PEM.
+// secretValue matches values that contain a secret: an address with a password, blocks of PEM, and
+// tokens of known services.
 var secretValue = regexp.MustCompile(`[a-zA-Z][a-zA-Z0-9+.-]*://[^/@\s]*:[^/@\s]+@|-----BEGIN |^eyJ[A-Za-z0-9_-]+\.|^(gh[pousr]|github_pat|glpat|xox[a-z])[_-]|^sk[-_]|^AKIA`)
 
-// secret says whether a variable looks like a secret, by its name or its value. Too many are better than too few: a secret
-// only moves to a file that its owner alone reads.
+// secret reports whether a variable looks like a secret, by its name or its value. Too many are
+// better than too few: a secret only moves to a file that only its owner can read.
 func secret(name, value string) bool {
 	switch {
 	case name == "PWD" || name == "OLDPWD" || value == "":
@@ -33,7 +35,7 @@ func secret(name, value string) bool {
 	return false
 }
 
-// nameWords takes a name apart: API_KEY, apiKey and api-key are "api", "key".
+// nameWords splits a name: API_KEY, apiKey and api-key are "api", "key".
 func nameWords(name string) []string {
 	var b strings.Builder
 	for i, r := range name {
@@ -45,8 +47,8 @@ func nameWords(name string) []string {
 	return strings.FieldsFunc(strings.ToLower(b.String()), func(r rune) bool { return r == '_' || r == '-' || r == '.' })
 }
 
-// secretArgument says which word of a command line looks like a secret, without its value; empty if none does. The command
-// stands in the unit, where everybody reads it, as everybody reads it in the list of processes.
+// secretArgument returns the word of a command line that looks like a secret, without its value;
+// empty if there is none. Everybody can read the command in the unit, as in the list of processes.
 func secretArgument(argv []string) string {
 	for i, word := range argv {
 		name, value, joined := strings.Cut(word, "=")

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
 // supervisord reads a configuration of supervisord, and the files that it includes.
@@ -47,14 +48,14 @@ func (s *source) supervisord() error {
 }
 
 func (s *source) iniError(path string, err error) error {
-	var at *lineError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*lineError](err); ok {
 		return s.fault(path, at.line, "", "%s", at.msg)
 	}
 	return err
 }
 
-// included reads what [include] names: patterns of files, relative to the source's directory. Included files include none.
+// included reads what [include] names: patterns of files, relative to the source's directory.
+// Included files include none.
 func (s *source) included(sections []iniSection) ([]iniSection, error) {
 	var found []iniSection
 	for _, section := range sections {
@@ -62,28 +63,27 @@ func (s *source) included(sections []iniSection) ([]iniSection, error) {
 		if section.name != "include" || !ok {
 			continue
 		}
-		patterns, err := s.expand(files.value, map[string]string{"here": s.dir()})
+		patterns, err := s.expand(files, map[string]string{"here": s.dir()})
 		if err != nil {
 			return nil, s.fault(section.path, files.line, "", "%v", err)
 		}
 		for _, pattern := range strings.Fields(patterns) {
-			paths, err := filepath.Glob(joinPath(s.dir(), pattern))
+			paths, err := s.glob(joinPath(s.dir(), pattern))
 			if err != nil {
-				return nil, s.fault(section.path, files.line, "", "%q is no pattern of files", pattern)
+				return nil, s.fault(section.path, files.line, "", "%v", err)
 			}
 			for _, path := range paths {
-				if len(found) > maxApps {
-					return nil, s.fault(section.path, files.line, "", "there are more than %d sections", maxApps)
-				}
 				text, err := s.readText(path, path)
 				if err != nil {
-					return nil, s.fault(path, 0, "", "it cannot be read: %v", cause(err))
+					return nil, s.fault(path, 0, "", "it cannot be read: %v", fault.WithoutPath(err))
 				}
 				more, err := parseINI(path, text)
 				if err != nil {
 					return nil, s.iniError(path, err)
 				}
-				found = append(found, more...)
+				if found = append(found, more...); len(found) > maxApps {
+					return nil, s.fault(section.path, files.line, "", "there are more than %d sections", maxApps)
+				}
 			}
 			if len(paths) == 0 {
 				s.result.Rest.leave("include", files.line, "no file matches "+pattern)
@@ -120,7 +120,7 @@ func (s *source) section(section iniSection, all []iniSection, groups map[string
 	}
 }
 
-// supervised is a program while it is read.
+// supervised is a program that is being read.
 type supervised struct {
 	*App
 	s       *source
@@ -170,7 +170,7 @@ func (s *source) program(section iniSection, name string, all []iniSection, grou
 	}
 }
 
-// keys says what becomes of each key. process_num is first for all of them.
+// keys says what becomes of each key. process_num is first for all instances.
 func (p *supervised) keys(first string) {
 	keys := supervisorKeys()
 	for _, k := range p.section.keys {
@@ -181,7 +181,7 @@ func (p *supervised) keys(first string) {
 			p.note(k.key, k.line, "it stands again later, which counts")
 			continue
 		}
-		value, err := p.s.expand(k.value, p.vars)
+		value, err := p.s.expand(k, p.vars)
 		if err != nil {
 			p.s.errs = append(p.s.errs, p.s.fault(p.section.path, k.line, "", "%s: %v", k.key, err))
 			continue
@@ -208,10 +208,11 @@ func (p *supervised) keys(first string) {
 // expansion is %(NAME)s, with a format as Python has it.
 var expansion = regexp.MustCompile(`%%|%\(([A-Za-z0-9_]+)\)(0?\d*)([sd])|%`)
 
-// expand puts in what supervisord puts in. The value of ENV_X is that of this process.
-func (s *source) expand(text string, vars map[string]string) (string, error) {
+// expand replaces the expansions of supervisord. ENV_X is a variable of this process. Everybody can
+// read the file that the value goes to, so variables of root are only for sources of root.
+func (s *source) expand(k iniKey, vars map[string]string) (string, error) {
 	var bad error
-	out := expansion.ReplaceAllStringFunc(text, func(match string) string {
+	out := expansion.ReplaceAllStringFunc(k.value, func(match string) string {
 		if match == "%%" {
 			return "%"
 		}
@@ -222,9 +223,11 @@ func (s *source) expand(text string, vars map[string]string) (string, error) {
 		}
 		value, ok := vars[m[1]]
 		if name, env := strings.CutPrefix(m[1], "ENV_"); env {
-			value = s.Getenv(name)
-			s.result.borrowed = append(s.result.borrowed, name)
-			if ok = value != ""; !ok {
+			if owner := s.owner(k.path); s.Root && owner != 0 {
+				bad = fmt.Errorf("%%(%s)s is a variable of root's, and the file belongs to user %d: that user can import it", m[1], owner)
+				return ""
+			}
+			if value = s.Getenv(name); value == "" {
 				bad = fmt.Errorf("%%(%s)s is a variable that is not set here: %s=… unitgen import …", m[1], name)
 			}
 		} else if !ok {
@@ -307,9 +310,9 @@ func (p *supervised) command(k iniKey) {
 
 // environment reads KEY="value",KEY2=value2.
 func (p *supervised) environment(k iniKey, word string) {
-	text, err := p.s.expand(k.value, p.vars)
-	if word == k.key {
-		text, err = k.value, nil // expanded already
+	text, err := k.value, error(nil)
+	if word != k.key { // else it is expanded already
+		text, err = p.s.expand(k, p.vars)
 	}
 	var vars []app.Assignment
 	if err == nil {
@@ -331,7 +334,7 @@ func supervisorEnvironment(text string) (vars []app.Assignment, err error) {
 	for rest := strings.TrimLeft(text, " \t\r\n,"); rest != ""; rest = strings.TrimLeft(rest, " \t\r\n,") {
 		key, after, ok := strings.Cut(rest, "=")
 		key, after = strings.TrimSpace(key), strings.TrimLeft(after, " \t")
-		if !ok || !environmentName(key) {
+		if !ok || !app.IsVariable(key) {
 			return nil, errors.New(`it must be KEY="VALUE",…`)
 		}
 		var val string
@@ -368,7 +371,8 @@ func (p *supervised) autostart(k iniKey) {
 	p.note(k.key, k.line, "it is so with --now")
 }
 
-// autorestart is "unexpected" by default: not after an exit status of exitcodes, which is 0 by default.
+// autorestart is "unexpected" by default: no restart after an exit status of exitcodes, which is 0
+// by default.
 func (p *supervised) autorestart(k iniKey) {
 	switch {
 	case k.value == "unexpected":

@@ -44,7 +44,7 @@ type field struct {
 	value
 }
 
-// The limits of a tree. Aliases of YAML make a large tree of a short file.
+// The limits of a tree. By aliases, a short file of YAML can make a large tree.
 const (
 	maxValues = 100_000
 	maxDepth  = 100
@@ -52,7 +52,7 @@ const (
 
 var errTooMuch = fmt.Errorf("it has more than %d values, or more than %d within each other", maxValues, maxDepth)
 
-// lineError is what is wrong at a line.
+// lineError says what is wrong at a line.
 type lineError struct {
 	line int
 	msg  string
@@ -60,7 +60,7 @@ type lineError struct {
 
 func (e *lineError) Error() string { return e.msg }
 
-// get returns the last field of that name, which is the one that counts.
+// get returns the last field of that name. The last one counts.
 func (v value) get(key string) (field, bool) {
 	for i := len(v.fields) - 1; i >= 0; i-- {
 		if v.fields[i].key == key {
@@ -70,7 +70,7 @@ func (v value) get(key string) (field, bool) {
 	return field{}, false
 }
 
-// parseJSON reads strict JSON. Lines are counted from 1 if lines is set; else there are none.
+// parseJSON reads strict JSON. With lines set it counts lines from 1; else there are none.
 func parseJSON(data []byte, lines bool) (value, error) {
 	p := &jsonParser{data: data, lines: lines, dec: json.NewDecoder(bytes.NewReader(data))}
 	p.dec.UseNumber()
@@ -149,11 +149,13 @@ func (p *jsonParser) value(depth int) (value, error) {
 	return v, err
 }
 
-// parseRelaxed reads JSON as PM2 does, which takes it for JavaScript: with comments, keys without quotes, texts in single quotes,
-// and commas before a closing bracket. Beside the comments and tabs that is YAML.
+// parseRelaxed reads JSON as PM2 does, which evaluates it as JavaScript: with comments, keys
+// without quotes, texts in single quotes, and commas before a closing bracket. Without the comments
+// and tabs such a text is YAML.
 func parseRelaxed(data string) (value, error) { return parseYAML(withoutComments(data)) }
 
-// withoutComments puts blanks in the place of JavaScript's comments, and of tabs, which YAML does not take between tokens.
+// withoutComments replaces JavaScript's comments and tabs by blanks. YAML allows no tabs between
+// tokens.
 func withoutComments(s string) string {
 	out := []byte(s)
 	blank := func(from, to int) {
@@ -211,7 +213,7 @@ func parseYAML(data string) (value, error) {
 	return p.value(&doc, 0)
 }
 
-// yamlLine is how the parser says where something is wrong.
+// yamlLine matches how the parser says where something is wrong.
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
 
 func yamlError(err error) error {
@@ -258,7 +260,7 @@ func (p *yamlReader) value(n *yaml.Node, depth int) (value, error) {
 	return v, nil
 }
 
-// mapping reads an object. What "<<" brings in stands before its own keys, which win.
+// mapping reads an object. Its own keys win over those that "<<" brings in.
 func (p *yamlReader) mapping(v value, n *yaml.Node, depth int) (value, error) {
 	var merged, own []field
 	for i := 0; i+1 < len(n.Content); i += 2 {

@@ -17,10 +17,9 @@ type readFile struct {
 }
 
 // Claims returns an InputError for each thing that a user's source says and only root may: another
-// user, files that PID 1 reads, settings of PID 1 with a few exceptions, files of others beside the
-// source, which root can read and the user perhaps cannot, and variables of root's environment. It
-// is nil for a source whose files all are root's. It protects root, who would make the apps without
-// reading the files.
+// user, files that PID 1 reads, settings of PID 1 with a few exceptions, and files of others beside
+// the source, which root can read and the user perhaps cannot. It is nil for a source whose files
+// all are root's. It protects root, who would make the apps without reading the files.
 func (m *Import) Claims() error {
 	if len(m.read) == 0 {
 		return nil
@@ -53,11 +52,6 @@ func (m *Import) claims(owner uint32) error {
 				Msg:  fmt.Sprintf("%s: %s is root's to say, and the file belongs to user %d", s.word, settingLine(s.Key, s.Values), owner),
 				Hint: hintClaims}))
 		}
-	}
-	for _, name := range m.borrowed {
-		found = append(found, app.FileError(m.Shown, 0, &app.InputError{
-			Msg:  fmt.Sprintf("%%(ENV_%s)s is a variable of root's, and the file belongs to user %d", name, owner),
-			Hint: hintClaims}))
 	}
 	return errors.Join(found...)
 }

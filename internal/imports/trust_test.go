@@ -3,6 +3,8 @@ package imports
 import (
 	"context"
 	"errors"
+	"fmt"
+	"github.com/unitgen/unitgen/internal/needs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,9 +51,7 @@ func checkClaims(t *testing.T, name, text, want string) {
 
 // Files that a user's source has root read, and whose they are, count as they were read.
 func TestClaimsOfFilesBeside(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("not root")
-	}
+	needs.Root(t, "it makes files of other users")
 	const of1, of0 = 1, 0
 	for _, c := range []struct {
 		name, text, beside string
@@ -65,9 +65,6 @@ func TestClaimsOfFilesBeside(t *testing.T) {
 		{"a.conf", "[include]\nfiles=b.ini\n[program:a]\ncommand=/bin/a", "b.ini", of1, true, "b.ini: it belongs to user 0"},
 		{"a.service", "[Service]\nExecStart=/bin/a", "a.socket", of1, true, "a.socket: it belongs to user 0"},
 		{"a.service", "[Service]\nExecStart=/bin/a", "a.service.d/b.conf", of1, true, "b.conf: it belongs to user 0"},
-		{"a.conf", "[program:a]\ncommand=/bin/a\nenvironment=A=\"%(ENV_API_TOKEN)s\"", "b", of1, false,
-			"a.conf: %(ENV_API_TOKEN)s is a variable of root's, and the file belongs to user 1"},
-		{"a.conf", "[program:a]\ncommand=/bin/a\nenvironment=A=\"%(ENV_API_TOKEN)s\"", "b", of0, false, ""},
 	} {
 		dir := t.TempDir()
 		path, beside, target := filepath.Join(dir, c.name), filepath.Join(dir, c.beside), filepath.Join(dir, "root's")
@@ -105,7 +102,8 @@ func TestClaimsOfFilesBeside(t *testing.T) {
 	}
 }
 
-// A file that root has run as a user is that user's: what it says of root is refused, whoever owns it a moment later.
+// A file that root has run as a user is that user's: what it says of root is refused, whoever owns
+// it a moment later.
 func TestClaimsOfAProgram(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.config.js")
 	writeTestFile(t, path, "")
@@ -138,5 +136,82 @@ func TestSecretsThatAFileCannotHave(t *testing.T) {
 		if report := m.Report(); !strings.Contains(report, want) {
 			t.Errorf("%q is missing in\n%s", want, report)
 		}
+	}
+}
+
+// Root's environment is for root's files alone, with --now and without: everybody reads what import
+// writes.
+func TestEnvironmentOfRoot(t *testing.T) {
+	needs.Root(t, "it makes files of other users")
+	const borrows = "environment=A=\"%(ENV_LEVEL)s\"\n"
+	for name, c := range map[string]struct {
+		main, included string // text of a.conf, and of b.ini, which is user 1's
+		owner          int    // of a.conf
+		root           bool
+		want           string
+	}{
+		"root's own":                      {"[program:a]\ncommand=/bin/a\n" + borrows, "", 0, true, ""},
+		"a user's, by that user":          {"[program:a]\ncommand=/bin/a\n" + borrows, "", 1, false, ""},
+		"a user's":                        {"[program:a]\ncommand=/bin/a\n" + borrows, "", 1, true, "a.conf:3: environment: %(ENV_LEVEL)s is a variable of root's, and the file belongs to user 1"},
+		"a user's, for all programs":      {"[program:a]\ncommand=/bin/a\n[supervisord]\n" + borrows, "", 1, true, "environment: %(ENV_LEVEL)s is a variable of root's"},
+		"a user's, as a name of files":    {"[include]\nfiles=%(ENV_LEVEL)s\n", "", 1, true, "a.conf:2: %(ENV_LEVEL)s is a variable of root's"},
+		"a user's, included by root's":    {"[include]\nfiles=b.ini\n", "[program:b]\ncommand=/bin/b\n" + borrows, 0, true, "b.ini:3: environment: %(ENV_LEVEL)s is a variable of root's"},
+		"root's, which includes a user's": {"[include]\nfiles=b.ini\n[program:a]\ncommand=/bin/a\n" + borrows, "[program:b]\ncommand=/bin/b\n", 0, true, ""},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "a.conf")
+		writeTestFile(t, path, c.main)
+		writeTestFile(t, filepath.Join(dir, "b.ini"), c.included)
+		if err := errors.Join(os.Chown(path, c.owner, 0), os.Chown(filepath.Join(dir, "b.ini"), 1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		o := options(t, path)
+		o.Root = c.root
+		o.Getenv = func(string) string { return "3" }
+		_, err := Read(t.Context(), o)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", name, err, c.want)
+		}
+	}
+}
+
+// What a source includes is bounded: root would read a disk otherwise.
+func TestIncludesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.conf")
+	read := func(files string) error {
+		writeTestFile(t, path, "[include]\nfiles="+files+"\n[program:a]\ncommand=/bin/a\n")
+		_, err := Read(t.Context(), options(t, path))
+		return err
+	}
+	many := filepath.Join(dir, "many")
+	if err := os.Mkdir(many, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxFiles {
+		writeTestFile(t, filepath.Join(many, fmt.Sprintf("%04d.ini", i)), "")
+	}
+	if err := read("many/*.ini"); err == nil || !strings.Contains(err.Error(), "there are more than 1000 files") {
+		t.Errorf("empty files: %v", err)
+	}
+	if err := read("many/00*.ini " + strings.Repeat("many/none* ", 8)); err != nil {
+		t.Errorf("names: %v", err)
+	}
+	if err := read(strings.Repeat("many/none* ", 11)); err == nil || !strings.Contains(err.Error(), "more than 10000 names") {
+		t.Errorf("names: %v", err)
+	}
+	for i := range maxBytes/maxSource + 1 {
+		writeTestFile(t, filepath.Join(dir, fmt.Sprintf("%d.big", i)), strings.Repeat(";"+strings.Repeat(" ", 1022)+"\n", maxSource/1024))
+	}
+	if err := read("*.big"); err == nil || !strings.Contains(err.Error(), "more than 8388608 bytes") {
+		t.Errorf("long files: %v", err)
+	}
+	writeTestFile(t, filepath.Join(dir, ".hidden.ini"), "nonsense")
+	writeTestFile(t, filepath.Join(dir, "seen.ini"), "[program:b]\ncommand=/bin/b\n")
+	if err := read("*.ini"); err != nil {
+		t.Errorf("a hidden file: %v", err)
+	}
+	if err := read("[.ini"); err == nil || !strings.Contains(err.Error(), "is no pattern of files") {
+		t.Errorf("a bad pattern: %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 )
 
 // option is one setting of a unit.
@@ -45,7 +46,7 @@ func parseUnit(path, text string) ([]option, error) {
 	return options, nil
 }
 
-// handUnit is a hand-written service while it is read.
+// handUnit is a hand-written service that is being read.
 type handUnit struct {
 	*App
 	s        *source
@@ -71,7 +72,10 @@ func (s *source) unit() error {
 	if slices.ContainsFunc(options, func(o option) bool { return o.section == app.SettingsSection }) {
 		return s.fault(s.Shown, 0, "unitgen status "+app.ShellWord(name), "it is a unit of unitgen's already")
 	}
-	dropins, _ := filepath.Glob(s.Path + ".d/*.conf")
+	dropins, err := s.glob(s.Path + ".d/*.conf")
+	if err != nil {
+		return s.fault(s.Shown, 0, "", "%v", err)
+	}
 	for _, path := range dropins {
 		more, err := s.unitFile(path)
 		if err != nil {
@@ -91,7 +95,7 @@ func (s *source) unit() error {
 func (s *source) unitFile(path string) ([]option, error) {
 	text, err := s.readText(path, path)
 	if err != nil {
-		return nil, s.fault(path, 0, "", "it cannot be read: %v", cause(err))
+		return nil, s.fault(path, 0, "", "it cannot be read: %v", fault.WithoutPath(err))
 	}
 	options, err := parseUnit(path, text)
 	if err != nil {
@@ -163,7 +167,7 @@ func (u *handUnit) unitSetting(o option) {
 	}
 }
 
-// serviceReasons are settings that nothing becomes of.
+// serviceReasons are the settings that have no effect, with the reason.
 var serviceReasons = map[string]string{
 	"ExecReload":      "systemctl reload renews one instance after another",
 	"PIDFile":         "PID 1 knows the process, which stays in the foreground",
@@ -176,7 +180,8 @@ var serviceReasons = map[string]string{
 	"DynamicUser":     "an app has a dynamic user unless User= says another",
 }
 
-// service says what becomes of a setting of section [Service]: one of unitgen's, else the same as a property.
+// service says what becomes of a setting of section [Service]: a setting of unitgen, or else the
+// same setting as a property.
 func (u *handUnit) service(o option) {
 	if why, left := serviceReasons[o.key]; left {
 		u.note(o.key, o.line, why)
@@ -230,7 +235,7 @@ func (u *handUnit) service(o option) {
 	}
 }
 
-// single says whether only the last of several assignments counts.
+// single reports whether only the last of several assignments counts.
 func (u *handUnit) single(key string) bool {
 	switch key {
 	case "User", "WorkingDirectory", "Type", "Restart", "RestartSec", "TimeoutStopSec", "TimeoutStartSec", "TimeoutSec", "WatchdogSec", "MemoryMax", "RestartPreventExitStatus":
@@ -239,7 +244,7 @@ func (u *handUnit) single(key string) bool {
 	return false
 }
 
-// span takes over a time, unless it is one that PID 1 reads as "never".
+// span takes over a time, unless PID 1 reads it as "never".
 func (u *handUnit) span(o option, key string) {
 	d, err := app.ParseTimeSpan(o.value)
 	switch {
@@ -296,7 +301,7 @@ func (u *handUnit) exitStatus(o option) {
 	u.set(o.key, o.line, "StopExitCodes", strings.Join(codes, ","))
 }
 
-// environment takes over assignments. Those with specifiers of systemd, such as %i, stay a property.
+// environment takes over assignments. Those with systemd's specifiers, such as %i, stay a property.
 func (u *handUnit) environment(o option) {
 	words, err := app.SplitWords(o.value)
 	if err != nil {

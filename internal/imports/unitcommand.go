@@ -8,8 +8,8 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 )
 
-// command makes the argv of ExecStart=. What PID 1 would expand in it is put in here if the unit says it; the rest is left to a
-// shell, as unitgen passes a command on literally.
+// command makes the argv of ExecStart=. It expands what PID 1 would expand, as far as the unit says
+// the values. A shell expands the rest, because unitgen passes a command on literally.
 func (u *handUnit) command() {
 	var starts []option
 	for _, o := range u.options {
@@ -60,7 +60,7 @@ func (u *handUnit) command() {
 	}
 }
 
-// prefixes takes the characters off that stand before the program (systemd.service(5)).
+// prefixes removes the special characters before the program (systemd.service(5)).
 func (u *handUnit) prefixes(o option) string {
 	line := strings.TrimLeft(o.value, "@-:+!|")
 	for _, c := range o.value[:len(o.value)-len(line)] {
@@ -78,8 +78,8 @@ func (u *handUnit) prefixes(o option) string {
 	return line
 }
 
-// unitExpander expands the variables and specifiers of words as PID 1 does, as far as the unit says them. shell is set once there is one
-// that only an instance knows.
+// unitExpander expands the variables and specifiers of words as PID 1 does, as far as the unit says
+// them. shell is set when it meets one that only an instance knows.
 type unitExpander struct {
 	unit  *handUnit
 	shell bool
@@ -119,23 +119,24 @@ func (e *unitExpander) expand(word string) (string, error) {
 	return b.String(), nil
 }
 
-// variableAt is the name of the variable that s begins with, $NAME or ${NAME}, and how many bytes that takes.
+// variableAt returns the name of the variable that s begins with, $NAME or ${NAME}, and its length
+// in bytes.
 func variableAt(s string) (name string, size int) {
 	if strings.HasPrefix(s, "${") {
 		end := strings.IndexByte(s, '}')
-		if end < 0 || !environmentName(s[2:end]) {
+		if end < 0 || !app.IsVariable(s[2:end]) {
 			return "", 0
 		}
 		return s[2:end], end + 1
 	}
 	end := 1
-	for end < len(s) && environmentName(s[1:end+1]) {
+	for end < len(s) && app.IsVariable(s[1:end+1]) {
 		end++
 	}
 	return s[1:end], end
 }
 
-// specifier is what PID 1 puts in for %c (systemd.unit(5)).
+// specifier returns what PID 1 inserts for %c (systemd.unit(5)).
 func (e *unitExpander) specifier(c byte) (string, error) {
 	name := string(e.unit.Name)
 	switch c {
@@ -167,7 +168,7 @@ func (e *unitExpander) specifier(c byte) (string, error) {
 	return "", fmt.Errorf("what %%%c stands for must be written out", c)
 }
 
-// line is the command for a shell: variables stay variables, %i is $INSTANCE.
+// line returns the command for a shell: variables stay variables, and %i is $INSTANCE.
 func (e *unitExpander) line(words []string) string {
 	var out []string
 	for _, word := range words {

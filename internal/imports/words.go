@@ -3,13 +3,15 @@ package imports
 import (
 	"errors"
 	"strings"
+
+	"github.com/unitgen/unitgen/internal/app"
 )
 
-// errQuotes is what splitWords returns for a quote that nothing ends.
+// errQuotes is the error of splitWords for a quote without an end.
 var errQuotes = errors.New("a quote has no end")
 
-// splitWords takes a command line apart as sh(1) does, without expansions. plain is false where a shell would do more than
-// that: variables, patterns, redirections, several commands.
+// splitWords splits a command line as sh(1) does, without expansions. plain is false if a shell
+// would do more: variables, patterns, redirections, several commands.
 func splitWords(line string) (words []string, plain bool, err error) {
 	plain = true
 	var b strings.Builder
@@ -58,7 +60,8 @@ func splitWords(line string) (words []string, plain bool, err error) {
 	return words, plain, nil
 }
 
-// shellKeyword says whether a word that begins a command line is the shell's and no program.
+// shellKeyword reports whether the first word of a command line is a word of the shell and no
+// program.
 func shellKeyword(word string) bool {
 	switch word {
 	case "cd", "source", ".", "export", "set", "eval", "if", "for", "while", "case", "until", "{", "!", "ulimit", "umask", "trap", "unset":
@@ -67,8 +70,8 @@ func shellKeyword(word string) bool {
 	return false
 }
 
-// shell is the command line that has a shell carry out text. The shell becomes the program where it can, so that the program
-// is what PID 1 signals.
+// shell returns the argv that runs text in a shell. Where possible, the shell becomes the program,
+// so that PID 1 signals the program.
 func shell(program, text string) []string {
 	if words, _, err := splitWords(text); err == nil && len(words) > 0 && !strings.ContainsAny(text, "|&;<>()\n`") &&
 		!shellKeyword(words[0]) && words[0] != "exec" && !isAssignment(words[0]) {
@@ -79,11 +82,11 @@ func shell(program, text string) []string {
 
 func isAssignment(word string) bool {
 	key, _, ok := strings.Cut(word, "=")
-	return ok && environmentName(key)
+	return ok && app.IsVariable(key)
 }
 
-// commandLine is the argv of a line that its manager gives to a shell: the words if they need none. Assignments before the
-// program are returned apart.
+// commandLine returns the argv of a line that its manager gives to a shell: its words, if they need
+// no shell. Assignments before the program are returned separately.
 func commandLine(line string) (assignments, argv []string, err error) {
 	line = strings.TrimSpace(line)
 	words, plain, err := splitWords(line)

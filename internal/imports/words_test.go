@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A short source cannot keep an import busy: what is about one app is bounded, and what is about none too.
+// A short source cannot keep an import busy: what is about one app is bounded, and what is about
+// none too.
 func TestManyWords(t *testing.T) {
 	list := func(n int, format string) string {
 		var b strings.Builder

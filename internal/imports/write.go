@@ -12,10 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/fault"
 )
-
-// extension is what the name of a settings file ends in; what stands before it names the app.
-const extension = ".unitgen"
 
 func envFile(name app.Name) string { return string(name) + ".env" }
 
@@ -34,7 +32,7 @@ func (m *Import) Files(dir string) []File {
 		if a.Skip != "" {
 			continue
 		}
-		files = append(files, File{Path: filepath.Join(dir, string(a.Name)+extension), Text: a.settings(m.Shown)})
+		files = append(files, File{Path: filepath.Join(dir, string(a.Name)+app.FileExtension), Text: a.settings(m.Shown)})
 		if len(a.Secrets) > 0 {
 			files = append(files, File{Path: filepath.Join(dir, envFile(a.Name)), Text: environmentText(a.Secrets), Secret: true})
 		}
@@ -42,7 +40,20 @@ func (m *Import) Files(dir string) []File {
 	return files
 }
 
-// settings is the .unitgen file, its keys in the order of unitgen(5).
+// Text returns the files under their paths, without the values of secrets.
+func Text(files []File) string {
+	var b strings.Builder
+	for _, f := range files {
+		if f.Secret {
+			fmt.Fprintf(&b, "\n# %s, readable by its owner only; values are not shown\n", f.Path)
+			continue
+		}
+		fmt.Fprintf(&b, "\n# %s\n%s", f.Path, f.Text)
+	}
+	return b.String()
+}
+
+// settings returns the .unitgen file, its keys in the order of unitgen(5).
 func (a *App) settings(from string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# From %s, by unitgen import.\n", app.QuoteWord(from))
@@ -105,17 +116,13 @@ func Write(files []File) (written []string, err error) {
 	for _, f := range files {
 		path, err := writeFresh(f)
 		if err != nil {
-			return written, fmt.Errorf("write %s: %w", f.Path, cause(err))
+			return written, fmt.Errorf("write %s: %w", f.Path, fault.WithoutPath(err))
 		}
 		fresh = append(fresh, path)
 	}
 	for i, f := range files {
 		if err := os.Link(fresh[i], f.Path); err != nil {
-			var link *os.LinkError
-			if errors.As(err, &link) {
-				err = link.Err
-			}
-			return written, fmt.Errorf("write %s: %w", f.Path, err)
+			return written, fmt.Errorf("write %s: %w", f.Path, fault.WithoutPath(err))
 		}
 		written = append(written, f.Path)
 	}

@@ -1,6 +1,7 @@
-// Package learn finds out where a program listens. It starts the program once, in a unit with the sandbox of the app's instances,
-// under a supervisor that gives each of its TCP sockets a listener which nobody knows of (bindnotify.Supervisor.Learn). So nothing is
-// opened to the network, and a port that is in use is no obstacle. Then the unit is stopped and deleted.
+// Package learn finds out where a program listens. It starts the program once, in a unit with the
+// sandbox of the app's instances, under a supervisor that gives each of its TCP sockets a listener
+// which nobody knows of (bindnotify.Supervisor.Learn). So nothing is opened to the network, and a
+// port that is in use is no obstacle. Then the unit is stopped and deleted.
 //
 // It costs one start of the program, once in an app's life, and settleTime.
 package learn
@@ -38,17 +39,20 @@ var (
 	ErrSilent = errors.New("the program did not listen in time")
 )
 
-// settleTime is how long a program that listens may take for its next port. Servers open their ports in one go.
+// settleTime is how long a program that listens may take for its next port. Servers open their
+// ports in one go.
 const settleTime = 500 * time.Millisecond
 
-// Pauses between two looks at what the supervisor has noted. The kernel tells nobody of a write to a memory file.
+// Pauses between two looks at what the supervisor has noted. The kernel tells nobody of a write to
+// a memory file.
 const (
 	lookFirst = 10 * time.Millisecond
 	lookLast  = 100 * time.Millisecond
 )
 
-// Run runs the program until it listens, and returns where, with what else its supervisor has seen. The error is ErrEnded or
-// ErrSilent if it did not listen; what was seen is returned with it. Explain gets to the unit before Close removes it.
+// Run runs the program until it listens, and returns where, with what else its supervisor has seen.
+// The error is ErrEnded or ErrSilent if it did not listen; what was seen is returned with it.
+// Explain gets to the unit before Close removes it.
 func (t Trial) Run(ctx context.Context) (bindnotify.State, error) {
 	if err := os.MkdirAll(t.Dir, 0o755); err != nil {
 		return bindnotify.State{}, err
@@ -59,8 +63,7 @@ func (t Trial) Run(ctx context.Context) (bindnotify.State, error) {
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: t.Endpoint})
 	defer units.Close()
 	if err := t.Conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: t.Instance()}); err != nil {
-		var job *systemd.JobError
-		if errors.As(err, &job) {
+		if _, ok := errors.AsType[*systemd.JobError](err); ok {
 			return bindnotify.State{}, ErrEnded
 		}
 		return bindnotify.State{}, err
@@ -76,7 +79,8 @@ func (t Trial) Run(ctx context.Context) (bindnotify.State, error) {
 	return t.follow(ctx, cgroup.Dir(unit.ControlGroup), units)
 }
 
-// follow reads what the supervisor sees until the program listens and has settled, ends, or the limit has passed.
+// follow reads what the supervisor sees until the program listens and has settled, ends, or the
+// limit has passed.
 func (t Trial) follow(ctx context.Context, dir string, units *systemd.Watcher) (state bindnotify.State, err error) {
 	limit := time.NewTimer(t.Limit)
 	defer limit.Stop()
@@ -138,8 +142,8 @@ func listens(s bindnotify.State) bool {
 	return slices.ContainsFunc(s.Facts, func(f bindnotify.Fact) bool { return f.Kind == bindnotify.Listens && f.Address.Port() != 0 })
 }
 
-// Ports are the TCP ports that a program listens on, in the order in which it opened them. A port of the kernel's choice is
-// none.
+// Ports are the TCP ports that a program listens on, in the order in which it opened them. A port
+// of the kernel's choice is none.
 func Ports(s bindnotify.State) []uint16 {
 	var ports []uint16
 	for _, f := range s.Facts {
@@ -150,8 +154,9 @@ func Ports(s bindnotify.State) []uint16 {
 	return ports
 }
 
-// Listen are the addresses of one of these ports as the app's: what the program asked for, and no more. A socket of IPv6 for
-// every address takes IPv4 too, unless the program has one for IPv4 besides.
+// Listen are the addresses of one of these ports as the app's: what the program asked for, and no
+// more. A socket of IPv6 for every address takes IPv4 too, unless the program has one for IPv4
+// besides.
 func Listen(s bindnotify.State, port uint16) []app.Listen {
 	var asked []netip.Addr
 	for _, f := range s.Facts {

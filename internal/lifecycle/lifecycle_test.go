@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -66,7 +67,7 @@ func TestNoteInAFullDirectory(t *testing.T) {
 	runtime.LockOSThread() // its mounts go with it
 	if err := unix.Unshare(unix.CLONE_NEWNS); errors.Is(err, unix.EPERM) {
 		runtime.UnlockOSThread()
-		t.Skip("needs root")
+		needs.Missing(t, "must run as root")
 	} else if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/plan"
@@ -46,7 +47,8 @@ func (m *Manager) Apply(ctx context.Context, p *plan.Plan, how Applying) error {
 			}
 		}()
 		if err := m.stopApp(ctx, a.name); err != nil {
-			return m.explain(ctx, a.name, err)
+			return goesOn(ctx, m.explain(ctx, a.name, err), a.status(a.name),
+				"%s stops, as its listeners change, and nothing is written yet; the same command again finishes it", a.name)
 		}
 	}
 	if err := a.write(ctx); err != nil {
@@ -174,6 +176,15 @@ func (m *Manager) wasStopped(name app.Name) string {
 	return string(unit)
 }
 
+// status is the command that shows what an interrupted command has left.
+func (m *Manager) status(name app.Name) string {
+	hint := "unitgen status " + string(name)
+	if m.Site.UserUnits {
+		hint += " --user-units"
+	}
+	return hint
+}
+
 // scale starts the instances that were added to a running app and stops those that were dropped,
 // and touches no other unit. A dropped instance's socket goes after it: its queue is moved to the
 // others before.
@@ -184,7 +195,7 @@ func (a *application) scale(ctx context.Context) error {
 			return a.Conn.Run(ctx, jobs(systemd.Start, unitNames(p.Add, name.Instance))...)
 		})
 		if err != nil {
-			return err
+			return goesOn(ctx, err, a.status(name), "systemd goes on to start %s", instanceNames(name, p.Add))
 		}
 		a.Tell(Event{Step: Started, App: name, Instances: p.Add})
 	}
@@ -192,6 +203,10 @@ func (a *application) scale(ctx context.Context) error {
 		_, err := a.followed(ctx, name, stopSome, p.Drop, nil, func(ctx context.Context) error {
 			return a.stopUnits(ctx, unitNames(p.Drop, name.Instance))
 		})
+		if err != nil && ctx.Err() != nil {
+			err = errors.Join(err, a.stopLater(unitNames(p.Drop, name.InstanceSocket)))
+			return goesOn(ctx, err, a.status(name), "systemd goes on to stop %s when %s drained", instanceNames(name, p.Drop), have(p.Drop))
+		}
 		if err != nil {
 			return err
 		}
@@ -202,6 +217,29 @@ func (a *application) scale(ctx context.Context) error {
 	}
 	return nil
 }
+
+// have is the verb for instances.
+func have(instances []int) string {
+	if len(instances) == 1 {
+		return "it has"
+	}
+	return "they have"
+}
+
+// stopLater has PID 1 stop sockets after the services that use them, when nobody waits for that.
+func (m *Manager) stopLater(sockets []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), laterLimit) // the command's own has ended
+	defer cancel()
+	var errs []error
+	for _, socket := range sockets {
+		errs = append(errs, m.Conn.Enqueue(ctx, systemd.Job{Verb: systemd.Stop, Unit: socket}))
+	}
+	return errors.Join(errs...)
+}
+
+// laterLimit is for requests to PID 1 after the command was ended, while somebody waits for the
+// prompt.
+const laterLimit = 2 * time.Second
 
 // armTriggers starts the new or changed timers and watches of a running app. It does not start the
 // services that these trigger.
@@ -223,7 +261,7 @@ func (a *application) finish(ctx context.Context) error {
 	switch {
 	case a.Applying.Now && !(a.moved && a.state.Serving):
 		a.Release()
-		if err := a.Start(ctx, a.plan.App); err != nil {
+		if err := a.startApp(ctx, a.plan.App, a.plan.Effect() != plan.EffectNone); err != nil {
 			return err
 		}
 	case a.plan.Was == nil:

@@ -40,7 +40,8 @@ type Event struct {
 	Path      app.Path
 	Command   string
 	Phase     Phase
-	Left      int // connections of an instance that drains; less than 0: not known
+	Left      int  // connections of an instance that drains; less than 0: not known
+	Kept      bool // nothing has happened to the instance: it still runs as before the operation
 }
 
 func (e Event) String() string {

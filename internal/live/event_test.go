@@ -32,13 +32,14 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// An app that an earlier run has stopped is known until its note is removed, which the removal of the app does too.
+// An app that an earlier run has stopped is known until its note is removed, which the removal of
+// the app does too.
 func TestStoppedNote(t *testing.T) {
 	root := t.TempDir()
 	if err := os.MkdirAll(root+"/run/unitgen/web", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m := &Manager{Options: Options{Site: plan.Site{Root: root}}}
+	m := &Manager{Options: Options{Site: plan.Site{Root: root}, Getenv: func(string) string { return "" }}}
 	a := &application{Manager: m, name: "web", state: State{Serving: true, Open: true}}
 	if unit := m.wasStopped("web"); unit != "" {
 		t.Errorf("nothing is stopped, got %q", unit)

@@ -31,20 +31,28 @@ func (p Phase) String() string {
 	return [...]string{"unknown", "waiting", "draining", "ending", "starting", "ready", "proved", "failed", "stopped"}[p]
 }
 
-// drainLook is how often the connections of instances that drain are counted: each time the balancer walks the kernel's table
-// of connections, and nobody reads faster.
+// drainLook is how often the connections of instances that drain are counted: each time the
+// balancer walks the kernel's table of connections, and nobody reads faster.
 const drainLook = 500 * time.Millisecond
+
+// watchLimit is for how long PID 1 may say nothing while the watcher reads its units: each takes some
+// milliseconds, or seconds on a busy machine.
+const watchLimit = 5 * time.Second
 
 // followed is one instance that is followed.
 type followed struct {
-	first string // the run at the beginning
+	first string // the run at the beginning, or the last one before
 	phase Phase
-	left  int // connections, while it drains; less than 0: not known
+	left  int  // connections, while it drains; less than 0: not known
+	kept  bool // the first run goes on
 	extra bool
 }
 
-// stopSome stands for a stop of some instances, which leaves the balancer as it is.
-const stopSome systemd.Verb = "stop of instances"
+// These stand for a stop and a restart of some instances, which leave the balancer as it is.
+const (
+	stopSome    systemd.Verb = "stop of instances"
+	restartSome systemd.Verb = "restart of instances"
+)
 
 // follower tells what happens to the instances of an app while an operation on it is under way.
 type follower struct {
@@ -57,22 +65,19 @@ type follower struct {
 	failed  []int // instances that did not get ready
 }
 
-// followed runs do and tells what happens to the instances meanwhile, in the goroutine of the caller. Those of extra numbers are
-// what a rollout adds for a while. The operation goes on when ctx ends, if do does.
+// followed runs do and tells what happens to the instances meanwhile, in the goroutine of the
+// caller. Those of extra numbers are what a rollout adds for a while. The operation goes on when
+// ctx ends, if do does.
 func (m *Manager) followed(ctx context.Context, name app.Name, verb systemd.Verb, numbers, extra []int, do func(ctx context.Context) error) (failed []int, err error) {
 	f := &follower{Manager: m, name: name, verb: verb, at: make(map[int]*followed)}
-	for _, i := range slices.Concat(numbers, extra) {
-		f.at[i] = &followed{left: -1, extra: slices.Contains(extra, i)}
-	}
-	if err := f.look(ctx, numbers); err != nil {
-		return nil, err
-	}
 	f.units = systemd.NewWatcher(systemd.WatcherOptions{Endpoint: m.Endpoint})
 	defer f.units.Close()
 	f.units.Watch(name.Service())
-	for i := range f.at {
+	for _, i := range slices.Concat(numbers, extra) {
+		f.at[i] = &followed{left: -1, extra: slices.Contains(extra, i)}
 		f.units.Watch(name.Instance(i))
 	}
+	f.begin(ctx)
 	done := make(chan error, 1)
 	go func() { done <- do(ctx) }() // awaited below
 	tick := time.NewTicker(drainLook)
@@ -92,22 +97,29 @@ func (m *Manager) followed(ctx context.Context, name app.Name, verb systemd.Verb
 	}
 }
 
-// look takes in the states of instances before the operation, which says what their runs were.
-func (f *follower) look(ctx context.Context, numbers []int) error {
-	for _, i := range numbers {
-		u, err := f.Conn.Unit(ctx, f.name.Instance(i))
-		if err != nil {
-			return err
+// begin returns when the watcher has read each unit once, and so hears of every later change: an
+// extra instance may fail and be gone within a second. What it reads first is what was before the
+// operation. If PID 1 says nothing for watchLimit, the operation begins all the same, and some of its
+// steps may not be told.
+func (f *follower) begin(ctx context.Context) {
+	for read := make(map[string]bool); len(read) <= len(f.at); { // and the app's own
+		select {
+		case u := <-f.units.Events():
+			read[u.Name] = true
+			if unit, _ := f.name.ParseUnit(u.Name); f.at[unit.Instance] != nil {
+				f.at[unit.Instance].first = u.InvocationID
+			}
+			f.told(u)
+		case <-time.After(watchLimit):
+			return
+		case <-ctx.Done():
+			return
 		}
-		if u.Up() || u.Leaving() {
-			f.at[i].first = u.InvocationID
-		}
-		f.told(u)
 	}
-	return nil
 }
 
-// settle takes in the states after it, as the last events may still be under way. What is not known then is left out.
+// settle takes in the states after it, as the last events may still be under way. What is not known
+// then is left out.
 func (f *follower) settle(ctx context.Context) {
 	numbers := make([]int, 0, len(f.at))
 	for i := range f.at {
@@ -136,6 +148,7 @@ func (f *follower) told(u systemd.UnitState) {
 	if s == nil {
 		return
 	}
+	s.kept = u.Up() && u.InvocationID == s.first
 	if phase := s.next(u, f.verb); phase != s.phase {
 		f.set(unit.Instance, phase)
 	}
@@ -156,7 +169,7 @@ func (s *followed) next(u systemd.UnitState, verb systemd.Verb) Phase {
 		return PhaseDraining
 	case u.Leaving() && u.SubState != "stop-post" && s.phase != PhaseUnknown:
 		return PhaseEnding
-	case u.Failed() && u.InvocationID != s.first && s.phase != PhaseUnknown:
+	case u.Failed() && u.InvocationID != s.first:
 		return PhaseFailing
 	case u.ActiveState == "activating" && !u.AwaitsRestart():
 		return PhaseLaunched
@@ -166,7 +179,8 @@ func (s *followed) next(u systemd.UnitState, verb systemd.Verb) Phase {
 	return s.phase
 }
 
-// note takes in the balancer's status line: with the first of "rollout 0/4" the extra instances are proved.
+// note takes in the balancer's status line: with the first of "rollout 0/4" the extra instances are
+// proved.
 func (f *follower) note(line string) {
 	rest, rolls := strings.CutPrefix(line, "rollout ")
 	if !rolls || rest == "" || rest[0] < '0' || rest[0] > '9' {
@@ -194,7 +208,7 @@ func (f *follower) tell(number int) {
 	if s.phase == PhaseUnknown {
 		return
 	}
-	f.Tell(Event{Step: Instance, App: f.name, Instances: []int{number}, Phase: s.phase, Left: s.left})
+	f.Tell(Event{Step: Instance, App: f.name, Instances: []int{number}, Phase: s.phase, Left: s.left, Kept: s.kept})
 }
 
 // count asks the balancer how many connections are left, if anything drains.

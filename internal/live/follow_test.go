@@ -1,8 +1,11 @@
 package live
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -26,7 +29,8 @@ func TestPhases(t *testing.T) {
 		"states that were missed":       {systemd.Reload, false, words{restarted[0], restarted[5]}, "waiting ready"},
 		"an extra one":                  {systemd.Reload, true, append(words{state("inactive", "dead", "")}, append(restarted[4:], state("deactivating", "stop", "b"), state("inactive", "dead", "b"))...), "starting ready draining stopped"},
 		"new code that ends":            {systemd.Reload, true, words{state("activating", "start", "b"), failed, state("activating", "auto-restart", "b")}, "starting failed"},
-		"it had failed before":          {systemd.Start, false, words{failed, state("activating", "start", "c"), state("active", "running", "c")}, "starting ready"},
+		"new code that ends at once":    {systemd.Reload, true, words{failed}, "failed"},
+		"it had failed before":          {systemd.Start, false, words{state("failed", "failed", "a"), state("activating", "start", "c"), state("active", "running", "c")}, "starting ready"},
 		"up before a start":             {systemd.Start, false, restarted[:1], "ready"},
 		"stopped":                       {systemd.Stop, false, restarted[:4], "waiting draining ending stopped"},
 		"taken away":                    {stopSome, false, restarted[:4], "waiting draining ending stopped"},
@@ -54,5 +58,39 @@ func TestProved(t *testing.T) {
 	}
 	if got := strings.Join(told, ", "); got != "web@4: proved: the new code stays up" || !f.serving {
 		t.Errorf("got %q", got)
+	}
+}
+
+// An operation begins when the watcher has read the instances: if one fails at once and is gone
+// again, no later signal says so.
+func TestFollowedFromTheBeginning(t *testing.T) {
+	h := newMachine(t)
+	failed := make(chan bool, 1)
+	h.Tell = func(e Event) {
+		if e.Phase == PhaseFailing {
+			failed <- true
+		}
+	}
+	subscribed := func() int {
+		h.pid1.Lock()
+		defer h.pid1.Unlock()
+		return h.pid1.Subscribed
+	}
+	before := subscribed()
+	numbers, err := h.followed(t.Context(), "web", systemd.Reload, []int{1}, []int{2}, func(context.Context) error {
+		if subscribed() == before {
+			t.Error("nobody listens to PID 1")
+		}
+		h.pid1.Run("web@2.service", "activating")
+		h.pid1.Run("web@2.service", "failed")
+		select {
+		case <-failed:
+		case <-time.After(watchLimit):
+			t.Error("nobody was told")
+		}
+		return nil
+	})
+	if fmt.Sprint(numbers) != "[2]" || err != nil {
+		t.Errorf("failed: %v, %v", numbers, err)
 	}
 }

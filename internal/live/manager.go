@@ -12,9 +12,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/unitgen/unitgen/internal/account"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/explain"
@@ -50,13 +50,17 @@ func (o Options) Lingers() bool {
 	return err == nil
 }
 
-// systemctl is how commands for the manager begin, with a blank at the end.
-func (o Options) systemctl() string {
+// UserOption is the option of systemctl and journalctl for the manager, with a blank at the end;
+// empty for the system's.
+func (o Options) UserOption() string {
 	if o.Site.UserUnits {
-		return "systemctl --user "
+		return "--user "
 	}
-	return "systemctl "
+	return ""
 }
+
+// systemctl is how commands for the manager begin, with a blank at the end.
+func (o Options) systemctl() string { return "systemctl " + o.UserOption() }
 
 // Manager is the service manager that a site's units are for. The caller closes it.
 type Manager struct {
@@ -128,7 +132,10 @@ const shimUser = "lbshim"
 // (DynamicUser=), and dbus-broker takes that; the reference dbus-daemon closes its connections, see
 // systemd.SystemEndpoint.
 func (m *Manager) CheckUser(ctx context.Context) error {
-	if m.Site.UserUnits || hasUser(m.Site.Root+"/etc/passwd", shimUser) {
+	if m.Site.UserUnits {
+		return nil
+	}
+	if found, _ := (account.Book{Root: m.Site.Root}).Find(ctx, "passwd", shimUser); len(found) > 0 {
 		return nil
 	}
 	broker, err := m.Conn.Unit(ctx, "dbus-broker.service")
@@ -143,21 +150,18 @@ func (m *Manager) CheckUser(ctx context.Context) error {
 	return fault.With(fmt.Errorf("find user %s: there is none, and this machine's D-Bus daemon does not accept dynamic users", shimUser), hint)
 }
 
-// hasUser looks for name in a file as passwd(5) describes it.
-func hasUser(file, name string) bool {
-	text, err := os.ReadFile(file)
-	return err == nil && strings.Contains("\n"+string(text), "\n"+name+":")
-}
-
 // Question is what package explain is asked about an app.
 func (m *Manager) Question(name app.Name) explain.Question {
 	return explain.Question{Conn: m.Conn, App: name, UserUnits: m.Site.UserUnits, RuntimeDir: m.appDir(name)}
 }
 
-// appDir is the directory of the app's control socket, as this process finds it.
-func (m *Manager) appDir(name app.Name) string {
-	return m.Site.Root + filepath.Dir(name.ControlPath(m.RuntimeDir()))
+// controlPath is the app's control socket, as this process finds it.
+func (m *Manager) controlPath(name app.Name) string {
+	return m.Site.Root + name.ControlPath(m.RuntimeDir())
 }
+
+// appDir is the directory of the app's control socket.
+func (m *Manager) appDir(name app.Name) string { return filepath.Dir(m.controlPath(name)) }
 
 // reasons says why instances are not up. A reason that is not found is no additional error: the
 // start has failed already.
@@ -192,9 +196,5 @@ func (m *Manager) explain(ctx context.Context, name app.Name, err error) error {
 			err = fmt.Errorf("%w, %q", err, state.StatusText)
 		}
 	}
-	user := ""
-	if m.Site.UserUnits {
-		user = "--user "
-	}
-	return fault.With(err, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", user, name, name))
+	return fault.With(err, fmt.Sprintf("journalctl %s-u %s -u '%s@*' -e", m.UserOption(), name, name))
 }

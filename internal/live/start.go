@@ -25,28 +25,53 @@ type starting struct {
 	gone  bool            // it has ended, and PID 1 does not start it again
 	ended map[string]bool // runs that ended before they were ready
 	old   string          // the run before the wait began, perhaps by the settings before: its end says nothing
+	renew bool            // nor does it count that the old run is up
 }
 
 // told takes in PID 1's word on the instance.
 func (s *starting) told(u systemd.UnitState) {
-	s.up = u.Up()
-	s.gone = u.ActiveState == "failed" && !u.AwaitsRestart()
-	if u.Failed() && u.InvocationID != s.old {
+	old := u.InvocationID == s.old
+	s.up = u.Up() && !(s.renew && old)
+	s.gone = u.ActiveState == "failed" && !u.AwaitsRestart() && !(s.renew && old)
+	if u.Failed() && !old {
 		s.ended[u.InvocationID] = true
 	}
 }
 
 // Start starts the app and waits until all of its instances are up, have failed failuresToTell
 // times, or the start time-out has passed. It reports how many are up and, in its error, why the
-// others are not.
-func (m *Manager) Start(ctx context.Context, a app.App) error {
+// others are not. When ctx ends, systemd goes on.
+func (m *Manager) Start(ctx context.Context, a app.App) error { return m.startApp(ctx, a, false) }
+
+// startApp is Start. changed says that the units of the instances are not those that runs before
+// began with.
+func (m *Manager) startApp(ctx context.Context, a app.App, changed bool) error {
 	began := m.Now()
-	numbers := m.Site.Instances(a.Name)
-	waiting, err := m.retry(ctx, a.Name, numbers)
+	waiting, err := m.retry(ctx, a.Name, m.Site.Instances(a.Name), changed)
 	if err != nil {
 		return err
 	}
-	_, err = m.followed(ctx, a.Name, systemd.Start, numbers, nil, func(ctx context.Context) error { return m.await(ctx, a, waiting) })
+	return m.start(ctx, a, systemd.Start, waiting, began)
+}
+
+// Restart stops the app, which drains, and then does what Start does.
+func (m *Manager) Restart(ctx context.Context, a app.App) error {
+	began := m.Now()
+	waiting := make(map[string]*starting)
+	for _, i := range m.Site.Instances(a.Name) {
+		u, err := m.Conn.Unit(ctx, a.Name.Instance(i))
+		if err != nil {
+			return err
+		}
+		waiting[u.Name] = &starting{ended: make(map[string]bool), old: u.InvocationID, renew: true}
+	}
+	return m.start(ctx, a, systemd.Restart, waiting, began)
+}
+
+// start carries out verb and waits for the instances.
+func (m *Manager) start(ctx context.Context, a app.App, verb systemd.Verb, waiting map[string]*starting, began time.Time) error {
+	numbers := m.Site.Instances(a.Name)
+	_, err := m.followed(ctx, a.Name, verb, numbers, nil, func(ctx context.Context) error { return m.await(ctx, a, verb, waiting) })
 	up := 0
 	for _, s := range waiting {
 		if s.up {
@@ -55,7 +80,7 @@ func (m *Manager) Start(ctx context.Context, a app.App) error {
 	}
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return goesOn(ctx, ctx.Err(), m.status(a.Name), "systemd goes on to %s %s", verb.Word(), a.Name)
 	case len(numbers) == 0:
 		return fault.With(fmt.Errorf("no instance of %s is enabled", a.Name), "unitgen scale "+string(a.Name)+" 1")
 	case up == 0 && err != nil:
@@ -73,8 +98,9 @@ func (m *Manager) Start(ctx context.Context, a app.App) error {
 }
 
 // retry prepares the wait. It starts an instance at once that has failed and waits for its next
-// try, perhaps with the earlier settings.
-func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int) (map[string]*starting, error) {
+// try, and one that starts with the settings before a change: nobody uses that one yet, and its
+// failure would be the new settings' own.
+func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int, changed bool) (map[string]*starting, error) {
 	waiting := make(map[string]*starting)
 	for _, i := range numbers {
 		unit := name.Instance(i)
@@ -84,7 +110,7 @@ func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int) (map[
 		}
 		s := &starting{ended: make(map[string]bool), old: u.InvocationID}
 		waiting[unit] = s
-		if !u.Failed() {
+		if !u.Failed() && !(changed && u.ActiveState == "activating") {
 			continue
 		}
 		for _, failed := range []string{unit, name.InstanceSocket(i)} {
@@ -99,12 +125,12 @@ func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int) (map[
 	return waiting, nil
 }
 
-// await starts the app and follows its instances. The error is that of the app's job, which may
+// await runs the app's job and follows its instances. The error is that of the app's job, which may
 // still run when all instances have failed.
-func (m *Manager) await(ctx context.Context, a app.App, waiting map[string]*starting) error {
+func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiting map[string]*starting) error {
 	ctx, cancel := context.WithCancel(ctx)
 	job := make(chan error, 1)
-	go func() { job <- m.Conn.Run(ctx, systemd.Job{Verb: systemd.Start, Unit: a.Name.Service()}) }()
+	go func() { job <- m.Conn.Run(ctx, systemd.Job{Verb: verb, Unit: a.Name.Service()}) }()
 	running := job
 	defer func() {
 		cancel()
@@ -117,9 +143,13 @@ func (m *Manager) await(ctx context.Context, a app.App, waiting map[string]*star
 	for unit := range waiting {
 		units.Watch(unit)
 	}
-	limit := time.NewTimer(a.StartTimeoutOrDefault())
+	most := a.StartTimeoutOrDefault()
+	if verb == systemd.Restart {
+		most += a.LongestStop() // of the old run
+	}
+	limit := time.NewTimer(most)
 	defer limit.Stop()
-	over := time.NewTimer(a.StartTimeoutOrDefault() + startMargin)
+	over := time.NewTimer(most + startMargin)
 	defer over.Stop()
 	enough := failuresToTell // failures of an instance
 	var failed error
@@ -156,7 +186,7 @@ func (m *Manager) findStopped(ctx context.Context, waiting map[string]*starting)
 		if err != nil {
 			return err
 		}
-		if u.ActiveState == "inactive" && u.JobType == "" && !u.AwaitsRestart() {
+		if u.Dead() && u.JobType == "" && !u.AwaitsRestart() {
 			s.gone = true
 		}
 	}

@@ -92,7 +92,8 @@ func (m *Manager) Remove(ctx context.Context, name app.Name, changes []plan.Chan
 	}
 	_, err := m.followed(ctx, name, systemd.Stop, m.Site.Instances(name), nil, func(ctx context.Context) error { return m.stopApp(ctx, name) })
 	if err != nil {
-		return m.explain(ctx, name, err)
+		return goesOn(ctx, m.explain(ctx, name, err), "unitgen remove "+string(name),
+			"systemd goes on to stop %s when its instances have drained, and its files are still there", name)
 	}
 	if err := plan.Commit(changes); err != nil {
 		return err
@@ -103,13 +104,12 @@ func (m *Manager) Remove(ctx context.Context, name app.Name, changes []plan.Chan
 	return errors.Join(m.forget(ctx, name), m.removeRuntime(name))
 }
 
-// removeRuntime removes the directory of the control socket, which PID 1 makes and leaves behind.
-// Files of others stay.
+// removeRuntime removes the notes of an app, and the directory of the control socket, which PID 1
+// makes and leaves behind. Files of others stay.
 func (m *Manager) removeRuntime(name app.Name) error {
 	os.Remove(m.stoppedNote(name))
-	os.Remove(m.Site.Root + name.DrainNote(m.RuntimeDir()))
 	dir := m.appDir(name)
-	if err := errors.Join(rollout.Forget(dir), explain.Forget(dir, 0), lifecycle.Forget(dir)); err != nil {
+	if err := errors.Join(removeNotes(m.drainNotes(name)), rollout.Forget(dir), explain.Forget(dir, 0), lifecycle.Forget(dir)); err != nil {
 		return err
 	}
 	err := os.Remove(dir)

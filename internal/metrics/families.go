@@ -5,12 +5,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/rollout/tally"
 	"github.com/unitgen/unitgen/internal/survey"
 )
 
-// The label of an instance's number is app_instance: Prometheus gives every series a label instance of its own, the address
-// that it scrapes, and would rename ours.
+// The label of an instance's number is app_instance: Prometheus gives every series a label instance
+// of its own, the address that it scrapes, and would rename ours.
 const (
 	labelApp      = "app"
 	labelInstance = "app_instance"
@@ -19,7 +20,7 @@ const (
 	labelResult   = "result"
 )
 
-// emit sends one value of a family; labels are those after app, in the order of the family.
+// emit adds one value of a family. labels are the labels after app, in the family's order.
 type emit func(value float64, labels ...string)
 
 // family is one metric.
@@ -36,7 +37,8 @@ const (
 	gauge   = prometheus.GaugeValue
 )
 
-// families lists all metrics but the durations of rollouts, which are a summary. docs/metrics.md has the same table.
+// families returns all metrics except the durations of rollouts, which are a summary.
+// docs/metrics.md has the same table.
 var families = []family{
 	{"unitgen_app_info", gauge, "Always 1; how connections reach the instances, and by which strategy, as the balancer says.",
 		[]string{"path", "strategy"}, func(s *survey.App, emit emit) {
@@ -91,35 +93,15 @@ var families = []family{
 	{"unitgen_connections_queued", gauge, "Connections that were given to the instance and that it has not accepted yet.",
 		[]string{labelInstance}, said(func(in survey.Instance, emit emit) { emit(float64(in.Queued), label(in)) })},
 	{"unitgen_connections_waiting", gauge, "Connections that wait until any instance is up.",
-		[]string{labelAddress}, func(s *survey.App, emit emit) {
-			for _, a := range s.Status.Addresses {
-				emit(float64(a.Waiting), a.Address)
-			}
-		}},
+		[]string{labelAddress}, byAddress(func(a control.AddressStatus) float64 { return float64(a.Waiting) })},
 	{"unitgen_connections_waited_total", counter, "Connections that came when no instance was up. Reset when the app stops.",
-		[]string{labelAddress}, func(s *survey.App, emit emit) {
-			for _, a := range s.Status.Addresses {
-				emit(float64(a.Parked), a.Address)
-			}
-		}},
+		[]string{labelAddress}, byAddress(func(a control.AddressStatus) float64 { return float64(a.Parked) })},
 	{"unitgen_connections_moved_total", counter, "Connections that were moved away from an instance that did not accept them. Reset when the app stops.",
-		[]string{labelAddress}, func(s *survey.App, emit emit) {
-			for _, a := range s.Status.Addresses {
-				emit(float64(a.Migrated), a.Address)
-			}
-		}},
+		[]string{labelAddress}, byAddress(func(a control.AddressStatus) float64 { return float64(a.Migrated) })},
 	{"unitgen_connections_refused_total", counter, "Connections that were refused as the app stopped. Reset when the app has stopped.",
-		[]string{labelAddress}, func(s *survey.App, emit emit) {
-			for _, a := range s.Status.Addresses {
-				emit(float64(a.Refused), a.Address)
-			}
-		}},
+		[]string{labelAddress}, byAddress(func(a control.AddressStatus) float64 { return float64(a.Refused) })},
 	{"unitgen_connections_unplaced_total", counter, "Connections that the kernel spread by its own hash, as the balancer's choice had no listener. Reset when the app stops.",
-		[]string{labelAddress}, func(s *survey.App, emit emit) {
-			for _, a := range s.Status.Addresses {
-				emit(float64(a.Unplaced), a.Address)
-			}
-		}},
+		[]string{labelAddress}, byAddress(func(a control.AddressStatus) float64 { return float64(a.Unplaced) })},
 	{"unitgen_tampering_total", counter, "Changes of shared sockets that instances made and the balancer put back. Reset when the balancer starts.",
 		nil, func(s *survey.App, emit emit) {
 			if !s.Answered {
@@ -168,7 +150,7 @@ func truth(is bool) float64 {
 	return 0
 }
 
-// each has f emit for each instance.
+// each calls f for every instance.
 func each(f func(in survey.Instance, emit emit)) func(*survey.App, emit) {
 	return func(s *survey.App, emit emit) {
 		for _, in := range s.Instances {
@@ -177,7 +159,7 @@ func each(f func(in survey.Instance, emit emit)) func(*survey.App, emit) {
 	}
 }
 
-// said is each for what only the balancer knows.
+// said is each for values that only the balancer knows.
 func said(f func(in survey.Instance, emit emit)) func(*survey.App, emit) {
 	return func(s *survey.App, emit emit) {
 		if s.Answered {
@@ -186,7 +168,16 @@ func said(f func(in survey.Instance, emit emit)) func(*survey.App, emit) {
 	}
 }
 
-// collector gives out what was gathered for one scrape.
+// byAddress emits a value of each public address.
+func byAddress(f func(control.AddressStatus) float64) func(*survey.App, emit) {
+	return func(s *survey.App, emit emit) {
+		for _, a := range s.Status.Addresses {
+			emit(f(a), a.Address)
+		}
+	}
+}
+
+// collector emits what was gathered for one scrape.
 type collector struct {
 	descs   []*prometheus.Desc
 	rollout *prometheus.Desc

@@ -60,8 +60,9 @@ func (p *played) unit(name, active, sub string) {
 	p.units = append(p.units, systemd.UnitState{Name: name, LoadState: "loaded", ActiveState: active, SubState: sub})
 }
 
-// play makes app web, of which one instance is up, one crashed, one is enabled and was never started, and one is what a rollout has
-// left; an app that is idle, one whose balancer is silent; and units of others that look like ours.
+// play makes app web, of which one instance is up, one crashed, one is enabled and was never
+// started, and one is what a rollout has left; an app that is idle, one whose balancer is silent;
+// and units of others that look like ours.
 func play(t *testing.T) (*played, *Source) {
 	t.Helper()
 	m := &played{properties: make(map[systemd.Question]any)}
@@ -86,6 +87,7 @@ func play(t *testing.T) (*played, *Source) {
 		"web@2.service", "web@1.service", "web@3.service", "web-diag.socket", "web-memory.timer"}
 	m.properties[systemd.Question{Unit: "mute.service", Property: "Wants"}] = []string{"mute@1.service"}
 	m.properties[systemd.Question{Unit: "web@2.service", Property: "NRestarts", OfType: true}] = uint32(7)
+	m.properties[systemd.Question{Unit: "lazy.socket", Property: "ActiveState"}] = "active"
 
 	dir := t.TempDir()
 	web := filepath.Join(dir, "unitgen/web")
@@ -207,7 +209,8 @@ func TestOtherPathsAreNotThere(t *testing.T) {
 	}
 }
 
-// A scrape without systemd's answer fails: values that are missing would look like apps that are gone.
+// A scrape without systemd's answer fails: values that are missing would look like apps that are
+// gone.
 func TestSystemdIsAway(t *testing.T) {
 	m, s := play(t)
 	m.err = errors.New("systemd is away")
@@ -253,8 +256,8 @@ func TestEndsWhenIdle(t *testing.T) {
 	}
 }
 
-// A client that sends nothing, or more than a header has, keeps nobody else out for longer than the limits say, and a connection
-// that is over the limit waits.
+// A client that sends nothing, or more than a header has, keeps nobody else out for longer than the
+// limits say, and a connection that is over the limit waits.
 func TestLimits(t *testing.T) {
 	_, s := play(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -302,7 +305,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Clients that have asked and keep their connections keep nobody out: while many are open, each ends with its answer.
+// Clients that have asked and keep their connections keep nobody out: while many are open, each
+// ends with its answer.
 func TestIdleClientsKeepNobodyOut(t *testing.T) {
 	_, s := play(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

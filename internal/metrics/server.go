@@ -15,7 +15,8 @@ import (
 	"github.com/unitgen/unitgen/internal/survey"
 )
 
-// Limits of the server. Whoever may connect may scrape; on loopback that is every user of the host.
+// Limits of the server. Everybody who can connect may scrape. On loopback that is every user of the
+// host.
 const (
 	maxConnections = 32              // open at a time; more wait in the socket's backlog
 	maxScrapes     = 4               // at a time; more are answered with 503. They share one look at the apps
@@ -28,11 +29,11 @@ const (
 	endTimeout     = 5 * time.Second
 )
 
-// DefaultIdle is how long after the last scrape Serve returns: longer than the interval at which most scrape, so that the
-// process of the next one need not be started.
+// DefaultIdle is how long Serve waits for the next scrape before it returns. It is longer than
+// usual scrape intervals, so that most scrapes find the process running.
 const DefaultIdle = time.Minute
 
-// Source is where the metrics come from.
+// Source says where the metrics come from.
 type Source struct {
 	survey.Source
 
@@ -62,7 +63,8 @@ type Server struct {
 	activity chan int // +1 for a connection that begins a request, -1 when it ends
 }
 
-// NewServer makes a server for one call of Serve. idle is how long it waits for a scrape; zero means DefaultIdle.
+// NewServer returns a server for one call of Serve. idle is how long the server waits for a scrape;
+// zero means DefaultIdle.
 func NewServer(source *Source, idle time.Duration) *Server {
 	if idle == 0 {
 		idle = DefaultIdle
@@ -70,8 +72,8 @@ func NewServer(source *Source, idle time.Duration) *Server {
 	return &Server{source: source, idle: idle, activity: make(chan int)}
 }
 
-// Serve answers on ln, which it closes, until ctx ends or nobody has scraped for the idle time. Connections that come later wait in the
-// socket, which PID 1 holds open, for the next process.
+// Serve answers on ln, and closes it. It returns when ctx ends, or when nobody has scraped for the
+// idle time. PID 1 holds the socket open: later connections wait there for the next process.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -88,7 +90,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return errors.Join(err, server.Shutdown(end))
 }
 
-// await returns when ctx ends, when no request was under way for the idle time, or with the error of the listener.
+// await returns when ctx ends, when there was no request for the idle time, or with the error of
+// the listener.
 func (s *Server) await(ctx context.Context, ended <-chan error) error {
 	idle := time.NewTimer(s.idle)
 	defer idle.Stop()
@@ -138,7 +141,8 @@ func (s *Server) registry(ctx context.Context) *prometheus.Registry {
 	return registry
 }
 
-// look gathers, unless that was done within the last second. Those who come meanwhile wait for the same answer.
+// look gathers the values, at most once a second. Requests that come meanwhile wait for the same
+// answer.
 func (s *Server) look(ctx context.Context) ([]survey.App, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +156,7 @@ func (s *Server) look(ctx context.Context) ([]survey.App, error) {
 	return s.last, s.err
 }
 
-// limited is a listener with at most so many open connections.
+// limited is a listener with a maximum number of open connections.
 type limited struct {
 	net.Listener
 	slots chan struct{}
@@ -164,8 +168,8 @@ func limit(ln net.Listener, n int) *limited {
 	return &limited{Listener: ln, slots: make(chan struct{}, n), ended: make(chan struct{})}
 }
 
-// crowded has h's answers end their connections while more than half of all are open, so that clients which have asked and stay keep
-// nobody else out for longer than a request takes.
+// crowded makes answers of h close their connections while more than half of all connections are
+// open. So clients that keep their connections block others for one request at most.
 func (l *limited) crowded(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(l.slots) > cap(l.slots)/2 {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 
+	"github.com/unitgen/unitgen/internal/sock"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -80,12 +82,8 @@ func (s *socket) send(line []byte, with int) (n int, err error) {
 // net/unix/af_unix.c), and the longest line fits into the rest.
 func polls(fd int, events int16) bool {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	for {
-		n, err := unix.Poll(poll, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return n != 0
-		}
-	}
+	n, _ := sock.Poll(poll, 0)
+	return n != 0
 }
 
 // duplicate is a connection to wait with.

@@ -3,6 +3,7 @@ package plan
 import (
 	"bytes"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
@@ -21,6 +22,29 @@ func (p *Plan) Diff() string {
 		default:
 			fmt.Fprintf(&b, "- link %s\n", c.Path)
 		}
+	}
+	return b.String()
+}
+
+// Text returns what would be done, each change as a comment, and then every file of the app under
+// its path.
+func (p *Plan) Text() string {
+	var b strings.Builder
+	for _, c := range p.Changes {
+		fmt.Fprintf(&b, "# %s %s", c.Verb(), c.Path)
+		if c.Target != "" {
+			fmt.Fprintf(&b, " -> %s", c.Target)
+		}
+		b.WriteByte('\n')
+	}
+	if p.ListenChanges() {
+		fmt.Fprintf(&b, "# the listeners change: if %s runs, it is stopped first and then started again\n", p.App.Name)
+	}
+	if len(p.Changes) == 0 {
+		b.WriteString("# nothing to do\n")
+	}
+	for _, f := range p.Files {
+		fmt.Fprintf(&b, "\n# %s\n%s", filepath.Join(p.site.Dir, f.Name), f.Text)
 	}
 	return b.String()
 }

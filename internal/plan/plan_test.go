@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/needs"
 )
 
 func TestDifference(t *testing.T) {
@@ -31,9 +32,7 @@ func TestDifference(t *testing.T) {
 
 // The diff of any two texts, applied by patch(1), gives the second.
 func TestUnifiedDiff(t *testing.T) {
-	if _, err := exec.LookPath("patch"); err != nil {
-		t.Skip("patch is not installed")
-	}
+	needs.Program(t, "patch", "patch")
 	lines := func(s string) string { return strings.Join(strings.Split(s, ""), "\n") + "\n" }
 	for _, test := range [][2]string{
 		{"abc", "abc" + "d"}, {"abcdefghijklmnop", "abXdefghijklmYop"}, {"a", "b"}, {"abcdefgh", "h"}, {"aaaa", "aabaa"},
@@ -79,15 +78,15 @@ func TestLifeOfAnApp(t *testing.T) {
 	if p := write(3); p.Was != nil || !slices.Equal(p.Add, []int{1, 2, 3}) || p.Effect() != EffectNone {
 		t.Errorf("new: was %v, add %v, effect %q", p.Was, p.Add, p.Effect())
 	}
-	if p := write(3); len(p.Changes) != 0 || p.Diff() != "" {
-		t.Errorf("again: %d changes, diff %q", len(p.Changes), p.Diff())
+	if p := write(3); len(p.Changes) != 0 || p.Diff() != "" || !strings.HasPrefix(p.Text(), "# nothing to do\n\n# "+s.Dir+"/web") {
+		t.Errorf("again: %d changes, diff %q, text %q", len(p.Changes), p.Diff(), p.Text())
 	}
-	if p := write(1); !slices.Equal(p.Drop, []int{3, 2}) || p.Effect() != EffectNone {
-		t.Errorf("fewer: drop %v, effect %q", p.Drop, p.Effect())
+	if p := write(1); !slices.Equal(p.Drop, []int{3, 2}) || p.Effect() != EffectNone || !strings.Contains(p.Text(), "# remove "+s.Dir+"/web.service.wants/web@3.service\n") {
+		t.Errorf("fewer: drop %v, effect %q, text %q", p.Drop, p.Effect(), p.Text())
 	}
 	a.Listen[0].Port = 3001
-	if p := write(1); !p.ListenChanges() || !slices.Equal(p.NewListeners(), a.Listen) {
-		t.Errorf("another port: new listeners %v", p.NewListeners())
+	if p := write(1); !p.ListenChanges() || !slices.Equal(p.NewListeners(), a.Listen) || !strings.Contains(p.Text(), "# the listeners change: if web runs") {
+		t.Errorf("another port: new listeners %v, text %q", p.NewListeners(), p.Text())
 	}
 	apps, err := s.Apps()
 	if err != nil || len(apps) != 1 || apps[0].App.Listen[0].Port != 3001 || !slices.Equal(s.Instances("web"), []int{1}) {

@@ -1,12 +1,13 @@
-// Package plan turns the wanted app into units on disk: it reads the present state, compares, and makes the changes, all
-// or none. It knows nothing of what runs; Plan.Effect says what a running app needs before a change counts.
+// Package plan turns the wanted app into units on disk: it reads the present state, compares, and
+// makes the changes, all or none. It knows nothing of what runs; Plan.Effect says what a running
+// app needs before a change counts.
 //
 //	disk, err := site.Read(name)
 //	p, err := disk.For(wanted, instances)
 //	err = p.Write()
 //
-// Reading an app costs an lstat(2) for each of its possible files, which are some 530 with the drop-ins, and writing one
-// fsync(2) for each file that changes.
+// Reading an app costs an lstat(2) for each of its possible files, which are some 530 with the
+// drop-ins, and writing one fsync(2) for each file that changes.
 package plan
 
 import (

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/needs"
 )
 
 // tree describes all that a directory holds: names, inodes, modes, times, targets and contents.
@@ -111,7 +112,8 @@ other
 	}
 }
 
-// Whatever fails, and whenever: the directory is as it was, inodes and times of files and links included.
+// Whatever fails, and whenever: the directory is as it was, inodes and times of files and links
+// included.
 func TestCommitRollsBack(t *testing.T) {
 	for _, name := range []string{"in staging", "in swapping"} {
 		for at := range len(someChanges("")) + 1 {
@@ -138,12 +140,10 @@ func TestCommitRollsBack(t *testing.T) {
 
 // A disk that is full at any point.
 func TestCommitFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting a tmpfs takes root")
-	}
+	needs.Root(t, "it mounts a tmpfs")
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skip("mount:", err)
+		needs.Missing(t, "mount: %v", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	populate(t, dir)
@@ -240,12 +240,10 @@ func TestLock(t *testing.T) {
 
 // A file system that is read-only: one error, and nothing said of temporary names.
 func TestCommitReadOnly(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting takes root")
-	}
+	needs.Root(t, "it mounts a tmpfs")
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_RDONLY, "size=64k"); err != nil {
-		t.Skip("mount:", err)
+		needs.Missing(t, "mount: %v", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	err := Commit([]Change{{Path: dir + "/app.service", Text: "new\n"}})

@@ -14,9 +14,10 @@ var compilers = []string{"node", "nodejs", "deno", "bun", "npm", "npx", "yarn", 
 // starters are programs that become, or start, the one that their arguments name.
 var starters = []string{"nice", "ionice", "taskset", "numactl", "chrt", "setpriv", "stdbuf", "timeout", "tini", "dumb-init", "catatonit", "exec"}
 
-// Compiles returns the name of the runtime that argv runs on, if it is one that compiles while it runs, which
-// MemoryDenyWriteExecute= would kill; else nothing. It goes by names: the program's, without a version, the extension of a
-// script, or those in the script's first line, which is script as Script has it.
+// Compiles returns the name of the runtime that argv runs on, if it is one that compiles while it
+// runs, which MemoryDenyWriteExecute= would kill; else nothing. It goes by names: the program's,
+// without a version, the extension of a script, or those in the script's first line, which is
+// script as Script has it.
 func Compiles(argv, script []string) string {
 	if runtime := compiles(Behind(argv)); runtime != "" {
 		return runtime
@@ -45,8 +46,9 @@ func compiles(argv []string) string {
 	return started(argv)
 }
 
-// started is compiles of what a shell's -c or a starter starts: of any command in it that is one. A word that only looks
-// like a command costs the program a part of its sandbox; one that is not seen, the program.
+// started is compiles of what a shell's -c or a starter starts: of any command in it that is one. A
+// word that only looks like a command costs the program a part of its sandbox; one that is not
+// seen, the program.
 func started(argv []string) string {
 	var words []string
 	if text, ok := shellText(argv); ok {

@@ -1,7 +1,9 @@
-// Package program says what a command line really runs: behind env(1), behind starters such as nice(1), in a simple command
-// of a shell, and behind the first line of a script. It goes by names, and by the first 256 bytes of the program's file.
+// Package program says what a command line really runs: behind env(1), behind starters such as
+// nice(1), in a simple command of a shell, and behind the first line of a script. It goes by names,
+// and by the first 256 bytes of the program's file.
 //
-// It is not for safety: a program may be called what it likes. A wrong answer costs a line of the sandbox, or a hint.
+// It is not for safety: a program may be called what it likes. A wrong answer costs a line of the
+// sandbox, or a hint.
 package program
 
 import (
@@ -16,10 +18,12 @@ import (
 	"github.com/unitgen/unitgen/internal/regular"
 )
 
-// UnitPath is where PID 1 and env(1) look for programs in a unit (DEFAULT_PATH in systemd's basic/path-util.h).
+// UnitPath is where PID 1 and env(1) look for programs in a unit (DEFAULT_PATH in systemd's
+// basic/path-util.h).
 const UnitPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Search looks for a program in the directories of a $PATH, as execvp(3) does; empty if it is in none.
+// Search looks for a program in the directories of a $PATH, as execvp(3) does; empty if it is in
+// none.
 func Search(program, searchPath, cwd string) string {
 	for _, dir := range filepath.SplitList(searchPath) {
 		if !filepath.IsAbs(dir) {
@@ -38,14 +42,16 @@ func IsExecutable(file string) bool {
 	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
 }
 
-// Name is what a program is called without a directory and a version: node of /opt/node22, python of python3.11.
+// Name is what a program is called without a directory and a version: node of /opt/node22, python
+// of python3.11.
 func Name(program string) string { return strings.TrimRight(path.Base(program), "0123456789.-") }
 
 // headBytes is BINPRM_BUF_SIZE: the kernel looks at no more of a file.
 const headBytes = 256
 
-// Script returns the words of a script's first line behind "#!" (execve(2)), the interpreter first, and whether that line
-// ends as on Windows, with which the last word does not exist. Other files, and those that cannot be read, have none.
+// Script returns the words of a script's first line behind "#!" (execve(2)), the interpreter first,
+// and whether that line ends as on Windows, with which the last word does not exist. Other files,
+// and those that cannot be read, have none.
 func Script(file string) (words []string, crlf bool) {
 	f, err := regular.Open(file)
 	if err != nil {
@@ -60,7 +66,8 @@ func Script(file string) (words []string, crlf bool) {
 	return strings.Fields(line), strings.HasSuffix(line, "\r\n")
 }
 
-// Behind is argv without env(1), its options and its assignments; argv itself if it does not begin with env.
+// Behind is argv without env(1), its options and its assignments; argv itself if it does not begin
+// with env.
 func Behind(argv []string) []string {
 	if len(argv) == 0 || path.Base(argv[0]) != "env" {
 		return argv
@@ -72,8 +79,8 @@ func Behind(argv []string) []string {
 	return argv[1+i:]
 }
 
-// Replaced is what the process that argv starts becomes: without env(1), and without a shell that does nothing but "exec
-// PROGRAM ARGUMENT...". Quotes in such a command stay in the words.
+// Replaced is what the process that argv starts becomes: without env(1), and without a shell that
+// does nothing but "exec PROGRAM ARGUMENT...". Quotes in such a command stay in the words.
 func Replaced(argv []string) []string {
 	argv = Behind(argv)
 	text, ok := shellText(argv)
@@ -105,7 +112,8 @@ func shellText(argv []string) (text string, ok bool) {
 	return words[at+1], true
 }
 
-// Server is the name of the server that argv runs: also of a module of Python's, as in "python3 -m gunicorn".
+// Server is the name of the server that argv runs: also of a module of Python's, as in "python3 -m
+// gunicorn".
 func Server(argv []string) string {
 	argv = Replaced(argv)
 	switch {

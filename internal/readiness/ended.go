@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // ErrEnded is the cause of a context of WithProcess whose process has ended.
@@ -49,11 +51,6 @@ func WithProcess(ctx context.Context, pid int) (context.Context, context.CancelF
 // waitReadable reports whether the first descriptor became readable before the second.
 func waitReadable(fd, wake int) bool {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
-	for {
-		_, err := unix.Poll(poll, -1)
-		if err == unix.EINTR {
-			continue
-		}
-		return err == nil && poll[0].Revents != 0
-	}
+	_, err := sock.Poll(poll, -1)
+	return err == nil && poll[0].Revents != 0
 }

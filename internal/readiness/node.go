@@ -55,8 +55,7 @@ func (c Check) refusal(ctx context.Context) error {
 		}
 		return errNothing // the first answer is enough
 	})
-	var known Finding
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[Finding](err); ok {
 		return known
 	}
 	return nil

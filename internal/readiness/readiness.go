@@ -164,8 +164,7 @@ func (c Check) probeFrom(ctx context.Context, address string, to netip.AddrPort)
 	held, err := control.Hold(ctx, c.Control, control.MethodProbe, parameters)
 	if err != nil {
 		s.close()
-		var refused *control.Error
-		if errors.As(err, &refused) && refused.Name == control.ErrUnsupported {
+		if refused, ok := errors.AsType[*control.Error](err); ok && refused.Name == control.ErrUnsupported {
 			return nil, ErrUnsupported
 		}
 		return nil, err
@@ -189,21 +188,25 @@ const (
 	retryMax   = time.Second
 )
 
-// answered repeats an HTTP request until it succeeds or ctx ends; the error is that of the last
-// try.
+// answered repeats an HTTP request until it succeeds or ctx ends. Its error is that of the last try
+// which ctx did not cut off: only that says what is wrong.
 func (c Check) answered(ctx context.Context, connect func() (net.Conn, error)) error {
 	pause := retryFirst
+	var why error
 	for {
 		err := c.request(ctx, connect)
 		if err == nil {
 			return nil
+		}
+		if why == nil || ctx.Err() == nil {
+			why = err
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return Finding(fmt.Sprintf("check GET %s: %v", c.HTTPPath, err))
+			return Finding(fmt.Sprintf("check GET %s: %v", c.HTTPPath, why))
 		}
 		pause = min(2*pause, retryMax)
 	}

@@ -174,6 +174,23 @@ func TestHTTPCheckWaitsForAGoodAnswer(t *testing.T) {
 	}
 }
 
+// A try that the end of the time has cut off does not hide what the program answered before.
+func TestHTTPCheckSaysWhatItWasAnsweredBeforeItsTimeWasUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	tries := 0
+	err := Check{HTTPPath: "/health"}.answered(ctx, func() (net.Conn, error) {
+		if tries++; tries == 1 {
+			return nil, errors.New("connection refused")
+		}
+		cancel()
+		return nil, ctx.Err()
+	})
+	if want := Finding("check GET /health: connection refused"); err != want {
+		t.Errorf("got %v, want %v", err, want)
+	}
+}
+
 func TestHTTPCheckSaysWhatTheLastAnswerWas(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()

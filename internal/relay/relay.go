@@ -1,6 +1,11 @@
-// Package relay answers "what is the status of APP?" for a program that may not speak with balancers itself: the one that
-// answers scrapes. Control sockets are root's, and who may write to one may also stop the app. The relay is root, by number and
-// without capabilities; it speaks with its one client and with balancers, has no network and no bus, and knows one method.
+// Package relay answers "what is the status of APP?" for a program that may not speak with
+// balancers itself: the one that answers scrapes. Control sockets are root's, and who may write to
+// one may also stop the app. The relay is root, by number and without capabilities; it speaks with
+// its one client and with balancers, has no network and no bus, and knows one method.
+//
+// A question starts a balancer that has crashed, and none that is being stopped (see
+// cmd/lbshim/agent.go). One whose app goes idle in the very moment of the question starts again,
+// for as long as --idle-exit= says.
 //
 // It costs a process for as long as somebody asks, and one JSON round trip more for each answer.
 package relay
@@ -22,13 +27,15 @@ import (
 // Path is where PID 1 listens for the relay. No app can be named so.
 const Path = "/run/unitgen/status"
 
-// Idle is how long after the last answer the relay ends: longer than its client waits from one scrape to the next by default.
+// Idle is how long after the last answer the relay ends: longer than its client waits from one
+// scrape to the next by default.
 const Idle = 90 * time.Second
 
 // most is how many balancers are asked at a time; more callers wait.
 const most = 16
 
-// Relay answers method Status of interface io.unitgen.Shim, whose parameter app names the app. Use New.
+// Relay answers method Status of interface io.unitgen.Shim, whose parameter app names the app. Use
+// New.
 type Relay struct {
 	runtimeDir string // /run
 	log        *slog.Logger
@@ -41,7 +48,8 @@ func New(runtimeDir string, log *slog.Logger) *Relay {
 	return &Relay{runtimeDir: runtimeDir, log: log, slots: make(chan struct{}, most), answered: make(chan struct{})}
 }
 
-// Serve answers user uid and root on ln, which it closes, until ctx ends or nobody has asked for the time idle.
+// Serve answers user uid and root on ln, which it closes, until ctx ends or nobody has asked for
+// the time idle.
 func (r *Relay) Serve(ctx context.Context, ln *net.UnixListener, uid int, idle time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

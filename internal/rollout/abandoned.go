@@ -82,7 +82,7 @@ func stopJobs(name app.Name, numbers []int) [2][]systemd.Job {
 // waits for it to end.
 func (r *Rollout) abandonExtra(ctx context.Context, extra []int) error {
 	gone, err := r.disposable(ctx, extra)
-	return errors.Join(err, r.ask(ctx, func(c *systemd.Conn) error { return r.abandon(ctx, c, gone) }))
+	return errors.Join(err, r.asker.Ask(ctx, func(c *systemd.Conn) error { return r.abandon(ctx, c, gone) }))
 }
 
 func (r *Rollout) abandon(ctx context.Context, c *systemd.Conn, extra []int) error {

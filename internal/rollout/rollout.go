@@ -61,8 +61,7 @@ type Options struct {
 // Rollout is one run. Make one per reload.
 type Rollout struct {
 	options Options
-	manager systemd.Endpoint
-	conn    *systemd.Conn // for questions and jobs; nil until the first
+	asker   systemd.Asker // for questions and jobs
 	units   *systemd.Watcher
 	note    func(text string) // shown by systemctl status; "" takes it back
 	log     *slog.Logger
@@ -84,7 +83,8 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 		o.Surge = max(o.Surge, o.Parallel) // or as many as are down at a time would be missing
 	}
 	r := &Rollout{
-		options: o, manager: manager, units: units, note: note, log: log,
+		options: o, units: units, note: note, log: log,
+		asker: systemd.Asker{Dial: func(ctx context.Context) (*systemd.Conn, error) { return systemd.DialToStay(ctx, manager) }},
 		fresh: make(map[int]string),
 	}
 	if o.Enabled == nil {
@@ -98,7 +98,7 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 // ErrNoBalancer. The end of ctx is such an error.
 func (r *Rollout) Run(ctx context.Context) (err error) {
 	r.began = time.Now()
-	defer r.hangUp()
+	defer r.asker.Close()
 	lock, err := r.lock()
 	if err != nil {
 		return err
@@ -150,8 +150,7 @@ func (r *Rollout) counted(err error) {
 
 // status returns an error as text that every user may read.
 func status(err error) string {
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f.status() + "; the reason is in the journal"
 	}
 	return err.Error()
@@ -251,7 +250,7 @@ func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 // an admin has stopped stays stopped.
 func (r *Rollout) running(ctx context.Context) ([]int, error) {
 	var all []systemd.Instance
-	err := r.ask(ctx, func(c *systemd.Conn) (err error) {
+	err := r.asker.Ask(ctx, func(c *systemd.Conn) (err error) {
 		all, err = c.Instances(ctx, r.options.App)
 		return err
 	})
@@ -295,7 +294,7 @@ func (r *Rollout) extra(ctx context.Context, numbers []int) ([]int, error) {
 
 // enabled reports whether an instance is enabled.
 func (r *Rollout) enabled(ctx context.Context, number int) (is bool, err error) {
-	err = r.ask(ctx, func(c *systemd.Conn) error {
+	err = r.asker.Ask(ctx, func(c *systemd.Conn) error {
 		is, err = Enabled(ctx, c, r.options.App, number)
 		return err
 	})

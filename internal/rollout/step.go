@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -21,7 +20,7 @@ func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) 
 		if err := r.forgive(ctx, number); err != nil {
 			return err
 		}
-		err := r.ask(ctx, func(c *systemd.Conn) error {
+		err := r.asker.Ask(ctx, func(c *systemd.Conn) error {
 			return c.Enqueue(ctx, systemd.Job{Verb: verb, Unit: r.options.App.Instance(number), Mode: systemd.Fail})
 		})
 		if err != nil {
@@ -49,7 +48,7 @@ func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) 
 // because of the limit (socket_trigger_notify in src/core/socket.c).
 func (r *Rollout) forgive(ctx context.Context, number int) error {
 	for _, unit := range []string{r.options.App.Instance(number), r.options.App.InstanceSocket(number)} {
-		if err := r.ask(ctx, func(c *systemd.Conn) error { return c.ResetFailed(ctx, unit) }); err != nil {
+		if err := r.asker.Ask(ctx, func(c *systemd.Conn) error { return c.ResetFailed(ctx, unit) }); err != nil {
 			return err
 		}
 	}
@@ -63,7 +62,7 @@ func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]strin
 	for _, number := range numbers {
 		unit := r.options.App.Instance(number)
 		var loaded []systemd.UnitState
-		err := r.ask(ctx, func(c *systemd.Conn) (err error) {
+		err := r.asker.Ask(ctx, func(c *systemd.Conn) (err error) {
 			loaded, err = c.ListUnits(ctx, unit)
 			return err
 		})
@@ -188,7 +187,7 @@ func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string)
 		f.public = "it is " + u.ActiveState + " (" + u.SubState + ")"
 	}
 	unit, _ := r.options.App.ParseUnit(u.Name)
-	err := r.ask(ctx, func(c *systemd.Conn) (err error) {
+	err := r.asker.Ask(ctx, func(c *systemd.Conn) (err error) {
 		f.reason, err = explain.Question{Conn: c, App: r.options.App, UserUnits: r.options.UserUnits, RuntimeDir: r.options.RuntimeDir,
 			Since: r.began}.Instance(ctx, unit.Instance)
 		return err
@@ -229,7 +228,7 @@ func (r *Rollout) next(ctx context.Context) (systemd.UnitState, error) {
 }
 
 func (r *Rollout) state(ctx context.Context, unit string) (u systemd.UnitState, err error) {
-	err = r.ask(ctx, func(c *systemd.Conn) error {
+	err = r.asker.Ask(ctx, func(c *systemd.Conn) error {
 		u, err = c.Unit(ctx, unit)
 		return err
 	})
@@ -242,52 +241,6 @@ func (r *Rollout) state(ctx context.Context, unit string) (u systemd.UnitState, 
 func (r *Rollout) still(ctx context.Context, u systemd.UnitState) (bool, error) {
 	now, err := r.state(ctx, u.Name)
 	return now == u, err
-}
-
-// How often a question to PID 1 is repeated when the connection breaks: it goes away for some 100
-// ms in daemon-reexec.
-const (
-	askTries = 20
-	askPause = 100 * time.Millisecond
-)
-
-// ask runs f with the rollout's connection, again with a new one if PID 1 was away. f must bear
-// being run twice: a start or restart that is queued already is merged.
-func (r *Rollout) ask(ctx context.Context, f func(*systemd.Conn) error) error {
-	for try := 1; ; try++ {
-		err := r.askOnce(ctx, f)
-		if err == nil || !systemd.IsDisconnected(err) {
-			return err
-		}
-		r.hangUp()
-		if try == askTries {
-			return err
-		}
-		timer := time.NewTimer(askPause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-	}
-}
-
-func (r *Rollout) askOnce(ctx context.Context, f func(*systemd.Conn) error) (err error) {
-	if r.conn == nil {
-		if r.conn, err = systemd.DialToStay(ctx, r.manager); err != nil {
-			return err
-		}
-	}
-	return f(r.conn)
-}
-
-// hangUp gives the connection up; the next question makes another.
-func (r *Rollout) hangUp() {
-	if r.conn != nil {
-		r.conn.Close()
-		r.conn = nil
-	}
 }
 
 // disposable leaves out the extra instances that are enabled by now: whoever did that was told that
@@ -322,7 +275,7 @@ func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 		r.units.Forget(r.options.App.Instance(number)) // nobody follows them any more
 	}
 	for _, jobs := range stopJobs(r.options.App, gone) {
-		if err := r.ask(ctx, func(c *systemd.Conn) error { return c.Run(ctx, jobs...) }); err != nil {
+		if err := r.asker.Ask(ctx, func(c *systemd.Conn) error { return c.Run(ctx, jobs...) }); err != nil {
 			return fmt.Errorf("remove extra instances: %w", err)
 		}
 	}
@@ -335,7 +288,7 @@ func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 		}
 		if enabled, err := r.options.Enabled(ctx, number); err != nil || enabled {
 			start := systemd.Job{Verb: systemd.Start, Unit: r.options.App.Instance(number)}
-			err = errors.Join(err, r.ask(ctx, func(c *systemd.Conn) error { return c.Enqueue(ctx, start) }))
+			err = errors.Join(err, r.asker.Ask(ctx, func(c *systemd.Conn) error { return c.Enqueue(ctx, start) }))
 			if err != nil {
 				return fmt.Errorf("keep instance that was enabled meanwhile: %w", err)
 			}

@@ -16,23 +16,12 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/shim/steered"
 	"github.com/unitgen/unitgen/internal/steer"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
-
-// needBPF skips where programs cannot be loaded, unless the run must be complete.
-func needBPF(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("UNITGEN_CI") == "1" {
-		t.Fatal("must run as root: loading a BPF program needs CAP_BPF")
-	}
-	t.Skip("needs root: loading a BPF program needs CAP_BPF")
-}
 
 // bench is a shim around listeners of its own, driven by hand in place of Run.
 type bench struct {
@@ -72,7 +61,7 @@ func newBenchWith(t *testing.T, o Options, in inherited) *bench {
 // prepareBench fills in what a shim on any path needs.
 func prepareBench(t *testing.T, o *Options, in inherited) *bench {
 	t.Helper()
-	needBPF(t)
+	needs.Root(t, "loading a BPF program takes CAP_BPF")
 	b := &bench{t: t, listeners: make(map[int]int)}
 	b.parking = b.listen(&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
 	o.App, o.Log, o.Notify, o.Channels = "app", slog.New(slog.DiscardHandler), &activation.Notifier{}, in.channels

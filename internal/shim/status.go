@@ -227,6 +227,10 @@ func (s *Shim) snapshot() control.Status {
 			Instance: b.ID, State: s.word(b), PID: in.service.MainPID, Connections: -1, Queued: t.Waiting, Steered: t.Given,
 			Since: in.since.UnixMicro(),
 		}
+		if in.service.Name != "" { // PID 1 has said something of it
+			restarts := in.service.NRestarts
+			one.Restarts = &restarts
+		}
 		if t.Counted {
 			one.Connections = t.Accepted
 		}

@@ -1,7 +1,7 @@
 // Package sock has what several packages ask the kernel of a socket, named after the calls.
 //
-// Package activation is for other people's programs and has its own, so that it needs no more of this module than the wire
-// format.
+// Package activation is for other people's programs and has its own, so that it needs no more of
+// this module than the wire format.
 package sock
 
 import (
@@ -19,7 +19,8 @@ func CloseAll(fds []int) {
 	}
 }
 
-// Rights takes the descriptors out of control data (SCM_RIGHTS, unix(7)). The caller owns them, also those beside an error.
+// Rights takes the descriptors out of control data (SCM_RIGHTS, unix(7)). The caller owns them,
+// also those beside an error.
 func Rights(oob []byte) (fds []int, err error) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -38,8 +39,8 @@ func Rights(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// Cookie returns the kernel's number of the socket fd (SO_COOKIE, socket(7)). All duplicates of a socket have the same number, which
-// is never used again while the system runs.
+// Cookie returns the kernel's number of the socket fd (SO_COOKIE, socket(7)). All duplicates of a
+// socket have the same number, which is never used again while the system runs.
 func Cookie(fd int) (uint64, error) {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	return cookie, os.NewSyscallError("getsockopt SO_COOKIE", err)
@@ -58,7 +59,8 @@ func Name(fd int) (netip.AddrPort, error) {
 	return address, nil
 }
 
-// AddrPort converts an address of the kernel's; false if it is neither IPv4 nor IPv6. It leaves out the zone.
+// AddrPort converts an address of the kernel's; false if it is neither IPv4 nor IPv6. It leaves out
+// the zone.
 func AddrPort(a unix.Sockaddr) (netip.AddrPort, bool) {
 	switch a := a.(type) {
 	case *unix.SockaddrInet4:
@@ -85,8 +87,9 @@ func Family(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// Local returns the addresses at which a listener is reached from its own host, best first. One for every IPv6 address may take
-// IPv4 too: a host may have IPv6 listeners and no IPv6 address (net.ipv6.conf.all.disable_ipv6=1).
+// Local returns the addresses at which a listener is reached from its own host, best first. One for
+// every IPv6 address may take IPv4 too: a host may have IPv6 listeners and no IPv6 address
+// (net.ipv6.conf.all.disable_ipv6=1).
 func Local(listener netip.AddrPort) []netip.AddrPort {
 	v4 := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), listener.Port())
 	switch a := listener.Addr(); {

@@ -90,16 +90,6 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// need skips a test whose prerequisite this machine lacks, and fails it in CI, where nothing may be
-// left out.
-func need(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("UNITGEN_CI") == "1" && os.Getuid() == 0 {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
-
 func open(t *testing.T) *Conn {
 	t.Helper()
 	fd, err := Open()

@@ -76,9 +76,10 @@ func checkPorts(ports []uint16) error {
 
 func setSeq(req []byte, seq uint32) { binary.NativeEndian.PutUint32(req[8:], seq) }
 
-// bytecode is the kernel's filter program (net/ipv4/inet_diag.c, inet_diag_bc_run): a chain of conditions, each with
-// a forward jump for yes and one for no. Running off the end accepts, a jump to 4 bytes behind it refuses. A yes may
-// only go to the next operation, so that "or" needs a jump of its own behind each port but the last:
+// bytecode is the kernel's filter program (net/ipv4/inet_diag.c, inet_diag_bc_run): a chain of
+// conditions, each with a forward jump for yes and one for no. Running off the end accepts, a jump
+// to 4 bytes behind it refuses. A yes may only go to the next operation, so that "or" needs a jump
+// of its own behind each port but the last:
 //
 //	[cgroup?]  port p1? no: next port    jump behind the last port    port p2? no: refuse
 func bytecode(ports []uint16, cgroup uint64) []byte {

@@ -1,26 +1,30 @@
-// Package sockdiag counts the open TCP connections of each instance exactly, from the kernel's own socket table: no
-// BPF, no privilege, nothing on the data path.
+// Package sockdiag counts the open TCP connections of each instance exactly, from the kernel's own
+// socket table: no BPF, no privilege, nothing on the data path.
 //
-// An accepted connection carries the cgroup of the listener it came from, for life. PID 1 creates each listener in the
-// cgroup of its socket unit, so the cgroup of app@3.socket names the connections of instance 3, whichever process holds
-// them. One exception: when the kernel moves the queue of a closed listener to another of its SO_REUSEPORT group
-// (SELECT_OR_MIGRATE, net.ipv4.tcp_migrate_req), the moved connections keep the cgroup of the first one and are counted
+// An accepted connection carries the cgroup of the listener it came from, for life. PID 1 creates
+// each listener in the cgroup of its socket unit, so the cgroup of app@3.socket names the
+// connections of instance 3, whichever process holds them. One exception: when the kernel moves the
+// queue of a closed listener to another of its SO_REUSEPORT group (SELECT_OR_MIGRATE,
+// net.ipv4.tcp_migrate_req), the moved connections keep the cgroup of the first one and are counted
 // there until they close.
 //
-// The shim has PrivateNetwork=yes and may not open netlink sockets. It need not: a NETLINK_SOCK_DIAG socket shows the
-// network namespace it was opened in, to whoever holds it, without capabilities. PID 1 opens it, by
-// ListenNetlink=inet-diag in a socket unit (tried on systemd 252 and 257). Three rules for that unit:
+// The shim has PrivateNetwork=yes and may not open netlink sockets. It need not: a
+// NETLINK_SOCK_DIAG socket shows the network namespace it was opened in, to whoever holds it,
+// without capabilities. PID 1 opens it, by ListenNetlink=inet-diag in a socket unit (tried on
+// systemd 252 and 257). Three rules for that unit:
 //
 //   - It holds no stream listener. PID 1 polls the sockets of a unit while its service is down, and fails the unit, which
 //     closes all of them, on the EPOLLERR of a netlink socket whose queue ran over.
 //   - FlushPending=yes: what a killed shim left unread would start the service again, also after a stop.
 //   - One line for New, a second one for NewWatch: a socket that events pour into is of no use for dumps.
 //
-// A process without PrivateNetwork= but with RestrictAddressFamilies=AF_NETLINK can open one by Open instead.
+// A process without PrivateNetwork= but with RestrictAddressFamilies=AF_NETLINK can open one by
+// Open instead.
 //
-// Cost: one dump is one walk of the kernel's whole TCP hash table (connections of other programs are skipped there,
-// not sent), O(all sockets of the namespace) plus about 450 bytes copied for each connection that matches. So it is
-// for status and for drains, not for balancing each connection, and nothing here runs by itself.
+// Cost: one dump is one walk of the kernel's whole TCP hash table (connections of other programs
+// are skipped there, not sent), O(all sockets of the namespace) plus about 450 bytes copied for
+// each connection that matches. So it is for status and for drains, not for balancing each
+// connection, and nothing here runs by itself.
 package sockdiag
 
 import (
@@ -52,17 +56,10 @@ type Filter struct {
 	Ports []uint16
 	// Cgroup is the id of the listener's cgroup; zero means any.
 	Cgroup uint64
-	// Apart reports for a connection, by its cookie, that CountByCgroup counts it under Apart and
-	// not under its cgroup, because the kernel has moved it. It is called once for each connection.
-	// Nil means none.
-	Apart func(cookie uint64) bool
 	// Quiet is how long nothing may have moved for a connection to be quiet; zero means
 	// DefaultQuiet. See Stat.
 	Quiet time.Duration
 }
-
-// Apart stands for the cgroup of connections that Filter.Apart has named; no cgroup has this id.
-const Apart = 0
 
 // Connection is an open connection.
 type Connection struct {
@@ -127,32 +124,37 @@ func (c *Conn) Close() error {
 	return os.NewSyscallError("close", unix.Close(fd))
 }
 
-// CountByCgroup counts the connections that f accepts, by the cgroup of their listener, in one dump
-// of both address families. A cgroup without connections has no entry. The error is ErrNoCgroup on
-// a kernel that does not report cgroups.
+// CountBy counts the connections that f accepts under each of the keys that keys appends for them,
+// in one dump of both address families. It calls keys once for each connection, with an empty
+// slice. A key without connections has no entry. The error is ErrNoCgroup on a kernel that does not
+// report cgroups.
 //
 // The table changes while it is read: connections that open or close meanwhile may be counted or
 // not, but none twice.
-func (c *Conn) CountByCgroup(f Filter) (map[uint64]Stat, error) {
+func CountBy[K comparable](c *Conn, f Filter, keys func(Connection, []K) []K) (map[K]Stat, error) {
 	quiet := f.quiet()
-	stats := make(map[uint64]Stat)
+	stats := make(map[K]Stat)
+	var under []K
 	err := c.connections(f, func(s *socket) error {
 		if !s.hasCgroup {
 			return ErrNoCgroup
 		}
-		cgroup := s.cgroup
-		if f.Apart != nil && f.Apart(s.cookie) {
-			cgroup = Apart
+		under = keys(s.connection(), under[:0])
+		for _, key := range under {
+			st := stats[key]
+			st.add(s, quiet)
+			stats[key] = st
 		}
-		st := stats[cgroup]
-		st.add(s, quiet)
-		stats[cgroup] = st
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("count connections: %w", err)
 	}
 	return stats, nil
+}
+
+func (s *socket) connection() Connection {
+	return Connection{Cookie: s.cookie, Cgroup: s.cgroup, Accepted: s.inode != 0}
 }
 
 // Connections calls each for every connection that f accepts, in no order, in one dump. The error
@@ -162,7 +164,7 @@ func (c *Conn) Connections(f Filter, each func(Connection)) error {
 		if !s.hasCgroup {
 			return ErrNoCgroup
 		}
-		each(Connection{Cookie: s.cookie, Cgroup: s.cgroup, Accepted: s.inode != 0})
+		each(s.connection())
 		return nil
 	})
 	if err != nil {
@@ -172,7 +174,7 @@ func (c *Conn) Connections(f Filter, each func(Connection)) error {
 }
 
 // Count counts the connections that f lets through. It is for one instance (Filter.Cgroup), or for
-// all of them at once on a kernel without cgroups of sockets; for each of many use CountByCgroup,
+// all of them at once on a kernel without cgroups of sockets; for each of many use CountBy,
 // which costs the same.
 func (c *Conn) Count(f Filter) (Stat, error) {
 	var st Stat

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/cgroup"
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/internal/sock"
 )
 
@@ -78,7 +79,7 @@ func TestCountStates(t *testing.T) {
 func TestCountBothFamilies(t *testing.T) {
 	ln, err := net.Listen("tcp", "[::]:0")
 	if err != nil {
-		need(t, "IPv6 is off: %v", err)
+		needs.Missing(t, "IPv6 is off: %v", err)
 	}
 	t.Cleanup(func() { ln.Close() })
 	c := open(t)
@@ -148,7 +149,7 @@ func TestListeners(t *testing.T) {
 	if len(list) != 1 || list[0].Cookie != cookie || list[0].Port != port(ln) || list[0].Queued != 2 || list[0].Backlog < 2 {
 		t.Fatalf("got %+v, want cookie %d, port %d, 2 queued", list, cookie, port(ln))
 	}
-	stats, err := c.CountByCgroup(Filter{Ports: []uint16{port(ln)}})
+	stats, err := CountBy(c, Filter{Ports: []uint16{port(ln)}}, byCgroup)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,11 +171,11 @@ func startChild(t *testing.T, name string) *child {
 	t.Helper()
 	self, err := cgroup.Own()
 	if err != nil {
-		need(t, "no cgroup v2: %v", err)
+		needs.Missing(t, "no cgroup v2: %v", err)
 	}
 	dir := cgroup.Dir(filepath.Join(self, name))
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		need(t, "cannot make a cgroup: %v", err)
+		needs.Missing(t, "cannot make a cgroup: %v", err)
 	}
 	t.Cleanup(func() {
 		eventually(t, "remove "+dir, func() bool { return os.Remove(dir) == nil })
@@ -197,7 +198,7 @@ func startChild(t *testing.T, name string) *child {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		need(t, "cannot start a process in a cgroup: %v", err)
+		needs.Missing(t, "cannot start a process in a cgroup: %v", err)
 	}
 	c := &child{t: t, stdin: stdin, out: bufio.NewScanner(stdout)}
 	t.Cleanup(func() {
@@ -239,11 +240,13 @@ func (c *child) connect(n, accepted int) (port uint16) {
 	return port
 }
 
+func byCgroup(c Connection, keys []uint64) []uint64 { return append(keys, c.Cgroup) }
+
 func TestCountByCgroup(t *testing.T) {
 	a, b := startChild(t, fmt.Sprintf("sockdiag-a-%d", os.Getpid())), startChild(t, fmt.Sprintf("sockdiag-b-%d", os.Getpid()))
 	ports := []uint16{a.connect(5, 3), b.connect(2, 2)}
 	c := open(t)
-	stats, err := c.CountByCgroup(Filter{Ports: ports})
+	stats, err := CountBy(c, Filter{Ports: ports}, byCgroup)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +389,7 @@ func BenchmarkCountByCgroup(b *testing.B) {
 		b.Run(fmt.Sprintf("%s-%d", bench.name, conns), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := c.CountByCgroup(Filter{Ports: []uint16{bench.port}}); err != nil {
+				if _, err := CountBy(c, Filter{Ports: []uint16{bench.port}}, byCgroup); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -8,9 +8,10 @@
 // connections 40 for each member that is compared), and nothing after it: 150 ns for round robin,
 // 190 for source-hash, 300 for random-two, 260 for least connections of four members
 // (BenchmarkPrograms, a loaded virtual machine). A new ring is one atomic store to memory shared
-// with the kernel; reading a counter is one load. The program and its maps live as long as any
-// listener of the group, with or without the shim. A check of the members (Guard, Snapshot.Resume)
-// costs two or three microseconds for each listener.
+// with the kernel; reading a counter is one load, and reading where connections have moved 4096 (32
+// kB of the map). The program and its maps live as long as any listener of the group, with or
+// without the shim. A check of the members (Guard, Snapshot.Resume) costs two or three microseconds
+// for each listener.
 //
 // Listener descriptors are always borrowed: this package never closes one or changes O_NONBLOCK or
 // another of its flags, which all holders of the socket share. The package is not for unix sockets,

@@ -285,6 +285,27 @@ func (g *Group) Totals() Totals {
 	}
 }
 
+// Placed are the slots of connections that have moved, by the low bits of their cookies.
+type Placed map[uint64]int
+
+// Placed returns where the latest connections that moved have gone, at most Moves of them. A
+// connection that moves to the parking listener keeps its former entry.
+func (g *Group) Placed() Placed {
+	placed := make(Placed)
+	n := g.state.word(offMoves).Load()
+	for i := n - min(n, Moves); i < n; i++ {
+		move := g.state.word(offMove + int(i%Moves)*8).Load()
+		placed[move>>slotBits] = int(move & (Slots - 1))
+	}
+	return placed
+}
+
+// Slot returns the slot that a connection has moved to last, if that is known.
+func (p Placed) Slot(cookie uint64) (slot int, known bool) {
+	slot, known = p[cookie<<slotBits>>slotBits]
+	return slot, known
+}
+
 func checkSlot(slot int) error {
 	if slot < 0 || slot >= Slots {
 		return fmt.Errorf("slot must be between 0 and %d, got %d", Slots-1, slot)

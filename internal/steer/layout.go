@@ -19,11 +19,19 @@ const Parking = 0
 // in use.
 const MaxRing = 4096
 
+// Moves is how many of the latest moves of connections are remembered, 8 bytes each: as many as
+// wait at a listener at most (net.core.somaxconn is 4096 by default).
+const Moves = 4096
+
+// slotBits are those of a slot. A cookie has more bits than are left, but counts up from zero or
+// down from the highest number (gen_cookie_next in include/linux/cookie.h).
+const slotBits = 10
+
 // The state map is an array of one value that user space maps into its memory; the program reads it
 // at fixed offsets. A change to anything here needs a new layoutVersion: a newer shim must not
 // adopt what it would misread.
 const (
-	layoutVersion uint64 = 0x756e6974_00000001 // "unit", then the version
+	layoutVersion uint64 = 0x756e6974_00000002 // "unit", then the version
 
 	offVersion  = 0
 	offControl  = 64  // the control word, on a cache line of its own: read for each connection, written seldom
@@ -32,11 +40,13 @@ const (
 	offRefused  = 200 // refused because the group is closed
 	offMigrated = 208 // moved here from a listener that went away; also counted as steered
 	offProbe    = 216 // a connection request from the port in the low half goes to the slot above it; see controlProbe
+	offMoves    = 224 // entries of the log of moves so far
 	offRing     = 1024
 	offSteered  = offRing + 2*MaxRing*ringEntry // connections given to each slot
 	offOpen     = offSteered + Slots*8          // open connections of each slot, by the counting program
 	offReserved = offOpen + Slots*8             // picked, handshake not complete: window in the high half, count in the low
-	stateSize   = offReserved + Slots*8
+	offMove     = offReserved + Slots*8         // the latest moves: cookie, and the slot in the low bits
+	stateSize   = offMove + Moves*8
 
 	ringEntry   = 4  // bytes: slot in the low half, weight in the high half
 	weightShift = 16 // zero and one are the same weight

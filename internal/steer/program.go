@@ -56,7 +56,7 @@ func loadProgram(s balance.Strategy, slots, state *ebpf.Map) (*ebpf.Program, err
 	choose := map[balance.Strategy]func() asm.Instructions{
 		balance.RoundRobin: chooseNext, balance.LeastConnections: chooseLeast, balance.RandomTwo: chooseTwo, balance.SourceHash: chooseByHash,
 	}[s]
-	parts := []asm.Instructions{enter(state), choose(), deliver(slots), park(slots), count()}
+	parts := []asm.Instructions{enter(state), choose(), deliver(slots), park(slots), count(), note()}
 	if s.CountsConnections() {
 		parts = append(parts, reserve())
 	}
@@ -200,6 +200,30 @@ func count() asm.Instructions {
 		asm.Mov.Imm(asm.R1, 1),
 		asm.AddAtomic.Mem(asm.R3, asm.R1, asm.DWord, 0),
 	)
+}
+
+// note remembers where a connection goes that moves, and leaves. A connection that is new goes on
+// with all registers but R0 and R1. The helper takes a socket here (kernel 5.14, as migrations).
+func note() asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R1, regCtx, ctxMigrating, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "noted"),
+		asm.FnGetSocketCookie.Call(),
+		asm.LSh.Imm(asm.R0, slotBits),
+		asm.LoadMem(asm.R1, asm.RFP, stackKey, asm.Word),
+		asm.Or.Reg(asm.R0, asm.R1),
+
+		asm.Mov.Imm(asm.R1, 1),
+		fetchAdd(regState, asm.R1, offMoves),
+		asm.And.Imm(asm.R1, Moves-1),
+		asm.LSh.Imm(asm.R1, 3),
+		asm.Mov.Reg(asm.R2, regState),
+		asm.Add.Reg(asm.R2, asm.R1),
+		asm.Add.Imm(asm.R2, offMove),
+		asm.StoreMem(asm.R2, 0, asm.R0, asm.DWord),
+		asm.Ja.Label("pass"),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("noted"),
+	}
 }
 
 // leave has the exits for placed and for refused connections.

@@ -3,6 +3,9 @@ package steer
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +54,28 @@ func SelfTest() SelfTestResult {
 		result.Reason = err.Error()
 	}
 	return result
+}
+
+// BalancerTest is SelfTest for a balancer, to which systemd gives CAP_BPF and nothing else. Root may
+// load the program by CAP_SYS_ADMIN in containers in which systemd has no CAP_BPF to give.
+func BalancerTest() SelfTestResult {
+	status, err := os.ReadFile("/proc/1/status")
+	if err == nil && !bounds(string(status), unix.CAP_BPF) {
+		return SelfTestResult{Reason: "systemd has no CAP_BPF to give, as in a container"}
+	}
+	return SelfTest()
+}
+
+// bounds reports whether the capability is in the bounding set of the process whose
+// /proc/PID/status this is (proc_pid_status(5)); also if that cannot be told.
+func bounds(status string, capability int) bool {
+	for line := range strings.Lines(status) {
+		if set, ok := strings.CutPrefix(line, "CapBnd:"); ok {
+			bits, err := strconv.ParseUint(strings.TrimSpace(set), 16, 64)
+			return err != nil || bits&(1<<capability) != 0
+		}
+	}
+	return true
 }
 
 // run does the test and adds all descriptors it opens to opened.

@@ -119,6 +119,12 @@ func (s Snapshot) Resume(listener int) (wrong string, err error) {
 		wrong = SmallBacklog
 	} else {
 		wrong = NotListening
+		// Somebody may have connected the socket, or shut it down twice. The kernel remembers the
+		// second time, and every later connection of the listener reads end-of-file after its first
+		// bytes. Disconnecting clears both and keeps the address.
+		if err := disconnect(listener); err != nil {
+			return "", fmt.Errorf("resume listener: connect AF_UNSPEC: %w", err)
+		}
 		// Without SO_REUSEPORT the listener could not return to the group.
 		if err := unix.SetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return "", fmt.Errorf("resume listener: setsockopt SO_REUSEPORT: %w", err)
@@ -129,13 +135,6 @@ func (s Snapshot) Resume(listener int) (wrong string, err error) {
 		backlog = unix.SOMAXCONN
 	}
 	err = unix.Listen(listener, backlog)
-	if errors.Is(err, unix.EINVAL) {
-		// Somebody has connected the socket. This ends that connection, and keeps the address.
-		if err := disconnect(listener); err != nil {
-			return "", fmt.Errorf("resume listener: connect AF_UNSPEC: %w", err)
-		}
-		err = unix.Listen(listener, backlog)
-	}
 	if err != nil {
 		return "", fmt.Errorf("resume listener: listen: %w", err)
 	}

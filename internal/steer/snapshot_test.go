@@ -1,6 +1,8 @@
 package steer
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -37,6 +39,7 @@ func TestResume(t *testing.T) {
 		"nothing":             {func(_ *testing.T, _ int) error { return nil }, ""},
 		"shutdown":            {func(_ *testing.T, fd int) error { return unix.Shutdown(fd, unix.SHUT_RD) }, NotListening},
 		"shutdown both ways":  {func(_ *testing.T, fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) }, NotListening},
+		"shutdown twice":      {func(_ *testing.T, fd int) error { return shutdownTwice(fd) }, NotListening},
 		"disconnect":          {func(_ *testing.T, fd int) error { return disconnect(fd) }, NotListening},
 		"shutdown and listen": {func(_ *testing.T, fd int) error { return relisten(fd, 256) }, ""},
 		"backlog":             {func(_ *testing.T, fd int) error { return unix.Listen(fd, 1) }, SmallBacklog},
@@ -183,4 +186,41 @@ func BenchmarkResume(b *testing.B) {
 			}
 		}
 	})
+}
+
+// shutdownTwice is what two processes do that share a listener and each shut it down.
+func shutdownTwice(fd int) error {
+	if err := unix.Shutdown(fd, unix.SHUT_RD); err != nil {
+		return err
+	}
+	if err := unix.Shutdown(fd, unix.SHUT_RD); !errors.Is(err, unix.ENOTCONN) {
+		return fmt.Errorf("second shutdown: %v, want ENOTCONN", err)
+	}
+	return nil
+}
+
+// Connections of a listener that was shut down twice can be read to their true end.
+func TestResumeWhatWasShutDownTwice(t *testing.T) {
+	s := newSite(t, "127.0.0.1", 1)
+	s.close(0)
+	fd := s.listeners[1]
+	was, err := TakeSnapshot(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shutdownTwice(fd); err != nil {
+		t.Fatal(err)
+	}
+	if wrong, err := was.Resume(fd); wrong != NotListening || err != nil {
+		t.Fatalf("resume: %q, %v", wrong, err)
+	}
+	s.dial(1)
+	server, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(server)
+	if n, err := unix.Read(server, make([]byte, 1)); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("read of a connection whose client has not sent: %d, %v, want EAGAIN", n, err)
+	}
 }

@@ -11,19 +11,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/internal/sock"
 )
 
 // needRoot skips a test that loads BPF programs when it may not; in CI that is a failure.
 func needRoot(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() == 0 || os.Getenv(childEnv) == "bpf" {
-		return
+	if os.Getenv(childEnv) != "bpf" {
+		needs.Root(t, "loading a BPF program takes CAP_BPF")
 	}
-	if os.Getenv("UNITGEN_CI") == "1" {
-		t.Fatal("needs root, and in CI must have it")
-	}
-	t.Skip("needs root to load BPF programs")
 }
 
 // site is one address with its listeners: parking at 0, instances from 1. They are raw sockets, as

@@ -247,12 +247,10 @@ func load(position asm.Register) asm.Instructions {
 
 // reserve adds one to the reservations of the slot whose base is in R2, or begins the current
 // window with one. It is not atomic with the beginning of a window on another CPU: a reservation
-// that is lost or counted twice there ends with the window. A migration reserves nothing, as its
-// handshake is over.
+// that is lost or counted twice there ends with the window. A migration, which note has left with,
+// reserves nothing, as its handshake is over.
 func reserve() asm.Instructions {
 	return asm.Instructions{
-		asm.LoadMem(asm.R1, regCtx, ctxMigrating, asm.DWord),
-		asm.JNE.Imm(asm.R1, 0, "pass"),
 		asm.Add.Imm(asm.R2, offReserved),
 		asm.LoadMem(asm.R1, asm.R2, 0, asm.DWord),
 		asm.LoadMem(asm.R3, asm.RFP, stackWindow, asm.DWord),

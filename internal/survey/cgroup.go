@@ -10,8 +10,9 @@ import (
 	"github.com/unitgen/unitgen/internal/cgroup"
 )
 
-// usageOf reads what the control group of a unit has used since the unit was started. What the kernel does not account for there is
-// unknown: memory is not where the controller is one of cgroup v1 (hybrid).
+// usageOf reads what the control group of a unit has used since the unit was started. What the
+// kernel does not account for there is unknown: memory is not where the controller is one of cgroup
+// v1 (hybrid).
 func usageOf(group string) Usage {
 	if group == "" {
 		return Usage{}
@@ -42,8 +43,8 @@ func field(text, word string) (float64, bool) {
 	return 0, false
 }
 
-// readSmall reads the first 4 KiB of a file of the kernel's, which gives them at once. It makes three system calls, where an os.File
-// takes seven: there are three files of each instance.
+// readSmall reads the first 4 KiB of a file of the kernel's, which gives them at once. It makes
+// three system calls, where an os.File takes seven: there are three files of each instance.
 func readSmall(path string) (string, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -30,7 +30,8 @@ type Source struct {
 	RuntimeDir string     // /run, or the user's
 	Depth      Depth
 
-	// Ask asks the balancer of an app that runs. It may be called from several goroutines at a time. Nil: no balancer is asked.
+	// Ask asks the balancer of an app that runs. It may be called from several goroutines at a
+	// time. Nil: no balancer is asked.
 	Ask func(ctx context.Context, name app.Name) (control.Status, error)
 	Log *slog.Logger // of what is left out
 }
@@ -38,8 +39,8 @@ type Source struct {
 // asked is how many balancers are asked at a time: each walks the kernel's table of connections.
 const asked = 8
 
-// Look looks at all apps, and returns them by name. A balancer that does not answer costs what only it knows of its app, and
-// fails nothing.
+// Look looks at all apps, and returns them by name. A balancer that does not answer costs what only
+// it knows of its app, and fails nothing.
 func (s *Source) Look(ctx context.Context, m Manager) ([]App, error) {
 	units, err := m.ListUnits(ctx, s.patterns()...)
 	if err != nil {
@@ -69,13 +70,17 @@ func (s *Source) Look(ctx context.Context, m Manager) ([]App, error) {
 	return all, nil
 }
 
-// patterns match the units that are looked at.
+// patterns match the units that are looked at. Sockets are left out where they can be: apps have as
+// many as services, and PID 1 and we work on each unit of a listing.
 func (s *Source) patterns() []string {
-	if len(s.Apps) != 1 {
-		return []string{"*.service", "*.socket"}
+	switch len(s.Apps) {
+	case 0:
+		return []string{"*.service", app.Name("*").ControlSocket(), app.Name("*").DiagSocket()}
+	case 1:
+		name := s.Apps[0]
+		return []string{name.Service(), string(name) + "@*.service"}
 	}
-	name := s.Apps[0]
-	return []string{name.Service(), name.Socket(), string(name) + "@*.service"}
+	return []string{"*.service"}
 }
 
 // looked is an app while it is looked at.
@@ -86,7 +91,8 @@ type looked struct {
 	wants  []int
 }
 
-// find picks the apps from what is loaded. One that is neither enabled nor running is not loaded, and is not among them.
+// find picks the apps from what is loaded. One that is neither enabled nor running is not loaded,
+// and is not among them.
 func (s *Source) find(units []systemd.UnitState) []*looked {
 	byName := make(map[string]systemd.UnitState, len(units))
 	for _, u := range units {
@@ -101,9 +107,6 @@ func (s *Source) find(units []systemd.UnitState) []*looked {
 		}
 		f := &looked{loaded: make(map[int]*Instance)}
 		f.Name, f.State = name, service.ActiveState
-		if f.State == "inactive" && byName[name.Socket()].ActiveState == "active" {
-			f.State = "idle"
-		}
 		apps[name] = f
 		found = append(found, f)
 	}
@@ -121,7 +124,8 @@ func (s *Source) find(units []systemd.UnitState) []*looked {
 	return found
 }
 
-// names are the apps that are asked for. Without any, they are those whose app-control.socket and app-diag.socket are loaded.
+// names are the apps that are asked for. Without any, they are those whose app-control.socket and
+// app-diag.socket are loaded.
 func (s *Source) names(units []systemd.UnitState, byName map[string]systemd.UnitState) []app.Name {
 	if s.Apps != nil {
 		return s.Apps
@@ -159,8 +163,8 @@ func (q *questions) sweep(ctx context.Context, m Manager) error {
 	return nil
 }
 
-// sweep asks systemd for what its listing of units does not say. Each question costs PID 1 and us some 40 µs, so what can be had
-// otherwise is left to complete.
+// sweep asks systemd for what its listing of units does not say, while the balancers are asked.
+// Each question costs PID 1 and us some 40 µs, so what can be had otherwise is left to complete.
 func (s *Source) sweep(ctx context.Context, m Manager, found []*looked) error {
 	var q questions
 	for _, f := range found {
@@ -173,34 +177,34 @@ func (s *Source) sweep(ctx context.Context, m Manager, found []*looked) error {
 				q.ask(service, "StatusText", true, func(v any) { f.Line, _ = v.(string) })
 			}
 		}
-		grouped := false
+		if f.State == "inactive" {
+			q.ask(f.Name.Socket(), "ActiveState", false, func(v any) {
+				if v == "active" {
+					f.State = "idle"
+				}
+			})
+		}
+		if s.Depth < Processes {
+			continue
+		}
 		for i, in := range f.loaded {
 			unit := f.Name.Instance(i)
-			q.ask(unit, "NRestarts", true, func(v any) {
-				n, _ := v.(uint32)
-				in.Restarts = uint64(n)
+			q.ask(unit, "MainPID", true, func(v any) {
+				pid, _ := v.(uint32)
+				in.PID = int(pid)
 			})
-			if in.State != "down" && !grouped {
-				grouped = true // those of the others have the same parent, as a rule
-				q.ask(unit, "ControlGroup", true, in.takeGroup)
-			}
-			if s.Depth >= Processes {
-				q.ask(unit, "MainPID", true, func(v any) {
-					pid, _ := v.(uint32)
-					in.PID = int(pid)
-				})
-				q.ask(unit, "InvocationID", false, func(v any) {
-					id, _ := v.([]byte)
-					in.Invocation = hex.EncodeToString(id)
-				})
-			}
+			q.ask(unit, "InvocationID", false, func(v any) {
+				id, _ := v.([]byte)
+				in.Invocation = hex.EncodeToString(id)
+			})
 		}
 	}
 	return q.sweep(ctx, m)
 }
 
-// complete finds the control group and the start of each instance that runs, and asks systemd only where it must: where a group is
-// not beside that of another instance, as by a drop-in with Slice=, and where the balancer has not told the process.
+// complete finds what each instance has used, when it started and how often systemd has restarted
+// it. It asks systemd only where it must: where the balancer has not told, and where a control
+// group is not in its default place, as by a drop-in with Slice=.
 func (s *Source) complete(ctx context.Context, m Manager, found []*looked) error {
 	asked := make([]questions, len(found))
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
@@ -226,16 +230,24 @@ func (s *Source) complete(ctx context.Context, m Manager, found []*looked) error
 
 func (f *looked) complete(depth Depth, clock clock, q *questions) {
 	parent := f.parentGroup()
-	pids := make(map[int]int)
+	told := make(map[int]control.InstanceStatus)
 	for _, said := range f.Status.Instances {
-		pids[said.Instance] = said.PID
+		told[said.Instance] = said
 	}
 	for i, in := range f.loaded {
+		unit, said := f.Name.Instance(i), told[i]
+		if said.Restarts != nil {
+			in.Restarts = uint64(max(*said.Restarts, 0))
+		} else {
+			q.ask(unit, "NRestarts", true, func(v any) {
+				n, _ := v.(uint32)
+				in.Restarts = uint64(n)
+			})
+		}
 		if in.State == "down" {
 			continue
 		}
-		unit := f.Name.Instance(i)
-		if in.Group == "" && parent != "" {
+		if parent != "" {
 			in.Group = parent + "/" + unit
 		}
 		if in.Usage = usageOf(in.Group); !in.Usage.HasCPU {
@@ -244,7 +256,7 @@ func (f *looked) complete(depth Depth, clock clock, q *questions) {
 		if depth < Starts {
 			continue
 		}
-		if in.Started = clock.start(pids[i]); in.Started.IsZero() {
+		if in.Started = clock.start(said.PID); in.Started.IsZero() {
 			q.ask(unit, "ExecMainStartTimestamp", true, func(v any) { in.Started = timeOf(v) })
 		}
 	}
@@ -256,14 +268,18 @@ func (in *Instance) takeGroup(v any) {
 	in.Usage = usageOf(in.Group)
 }
 
-// parentGroup is that in which an instance's group is, by the one that was asked for; empty if there was none.
+// parentGroup is where systemd puts the control groups of the app's instances by default, beside
+// that of the balancer (unit_set_default_slice in src/core/unit.c); empty if the balancer has none.
 func (f *looked) parentGroup() string {
-	for i, in := range f.loaded {
-		if parent, ok := strings.CutSuffix(in.Group, "/"+f.Name.Instance(i)); ok {
-			return parent
-		}
+	beside, ok := strings.CutSuffix(f.group, "/"+f.Name.Service())
+	if !ok {
+		return ""
 	}
-	return ""
+	manager := "system" // the system's; a user's has app.slice
+	if strings.HasSuffix(beside, "/app.slice") {
+		manager = "app"
+	}
+	return beside + "/" + manager + "-" + strings.ReplaceAll(string(f.Name), "-", `\x2d`) + ".slice"
 }
 
 // timeOf reads a time stamp of systemd's.
@@ -286,7 +302,8 @@ func (f *looked) instancesIn(wants any) []int {
 	return all
 }
 
-// askAll asks the balancers of apps, and writes their answers alone: the rest of an app is being filled in meanwhile.
+// askAll asks the balancers of apps, and writes their answers alone: the rest of an app is being
+// filled in meanwhile.
 func (s *Source) askAll(ctx context.Context, running []*looked) {
 	if s.Ask == nil {
 		return
@@ -299,6 +316,7 @@ func (s *Source) askAll(ctx context.Context, running []*looked) {
 			defer func() { <-slots }()
 			status, err := s.Ask(ctx, f.Name)
 			if err != nil {
+				f.Silent = err
 				s.Log.Warn("ask balancer, leaving out what only it knows", "app", string(f.Name), "error", err)
 				return
 			}

@@ -12,8 +12,12 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// played is a manager with an app that runs, of which one instance is down, and the units of others.
-type played struct{ patterns []string }
+// played is a manager with an app that runs, of which one instance is down, and the units of
+// others.
+type played struct {
+	patterns []string
+	asked    map[string]bool
+}
 
 func (p *played) ListUnits(_ context.Context, patterns ...string) ([]systemd.UnitState, error) {
 	p.patterns = patterns
@@ -33,7 +37,11 @@ func (p *played) Sweep(_ context.Context, questions []systemd.Question) ([]any, 
 		"StatusText": "2/2 instances up", "NRestarts": uint32(4), "MainPID": uint32(77), "InvocationID": []byte{0xab, 0xcd},
 	}
 	answers := make([]any, len(questions))
+	if p.asked == nil {
+		p.asked = make(map[string]bool)
+	}
 	for i, q := range questions {
+		p.asked[q.Unit+" "+q.Property] = true
 		answers[i] = values[q.Property]
 	}
 	return answers, nil
@@ -72,7 +80,38 @@ func TestDepth(t *testing.T) {
 func TestPatterns(t *testing.T) {
 	m := new(played)
 	s := Source{Apps: []app.Name{"web"}, RuntimeDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
-	if _, err := s.Look(t.Context(), m); err != nil || !slices.Equal(m.patterns, []string{"web.service", "web.socket", "web@*.service"}) {
+	if _, err := s.Look(t.Context(), m); err != nil || !slices.Equal(m.patterns, []string{"web.service", "web@*.service"}) {
 		t.Errorf("patterns %q, %v", m.patterns, err)
+	}
+}
+
+// What the balancer has told is not asked of PID 1 again.
+func TestToldRestarts(t *testing.T) {
+	restarts := 2
+	s := Source{Apps: []app.Name{"web"}, RuntimeDir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Ask: func(context.Context, app.Name) (c control.Status, err error) {
+		c.Instances = []control.InstanceStatus{{Instance: 1, State: "up", Restarts: &restarts}, {Instance: 2, State: "down"}}
+		return c, nil
+	}}
+	m := new(played)
+	apps, err := s.Look(t.Context(), m)
+	if err != nil || apps[0].Instances[0].Restarts != 2 || apps[0].Instances[1].Restarts != 4 {
+		t.Errorf("%+v, %v", apps, err)
+	}
+	if m.asked["web@1.service NRestarts"] || !m.asked["web@2.service NRestarts"] {
+		t.Errorf("asked %v", m.asked)
+	}
+}
+
+// Where systemd puts control groups by default.
+func TestParentGroup(t *testing.T) {
+	for group, want := range map[string]string{
+		"/system.slice/my-web.service":                                           `/system.slice/system-my\x2dweb.slice`,
+		"/user.slice/user-1000.slice/user@1000.service/app.slice/my-web.service": `/user.slice/user-1000.slice/user@1000.service/app.slice/app-my\x2dweb.slice`,
+		"": "",
+	} {
+		f := looked{App: App{Name: "my-web"}, group: group}
+		if got := f.parentGroup(); got != want {
+			t.Errorf("%s: %s, want %s", group, got, want)
+		}
 	}
 }

@@ -20,9 +20,9 @@ type Rate struct {
 	HasConnections bool
 }
 
-// Rate returns what an instance of a has done since the look before. Where that has not seen the same run of the same instance, or
-// is nil, it is the average since the instance was started, as ps(1) has it for CPU, and since the app's port was opened for
-// connections.
+// Rate returns what an instance of a has done since the look before. Where that has not seen the
+// same run of the same instance, or is nil, it is the average since the instance was started, as
+// ps(1) has it for CPU, and since the app's port was opened for connections.
 func (l Look) Rate(before *Look, a App, in Instance) Rate {
 	var r Rate
 	was, earlier := before.instance(a.Name, in.Number)

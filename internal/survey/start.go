@@ -32,7 +32,8 @@ func (c clock) start(pid int) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	// The name, in parentheses, may hold anything; starttime is field 22 of proc_pid_stat(5), and the name field 2.
+	// The name, in parentheses, may hold anything; starttime is field 22 of proc_pid_stat(5), and
+	// the name field 2.
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 20 {
 		return time.Time{}
@@ -44,5 +45,6 @@ func (c clock) start(pid int) time.Time {
 	return c.booted.Add(time.Duration(ticks) * (time.Second / userHZ))
 }
 
-// sameStart says whether two looks have seen the same start. The clock may be set between them, by a little.
+// sameStart says whether two looks have seen the same start. The clock may be set between them, by
+// a little.
 func sameStart(a, b time.Time) bool { return a.Sub(b).Abs() < time.Second }

@@ -7,24 +7,24 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/unitgen/unitgen/internal/systemd/systemdtest"
 )
 
-// job gives unit a job of a type, quietly.
-func (m *fakeManager) job(unit, jobType string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// giveJob gives unit a job of a type, quietly.
+func giveJob(m *systemdtest.Manager, unit, jobType string) {
 	path := managerPath + "/job/7"
-	m.units[UnitPath(unit)] = map[string]any{"ActiveState": "deactivating", "Job": struct {
+	m.SetProperties(UnitPath(unit), map[string]any{"ActiveState": "deactivating", "Job": struct {
 		ID   uint32
 		Path dbus.ObjectPath
-	}{7, path}}
-	m.units[path] = map[string]any{"JobType": jobType}
+	}{7, path}})
+	m.SetProperties(path, map[string]any{"JobType": jobType})
 }
 
 func TestAwaitStop(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
-	c, err := Dial(testContext(t), b.endpoint())
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	c, err := Dial(testContext(t), endpoint(b))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,12 +38,12 @@ func TestAwaitStop(t *testing.T) {
 	if err := await(50 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no job: got %v", err)
 	}
-	m.job(unit, "start")
+	giveJob(m, unit, "start")
 	if err := await(50 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the job that started it: got %v", err)
 	}
 	for _, jobType := range []string{"stop", "restart"} {
-		m.job(unit, jobType)
+		giveJob(m, unit, jobType)
 		if err := await(10 * time.Second); err != nil {
 			t.Errorf("job %s is there: %v", jobType, err)
 		}
@@ -52,18 +52,18 @@ func TestAwaitStop(t *testing.T) {
 	// that stops it, or a job that turns into one that does.
 	for name, come := range map[string]func(){
 		"new": func() {
-			m.job(unit, "stop")
-			m.emit(managerPath, managerIf+".JobNew", uint32(8), managerPath+"/job/8", unit)
+			giveJob(m, unit, "stop")
+			m.Emit(managerPath, managerIf+".JobNew", uint32(8), managerPath+"/job/8", unit)
 		},
 		"turned": func() {
-			m.job(unit, "restart")
-			m.emit(managerPath+"/job/7", propertyIf+".PropertiesChanged", jobIf, map[string]dbus.Variant{"State": dbus.MakeVariant("waiting")}, []string{})
+			giveJob(m, unit, "restart")
+			m.Emit(managerPath+"/job/7", propertyIf+".PropertiesChanged", jobIf, map[string]dbus.Variant{"State": dbus.MakeVariant("waiting")}, []string{})
 		},
 	} {
-		m.job(unit, "start")
+		giveJob(m, unit, "start")
 		timer := time.AfterFunc(50*time.Millisecond, func() {
-			m.emit(managerPath, managerIf+".JobNew", uint32(9), managerPath+"/job/9", "other.service")
-			m.emit(managerPath, managerIf+".JobNew", uint32(7), managerPath+"/job/7", unit)
+			m.Emit(managerPath, managerIf+".JobNew", uint32(9), managerPath+"/job/9", "other.service")
+			m.Emit(managerPath, managerIf+".JobNew", uint32(7), managerPath+"/job/7", unit)
 			come()
 		})
 		if err := await(10 * time.Second); err != nil {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/unitgen/unitgen/internal/systemd/systemdtest"
 )
 
 // stranger is a connection of somebody else on the bus.
@@ -18,9 +20,9 @@ type stranger struct {
 	conn *dbus.Conn
 }
 
-func newStranger(t *testing.T, b *testBus) *stranger {
+func newStranger(t *testing.T, b *systemdtest.Bus) *stranger {
 	t.Helper()
-	conn, err := dbus.Connect(b.endpoint().Bus)
+	conn, err := dbus.Connect(b.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,18 +62,18 @@ func descriptors(t *testing.T) int {
 }
 
 func TestForgedSignalsAreNotBelieved(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
-	m.setQuietly("app@1.service", "active", 11)
-	w := NewWatcher(WatcherOptions{Endpoint: b.endpoint()})
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	m.SetQuietly("app@1.service", "active", 11)
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b)})
 	defer w.Close()
 	w.Watch("app@1.service")
 	next(t, w, "app@1.service")
 	s := newStranger(t, b)
 	before := descriptors(t)
-	m.mu.Lock()
-	victim := m.subscriber
-	m.mu.Unlock()
+	m.Lock()
+	victim := m.Subscriber
+	m.Unlock()
 
 	path := UnitPath("app@1.service")
 	s.send(victim, path, propertyIf, "PropertiesChanged", unitIf,
@@ -83,17 +85,17 @@ func TestForgedSignalsAreNotBelieved(t *testing.T) {
 	// read at a time.
 	s.send(victim, path, propertyIf, "PropertiesChanged", unitIf, strings.Repeat("x", maxBody+1))
 	s.sent()
-	m.mu.Lock()
-	gets := m.gets
-	m.mu.Unlock()
-	m.set("app@1.service", "active", 12)
+	m.Lock()
+	gets := m.Gets
+	m.Unlock()
+	m.Set("app@1.service", "active", 12)
 	if got := next(t, w, "app@1.service"); got.ActiveState != "active" || got.MainPID != 12 {
 		t.Errorf("after forged signals: %+v, want what the manager has said", got)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.gets != gets {
-		t.Errorf("forged signals have made the watcher ask the manager %d times", m.gets-gets)
+	m.Lock()
+	defer m.Unlock()
+	if m.Gets != gets {
+		t.Errorf("forged signals have made the watcher ask the manager %d times", m.Gets-gets)
 	}
 	if now := descriptors(t); now != before {
 		t.Errorf("%d descriptors, before %d", now, before)
@@ -102,8 +104,8 @@ func TestForgedSignalsAreNotBelieved(t *testing.T) {
 
 // A signal may carry descriptors, which nobody would close.
 func TestForgedSignalsBringNoDescriptors(t *testing.T) {
-	b := newTestBus(t)
-	newFakeManager(t, b)
+	b := systemdtest.NewBus(t)
+	systemdtest.NewManager(t, b)
 	c := dialTest(t, b)
 	s := newStranger(t, b)
 	f, err := os.Open("/dev/null")
@@ -125,17 +127,17 @@ func TestForgedSignalsBringNoDescriptors(t *testing.T) {
 }
 
 func TestForgedEndOfAJobIsNotBelieved(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
-	m.ends("bad.service", "failed")
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	m.Ends("bad.service", "failed")
 	c := dialTest(t, b)
 	s := newStranger(t, b)
-	m.mu.Lock()
-	m.beforeEnd = func() {
+	m.Lock()
+	m.BeforeEnd = func() {
 		s.send(c.bus.Names()[0], managerPath, managerIf, "JobRemoved", uint32(1), managerPath+"/job/1", "bad.service", "done")
 		s.sent()
 	}
-	m.mu.Unlock()
+	m.Unlock()
 	err := c.Run(testContext(t), Job{Verb: Start, Unit: "bad.service"})
 	var job *JobError
 	if !errors.As(err, &job) {
@@ -146,29 +148,33 @@ func TestForgedEndOfAJobIsNotBelieved(t *testing.T) {
 // Upon each JobNew that is believed the manager is asked again.
 func TestForgedJobIsNotAwaited(t *testing.T) {
 	const unit = "app@1.service"
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
 	c := dialTest(t, b)
 	s := newStranger(t, b)
-	m.job(unit, "start")
+	giveJob(m, unit, "start")
 	done := make(chan error, 1)
 	go func() { done <- c.AwaitStop(testContext(t), unit) }()
 	look := len(watchedProperties(unitIf)) + len(silentProperties(unitIf)) + 1 // JobType
 	look += len(watchedProperties(busName+".Service")) + len(silentProperties(busName+".Service"))
 	asked := func() int {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return m.gets
+		m.Lock()
+		defer m.Unlock()
+		return m.Gets
 	}
 	for asked() < look {
-		time.Sleep(time.Millisecond)
+		select {
+		case err := <-done:
+			t.Fatalf("it has returned %v after %d of %d questions", err, asked(), look)
+		case <-time.After(time.Millisecond):
+		}
 	}
 	for range 50 {
 		s.send(c.bus.Names()[0], managerPath, managerIf, "JobNew", uint32(7), managerPath+"/job/7", unit)
 	}
 	s.sent()
-	m.job(unit, "stop")
-	m.emit(managerPath, managerIf+".JobNew", uint32(7), managerPath+"/job/7", unit)
+	giveJob(m, unit, "stop")
+	m.Emit(managerPath, managerIf+".JobNew", uint32(7), managerPath+"/job/7", unit)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

@@ -20,8 +20,8 @@ const (
 	Reload  Verb = "ReloadUnit"
 )
 
-// word is the verb as systemctl spells it.
-func (v Verb) word() string { return strings.ToLower(strings.TrimSuffix(string(v), "Unit")) }
+// Word is the verb as systemctl spells it.
+func (v Verb) Word() string { return strings.ToLower(strings.TrimSuffix(string(v), "Unit")) }
 
 // Mode says what happens to jobs that are queued already and stand in the way.
 type Mode string
@@ -47,7 +47,7 @@ type JobError struct {
 }
 
 func (e *JobError) Error() string {
-	return fmt.Sprintf("%s %s: job ended with result %q", e.Job.Verb.word(), e.Job.Unit, e.Result)
+	return fmt.Sprintf("%s %s: job ended with result %q", e.Job.Verb.Word(), e.Job.Unit, e.Result)
 }
 
 // Run queues the jobs in order, waits until all have ended and returns the failures of all, joined:
@@ -95,7 +95,7 @@ func (c *Conn) enqueue(ctx context.Context, job Job) (dbus.ObjectPath, error) {
 	}
 	var path dbus.ObjectPath
 	if err := c.call(ctx, string(job.Verb), []any{job.Unit, string(job.Mode)}, &path); err != nil {
-		return "", fmt.Errorf("%s %s: %w", job.Verb.word(), job.Unit, err)
+		return "", fmt.Errorf("%s %s: %w", job.Verb.Word(), job.Unit, err)
 	}
 	return path, nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/unitgen/unitgen/internal/systemd/systemdtest"
 )
 
 func TestUnitPath(t *testing.T) {
@@ -81,14 +83,14 @@ func TestDialNamesEveryWay(t *testing.T) {
 // A connection that stays is made to the bus, which sends what was asked for alone. Where there is
 // no bus, the manager's own socket is tried.
 func TestDialToStayPrefersTheBus(t *testing.T) {
-	b := newTestBus(t)
-	newFakeManager(t, b)
+	b := systemdtest.NewBus(t)
+	systemdtest.NewManager(t, b)
 	private, err := net.Listen("unix", filepath.Join(t.TempDir(), "private"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer private.Close()
-	e := Endpoint{Private: private.Addr().String(), Bus: b.endpoint().Bus}
+	e := Endpoint{Private: private.Addr().String(), Bus: b.Address}
 	c, err := DialToStay(testContext(t), e)
 	if err != nil {
 		t.Fatal(err)
@@ -105,10 +107,10 @@ func TestDialToStayPrefersTheBus(t *testing.T) {
 	}
 }
 
-func dialTest(t *testing.T, b *testBus) *Conn {
+func dialTest(t *testing.T, b *systemdtest.Bus) *Conn {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	c, err := Dial(ctx, b.endpoint())
+	c, err := Dial(ctx, endpoint(b))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,10 +120,10 @@ func dialTest(t *testing.T, b *testBus) *Conn {
 }
 
 func TestRun(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
 	for unit, result := range map[string]string{"good.service": "done", "also.service": "done", "bad.service": "failed", "idle.service": "skipped"} {
-		m.ends(unit, result)
+		m.Ends(unit, result)
 	}
 	c := dialTest(t, b)
 	ctx := testContext(t)
@@ -130,9 +132,9 @@ func TestRun(t *testing.T) {
 		t.Errorf("Version() = %d, %v", v, err)
 	}
 	for _, before := range []bool{false, true} {
-		m.mu.Lock()
-		m.beforeRun = before
-		m.mu.Unlock()
+		m.Lock()
+		m.BeforeRun = before
+		m.Unlock()
 		if err := c.Run(ctx, Job{Verb: Start, Unit: "good.service"}, Job{Verb: Start, Unit: "also.service"}, Job{Verb: Stop, Unit: "idle.service"}); err != nil {
 			t.Errorf("beforeRun=%v: %v", before, err)
 		}
@@ -151,10 +153,10 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunParallel(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
-	m.ends("a.service", "done")
-	m.ends("b.service", "timeout")
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	m.Ends("a.service", "done")
+	m.Ends("b.service", "timeout")
 	c := dialTest(t, b)
 	ctx := testContext(t)
 	errs := make(chan error, 16)
@@ -174,19 +176,19 @@ func TestRunParallel(t *testing.T) {
 }
 
 func TestRunEndsWithConnection(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
 	c := dialTest(t, b)
-	m.ends("slow.service", "done")
+	m.Ends("slow.service", "done")
 	done := make(chan error, 1)
-	m.mu.Lock() // the answer to StartUnit waits for it
+	m.Lock() // the answer to StartUnit waits for it
 	go func() { done <- c.Run(testContext(t), Job{Verb: Start, Unit: "slow.service"}) }()
-	b.kill()
-	m.mu.Unlock()
+	b.Kill()
+	m.Unlock()
 	if err := <-done; !IsDisconnected(err) {
 		t.Errorf("error %v, want one that IsDisconnected", err)
 	}
-	if _, err := Dial(testContext(t), b.endpoint()); !IsDisconnected(err) {
+	if _, err := Dial(testContext(t), endpoint(b)); !IsDisconnected(err) {
 		t.Errorf("Dial without a bus: %v, want an error that IsDisconnected", err)
 	}
 }
@@ -223,11 +225,11 @@ func until(t *testing.T, w *Watcher, unit, active string, pid int) {
 }
 
 func TestWatcher(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
-	m.setQuietly("app@1.service", "active", 11)
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	m.SetQuietly("app@1.service", "active", 11)
 	before := runtime.NumGoroutine()
-	w := NewWatcher(WatcherOptions{Endpoint: b.endpoint()})
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b)})
 	w.Watch("app@1.service")
 	if s := next(t, w, "app@1.service"); s.ActiveState != "active" || s.MainPID != 11 || s.LoadState != "loaded" {
 		t.Errorf("first event %+v", s)
@@ -236,28 +238,28 @@ func TestWatcher(t *testing.T) {
 	if s := next(t, w, "app@2.service"); s.ActiveState != "inactive" || s.LoadState != "not-found" {
 		t.Errorf("unit without a file: %+v", s)
 	}
-	m.set("other.service", "active", 99)
-	m.set("app@2.service", "active", 12)
+	m.Set("other.service", "active", 99)
+	m.Set("app@2.service", "active", 12)
 	if s := next(t, w, "app@2.service"); s.ActiveState != "active" || s.MainPID != 12 {
 		t.Errorf("after its start: %+v", s)
 	}
 	w.Forget("app@2.service")
 	w.Watch("app@1.service") // reported again; and now Forget has been handled
 	next(t, w, "app@1.service")
-	m.set("app@2.service", "failed", 0)
-	m.set("app@1.service", "failed", 0)
+	m.Set("app@2.service", "failed", 0)
+	m.Set("app@1.service", "failed", 0)
 	if s := next(t, w, "app@1.service"); s.ActiveState != "failed" || s.MainPID != 0 {
 		t.Errorf("after its end: %+v", s)
 	}
 	// The first changes of a unit that is loaded and started at once are not announced: the end of
 	// the job is.
-	m.setQuietly("app@1.service", "active", 13)
-	m.emit(managerPath, managerIf+".JobRemoved", uint32(1), dbus.ObjectPath("/job"), "app@1.service", "done")
+	m.SetQuietly("app@1.service", "active", 13)
+	m.Emit(managerPath, managerIf+".JobRemoved", uint32(1), dbus.ObjectPath("/job"), "app@1.service", "done")
 	if s := next(t, w, "app@1.service"); s.MainPID != 13 {
 		t.Errorf("after JobRemoved: %+v", s)
 	}
-	m.setQuietly("app@1.service", "active", 14)
-	m.emit(managerPath, managerIf+".Reloading", false)
+	m.SetQuietly("app@1.service", "active", 14)
+	m.Emit(managerPath, managerIf+".Reloading", false)
 	if s := next(t, w, "app@1.service"); s.MainPID != 14 {
 		t.Errorf("after a reload: %+v", s)
 	}
@@ -276,50 +278,50 @@ func TestWatcher(t *testing.T) {
 }
 
 func TestWatcherOutlivesBusAndManager(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
-	m.setQuietly("app@1.service", "active", 11)
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	m.SetQuietly("app@1.service", "active", 11)
 	lost := make(chan error, 16)
-	w := NewWatcher(WatcherOptions{Endpoint: b.endpoint(), Lost: func(err error) { lost <- err }})
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Lost: func(err error) { lost <- err }})
 	defer w.Close()
 	w.Watch("app@1.service")
 	until(t, w, "app@1.service", "active", 11)
 
 	// The manager executes itself: it leaves the bus and comes back.
-	m.conn.Close()
-	m.setQuietly("app@1.service", "active", 12)
-	m.connect(b)
+	m.Disconnect()
+	m.SetQuietly("app@1.service", "active", 12)
+	m.Connect(b)
 	until(t, w, "app@1.service", "active", 12)
-	m.set("app@1.service", "active", 13)
+	m.Set("app@1.service", "active", 13)
 	until(t, w, "app@1.service", "active", 13)
 
 	// The bus goes, and comes back before the manager does.
-	b.kill()
+	b.Kill()
 	if err := <-lost; err == nil {
 		t.Error("Lost(nil) while the bus was down")
 	}
-	m.setQuietly("app@1.service", "failed", 0)
+	m.SetQuietly("app@1.service", "failed", 0)
 	w.Watch("app@2.service") // while there is no connection
-	b.start()
-	m.connect(b)
+	b.Start()
+	m.Connect(b)
 	until(t, w, "app@1.service", "failed", 0)
 	if err := <-lost; err != nil {
 		t.Errorf("Lost(%v), want nil", err)
 	}
-	m.set("app@2.service", "active", 20)
+	m.Set("app@2.service", "active", 20)
 	until(t, w, "app@2.service", "active", 20)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.subscribe < 3 {
-		t.Errorf("subscribed %d times, want 3 at least", m.subscribe)
+	m.Lock()
+	defer m.Unlock()
+	if m.Subscribed < 3 {
+		t.Errorf("subscribed %d times, want 3 at least", m.Subscribed)
 	}
 }
 
 // More units than dbus-daemon allows match rules.
 func TestWatcherManyUnits(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
-	w := NewWatcher(WatcherOptions{Endpoint: b.endpoint(), Lost: func(err error) {
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Lost: func(err error) {
 		if err != nil {
 			t.Errorf("lost: %v", err)
 		}
@@ -332,22 +334,22 @@ func TestWatcherManyUnits(t *testing.T) {
 	for i := range 400 {
 		next(t, w, name(i))
 	}
-	m.set(name(399), "active", 1)
+	m.Set(name(399), "active", 1)
 	until(t, w, name(399), "active", 1)
-	m.set(name(0), "active", 2)
+	m.Set(name(0), "active", 2)
 	until(t, w, name(0), "active", 2)
 }
 
 // A reader that is slow sees the latest state, once.
 func TestWatcherCoalesces(t *testing.T) {
-	b := newTestBus(t)
-	m := newFakeManager(t, b)
-	w := NewWatcher(WatcherOptions{Endpoint: b.endpoint()})
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b)})
 	defer w.Close()
 	w.Watch("app@1.service")
 	next(t, w, "app@1.service")
 	for pid := range uint32(500) {
-		m.set("app@1.service", "active", pid)
+		m.Set("app@1.service", "active", pid)
 	}
 	until(t, w, "app@1.service", "active", 499)
 }

@@ -91,13 +91,13 @@ func silentProperties(iface string) []string {
 }
 
 // ReadUnit is Unit on a new connection, for a single question.
-func ReadUnit(ctx context.Context, e Endpoint, name string) (UnitState, error) {
-	c, err := Dial(ctx, e)
-	if err != nil {
-		return UnitState{Name: name}, err
-	}
-	defer c.Close()
-	return c.Unit(ctx, name)
+func ReadUnit(ctx context.Context, e Endpoint, name string) (state UnitState, err error) {
+	state.Name = name
+	err = Ask(ctx, e, func(c *Conn) (err error) {
+		state, err = c.Unit(ctx, name)
+		return err
+	})
+	return state, err
 }
 
 // Unit reads the present state of a unit. A unit without a file is no error: its LoadState is

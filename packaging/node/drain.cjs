@@ -19,11 +19,8 @@ else delete process.env.NODE_OPTIONS;
 // For how long nothing may have moved on a connection that is idle, unless it is one of HTTP, in milliseconds.
 const QUIET = 1000;
 
-// How long a client of HTTP/2 may take to answer the ping that follows the first GOAWAY, in milliseconds.
+// How long a client of HTTP/2 may take to make its next request before it is sent away, in milliseconds.
 const AWAY = 1000;
-
-// The last stream of the first GOAWAY: requests that are on their way are still answered (RFC 9113 section 6.8).
-const ALL_STREAMS = 2 ** 31 - 1;
 
 // Of a socket, and of the one below TLS: the socket that has asked by HTTP/1, or what is known of its session of HTTP/2.
 const known = Symbol('unitgen');
@@ -78,7 +75,7 @@ function attend({ channel }, { Server, Socket }) {
     if (message.cmd !== 'NODE_UNITGEN') return;
     if (message.act === 'drain') letGo();
     if (message.act === 'serve') draining = false;
-    if (message.act === 'close') closeWithin(message.milliseconds, message.busy);
+    if (message.act === 'close') afterReading(() => closeWithin(message.milliseconds, message.busy));
     if (message.act === 'tickets') {
       keys = Buffer.from(message.keys, 'hex');
       for (const server of servers.keys()) share(server);
@@ -100,28 +97,37 @@ function attend({ channel }, { Server, Socket }) {
     for (const { _httpMessage: response } of sockets) {
       if (response && !response.headersSent) response.shouldKeepAlive = false;
     }
-    for (const { session } of sessions) sendAway(session);
+    for (const tracked of sessions) leave(tracked);
+  }
+
+  // leave sends a client of HTTP/2 away with the answer to its next request, or when it has made none for a while. After GOAWAY a
+  // session takes no request any more, and one that is on its way is refused.
+  function leave(tracked) {
+    if (tracked.streams > 0) return sendAway(tracked);
+    const next = () => {
+      clearTimeout(limit);
+      if (draining) sendAway(tracked);
+    };
+    const limit = setTimeout(() => afterReading(next), AWAY).unref();
+    tracked.session.once('stream', next);
   }
 
   // begin counts the streams of a session.
   function begin(session) {
-    const of = { session, streams: 0 };
-    sessions.add(of);
-    session.once('close', () => sessions.delete(of));
+    const tracked = { session, streams: 0, away: false };
+    sessions.add(tracked);
+    session.once('close', () => sessions.delete(tracked));
     session.on('stream', (stream) => {
-      of.streams++;
-      stream.once('close', () => of.streams--);
+      tracked.streams++;
+      stream.once('close', () => {
+        tracked.streams--;
+        if (tracked.away && tracked.streams === 0) closeUnused(tracked);
+      });
     });
-    mark(session.socket, of);
+    mark(session.socket, tracked);
     const connection = find(given, session.socket);
-    if (connection) connection.session = of;
-    if (!draining) return;
-    const away = () => {
-      clearTimeout(limit);
-      if (draining) sendAway(session);
-    };
-    const limit = setTimeout(away, AWAY).unref();
-    session.once('stream', away); // its first request, which clients may not have sent yet, is answered
+    if (connection) connection.session = tracked;
+    if (draining) leave(tracked);
   }
 
   // A handle is closed once, by whoever wraps it: net, TLS, the cluster module that refuses it.
@@ -161,19 +167,19 @@ function attend({ channel }, { Server, Socket }) {
   // close one after another; those on which something comes in meanwhile only if busy is set. A program that handles SIGTERM,
   // which comes next, does that by itself.
   function closeWithin(milliseconds, busy) {
-    if (stops()) return;
+    if (stops() || !draining) return;
     const upgraded = [];
     for (const handle of process._getActiveHandles()) {
       if (!(handle instanceof Socket && handle.server && 'headersTimeout' in handle.server)) continue;
-      const of = handle[known];
-      if (of && of.session) continue; // it was told GOAWAY
-      const socket = of || handle;
+      const owner = handle[known];
+      if (owner && owner.session) continue; // it was told GOAWAY
+      const socket = owner || handle;
       if (!socket.parser) upgraded.push(socket);
       else if (!answering(socket)) socket.end();
     }
     for (const [i, socket] of upgraded.entries()) {
       const read = socket.bytesRead;
-      setTimeout(() => setImmediate(() => { // as in sendAway
+      setTimeout(() => afterReading(() => {
         if (draining && (busy || socket.bytesRead === read)) socket.end();
       }), milliseconds * i / upgraded.length).unref();
     }
@@ -199,9 +205,10 @@ function stops() {
   return process.listenerCount('SIGTERM') > 0;
 }
 
-function mark(socket, of) {
-  socket[known] = of;
-  if (socket._parent) socket._parent[known] = of;
+// mark remembers on a socket, and on the one below TLS, to whom it belongs: a session or a socket.
+function mark(socket, owner) {
+  socket[known] = owner;
+  if (socket._parent) socket._parent[known] = owner;
 }
 
 // find returns the connection of a socket, which for TLS is another that stands on it.
@@ -214,18 +221,29 @@ function answering(socket) {
   return Boolean(socket._httpMessage);
 }
 
-// sendAway tells a client of HTTP/2 to send its next requests elsewhere. When it has heard that, which its answer to a ping
-// shows, no request is on its way any more: then the session closes as soon as its streams have ended.
-function sendAway(session) {
-  if (session.closed || session.destroyed) return;
-  const close = () => {
-    clearTimeout(limit);
-    if (!session.destroyed) session.close();
-  };
-  // A loop that was held up runs its timers before it reads: the requests that came meanwhile are read first.
-  const limit = setTimeout(() => setImmediate(close), AWAY).unref();
-  session.goaway(0, ALL_STREAMS);
-  session.ping(close);
+// sendAway tells a client of HTTP/2 to send its next requests elsewhere. GOAWAY says which streams are the last to be answered, and
+// a client may repeat others. Node cannot announce GOAWAY before (RFC 9113 section 6.8): whatever the frame says, nghttp2 ignores
+// all streams that come after it.
+function sendAway(tracked) {
+  const { session } = tracked;
+  if (tracked.away || session.closed || session.destroyed) return;
+  tracked.away = true;
+  if (tracked.streams > 0) session.goaway();
+  else closeUnused(tracked);
+}
+
+// closeUnused closes a session when the end of its last stream is written. Node 18 ends the connection of a session that is
+// closed earlier while it is still writing, and loses the ends of answers (nodejs/node#42713).
+function closeUnused(tracked) {
+  setImmediate(() => {
+    if (tracked.streams === 0) tracked.session.close();
+  });
+}
+
+// afterReading runs f when all that has come until now has been read. A process that was held up runs its timers, and may get the
+// balancer's messages, before it reads the requests that came meanwhile.
+function afterReading(f) {
+  setImmediate(() => setImmediate(f)); // between the two the loop reads
 }
 
 // isBusy knows requests of HTTP. A connection of another protocol is busy while something moves, and while the program has not

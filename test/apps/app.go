@@ -23,9 +23,10 @@ type App struct {
 	Runtime string // $XDG_RUNTIME_DIR of the user whose app it is; empty: the system's
 }
 
-// New writes the units of an app of three instances on a port of its own, unless --instances=N or --listen= say otherwise.
-// The words are further options of unitgen, behind them "--" and a command; without a command it is the system's. The app is stopped and removed at the test's
-// end; a failed test logs its journal.
+// New writes the units of an app of three instances on a port of its own, unless --instances=N or
+// --listen= say otherwise. The words are further options of unitgen, behind them "--" and a
+// command; without a command it is the system's. The app is stopped and removed at the test's end;
+// a failed test logs its journal.
 func New(t *testing.T, s *System, name string, words ...string) *App {
 	t.Helper()
 	return NewAt(t, s, s.NewPort(), name, words...)
@@ -63,7 +64,8 @@ func Start(t *testing.T, s *System, name string, words ...string) *App {
 	return a
 }
 
-// NewBy is New by a line for a shell, which is typed in folder dir and must make an app of that name, port and number of instances.
+// NewBy is New by a line for a shell, which is typed in folder dir and must make an app of that
+// name, port and number of instances.
 func NewBy(t *testing.T, s *System, dir, line, name string, port, n int) *App {
 	t.Helper()
 	a := &App{System: s, T: t, Name: name, Port: port, N: n}
@@ -72,8 +74,8 @@ func NewBy(t *testing.T, s *System, dir, line, name string, port, n int) *App {
 	return a
 }
 
-// remove removes the app as its user would. Drop-ins are not unitgen's to remove, and what a test left in a bad state must
-// not meet the next one.
+// remove removes the app as its user would. Drop-ins are not unitgen's to remove, and what a test
+// left in a bad state must not meet the next one.
 func (a *App) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), Limit) // the test's own has ended
 	defer cancel()
@@ -126,7 +128,8 @@ func (a *App) Reload() {
 	a.MustSystemctl("reload", a.Name)
 }
 
-// AwaitUp waits until the shim says that n instances take connections, that no other one exists, and nothing else.
+// AwaitUp waits until the shim says that n instances take connections, that no other one exists,
+// and nothing else.
 func (a *App) AwaitUp(n int) {
 	a.T.Helper()
 	a.AwaitStatus(fmt.Sprintf("%d/%d instances up", n, n))
@@ -162,8 +165,8 @@ func (a *App) PIDs() map[int]string {
 	return pids
 }
 
-// Signal sends a signal to the main process of unit. It returns when SIGSTOP has stopped all of its threads: until the first
-// of them has run, the others go on.
+// Signal sends a signal to the main process of unit. It returns when SIGSTOP has stopped all of its
+// threads: until the first of them has run, the others go on.
 func (a *App) Signal(unit, name string) {
 	a.T.Helper()
 	pid := a.PID(unit)
@@ -184,7 +187,8 @@ func (a *App) Signal(unit, name string) {
 	a.T.Fatalf("process %s of %s is not stopped", pid, unit)
 }
 
-// DropIn adds settings to a unit until the test's end or the function that it returns is called. It reloads PID 1.
+// DropIn adds settings to a unit until the test's end or the function that it returns is called. It
+// reloads PID 1.
 func (a *App) DropIn(unit, text string) (undo func()) {
 	a.T.Helper()
 	file := "/etc/systemd/system/" + unit + ".d/test.conf"

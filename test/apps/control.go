@@ -81,8 +81,8 @@ func Up(s control.Status) int {
 	return n
 }
 
-// Capacity watches how many instances are up until stop is called, which returns the fewest that were seen and of how many
-// looks.
+// Capacity watches how many instances are up until stop is called, which returns the fewest that
+// were seen and of how many looks.
 func (a *App) Capacity() (stop func() (least, looks int)) {
 	end, done := make(chan struct{}), make(chan struct{})
 	least, looks := -1, 0

@@ -42,8 +42,8 @@ func (a *App) Lossless(r rig.Result) {
 	}
 }
 
-// LostAtMost fails the test if more connections broke than most, those on which something was going on when it was killed; or
-// if anything else happened to a request.
+// LostAtMost fails the test if more connections broke than most, those on which something was going
+// on when it was killed; or if anything else happened to a request.
 func (a *App) LostAtMost(r rig.Result, most int) {
 	a.T.Helper()
 	if !r.LostAtMost(most) {
@@ -51,8 +51,9 @@ func (a *App) LostAtMost(r rig.Result, most int) {
 	}
 }
 
-// Evenly makes connections one after the other and checks that each process had its exact share of them: as many
-// processes as there are instances, and where the answers tell the instance, each of these too.
+// Evenly makes connections one after the other and checks that each process had its exact share of
+// them: as many processes as there are instances, and where the answers tell the instance, each of
+// these too.
 func (a *App) Evenly() {
 	a.T.Helper()
 	const each = 40

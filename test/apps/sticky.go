@@ -35,8 +35,9 @@ for i in range(60):
 	return answers
 }
 
-// Sticky checks an app of three instances with --strategy=source-hash: a client stays with its instance, whoever else comes
-// or goes, and over a crash of the balancer; the clients of one that is away are with others, and come back.
+// Sticky checks an app of three instances with --strategy=source-hash: a client stays with its
+// instance, whoever else comes or goes, and over a crash of the balancer; the clients of one that
+// is away are with others, and come back.
 func (a *App) Sticky() {
 	a.T.Helper()
 	first := a.Sticks()

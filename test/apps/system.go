@@ -1,5 +1,6 @@
-// Package apps runs apps in the containers of package rig as their users would: it installs unitgen and the example
-// programs, writes units by the command line, and asks systemd and the shim what became of them.
+// Package apps runs apps in the containers of package rig as their users would: it installs unitgen
+// and the example programs, writes units by the command line, and asks systemd and the shim what
+// became of them.
 //
 // It is for tests under a real systemd; what it cannot do ends the test.
 package apps
@@ -15,7 +16,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// Limit ends waits that cannot end. It is far above what anything takes, even on a machine that is busy.
+// Limit ends waits that cannot end. It is far above what anything takes, even on a machine that is
+// busy.
 const Limit = 90 * time.Second
 
 // Programs in the container.
@@ -32,17 +34,18 @@ const (
 	ASGI   = "/srv/asgi"
 )
 
-// System is a booted container with unitgen and the example programs in it. It may be used by tests that run in parallel.
+// System is a booted container with unitgen and the example programs in it. It may be used by tests
+// that run in parallel.
 type System struct {
 	*rig.Container
 	Program []string     // what apps without a command run: the Go example, unless a test says otherwise before its first app
 	port    atomic.Int32 // the last one given to a test
 }
 
-// Boot boots suite for the length of a test.
-func Boot(t *testing.T, suite string) *System {
+// Boot boots suite for the length of a test, with further arguments of systemd-nspawn.
+func Boot(t *testing.T, suite string, args ...string) *System {
 	t.Helper()
-	c := rig.Boot(t, suite, rig.Options{Units: []string{"none"}}) // each app logs its own journal
+	c := rig.Boot(t, suite, rig.Options{Units: []string{"none"}, Args: args}) // each app logs its own journal
 	dir := t.TempDir()
 	root, err := rig.RepoRoot()
 	if err != nil {

@@ -9,14 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startBind is startSteer for a server that opens its own port and knows of nobody else: its bind() is answered.
+// startBind is startSteer for a server that opens its own port and knows of nobody else: its bind()
+// is answered.
 func startBind(ctx context.Context) (*target, error) {
 	return opener{name: "unitgen, steer, bind() answered", command: func(port string) ([]string, error) {
 		return []string{serverProgram, "tcp:" + port}, nil
 	}}.startSteer(ctx)
 }
 
-// bound starts a command whose bind() is answered with a duplicate of listener, which it borrows, as lbshim does it.
+// bound starts a command whose bind() is answered with a duplicate of listener, which it borrows,
+// as lbshim does it.
 func (t *target) bound(ctx context.Context, number, listener int, dir string, environ []string, command ...string) error {
 	dup, err := unix.FcntlInt(uintptr(listener), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

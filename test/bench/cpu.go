@@ -24,8 +24,8 @@ func (t *target) cpu() (s spent, err error) {
 	return s, err
 }
 
-// cpuOf is the time that processes have spent on a processor: the first figure of schedstat, in ns, of every thread
-// (Documentation/scheduler/sched-stats.rst).
+// cpuOf is the time that processes have spent on a processor: the first figure of schedstat, in ns,
+// of every thread (Documentation/scheduler/sched-stats.rst).
 func cpuOf(pids []int) (time.Duration, error) {
 	var all time.Duration
 	for _, pid := range pids {
@@ -53,8 +53,9 @@ func cores() float64 { return float64(runtime.NumCPU()) }
 // tick is the unit of /proc/stat: USER_HZ is 100 on every Linux (proc(5)).
 const tick = 10 * time.Millisecond
 
-// machineCPU is what all programs have used of all processors, and what the hypervisor took (steal). Interrupts are left
-// out: the kernel does a target's network traffic in them, and may count it for nobody.
+// machineCPU is what all programs have used of all processors, and what the hypervisor took
+// (steal). Interrupts are left out: the kernel does a target's network traffic in them, and may
+// count it for nobody.
 func machineCPU() (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -76,8 +77,8 @@ func machineCPU() (time.Duration, error) {
 	return all, nil
 }
 
-// memoryOf is the memory that goes with processes: their proportional share of what they have mapped (proc(5),
-// smaps_rollup).
+// memoryOf is the memory that goes with processes: their proportional share of what they have
+// mapped (proc(5), smaps_rollup).
 func memoryOf(pids []int) (float64, error) {
 	var all float64
 	for _, pid := range pids {

@@ -18,7 +18,8 @@ import (
 	"github.com/unitgen/unitgen/internal/steer"
 )
 
-// Arguments that make the bench program the balancer or an instance of the handoff path, on descriptors from 3 on.
+// Arguments that make the bench program the balancer or an instance of the handoff path, on
+// descriptors from 3 on.
 const (
 	handOffArg = "hand-off-from-descriptor-3" // with the strategy as another argument; the channels follow the listener
 	handedArg  = "be-handed-on-descriptor-3"
@@ -28,8 +29,8 @@ func startHandoff(ctx context.Context) (*target, error) {
 	return startHanded(ctx, "unitgen, handoff", balance.LeastConnections)
 }
 
-// startHandoffHash is the strategy for which the balancer accepts and sends descriptors. There is one client address, so
-// one instance serves all.
+// startHandoffHash is the strategy for which the balancer accepts and sends descriptors. There is
+// one client address, so one instance serves all.
 func startHandoffHash(ctx context.Context) (*target, error) {
 	return startHanded(ctx, "unitgen, handoff, source-hash", balance.SourceHash)
 }
@@ -70,7 +71,8 @@ func startHanded(ctx context.Context, name string, s balance.Strategy) (*target,
 	return t, nil
 }
 
-// handedInstance starts an instance that listens at address for its channel, and returns the channel.
+// handedInstance starts an instance that listens at address for its channel, and returns the
+// channel.
 func (t *target) handedInstance(ctx context.Context, address *net.UnixAddr) (channel int, err error) {
 	ln, err := net.ListenUnix("unixpacket", address)
 	if err != nil {

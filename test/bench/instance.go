@@ -52,8 +52,8 @@ func (t *target) goInstance(ctx context.Context, listener int) error {
 // pidAnswer is what every instance answers, and its process's number.
 const pidAnswer = "pid="
 
-// serve answers every request with the number of the process. It is as little of a web server as the load needs, so that
-// what is measured is what stands before it.
+// serve answers every request with the number of the process. It is as little of a web server as
+// the load needs, so that what is measured is what stands before it.
 func serve(listen func() (net.Listener, error)) error {
 	ln, err := listen()
 	if err != nil {

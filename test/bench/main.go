@@ -7,14 +7,16 @@
 //   - uvicorn, and redis-server, unchanged: alone, steered, and behind HAProxy with a port for each instance. They run from
 //     the root file system of many servers ("test/prepare servers") where they are not installed.
 //
-// What is not installed is left out, with a line. Everything runs in one process tree on loopback. Targets take turns, in
-// rounds whose order alternates, so that a drift of the machine's speed favours nobody. What counts is the ratio to the
-// set's first target within a round: the median is given, with the lowest and the highest. The first target runs twice, as
-// two targets: the ratio of the two says how far a ratio can be trusted. A turn in which other programs took the
-// processors is measured again.
+// What is not installed is left out, with a line. Everything runs in one process tree on loopback.
+// Targets take turns, in rounds whose order alternates, so that a drift of the machine's speed
+// favours nobody. What counts is the ratio to the set's first target within a round: the median is
+// given, with the lowest and the highest. The first target runs twice, as two targets: the ratio of
+// the two says how far a ratio can be trusted. A turn in which other programs took the processors
+// is measured again.
 //
-// The clients are a C program that costs less than what it measures (load/client.c). Clients, balancer and instances share
-// the processors, so a ratio of throughputs is one of all CPU in disguise; the CPU of each of the three stands beside it.
+// The clients are a C program that costs less than what it measures (load/client.c). Clients,
+// balancer and instances share the processors, so a ratio of throughputs is one of all CPU in
+// disguise; the CPU of each of the three stands beside it.
 //
 // The results are written as Markdown, JSON and SVG.
 package main
@@ -37,7 +39,8 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
-// instances is how many each target has, but those that are called direct, and systemd-socket-proxyd, which have one.
+// instances is how many each target has, but those that are called direct, and
+// systemd-socket-proxyd, which have one.
 const instances = 4
 
 func main() {
@@ -169,7 +172,8 @@ func buildPrograms(ctx context.Context) error {
 	return nil
 }
 
-// start starts the targets of a set that can be had here; those that were started are returned also with an error.
+// start starts the targets of a set that can be had here; those that were started are returned also
+// with an error.
 func (s set) start(ctx context.Context, only string) ([]*target, error) {
 	var targets []*target
 	for i, start := range s.starts {

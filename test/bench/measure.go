@@ -36,12 +36,12 @@ var measures = []measure{
 // slowly divides the fixed rates for slow programs.
 const slowly = 5
 
-// idleConnections is how many connections are open while memory is looked at. It stays below nginx's and
-// systemd-socket-proxyd's limits as they are set here.
+// idleConnections is how many connections are open while memory is looked at. It stays below
+// nginx's and systemd-socket-proxyd's limits as they are set here.
 const idleConnections = 4000
 
-// foreignLimit is the share of the processors that others may take in a turn that counts, and attempts how often a turn
-// is measured until it is kept with its mark.
+// foreignLimit is the share of the processors that others may take in a turn that counts, and
+// attempts how often a turn is measured until it is kept with its mark.
 const (
 	foreignLimit = 0.1
 	attempts     = 3
@@ -223,8 +223,8 @@ func (t *target) load(ctx context.Context, m measure, span time.Duration) (a acc
 	return a, ctx.Err()
 }
 
-// idleMemory is what an open connection on which nothing happens costs the balancer in memory. It wraps fs.ErrNotExist or ESRCH if the
-// balancer has ended.
+// idleMemory is what an open connection on which nothing happens costs the balancer in memory. It
+// wraps fs.ErrNotExist or ESRCH if the balancer has ended.
 func (t *target) idleMemory(ctx context.Context) (float64, error) {
 	before, err := memoryOf(t.balancer)
 	if err != nil {

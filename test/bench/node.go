@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// The program of the Node.js targets, which is the same for all, and the one that puts Node's own cluster around it.
+// The program of the Node.js targets, which is the same for all, and the one that puts Node's own
+// cluster around it.
 const (
 	nodeProgram = `require('http').createServer((request, response) => response.end('` + pidAnswer + `' + process.pid + '\n')).listen(process.env.PORT, '127.0.0.1');`
 	nodeCluster = `const cluster = require('cluster');
@@ -61,7 +62,8 @@ func startNodeDirectAgain(ctx context.Context) (*target, error) {
 	return t, err
 }
 
-// startNodeSteer does what lbshim does: it answers each process's bind() with a steered listener, and is out of the way.
+// startNodeSteer does what lbshim does: it answers each process's bind() with a steered listener,
+// and is out of the way.
 func startNodeSteer(ctx context.Context) (*target, error) {
 	t := &target{name: "unitgen, steer"}
 	dir, environ, err := t.nodeDir()

@@ -15,16 +15,17 @@ import (
 
 	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/handoff/receiver"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// nodeHandOffArg makes the bench program the balancer of Node.js programs that it gives connections to: the listener is
-// descriptor 3, the channels follow.
+// nodeHandOffArg makes the bench program the balancer of Node.js programs that it gives connections
+// to: the listener is descriptor 3, the channels follow.
 const nodeHandOffArg = "hand-off-to-nodes"
 
-// startNodeHandoff does what lbshim does where it cannot steer: a balancer gives each connection to a worker, as the primary
-// of Node's own cluster does.
+// startNodeHandoff does what lbshim does where it cannot steer: a balancer gives each connection to
+// a worker, as the primary of Node's own cluster does.
 func startNodeHandoff(ctx context.Context) (*target, error) {
 	t := &target{name: "unitgen, handoff"}
 	dir, environ, err := t.nodeDir()
@@ -55,7 +56,8 @@ func startNodeHandoff(ctx context.Context) (*target, error) {
 	return t, t.awaitAll(ctx)
 }
 
-// nodeWorker starts the program as a worker of a cluster, and returns the other end of its channel, which is the caller's.
+// nodeWorker starts the program as a worker of a cluster, and returns the other end of its channel,
+// which is the caller's.
 func (t *target) nodeWorker(ctx context.Context, number int, dir string, environ []string) (channel int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -100,25 +102,25 @@ type nodeReceiver struct {
 	others chan nodecluster.Message // that are not about connections
 }
 
-// Give is of handoff.Receiver.
+// Give is of receiver.Receiver.
 func (r *nodeReceiver) Give(_, fd int) (number uint64, ok bool) {
 	number, err := r.Hand(r.key, fd)
 	return number, err == nil
 }
 
-// Ask is of handoff.Receiver.
+// Ask is of receiver.Receiver.
 func (r *nodeReceiver) Ask(token int) { r.Order(nodecluster.AskReport(token)) }
 
-// Hear is of handoff.Receiver.
-func (r *nodeReceiver) Hear(said []handoff.Said) ([]handoff.Said, bool) {
+// Hear is of receiver.Receiver.
+func (r *nodeReceiver) Hear(said []receiver.Said) ([]receiver.Said, bool) {
 	more := r.Channel.Hear(func(m nodecluster.Message, err error) bool {
 		switch {
 		case err != nil:
 			slog.Error("worker has left", "error", err)
 		case m.Kind == nodecluster.Answered:
-			said = append(said, handoff.Said{Number: m.Ack, Taken: m.Taken})
+			said = append(said, receiver.Said{Number: m.Ack, Taken: m.Taken})
 		case m.Kind == nodecluster.Report:
-			said = append(said, handoff.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
+			said = append(said, receiver.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
 		case m.Kind != nodecluster.HandleAck:
 			r.others <- m
 		}

@@ -23,7 +23,8 @@ type opener struct {
 	name     string // of its steered target
 	protocol string // as in target
 	command  func(port string) ([]string, error)
-	// introduce makes the one process that answers at an address tell its number in later answers. Nil: it does by itself.
+	// introduce makes the one process that answers at an address tell its number in later answers.
+	// Nil: it does by itself.
 	introduce func(ctx context.Context, address string) error
 }
 
@@ -59,7 +60,8 @@ async def app(scope, receive, send):
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", access_log=False, lifespan="off", backlog=4096)
 `
 
-// server is how program is started: as installed, or in the root file system of many servers. needs is what must be there.
+// server is how program is started: as installed, or in the root file system of many servers. needs
+// is what must be there.
 func server(program, needs string) ([]string, error) {
 	if _, err := exec.LookPath(needs); err == nil {
 		path, err := exec.LookPath(program)
@@ -124,7 +126,8 @@ func (o opener) startDirectAgain(ctx context.Context) (*target, error) {
 	return t, err
 }
 
-// startSteer is what lbshim does for a program that knows of nobody else: its bind() is answered with a steered listener.
+// startSteer is what lbshim does for a program that knows of nobody else: its bind() is answered
+// with a steered listener.
 func (o opener) startSteer(ctx context.Context) (*target, error) {
 	t := &target{name: o.name, protocol: o.protocol}
 	port, err := freePort()
@@ -176,7 +179,8 @@ func (o opener) startHAProxy(ctx context.Context) (*target, error) {
 	return t, t.haproxy(ctx, haproxy, backends)
 }
 
-// introduceRedis has the one server at an address keep its process number under "pid", which is what clients ask for.
+// introduceRedis has the one server at an address keep its process number under "pid", which is
+// what clients ask for.
 func introduceRedis(ctx context.Context, address string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {

@@ -17,7 +17,8 @@ const (
 	plotMargin = 12
 )
 
-// plot draws the ratios to the first target of each set: a bar to the median, a line from the lowest to the highest.
+// plot draws the ratios to the first target of each set: a bar to the median, a line from the
+// lowest to the highest.
 func plot(results []result) string {
 	var b strings.Builder
 	y := plotMargin

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// backends starts n instances behind the target's address, each with a listener of its own: a unix socket, or a TCP port.
+// backends starts n instances behind the target's address, each with a listener of its own: a unix
+// socket, or a TCP port.
 func (t *target) backends(ctx context.Context, n int, network string) ([]string, error) {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {

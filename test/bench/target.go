@@ -87,7 +87,8 @@ func (t *target) steer(fds []int) error {
 	return t.steerEach(fds, func() error { return nil })
 }
 
-// steerEach is steer after a call of each while connections go to one listener alone, one listener after another.
+// steerEach is steer after a call of each while connections go to one listener alone, one listener
+// after another.
 func (t *target) steerEach(fds []int, each func() error) error {
 	parking, err := t.listen(t.address)
 	if err != nil {
@@ -168,8 +169,8 @@ func (t *target) withListener(listener int, c *exec.Cmd) error {
 	return t.start(c)
 }
 
-// start starts a process that ends with the target, and with this one, whose main thread started it (see main). It is asked
-// to end: nginx is several processes, of which the first ends the others.
+// start starts a process that ends with the target, and with this one, whose main thread started it
+// (see main). It is asked to end: nginx is several processes, of which the first ends the others.
 func (t *target) start(c *exec.Cmd) error {
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := c.Start(); err != nil {

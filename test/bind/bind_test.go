@@ -1,7 +1,8 @@
 //go:build integration
 
-// Package bind tests how the bind() of programs is answered, under a real PID 1: through shells and children, in both
-// address families, in every sandbox, and without its supervisor. What servers people use is in test/programs.
+// Package bind tests how the bind() of programs is answered, under a real PID 1: through shells and
+// children, in both address families, in every sandbox, and without its supervisor. What servers
+// people use is in test/programs.
 //
 // What is asserted are counts and states, nothing about speed.
 package bind
@@ -51,7 +52,8 @@ func TestPrograms(t *testing.T) {
 	})
 }
 
-// TestOldest is what the sandbox of units for systemd 252 must let through, of which that of later ones has more by itself.
+// TestOldest is what the sandbox of units for systemd 252 must let through, of which that of later
+// ones has more by itself.
 func TestOldest(t *testing.T) {
 	t.Run("bookworm", func(t *testing.T) { testStaticGo(t, boot(t, "bookworm")) })
 }
@@ -110,7 +112,8 @@ func testPipeline(t *testing.T, s *apps.System) {
 	lossless(a)
 }
 
-// evenByUnit makes connections one after the other and checks that each instance had its exact share, however many processes it has.
+// evenByUnit makes connections one after the other and checks that each instance had its exact
+// share, however many processes it has.
 func evenByUnit(a *apps.App) {
 	a.T.Helper()
 	const each = 20
@@ -128,7 +131,8 @@ func evenByUnit(a *apps.App) {
 	}
 }
 
-// testNginx has two workers, each with a listener of its own by nginx's own reuseport, which are one here.
+// testNginx has two workers, each with a listener of its own by nginx's own reuseport, which are
+// one here.
 func testNginx(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	s.MustWriteFile(t, "/etc/nginx-bind.conf", fmt.Sprintf(`worker_processes 2;
@@ -161,7 +165,8 @@ func testNodeWatch(t *testing.T, s *apps.System) {
 	a.Serves("peer=::ffff:127.0.0.1")
 }
 
-// testFamilies has programs that know IPv6 on a port alone, and one that binds an address of IPv4 on such.
+// testFamilies has programs that know IPv6 on a port alone, and one that binds an address of IPv4
+// on such.
 func testFamilies(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	a := apps.NewAt(t, s, port, "both", "--now", "--", program, "-network", "tcp", ":"+strconv.Itoa(port))
@@ -209,7 +214,8 @@ func testSandbox(t *testing.T, s *apps.System) {
 	}
 }
 
-// testSupervisorKilled kills what answers bind(): connections go on, it is said, and a restart mends it.
+// testSupervisorKilled kills what answers bind(): connections go on, it is said, and a restart
+// mends it.
 func testSupervisorKilled(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	a := apps.NewAt(t, s, port, "orphan", "--now", listenOn(port), "--", program, ":"+strconv.Itoa(port))
@@ -245,7 +251,8 @@ func testSupervisorKilled(t *testing.T, s *apps.System) {
 	a.Evenly()
 }
 
-// testUnreadable has a program that its user may execute and not read, of which the kernel shows nobody anything.
+// testUnreadable has a program that its user may execute and not read, of which the kernel shows
+// nobody anything.
 func testUnreadable(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	s.MustExec(t, "install", "-m", "711", program, "/usr/local/bin/unreadable")
@@ -258,7 +265,8 @@ func testUnreadable(t *testing.T, s *apps.System) {
 	}
 }
 
-// testChangesUser has a program that becomes another user before it binds, out of sight of what runs as the first.
+// testChangesUser has a program that becomes another user before it binds, out of sight of what
+// runs as the first.
 func testChangesUser(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	a := apps.NewAt(t, s, port, "changes", listenOn(port), "--user=root", "-p", "CapabilityBoundingSet=CAP_SETUID", "-p", "SystemCallFilter=@setuid", "--",
@@ -282,8 +290,8 @@ func testForbidden(t *testing.T, s *apps.System) {
 	}
 }
 
-// testOwnFilter has programs with a seccomp filter of their own: one that decides by itself does no harm, one that wants to be asked cannot
-// be served, as the kernel knows one who is asked.
+// testOwnFilter has programs with a seccomp filter of their own: one that decides by itself does no
+// harm, one that wants to be asked cannot be served, as the kernel knows one who is asked.
 func testOwnFilter(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	a := apps.NewAt(t, s, port, "filters", "--now", listenOn(port), "--", program, "-filter", "own", ":"+strconv.Itoa(port))
@@ -300,7 +308,8 @@ func testOwnFilter(t *testing.T, s *apps.System) {
 	}
 }
 
-// testRing has a program that binds by io_uring, of which no filter hears: it is said, and without io_uring the program binds as others do.
+// testRing has a program that binds by io_uring, of which no filter hears: it is said, and without
+// io_uring the program binds as others do.
 func testRing(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	a := apps.NewAt(t, s, port, "ring", listenOn(port), "--", program, "-uring", ":"+strconv.Itoa(port))

@@ -91,8 +91,8 @@ func (w *world) install(ctx context.Context, a *app, program []byte) error {
 	return err
 }
 
-// startTimeout is how long a release may take to get ready: on a machine that does other things too, but one that never
-// does must not take up the run.
+// startTimeout is how long a release may take to get ready: on a machine that does other things
+// too, but one that never does must not take up the run.
 const startTimeout = "20s"
 
 // release makes a release the current one, in one rename.

@@ -35,14 +35,16 @@ var kinds = []kind{
 	{name: "half-sent", clients: 2, pause: 300 * time.Millisecond, halved: true},
 }
 
-// requestLimit ends a request that nobody answers. Restarts, drains and frozen programs are shorter.
+// requestLimit ends a request that nobody answers. Restarts, drains and frozen programs are
+// shorter.
 const requestLimit = 45 * time.Second
 
-// rarely is the pause of clients on kept connections of programs that say to none of them that it is the last answer.
+// rarely is the pause of clients on kept connections of programs that say to none of them that it
+// is the last answer.
 const rarely = 6 * time.Second
 
-// racing is how long after it was sent a quick request on a kept connection may still meet the server's closing of it. A
-// request that is cut off later was being worked on.
+// racing is how long after it was sent a quick request on a kept connection may still meet the
+// server's closing of it. A request that is cut off later was being worked on.
 const racing = time.Second
 
 // client is one of them. Only its own goroutine uses it.
@@ -62,7 +64,8 @@ type clientConn struct {
 	instance int
 }
 
-// startLoad starts the clients of all apps. They end with ctx, and done is called by each as it ends.
+// startLoad starts the clients of all apps. They end with ctx, and done is called by each as it
+// ends.
 func (w *world) startLoad(ctx context.Context, clients *sync.WaitGroup) {
 	for i, name := range w.names {
 		a := w.apps[name]
@@ -151,7 +154,8 @@ func closedByServer(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// exchange sends one request on c.conn, or on a new connection, and reads the answer. answered says that a byte of it came.
+// exchange sends one request on c.conn, or on a new connection, and reads the answer. answered says
+// that a byte of it came.
 func (c *client) exchange(sent time.Time) (reused, answered bool, err error) {
 	ctx, cancel := context.WithDeadline(context.Background(), sent.Add(requestLimit))
 	defer cancel()
@@ -202,7 +206,7 @@ func (c *client) send() error {
 	return err
 }
 
-// readAnswer returns the instance that has answered.
+// readAnswer returns the instance that has answered, also beside an error if the answer says it.
 func readAnswer(resp *http.Response) (instance int, err error) {
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
@@ -210,7 +214,7 @@ func readAnswer(resp *http.Response) (instance int, err error) {
 	}
 	instance, _, err = parseAnswer(string(body))
 	if resp.StatusCode != http.StatusOK || err != nil {
-		return 0, fmt.Errorf("status %d, body %q", resp.StatusCode, body)
+		return instance, fmt.Errorf("status %d, body %q", resp.StatusCode, body)
 	}
 	return instance, nil
 }

@@ -27,15 +27,17 @@ type fault struct {
 	reads bool // PID 1 reads all units again meanwhile, and answers nobody
 	// repeats says that it is done act.times times in a row, or in the manner of that number.
 	repeats bool
-	// spoils are the faults on the same app, or on all apps if this one hits the machine, that may fail in the same step:
-	// their command may say that it did not succeed. It must not say that it did if it did not.
+	// spoils are the faults on the same app, or on all apps if this one hits the machine, that may
+	// fail in the same step: their command may say that it did not succeed. It must not say that it
+	// did if it did not.
 	spoils []string
 }
 
-// faults are all that happen. An error of a row's function says that the system did not do as it promises, unless another
-// act of the step spoils it. No row may cost a request, but kill-instance those which that instance had accepted, and
-// stop-start connections while the app is stopped. A reload that falls into a stop cancels its job, as PID 1 does to any
-// service (job mode replace): then stop-start may cost what waits at the port too; see ARCHITECTURE.md. The start of a shim
+// faults are all that happen. An error of a row's function says that the system did not do as it
+// promises, unless another act of the step spoils it. No row may cost a request, but kill-instance
+// those which that instance had accepted, and stop-start connections while the app is stopped. A
+// reload that falls into a stop cancels its job, as PID 1 does to any service (job mode replace):
+// then stop-start may cost what waits at the port too; see ARCHITECTURE.md. The start of a shim
 // after a crash starts all instances, and so cancels the stop of one; see docs/limits.md.
 var faults = []fault{
 	{name: "reload", hits: anApp, often: 4, slow: true, do: reload, spoils: []string{"stop-start"},
@@ -107,8 +109,8 @@ func (s step) spoiled(a act) bool {
 	})
 }
 
-// merges says whether another act of the step may take the place of a's job, or change what that acts on: then its success
-// says nothing.
+// merges says whether another act of the step may take the place of a's job, or change what that
+// acts on: then its success says nothing.
 func (s step) merges(a act, names ...string) bool {
 	return slices.ContainsFunc(s.acts, func(other act) bool {
 		return other != a && other.app == a.app && slices.Contains(names, other.fault.name)

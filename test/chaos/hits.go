@@ -16,10 +16,9 @@ const appears = 2 * time.Second
 
 // killShim kills the shim as often as it comes back, each time a little later than before.
 //
-// It leaves the shim of a Node.js app that is stopped in the same step: nobody else tells the program to let its clients go, and those
-// here are never idle. The drain then goes on to its time-out, and what is under way ends with it; see ARCHITECTURE.md.
+// It leaves the shim of a Node.js app that is stopped in the same step; see needsShim.
 func killShim(ctx context.Context, w *world, s step, a act) error {
-	if w.apps[a.app].javaScript() && s.merges(a, "stop-start") {
+	if w.needsShim(s, a) {
 		return nil
 	}
 	for i := range a.times {
@@ -29,6 +28,13 @@ func killShim(ctx context.Context, w *world, s step, a act) error {
 		pause(ctx, time.Duration(i)*50*time.Millisecond)
 	}
 	return nil
+}
+
+// needsShim says that a takes the shim away from a Node.js program that is stopped in the same
+// step. Nobody else tells the program to let its clients go, and those here are never idle: the
+// drain goes on to its time-out, and what is under way ends with it; see docs/limits.md.
+func (w *world) needsShim(s step, a act) bool {
+	return w.apps[a.app].javaScript() && s.merges(a, "stop-start")
 }
 
 func killRollout(ctx context.Context, w *world, _ step, a act) error {
@@ -102,7 +108,8 @@ func daemonReexec(ctx context.Context, w *world, _ step, _ act) error {
 	return err
 }
 
-// fillRoot and fillRun leave no block free; emptyRoot and emptyRun undo it. What fills /run is its size.
+// fillRoot and fillRun leave no block free; emptyRoot and emptyRun undo it. What fills /run is its
+// size.
 const (
 	fillRoot  = `fallocate -l "$(df --output=avail -B1 / | tail -n 1 | tr -d ' ')" /var/tmp/full || true; cat /dev/zero >>/var/tmp/full 2>/dev/null || true`
 	emptyRoot = `rm -f /var/tmp/full`

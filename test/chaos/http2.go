@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// runHTTP2 is a client with one HTTP/2 connection, on which quick requests are made beside slow ones, until ctx ends.
-// Package net/http sends a request again only where the server has said that it did not begin it (GOAWAY, RFC 9113
-// section 6.8): so nothing else is hidden.
+// runHTTP2 is a client with one HTTP/2 connection, on which quick requests are made beside slow
+// ones, until ctx ends. Package net/http sends a request again only where the server has said that
+// it did not begin it (GOAWAY, RFC 9113 section 6.8): so nothing else is hidden.
 func (w *world) runHTTP2(ctx context.Context, a *app, r *rand.Rand) {
 	t := newHTTP2(w)
 	defer t.CloseIdleConnections()

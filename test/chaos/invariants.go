@@ -75,8 +75,8 @@ func noJobs(_ *world, l *look) error {
 	return nil
 }
 
-// units compares the units that PID 1 has of each app, and their states, with those of the first look; there they are
-// checked by themselves. One that is not loaded any more was inactive.
+// units compares the units that PID 1 has of each app, and their states, with those of the first
+// look; there they are checked by themselves. One that is not loaded any more was inactive.
 func units(w *world, l *look) error {
 	var errs []error
 	for _, name := range w.honest {
@@ -152,7 +152,8 @@ func stores(w *world, l *look) error {
 	return errors.Join(errs...)
 }
 
-// What a shim or PID 1 may have more than at first: what is open for a moment, and memory that was used and is kept.
+// What a shim or PID 1 may have more than at first: what is open for a moment, and memory that was
+// used and is kept.
 const (
 	moreFiles    = 12
 	moreMemory   = 24 << 10 // of a shim, in kilobytes

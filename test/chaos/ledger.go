@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// ledger has what clients saw, and what the harness did that may explain it. It is safe for concurrent use.
+// ledger has what clients saw, and what the harness did that may explain it. It is safe for
+// concurrent use.
 type ledger struct {
 	mu     sync.Mutex
 	counts map[string]*counts // by app
@@ -46,7 +47,8 @@ func (f failure) String() string {
 		f.app, f.kind, f.port, f.began.Format("15:04:05.000"), f.ended.Sub(f.began).Round(time.Millisecond), f.err)
 }
 
-// kill is the end of one instance, and the clients whose connections it had accepted when it was stopped to be killed.
+// kill is the end of one instance, and the clients whose connections it had accepted when it was
+// stopped to be killed.
 type kill struct {
 	app   string
 	at    time.Time
@@ -75,7 +77,8 @@ func (l *ledger) count(app string, change func(*counts)) {
 	change(l.ofLocked(app))
 }
 
-// fail notes a request that failed: it is lost unless an instance was killed that had accepted its connection.
+// fail notes a request that failed: it is lost unless an instance was killed that had accepted its
+// connection.
 func (l *ledger) fail(f failure) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,7 +92,8 @@ func (l *ledger) fail(f failure) {
 	l.failed = append(l.failed, f)
 }
 
-// kill notes the end of an instance. It is called before the signal is sent, or clients would be faster.
+// kill notes the end of an instance. It is called before the signal is sent, or clients would be
+// faster.
 func (l *ledger) kill(k kill) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

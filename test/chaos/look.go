@@ -30,7 +30,8 @@ type look struct {
 // usage is what a process has.
 type usage struct{ files, kilobytes int }
 
-// see takes a look. One that is not thorough leaves out what costs the system work: ring, doctor and log.
+// see takes a look. One that is not thorough leaves out what costs the system work: ring, doctor
+// and log.
 func (w *world) see(ctx context.Context, thorough bool) (*look, error) {
 	l := &look{calm: w.calm, units: map[string]map[string]map[string]string{}, status: map[string]control.Status{},
 		shims: map[string]usage{}, ring: map[string]map[string]int{}, doctor: map[string]string{}}
@@ -99,8 +100,8 @@ func (w *world) seeUnits(ctx context.Context, l *look) error {
 	return nil
 }
 
-// forbidden are words of a program that fails in a way nobody has thought of, and of a drain that waits for nothing: no
-// request is in flight for as long as a drain's time-out.
+// forbidden are words of a program that fails in a way nobody has thought of, and of a drain that
+// waits for nothing: no request is in flight for as long as a drain's time-out.
 const forbidden = "panic:|fatal error:|goroutine [0-9]+ \\[|SIGSEGV|core-dump|Watchdog timeout|timed_out=true"
 
 func (w *world) seeMore(ctx context.Context, l *look) error {
@@ -126,8 +127,9 @@ func (w *world) seeMore(ctx context.Context, l *look) error {
 	return err
 }
 
-// seeRing makes connection after connection until each instance has answered, or it is plain that one does not. They stay
-// open until then: where the least connections count, an instance that has many gets the next ones later.
+// seeRing makes connection after connection until each instance has answered, or it is plain that
+// one does not. They stay open until then: where the least connections count, an instance that has
+// many gets the next ones later.
 func (w *world) seeRing(ctx context.Context, a *app) (map[string]int, error) {
 	answers := map[string]int{}
 	const most = 20 * instances
@@ -179,11 +181,12 @@ func answerOf(resp *http.Response, err error) (pid string, _ error) {
 	return pid, err
 }
 
-// settleLimit is how long the system may take to be as it was: a drain, a start time-out and the longest back-off.
+// settleLimit is how long the system may take to be as it was: a drain, a start time-out and the
+// longest back-off.
 const settleLimit = 120 * time.Second
 
-// settle looks until all invariants hold, and returns that look. The error at the limit is what does not hold. awaited is what
-// did not hold before that, as long as something did not.
+// settle looks until all invariants hold, and returns that look. The error at the limit is what
+// does not hold. awaited is what did not hold before that, as long as something did not.
 func (w *world) settle(ctx context.Context) (l *look, awaited string, err error) {
 	for end := time.Now().Add(settleLimit); ; {
 		if l, err = w.see(ctx, false); err == nil {

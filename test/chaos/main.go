@@ -1,15 +1,15 @@
-// Command chaos breaks a real systemd with unitgen's apps on it, under load, in ways drawn from a seed, and checks after
-// each step that nothing is lost and all is as it was. It shows what no test of one thing alone does: what comes of two
-// things that fall together.
+// Command chaos breaks a real systemd with unitgen's apps on it, under load, in ways drawn from a
+// seed, and checks after each step that nothing is lost and all is as it was. It shows what no test
+// of one thing alone does: what comes of two things that fall together.
 //
 //	go run ./test/chaos -seed 7 -minutes 10 -suite trixie
 //	go run ./test/chaos -seed 7 -steps 12-14   # these alone: a step needs none before it
 //	go run ./test/chaos -seed 7 -steps 1-50 -dry-run
 //
-// The plan of a seed is always the same; in which microsecond an act falls is not. Faults are the table in faults.go,
-// invariants the one in invariants.go. Load is some 150 requests a second on the loopback of a throw-away container. At
-// the first step after which something does not hold, the run ends with what that is, the command that repeats the step,
-// and the end of the journal.
+// The plan of a seed is always the same; in which microsecond an act falls is not. Faults are the
+// table in faults.go, invariants the one in invariants.go. Load is some 150 requests a second on
+// the loopback of a throw-away container. At the first step after which something does not hold,
+// the run ends with what that is, the command that repeats the step, and the end of the journal.
 package main
 
 import (

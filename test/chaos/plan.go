@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// step is a few acts that fall together. Each step begins with all apps in the state they were started in, and what it is
-// depends on the seed and its number alone: so a step that failed is repeated without those before it.
+// step is a few acts that fall together. Each step begins with all apps in the state they were
+// started in, and what it is depends on the seed and its number alone: so a step that failed is
+// repeated without those before it.
 type step struct {
 	number int
 	acts   []act
@@ -51,7 +52,8 @@ func (a act) String() string {
 	return text
 }
 
-// with is the step without the faults and apps that a run leaves out. What is left is the same as in a full run.
+// with is the step without the faults and apps that a run leaves out. What is left is the same as
+// in a full run.
 func (s step) without(names map[string]bool) step {
 	var left []act
 	for _, a := range s.acts {
@@ -62,8 +64,8 @@ func (s step) without(names map[string]bool) step {
 	return step{s.number, left}
 }
 
-// draw returns a step of the plan of seed. Three of four begin with a verb that takes a while, so that the others fall
-// into it; one of eight has the same verb a second time at once.
+// draw returns a step of the plan of seed. Three of four begin with a verb that takes a while, so
+// that the others fall into it; one of eight has the same verb a second time at once.
 func draw(seed uint64, number int, apps []string) step {
 	r := rand.New(rand.NewPCG(seed, uint64(number)))
 	s := step{number: number}
@@ -99,7 +101,8 @@ func drawAct(r *rand.Rand, f *fault, app string, at time.Duration) act {
 	return a
 }
 
-// drawDelay returns when an act begins: often within the first tenth of a second, where a verb of systemctl changes most.
+// drawDelay returns when an act begins: often within the first tenth of a second, where a verb of
+// systemctl changes most.
 func drawDelay(r *rand.Rand) time.Duration {
 	limit := pick(r, []int{100, 100, 1000, 6000})
 	return time.Duration(r.IntN(limit)) * time.Millisecond

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// The plan of a seed is part of what a failure prints: this one must be drawn by every later version of the table too, or
-// rather, whoever changes the table sees here that old seeds mean something else from then on.
+// The plan of a seed is part of what a failure prints: this one must be drawn by every later
+// version of the table too, or rather, whoever changes the table sees here that old seeds mean
+// something else from then on.
 func TestDrawIsTheSameEachTime(t *testing.T) {
 	apps := []string{"a", "b"}
 	for n := range 200 {
@@ -84,7 +85,8 @@ func TestSpoiled(t *testing.T) {
 	}
 }
 
-// A failure is lost unless the very connection was accepted by an instance that was killed while it waited.
+// A failure is lost unless the very connection was accepted by an instance that was killed while it
+// waited.
 func TestLedger(t *testing.T) {
 	at := time.Now()
 	l := newLedger()

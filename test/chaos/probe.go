@@ -10,21 +10,22 @@ import (
 	"time"
 )
 
-// How long PID 1 may take to answer; readingLimit is for a step in which it reads all units again, which it does for up to a
-// second on a machine that is busy, in one go.
+// How long PID 1 may take to answer; readingLimit is for a step in which it reads all units again,
+// which it does for up to a second on a machine that is busy, in one go.
 const (
 	answerLimit  = time.Second
 	readingLimit = 4 * time.Second
 )
 
-// processLimit ends a run. The container has some 100 processes; it has no limit of its own that would keep one that makes
-// more and more from taking the machine's process numbers.
+// processLimit ends a run. The container has some 100 processes; it has no limit of its own that
+// would keep one that makes more and more from taking the machine's process numbers.
 const processLimit = 2000
 
 // askerProgram is test/chaos/asker in the container.
 const askerProgram = "/usr/local/bin/asker"
 
-// prober watches PID 1 as long as a run lasts: how fast it answers, and that it waits for its children.
+// prober watches PID 1 as long as a run lasts: how fast it answers, and that it waits for its
+// children.
 type prober struct {
 	w      *world
 	excess context.CancelCauseFunc // ends the run
@@ -74,7 +75,8 @@ func (p *prober) read(ctx context.Context) error {
 	return cmd.Wait()
 }
 
-// countProcesses returns an error if there are too many, ended ones that PID 1 has not waited for among them.
+// countProcesses returns an error if there are too many, ended ones that PID 1 has not waited for
+// among them.
 func (p *prober) countProcesses() error {
 	init, err := p.w.c.Init()
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// isProgram says whether p is what the unit is for: the shim or an instance, not one of the short commands of units.
+// isProgram says whether p is what the unit is for: the shim or an instance, not one of the short
+// commands of units.
 func isProgram(p rig.Process) bool {
 	return filepath.Base(p.Args[0]) != "lbshim" || len(p.Args) < 2 || p.Args[1] == "serve" || p.Args[1] == "exec"
 }
@@ -25,7 +26,8 @@ func isProgram(p rig.Process) bool {
 // isRollout says whether p is what ExecReload= runs.
 func isRollout(p rig.Process) bool { return len(p.Args) > 1 && p.Args[1] == "rollout" }
 
-// find waits until unit has a process that is wanted, and opens it. ctx ends without an error: there is none.
+// find waits until unit has a process that is wanted, and opens it. ctx ends without an error:
+// there is none.
 func (w *world) find(ctx context.Context, unit string, want func(rig.Process) bool, wait time.Duration) (*process, error) {
 	for end := time.Now().Add(wait); ; {
 		all, err := w.c.Processes(unit)
@@ -99,34 +101,37 @@ func runs(stat string) bool {
 	return len(rest) > 0 && !strings.ContainsRune("TtZX", rune(rest[0]))
 }
 
-// clients returns the ports of the clients whose connections the process has accepted. It must be stopped.
+// clients returns the ports of the clients whose connections the process has accepted. It must be
+// stopped. It asks each descriptor: the kernel's table of connections leaves some out while others
+// come and go.
 func (p *process) clients() (map[int]bool, error) {
-	own := map[string]bool{}
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.pid))
 	if err != nil {
 		return nil, err
 	}
-	for _, fd := range fds {
-		link, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", p.pid, fd.Name()))
-		if inode, ok := strings.CutPrefix(link, "socket:["); ok && err == nil {
-			own[strings.TrimSuffix(inode, "]")] = true
-		}
-	}
 	ports := map[int]bool{}
-	for _, table := range []string{"tcp", "tcp6"} {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.pid, table))
+	for _, entry := range fds {
+		number, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			return nil, err
 		}
-		for line := range strings.Lines(string(data)) {
-			words := strings.Fields(line) // proc_pid_net(5): sl, local, remote, st, …, inode
-			if len(words) < 10 || !own[words[9]] {
-				continue
-			}
-			_, hex, _ := strings.Cut(words[2], ":")
-			if port, err := strconv.ParseUint(hex, 16, 16); err == nil {
-				ports[int(port)] = true
-			}
+		fd, err := unix.PidfdGetfd(p.fd, number, 0)
+		if err == unix.EBADF { // such as the one by which a process reads its own directory
+			continue
+		}
+		if err != nil {
+			return nil, os.NewSyscallError("pidfd_getfd", err)
+		}
+		peer, err := unix.Getpeername(fd)
+		unix.Close(fd)
+		if err != nil {
+			continue // it is no connection
+		}
+		switch peer := peer.(type) {
+		case *unix.SockaddrInet4:
+			ports[peer.Port] = true
+		case *unix.SockaddrInet6:
+			ports[peer.Port] = true
 		}
 	}
 	return ports, nil

@@ -23,7 +23,8 @@ type options struct {
 	out         io.Writer
 }
 
-// run boots a system and does the steps of the plan until one fails, the time is over or the last one is done.
+// run boots a system and does the steps of the plan until one fails, the time is over or the last
+// one is done.
 func run(ctx context.Context, o options) error {
 	began := time.Now()
 	w, ctx, err := begin(ctx, o.suite, o.without)
@@ -83,7 +84,8 @@ func (o options) leftOut() string {
 	return " CHAOS_WITHOUT=" + strings.Join(slices.Sorted(maps.Keys(o.without)), ",")
 }
 
-// step does all acts of s, each at its time, waits until all have ended, and checks what became of the system.
+// step does all acts of s, each at its time, waits until all have ended, and checks what became of
+// the system.
 func (w *world) step(ctx context.Context, o options, s step) error {
 	began, before := time.Now(), w.ledger.total()
 	errs, took := make([]error, len(s.acts)), make([]time.Duration, len(s.acts))
@@ -114,7 +116,8 @@ func (w *world) step(ctx context.Context, o options, s step) error {
 	return err
 }
 
-// noticeable is how long it may take until all is as it was, before the run says what that waited for.
+// noticeable is how long it may take until all is as it was, before the run says what that waited
+// for.
 const noticeable = 5 * time.Second
 
 // short prints durations in seconds.
@@ -126,7 +129,8 @@ func short(all ...time.Duration) string {
 	return strings.Join(words, ", ")
 }
 
-// do does one act. That it fails is an error unless another act spoils it; that it lies is always one.
+// do does one act. That it fails is an error unless another act spoils it; that it lies is always
+// one.
 func (w *world) do(ctx context.Context, s step, a act) error {
 	err := a.fault.do(ctx, w, s, a)
 	if err == nil || s.spoiled(a) && !errors.As(err, new(lie)) {
@@ -135,8 +139,8 @@ func (w *world) do(ctx context.Context, s step, a act) error {
 	return fmt.Errorf("%s: %w", a, err)
 }
 
-// restore brings the apps back to the state that each step begins with, by the commands of an admin, which must succeed
-// now that nothing else happens.
+// restore brings the apps back to the state that each step begins with, by the commands of an
+// admin, which must succeed now that nothing else happens.
 func (w *world) restore(ctx context.Context, s step) error {
 	if err := w.quiet(ctx); err != nil {
 		return err
@@ -162,8 +166,8 @@ func (w *world) restore(ctx context.Context, s step) error {
 	return nil
 }
 
-// quiet waits until PID 1 has no job and no shim is about to start or end: a reload that meets the start after a crash would
-// be merged into that.
+// quiet waits until PID 1 has no job and no shim is about to start or end: a reload that meets the
+// start after a crash would be merged into that.
 func (w *world) quiet(ctx context.Context) error {
 	var last error
 	for end := time.Now().Add(settleLimit); time.Now().Before(end) && pause(ctx, 100*time.Millisecond); {

@@ -8,12 +8,16 @@ import (
 	"syscall"
 )
 
-// lie is the error of a command that said that it succeeded, and did not. No other fault excuses it, unless the row of the
-// command says so.
+// lie is the error of a command that said that it succeeded, and did not. No other fault excuses
+// it, unless the row of the command says so.
 type lie struct{ error }
 
 func reload(ctx context.Context, w *world, s step, a act) error {
-	// A reload that meets the start after a crash is merged into that, and PID 1 reports its success; see ARCHITECTURE.md.
+	if w.needsShim(s, a) {
+		return nil // it cancels the stop, and PID 1 ends the shim before the instances
+	}
+	// A reload that meets the start after a crash is merged into that, and PID 1 reports its
+	// success; see ARCHITECTURE.md.
 	return w.renew(ctx, a.app, "reload", s.merges(a, "kill-shim", "stop-start", "restart"))
 }
 
@@ -120,8 +124,12 @@ func stopStartOne(ctx context.Context, w *world, _ step, a act) error {
 	return errors.Join(err, started)
 }
 
-// brokenRelease reloads to a program that does not work, which must fail, and puts the good one back.
+// brokenRelease reloads to a program that does not work, which must fail, and puts the good one
+// back.
 func brokenRelease(ctx context.Context, w *world, s step, a act) error {
+	if w.needsShim(s, a) {
+		return nil // as in reload
+	}
 	release := "broken"
 	if a.times == 3 {
 		release = "hangs"

@@ -34,8 +34,8 @@ type world struct {
 	running sync.WaitGroup
 }
 
-// begin boots suite, starts the apps but those left out, and puts load on them. The caller ends it. The context that it
-// returns ends when there is no use in going on.
+// begin boots suite, starts the apps but those left out, and puts load on them. The caller ends it.
+// The context that it returns ends when there is no use in going on.
 func begin(ctx context.Context, suite string, leftOut map[string]bool) (*world, context.Context, error) {
 	c, err := rig.Start(ctx, suite, rig.Options{Disk: diskSize})
 	if err != nil {
@@ -58,7 +58,8 @@ func begin(ctx context.Context, suite string, leftOut map[string]bool) (*world, 
 	return w, ctx, nil
 }
 
-// diskSize is that of the container's disk in megabytes: what is needed, as filling it takes memory of the host.
+// diskSize is that of the container's disk in megabytes: what is needed, as filling it takes memory
+// of the host.
 const diskSize = 400
 
 // end stops the load and pulls the plug.

@@ -1,7 +1,9 @@
-// Demo shows unitgen at work in a throw-away systemd container: four instances of a real program, balanced, killed under
-// load, scaled, stopped, and back after a reboot; and an unmodified Node.js program. It prints the commands it runs and what they really answered.
+// Demo shows unitgen at work in a throw-away systemd container: four instances of a real program,
+// balanced, killed under load, scaled, stopped, and back after a reboot; and an unmodified Node.js
+// program. It prints the commands it runs and what they really answered.
 //
-// It touches nothing of the host but the container's own folders, and fails if anything is not as it says.
+// It touches nothing of the host but the container's own folders, and fails if anything is not as
+// it says.
 package main
 
 import (

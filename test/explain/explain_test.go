@@ -1,7 +1,7 @@
 //go:build integration
 
-// Package explain tests what people read when an app does not start: real programs that fail, each in its own way, and the
-// exact words, options and exit status that unitgen answers with.
+// Package explain tests what people read when an app does not start: real programs that fail, each
+// in its own way, and the exact words, options and exit status that unitgen answers with.
 package explain
 
 import (
@@ -30,7 +30,8 @@ const atATime = 6
 // golden has the words of all failures, by their names.
 const golden = "testdata/failures.txt"
 
-// onBoth are the failures that systemd 252 reports in another way, or that cover another part of package explain.
+// onBoth are the failures that systemd 252 reports in another way, or that cover another part of
+// package explain.
 var onBoth = []string{"partly", "exits", "exits-at-once", "segfault", "command-vanished", "working-directory", "env-file", "no-ready", "other-port"}
 
 // TestFailures starts every failure once and compares what unitgen says.
@@ -63,8 +64,8 @@ func TestFailures(t *testing.T) {
 	})
 }
 
-// testPartly starts an app of which one instance fails, asks status and doctor why, and mends it: the wait for that
-// instance's next try, ten seconds by then, is not waited for.
+// testPartly starts an app of which one instance fails, asks status and doctor why, and mends it:
+// the wait for that instance's next try, ten seconds by then, is not waited for.
 func testPartly(t *testing.T, s *apps.System) {
 	port := s.NewPort()
 	t.Cleanup(func() {
@@ -99,7 +100,8 @@ func testPartly(t *testing.T, s *apps.System) {
 	start(0, fmt.Sprintf("partly: 3/3 instances up at 127.0.0.1:%d (steer)\nRunning instances keep the old settings. Apply with: systemctl reload partly\n", port), "--now", "--", apps.Server)
 }
 
-// testUserUnits has apps of a user without rights fail, who reads what their own manager and their own journal tell.
+// testUserUnits has apps of a user without rights fail, who reads what their own manager and their
+// own journal tell.
 func testUserUnits(t *testing.T, s *apps.System) {
 	const uid = "1300"
 	s.MustExec(t, "useradd", "--create-home", "--uid="+uid, "carol")
@@ -144,7 +146,8 @@ func testUserUnits(t *testing.T, s *apps.System) {
 	}
 }
 
-// run starts the failure as a user would and returns what the user reads, with port 4000 for the app's and no process IDs.
+// run starts the failure as a user would and returns what the user reads, with port 4000 for the
+// app's and no process IDs.
 func (f failure) run(t *testing.T, s *apps.System) string {
 	port := s.NewPort()
 	dir := "/srv/" + f.name

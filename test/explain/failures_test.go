@@ -4,8 +4,8 @@ package explain
 
 import "github.com/unitgen/unitgen/test/apps"
 
-// failure is a program that does not get ready. In texts {port} is the app's port, {dir} a directory of its own and {name}
-// the app's name.
+// failure is a program that does not get ready. In texts {port} is the app's port, {dir} a
+// directory of its own and {name} the app's name.
 type failure struct {
 	name    string
 	files   map[string]string // in {dir}, executable
@@ -16,7 +16,8 @@ type failure struct {
 	timeout string            // of the start; for those that must wait for it
 }
 
-// machineCode says the same on every systemd: the error is EACCES where PID 1 has prctl(PR_SET_MDWE) do it, else EPERM.
+// machineCode says the same on every systemd: the error is EACCES where PID 1 has
+// prctl(PR_SET_MDWE) do it, else EPERM.
 const machineCode = `import mmap, sys
 try:
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

@@ -25,7 +25,8 @@ func (s *system) pidOf(t *testing.T, unit string) string {
 	return strings.TrimSpace(s.MustExec(t, "systemctl", "show", "--value", "--property=MainPID", unit))
 }
 
-// testAccounts names apps after accounts: none runs as one, and a state directory stays with an app whose user gets a name.
+// testAccounts names apps after accounts: none runs as one, and a state directory stays with an app
+// whose user gets a name.
 func testAccounts(t *testing.T, s *system) {
 	s.MustExec(t, "useradd", "--create-home", "alice")
 	s.later(t, "userdel", "--force", "--remove", "alice")
@@ -68,7 +69,8 @@ func testAccounts(t *testing.T, s *system) {
 	})
 }
 
-// testSiblings lets one instance open what another one has: with a user for each it can open nothing.
+// testSiblings lets one instance open what another one has: with a user for each it can open
+// nothing.
 func testSiblings(t *testing.T, s *system) {
 	attacks := []string{"cat /proc/$1/environ", "ls /proc/$1/root/tmp", "ls -l /proc/$1/fd", "kill -0 $1", "true < /proc/$1/mem"}
 	for _, tt := range []struct {
@@ -102,7 +104,8 @@ func testSiblings(t *testing.T, s *system) {
 	}
 }
 
-// testSocketPath gives unitgen paths where something is: no file is lost, and no other server's socket.
+// testSocketPath gives unitgen paths where something is: no file is lost, and no other server's
+// socket.
 func testSocketPath(t *testing.T, s *system) {
 	s.MustWriteFile(t, "/srv/precious", "precious", 0o644)
 	s.refused(t, 2, []string{`--listen=/srv/precious exists and is no socket`}, "path", "--listen=/srv/precious", "--now", "--", server)

@@ -46,12 +46,14 @@ type process struct {
 	text bool // PID 1 can show it over D-Bus
 }
 
-// programs are paths of echoargs: an app's program is argv[0], for which PID 1 has rules of its own.
+// programs are paths of echoargs: an app's program is argv[0], for which PID 1 has rules of its
+// own.
 func programs() []string {
 	return []string{echo, "/srv/bin/100%i $HOME;x", "/srv/bin/-@:+!|echo", "/srv/bin/日 本%%", "/srv/bin/${INSTANCE}"}
 }
 
-// processes spreads all vectors, values and directories over apps. A vector made by hand has an app of its own.
+// processes spreads all vectors, values and directories over apps. A vector made by hand has an app
+// of its own.
 func processes() []process {
 	vectors := append(apptest.Vectors(), together(apptest.Generate(seed, randomVectors))...)
 	values := append(apptest.Values(), apptest.GenerateValues(seed, randomValues)...)
@@ -88,8 +90,8 @@ func together(vectors []apptest.Vector) (joined []apptest.Vector) {
 	return joined
 }
 
-// shareOf is what one suite executes: all that was made by hand, and its share of the rest, which an older systemd has in
-// make test-all only.
+// shareOf is what one suite executes: all that was made by hand, and its share of the rest, which
+// an older systemd has in make test-all only.
 func shareOf(suite string, all []process) []process {
 	n := len(apptest.Vectors())
 	share := slices.Clone(all[:n])
@@ -117,12 +119,14 @@ func directories(values []string) []string {
 	return dirs
 }
 
-// TestArguments has hundreds of apps written, with two thousand vectors of arguments, environment and working directories that
-// are hard to write into a unit file, and compares what PID 1 knows and executes with what was given.
+// TestArguments has hundreds of apps written, with two thousand vectors of arguments, environment
+// and working directories that are hard to write into a unit file, and compares what PID 1 knows
+// and executes with what was given.
 //
-// The units app@.service and app@.socket are installed as unitgen has written them. A drop-in makes the instances end at
-// once, and takes away their sandbox and slices, which would cost more time than all the rest. PID 1 executes the program itself:
-// what goes through the launcher is LiveArguments' matter.
+// The units app@.service and app@.socket are installed as unitgen has written them. A drop-in makes
+// the instances end at once, and takes away their sandbox and slices, which would cost more time
+// than all the rest. PID 1 executes the program itself: what goes through the launcher is
+// LiveArguments' matter.
 func TestArguments(t *testing.T) {
 	programs, all := build(t), processes()
 	dir := t.TempDir()
@@ -147,8 +151,8 @@ func TestArguments(t *testing.T) {
 	})
 }
 
-// execute starts the first instance of each of some, which ends by itself, and closes their sockets: a thousand listeners
-// on one port take their time.
+// execute starts the first instance of each of some, which ends by itself, and closes their
+// sockets: a thousand listeners on one port take their time.
 func (s *system) execute(t *testing.T, some []process) {
 	t.Helper()
 	start, stop := []string{"systemctl", "start"}, []string{"systemctl", "stop"}
@@ -233,7 +237,8 @@ func (s *system) makePlaces(t *testing.T, all []process) {
 	}
 }
 
-// onceDropIn makes the instances of all apps called vec-… end at once. None of it touches what is under test.
+// onceDropIn makes the instances of all apps called vec-… end at once. None of it touches what is
+// under test.
 const onceDropIn = `[Service]
 Type=oneshot
 Environment=ECHO_ONCE=1
@@ -314,7 +319,8 @@ func variables(environ []string) map[string][]string {
 	return values
 }
 
-// checkKnown compares PID 1's own view of each process, where it can show it (systemctl show, busctl get-property).
+// checkKnown compares PID 1's own view of each process, where it can show it (systemctl show,
+// busctl get-property).
 func (s *system) checkKnown(t *testing.T, all []process) {
 	t.Helper()
 	conn, err := s.Manager(t.Context())
@@ -340,7 +346,8 @@ func (s *system) checkKnown(t *testing.T, all []process) {
 	}
 }
 
-// checkProperties compares the properties of a service with p. Variables are expanded later, so "$$" is still double.
+// checkProperties compares the properties of a service with p. Variables are expanded later, so
+// "$$" is still double.
 func (p process) checkProperties(t *testing.T, properties map[string]any) {
 	t.Helper()
 	var lines []struct {
@@ -376,8 +383,8 @@ func (p process) checkProperties(t *testing.T, properties map[string]any) {
 	}
 }
 
-// testLiveArguments has apps written and started by unitgen itself, with their sandbox and all their units: one with all
-// vectors made by hand in one command, one with random ones.
+// testLiveArguments has apps written and started by unitgen itself, with their sandbox and all
+// their units: one with all vectors made by hand in one command, one with random ones.
 func testLiveArguments(t *testing.T, s *system) {
 	var byHand, random []string
 	for _, v := range apptest.Vectors() {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// testBadInput gives unitgen what the user can mend: one line for each thing, at most one hint, status 2, nothing written.
+// testBadInput gives unitgen what the user can mend: one line for each thing, at most one hint,
+// status 2, nothing written.
 func testBadInput(t *testing.T, s *system) {
 	used, free := s.newPort(), listenOption(s.newPort())
 	s.later(t, "systemctl", "stop", "squatter.socket")
@@ -107,7 +108,8 @@ func badOptions(free string, used int) []badInput {
 	}
 }
 
-// testBadSettings spoils the section [X-Unitgen] of an app: what cannot be read is neither guessed nor overwritten.
+// testBadSettings spoils the section [X-Unitgen] of an app: what cannot be read is neither guessed
+// nor overwritten.
 func testBadSettings(t *testing.T, s *system) {
 	s.removeLater(t, "spoilt")
 	port := s.newPort()
@@ -154,7 +156,8 @@ func inNamespace(script string) []string {
 	return []string{"unshare", "--mount", "--propagation=private", "--", "sh", "-ec", script + `; exec "$@"`, "sh"}
 }
 
-// testBadDisk runs unitgen where it cannot write or read: status 1, the reason, and not a trace of the attempt.
+// testBadDisk runs unitgen where it cannot write or read: status 1, the reason, and not a trace of
+// the attempt.
 func testBadDisk(t *testing.T, s *system) {
 	nobody := []string{"setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"}
 	port := listenOption(s.newPort())
@@ -200,7 +203,8 @@ func (s *system) checkFullDisk(t *testing.T, port string) {
 		if size > 100 {
 			t.Fatal("it never fitted")
 		}
-		// 7 files of a page each; what the test says about the disk comes from the same namespace, behind a marker.
+		// 7 files of a page each; what the test says about the disk comes from the same namespace,
+		// behind a marker.
 		script := fmt.Sprintf(`mount -t tmpfs -o size=%dk tmpfs /etc/systemd/system; mkdir /etc/systemd/system/mine; touch /etc/systemd/system/mine/file
 			find /etc/systemd/system ! -type d -printf '%%p %%i %%T@\n'; echo --; status=0; unitgen "$@" || status=$?
 			find /etc/systemd/system ! -type d -printf '%%p %%i %%T@\n'; ls -A /etc/systemd/system; exit $status`, size)

@@ -95,8 +95,8 @@ func (s *system) settingsOf(t *testing.T, name string) []string {
 	return strings.Split(strings.TrimSuffix(section, "\n"), "\n")
 }
 
-// testUpdate changes one setting after the other: all others stay, and so do what runs and the files that the setting is
-// not about.
+// testUpdate changes one setting after the other: all others stay, and so do what runs and the
+// files that the setting is not about.
 func testUpdate(t *testing.T, s *system) {
 	port := s.newPort()
 	s.removeLater(t, "updated")
@@ -157,8 +157,8 @@ func (s *system) describe(t *testing.T, name string, endings []string) string {
 	return s.MustExec(t, args...)
 }
 
-// testListen changes the listeners of a live app: it serves on the new ones alone, and at no time has PID 1 seen the
-// sockets of a running unit change.
+// testListen changes the listeners of a live app: it serves on the new ones alone, and at no time
+// has PID 1 seen the sockets of a running unit change.
 func testListen(t *testing.T, s *system) {
 	first, second, third := s.newPort(), s.newPort(), s.newPort()
 	s.removeLater(t, "moved")
@@ -216,7 +216,8 @@ func testListenIdle(t *testing.T, s *system) {
 	}
 }
 
-// testDropIns has drop-ins, and instances that were enabled by hand, live through changes and removal.
+// testDropIns has drop-ins, and instances that were enabled by hand, live through changes and
+// removal.
 func testDropIns(t *testing.T, s *system) {
 	port := s.newPort()
 	s.removeLater(t, "dropped")

@@ -12,7 +12,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testDocs runs the commands of the pages for admins, the lines that begin with "    # ", in their order. Each must succeed.
+// testDocs runs the commands of the pages for admins, the lines that begin with "    # ", in their
+// order. Each must succeed.
 func testDocs(t *testing.T, s *system) {
 	root, err := rig.RepoRoot()
 	if err != nil {
@@ -39,7 +40,8 @@ func testDocs(t *testing.T, s *system) {
 	}
 }
 
-// documented runs a command of a page. doctor has to find nothing before long: the page kills the balancer before.
+// documented runs a command of a page. doctor has to find nothing before long: the page kills the
+// balancer before.
 func (s *system) documented(t *testing.T, command string) {
 	t.Helper()
 	out := s.run(t, "sh", "-c", command)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// testDoctor has doctor look at an app that runs, in which it finds nothing, and at one thing after another that is broken.
-// What it says to do mends it.
+// testDoctor has doctor look at an app that runs, in which it finds nothing, and at one thing after
+// another that is broken. What it says to do mends it.
 func testDoctor(t *testing.T, s *system) {
 	port := s.newPort()
 	s.removeLater(t, "patient")

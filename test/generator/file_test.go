@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// testFile makes an app from a file of three lines, changes it by the file, and has what the section of its app.service
-// says make the same app again.
+// testFile makes an app from a file of three lines, changes it by the file, and has what the
+// section of its app.service says make the same app again.
 func testFile(t *testing.T, s *system) {
 	port := s.newPort()
 	s.removeLater(t, "filed")

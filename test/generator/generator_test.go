@@ -1,10 +1,10 @@
 //go:build integration
 
-// Package generator tests unitgen as its users run it: the real program on a real systemd, from the command line to what
-// PID 1 executes, listens on and leaves behind.
+// Package generator tests unitgen as its users run it: the real program on a real systemd, from the
+// command line to what PID 1 executes, listens on and leaves behind.
 //
-// What apps do under load is package integration's matter. Here nothing is asserted about speed: all limits on time are
-// there to end a test that hangs.
+// What apps do under load is package integration's matter. Here nothing is asserted about speed:
+// all limits on time are there to end a test that hangs.
 package generator
 
 import (
@@ -18,7 +18,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// limit ends waits that cannot end. It is far above what anything here takes, even on a machine that is busy.
+// limit ends waits that cannot end. It is far above what anything here takes, even on a machine
+// that is busy.
 const limit = 60 * time.Second
 
 // Programs and places in the container.
@@ -29,8 +30,8 @@ const (
 	units  = "/etc/systemd/system"
 )
 
-// both are the tests that run on systemd 252 too: what its unit files and its parser make of arguments, and what its
-// systemctl says.
+// both are the tests that run on systemd 252 too: what its unit files and its parser make of
+// arguments, and what its systemctl says.
 var both = []string{"LiveArguments", "Remove", "NowFails"}
 
 // TestUnitgen runs the tests that share a booted system, each with apps of its own.
@@ -54,12 +55,14 @@ func TestUnitgen(t *testing.T) {
 		{"DropIns", testDropIns},
 		{"Foreign", testForeign},
 		{"NowFails", testNowFails},
+		{"MendStarting", testMendStarting},
 		{"Remove", testRemove},
 		{"ReadOnlyVerbs", testReadOnlyVerbs},
 		{"List", testList},
 		{"Output", testOutput},
 		{"File", testFile},
 		{"Doctor", testDoctor},
+		{"DoctorMany", testDoctorMany},
 		{"Docs", testDocs},
 		{"AtOnce", testAtOnce},
 		{"Killed", testKilled},

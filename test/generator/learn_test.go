@@ -14,8 +14,8 @@ a, b = socket.create_server(("127.0.0.1", 8131)), socket.create_server(("0.0.0.0
 time.sleep(600)
 `
 
-// testLearn makes apps without --listen=, and with a port whose address family the program decides. What the program asks for
-// is where the app is, and nothing is left of the run that found out.
+// testLearn makes apps without --listen=, and with a port whose address family the program decides.
+// What the program asks for is where the app is, and nothing is left of the run that found out.
 func testLearn(t *testing.T, s *system) {
 	port := s.newPort()
 	s.MustWriteFile(t, "/srv/learn.js", "require('http').createServer((q, a) => a.end('hello')).listen(8126)\n", 0o644)
@@ -82,6 +82,11 @@ func testLearn(t *testing.T, s *system) {
 			}
 			s.nothingLearns(t)
 		})
+	}
+	s.removeLater(t, "learn-mute")
+	out := s.run(t, "unitgen", "learn-mute", listenOption(s.newPort()), "--now", "--start-timeout=2s", "--", "/usr/bin/sleep", "infinity")
+	if want := "Note: the program opened no port within 2s. If it takes its socket from systemd, --kind=listen starts it at once.\n"; out.Status != 1 || !strings.Contains(out.Stderr, want) {
+		t.Errorf("of a program that opens no port: %d, %q, want %q in it", out.Status, out.Stderr, want)
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// here is a module that is found only where its program starts. It answers with its directory and the machine's interfaces,
-// which it asks the kernel for by AF_NETLINK.
+// here is a module that is found only where its program starts. It answers with its directory and
+// the machine's interfaces, which it asks the kernel for by AF_NETLINK.
 const here = `import os, socket
 l = socket.socket(fileno=3)
 l.setblocking(True)
@@ -20,7 +20,8 @@ while True:
     c.close()
 `
 
-// testPlace starts apps where the user stands, also in a home directory, and sends none where its user may not go.
+// testPlace starts apps where the user stands, also in a home directory, and sends none where its
+// user may not go.
 func testPlace(t *testing.T, s *system) {
 	s.MustExec(t, "useradd", "--create-home", "alice")
 	s.later(t, "userdel", "--force", "--remove", "alice")
@@ -68,7 +69,8 @@ func testPlace(t *testing.T, s *system) {
 	}
 }
 
-// testBindV6Only serves a bare port on a machine where IPv6 sockets are that alone, unless they say otherwise.
+// testBindV6Only serves a bare port on a machine where IPv6 sockets are that alone, unless they say
+// otherwise.
 func testBindV6Only(t *testing.T, s *system) {
 	s.MustExec(t, "sysctl", "-w", "net.ipv6.bindv6only=1")
 	s.later(t, "sysctl", "-w", "net.ipv6.bindv6only=0")

@@ -4,6 +4,7 @@ package generator
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -15,7 +16,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testNowFails starts apps that cannot work: unitgen says why and what to look at, and the app can be mended or removed.
+// testNowFails starts apps that cannot work: unitgen says why and what to look at, and the app can
+// be mended or removed.
 func testNowFails(t *testing.T, s *system) {
 	tests := []struct {
 		name  string
@@ -37,13 +39,29 @@ func testNowFails(t *testing.T, s *system) {
 				!strings.Contains(said[0], tt.cause) || said[len(said)-1] != "unitgen: hint: "+tt.hint {
 				t.Fatalf("unitgen --now = %d, says %q; want 1, %q and the hint %s", out.Status, out.Stderr, tt.cause, tt.hint)
 			}
-			// PID 1 may have begun to start the old program, and will wait for that to get ready for as long as the new units say.
 			s.unitgen(t, tt.name, "--property=", "--start-timeout=15s", "--now", "--", server)
 			s.awaitUp(t, tt.name, 2)
 			if text := s.get(t, port); !strings.HasPrefix(text, "instance=") {
 				t.Errorf("the mended app answers %q", text)
 			}
 		})
+	}
+}
+
+// testMendStarting mends an app whose instances start and will never be ready: nobody waits for
+// their time-out.
+func testMendStarting(t *testing.T, s *system) {
+	const name = "mended"
+	s.removeLater(t, name)
+	s.unitgen(t, name, "--instances=2", listenOption(s.newPort()), "--start-timeout=10min", "--", "/bin/sleep", "infinity")
+	s.MustExec(t, "systemctl", "start", "--no-block", name)
+	for _, unit := range []string{name + "@1.service", name + "@2.service"} {
+		s.MustWait(t, limit, unit, func(p rig.Properties) bool { return p["SubState"] == "start-post" })
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if out, err := s.Exec(ctx, "unitgen", name, "--now", "--", server); err != nil || out.Status != 0 {
+		t.Errorf("unitgen --now: %+v, %v", out, err)
 	}
 }
 
@@ -120,7 +138,8 @@ func (s *system) checkGone(t *testing.T, name string, port int) {
 	}
 }
 
-// testReadOnlyVerbs runs all that must not write: not a byte of the disk changes, nor does anything that runs.
+// testReadOnlyVerbs runs all that must not write: not a byte of the disk changes, nor does anything
+// that runs.
 func testReadOnlyVerbs(t *testing.T, s *system) {
 	port := s.newPort()
 	s.removeLater(t, "looked")
@@ -242,8 +261,8 @@ func (s *system) checkListText(t *testing.T) {
 	}
 }
 
-// checkFigures counts what list and status say while three connections are open, against the kernel's control groups. Nobody but root
-// gets connections.
+// checkFigures counts what list and status say while three connections are open, against the
+// kernel's control groups. Nobody but root gets connections.
 func (s *system) checkFigures(t *testing.T, port int) {
 	t.Helper()
 	for range 3 {
@@ -312,7 +331,8 @@ func words(table string) []string {
 	return lines
 }
 
-// checkStatus compares status with PID 1's own figures, of an app of which one instance is stopped then.
+// checkStatus compares status with PID 1's own figures, of an app of which one instance is stopped
+// then.
 func (s *system) checkStatus(t *testing.T, port int) {
 	t.Helper()
 	s.MustExec(t, "systemctl", "stop", "listed-up@2")

@@ -46,8 +46,8 @@ func (s *system) later(t *testing.T, argv ...string) {
 	})
 }
 
-// removeLater removes the app at the test's end, with what a failed test may have left of it. Before, a failed test logs
-// its journal.
+// removeLater removes the app at the test's end, with what a failed test may have left of it.
+// Before, a failed test logs its journal.
 func (s *system) removeLater(t *testing.T, name string) {
 	t.Helper()
 	// The second half is for what a test has broken, and for drop-ins.
@@ -67,8 +67,8 @@ func (s *system) removeLater(t *testing.T, name string) {
 	})
 }
 
-// refused runs unitgen with input that it must refuse: with this status, one line on stderr for each pattern of lines,
-// at most one hint behind them, and a disk that is as it was.
+// refused runs unitgen with input that it must refuse: with this status, one line on stderr for
+// each pattern of lines, at most one hint behind them, and a disk that is as it was.
 func (s *system) refused(t *testing.T, status int, lines []string, args ...string) {
 	t.Helper()
 	s.refusedBy(t, nil, status, lines, args...)
@@ -106,8 +106,8 @@ func checkRefusal(t *testing.T, out rig.Output, status int, patterns, args []str
 	}
 }
 
-// tree describes all that directories hold: names, types, inodes, modes, times, links and sizes, directories' times
-// included. The same text means that nothing was written, not even for a moment.
+// tree describes all that directories hold: names, types, inodes, modes, times, links and sizes,
+// directories' times included. The same text means that nothing was written, not even for a moment.
 func (s *system) tree(t *testing.T, dirs ...string) string {
 	t.Helper()
 	out := s.MustExec(t, append(append([]string{"find"}, dirs...), "-printf", `%p %y %i %m %T@ %s %l\n`)...)
@@ -131,7 +131,8 @@ func (s *system) reloads(t *testing.T) int {
 	return before
 }
 
-// invocations are the state, main process and invocation of each unit: the same as long as nobody restarts it.
+// invocations are the state, main process and invocation of each unit: the same as long as nobody
+// restarts it.
 func (s *system) invocations(t *testing.T, names ...string) string {
 	t.Helper()
 	var b strings.Builder
@@ -169,7 +170,8 @@ func (s *system) get(t *testing.T, port int) string {
 	return string(body)
 }
 
-// awaitUp waits until the shim says that n instances take connections, and that no other one exists.
+// awaitUp waits until the shim says that n instances take connections, and that no other one
+// exists.
 func (s *system) awaitUp(t *testing.T, name string, n int) {
 	t.Helper()
 	s.MustWait(t, limit, name+".service", func(p rig.Properties) bool {

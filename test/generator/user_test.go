@@ -12,7 +12,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testUserUnits runs an app below the manager of a user who lingers: created, scaled, served and removed without root.
+// testUserUnits runs an app below the manager of a user who lingers: created, scaled, served and
+// removed without root.
 func testUserUnits(t *testing.T, s *system) {
 	const uid = "1234"
 	s.MustExec(t, "useradd", "--create-home", "--uid="+uid, "alice")
@@ -62,6 +63,17 @@ func testUserUnits(t *testing.T, s *system) {
 		t.Errorf("the process of mine@1 is %s after scaling, was %s", now, pid)
 	}
 
+	healthy := append(alice, "unitgen", "doctor", "--user-units", "mine")
+	if out := s.run(t, healthy...); out.Status != 0 || out.Stdout != "" {
+		t.Errorf("doctor = %+v", out)
+	}
+	// loginctl would end her manager too.
+	s.MustExec(t, "mv", "/var/lib/systemd/linger/alice", "/root/alice")
+	if out, want := s.run(t, healthy...), "machine: your units end when you log out: loginctl enable-linger alice\n"; out.Status != 1 || out.Stdout != want {
+		t.Errorf("doctor = %+v, want %q", out, want)
+	}
+	s.MustExec(t, "mv", "/root/alice", "/var/lib/systemd/linger/alice")
+
 	as("unitgen", "remove", "mine", "--user-units")
 	s.checkUserAppGone(t, as, port)
 	if after := s.tree(t, units); after != system {
@@ -69,7 +81,8 @@ func testUserUnits(t *testing.T, s *system) {
 	}
 }
 
-// awaitUserUp is awaitUp for a user's app. Each look is a process of its own, as the user's manager sends no signals here.
+// awaitUserUp is awaitUp for a user's app. Each look is a process of its own, as the user's manager
+// sends no signals here.
 func awaitUserUp(t *testing.T, as func(...string) string, n int) {
 	t.Helper()
 	want := fmt.Sprintf("%d/%d instances up", n, n)

@@ -89,7 +89,8 @@ func (s *system) together(t *testing.T, commands ...[]string) {
 	}
 }
 
-// checkConsistent checks that the disk is what the app's settings say, and that nothing temporary is left.
+// checkConsistent checks that the disk is what the app's settings say, and that nothing temporary
+// is left.
 func (s *system) checkConsistent(t *testing.T, name string) {
 	t.Helper()
 	if out := s.run(t, "unitgen", name, "--check"); out.Status != 0 {
@@ -105,8 +106,9 @@ func (s *system) leftovers(t *testing.T) string {
 	return s.MustExec(t, "find", units, "-name", ".unitgen-*")
 }
 
-// testKilled kills unitgen at the first system call of each kind that changes a directory, as kill -9 would: the kernel
-// does it, in the middle of the write. The next run completes what was asked for.
+// testKilled kills unitgen at the first system call of each kind that changes a directory, as kill
+// -9 would: the kernel does it, in the middle of the write. The next run completes what was asked
+// for.
 func testKilled(t *testing.T, s *system) {
 	tests := []struct {
 		name  string
@@ -153,7 +155,8 @@ func testKilled(t *testing.T, s *system) {
 	}
 }
 
-// testKilledMoving kills a run that has stopped a live app to change its listeners: the same command again brings it back.
+// testKilledMoving kills a run that has stopped a live app to change its listeners: the same
+// command again brings it back.
 func testKilledMoving(t *testing.T, s *system) {
 	port, other := s.newPort(), s.newPort()
 	s.removeLater(t, "moving")

@@ -1,10 +1,10 @@
 //go:build integration
 
-// Package handoff tests apps on the handoff path under a real PID 1: the units that unitgen writes, the balancer, and an
-// instance in Go that is the same program as on the steer path.
+// Package handoff tests apps on the handoff path under a real PID 1: the units that unitgen writes,
+// the balancer, and an instance in Go that is the same program as on the steer path.
 //
-// What is asserted are counts (no request failed, each instance had exactly its share), states and reasons. Limits on time
-// are there to end a test that hangs.
+// What is asserted are counts (no request failed, each instance had exactly its share), states and
+// reasons. Limits on time are there to end a test that hangs.
 package handoff
 
 import (
@@ -57,7 +57,8 @@ type test struct {
 // both are the tests that run on systemd 252 too, a smoke set.
 var both = []string{"KillShim"}
 
-// runAll runs tests, those that also names on systemd 252 too; program is what their apps run, if not the example in Go.
+// runAll runs tests, those that also names on systemd 252 too; program is what their apps run, if
+// not the example in Go.
 func runAll(t *testing.T, also []string, tests []test, program ...string) {
 	rig.Table(t, also, func(t *testing.T, suite string, run rig.Runner) {
 		s := apps.Boot(t, suite)
@@ -95,7 +96,8 @@ func awaitOpen(a *apps.App, want map[int]int) {
 	}, func() string { return fmt.Sprintf("open connections are %v, want %v", open, want) })
 }
 
-// awaitOpenThat asks the shim for its instances until done says so of one. Nobody tells when a count changes.
+// awaitOpenThat asks the shim for its instances until done says so of one. Nobody tells when a
+// count changes.
 func awaitOpenThat(a *apps.App, done func(control.InstanceStatus) bool, failed func() string) {
 	a.T.Helper()
 	look := time.NewTicker(20 * time.Millisecond)
@@ -137,8 +139,8 @@ func testSpread(t *testing.T, s *apps.System) {
 	}
 }
 
-// testLeastConnections closes the connections of one instance: it gets the next ones, also those that come after the shim
-// was killed.
+// testLeastConnections closes the connections of one instance: it gets the next ones, also those
+// that come after the shim was killed.
 func testLeastConnections(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-least")
 	var held []*apps.Held
@@ -163,7 +165,8 @@ func testLeastConnections(t *testing.T, s *apps.System) {
 	}
 }
 
-// testSourceHash: a client stays with its instance, whoever else comes or goes, and over a restart of the balancer.
+// testSourceHash: a client stays with its instance, whoever else comes or goes, and over a restart
+// of the balancer.
 func testSourceHash(t *testing.T, s *apps.System) {
 	start(t, s, "ho-source", "--strategy=source-hash").Sticky()
 }
@@ -199,7 +202,8 @@ func testUnix(t *testing.T, s *apps.System) {
 	a.Evenly() // the port
 }
 
-// testKillShim kills the shim under load, at any point of its work: no connection is lost, and no instance notices.
+// testKillShim kills the shim under load, at any point of its work: no connection is lost, and no
+// instance notices.
 func testKillShim(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-kill-shim", "--strategy=round-robin")
 	before := a.PIDs()
@@ -227,8 +231,9 @@ func testKillShim(t *testing.T, s *apps.System) {
 	a.Evenly()
 }
 
-// testKillShimSourceHash: established connections live on, and the next shim gives on. It has one connection in its hands at a
-// time, between accept4(2) and sendmsg(2); at most that one is lost if it dies then.
+// testKillShimSourceHash: established connections live on, and the next shim gives on. It has one
+// connection in its hands at a time, between accept4(2) and sendmsg(2); at most that one is lost if
+// it dies then.
 func testKillShimSourceHash(t *testing.T, s *apps.System) {
 	const kills = 3
 	a := start(t, s, "ho-kill-hash", "--strategy=source-hash")
@@ -266,7 +271,8 @@ func testKillInstance(t *testing.T, s *apps.System) {
 	}
 }
 
-// testStuck freezes an instance: others are served meanwhile, also what it was to accept, and it comes back.
+// testStuck freezes an instance: others are served meanwhile, also what it was to accept, and it
+// comes back.
 func testStuck(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-stuck", "--strategy=round-robin")
 	load := a.Load(rig.LoadOptions{Clients: 64, Rate: 300})
@@ -403,7 +409,8 @@ func testPrivateNetwork(t *testing.T, s *apps.System) {
 	}
 }
 
-// testStop stops the app with a request in flight: it is answered, the port closes, and nothing starts it again.
+// testStop stops the app with a request in flight: it is answered, the port closes, and nothing
+// starts it again.
 func testStop(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-stop", "--strategy=round-robin")
 	slow := a.Open(1)[0]

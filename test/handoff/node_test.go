@@ -11,8 +11,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// node is what TestNode and TestNodeLikeGo run: a program that gets its connections by Node's own cluster protocol. The
-// balancer accepts, whatever the strategy.
+// node is what TestNode and TestNodeLikeGo run: a program that gets its connections by Node's own
+// cluster protocol. The balancer accepts, whatever the strategy.
 var node = []string{"/usr/bin/node", apps.Node + "/server.js"}
 
 // TestNode runs what depends on how a program is given its connections.
@@ -41,7 +41,8 @@ func TestNodeLikeGo(t *testing.T) {
 	}, node...)
 }
 
-// testNodeUnix serves a port and a unix socket at a time, each with an exact spread, and rolls under load.
+// testNodeUnix serves a port and a unix socket at a time, each with an exact spread, and rolls
+// under load.
 func testNodeUnix(t *testing.T, s *apps.System) {
 	const path = "/run/ho-node-unix.sock"
 	port := fmt.Sprint(s.NewPort())

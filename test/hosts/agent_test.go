@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,7 +47,8 @@ func (c *checked) says(sent string) (string, error) {
 	return string(answer), err
 }
 
-// await asks until the agent answers as wanted: it may be behind by the time that it keeps an answer.
+// await asks until the agent answers as wanted: it may be behind by the time that it keeps an
+// answer.
 func (c *checked) await(want string) {
 	c.T.Helper()
 	var last string
@@ -84,8 +87,7 @@ func testAgent(t *testing.T, s *apps.System) {
 		t.Errorf("health is %s %s, want 200 OK %s", status, body, want)
 	}
 
-	// A balancer that is killed, and is away for a while, takes its host out of service for nobody.
-	c.DropIn(c.Shim(), "[Service]\nRestartSec=3s\n")
+	// A balancer that is killed takes its host out of service for nobody.
 	pid := c.PID(c.Shim())
 	c.Signal(c.Shim(), "SIGKILL")
 	for back := false; !back; {
@@ -133,6 +135,97 @@ func testAgentStops(t *testing.T, c *checked) {
 	}
 	if left := c.MustExec(t, "sh", "-c", "ls /etc/systemd/system /etc/systemd/system/agent.service.wants | grep agent-agent || true"); left != "" {
 		t.Errorf("left behind: %s", left)
+	}
+}
+
+// asks asks for the state of an app over and over, at its control socket and by the relay of the
+// metrics, until the file of its second argument is there. It says how often it was answered.
+const asks = `
+import json, os, socket, sys, time
+name, end = sys.argv[1:]
+answered = 0
+while not os.path.exists(end):
+    for path, parameters in ("/run/unitgen/%s/control" % name, {}), ("/run/unitgen/status", {"app": name}):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(0.2)
+            try:
+                s.connect(path)
+                s.sendall(json.dumps({"method": "io.unitgen.Shim.Status", "parameters": parameters}).encode() + b"\0")
+                answered += b"instances" in s.recv(65536)
+            except OSError:
+                time.sleep(0.001)
+print(answered)
+`
+
+// ask has everybody who may ask for the state of the app do so, without a pause, until stop, which
+// returns when all have ended.
+func (c *checked) ask() (stop func()) {
+	const end = "/run/asked.end"
+	answers := make(chan rig.Output, 1)
+	go func() {
+		out, _ := c.Exec(c.T.Context(), "timeout", "60", "python3", "/srv/asks.py", c.Name, end)
+		answers <- out
+	}()
+	stopped := make(chan struct{})
+	var agent sync.WaitGroup
+	for range 4 {
+		agent.Go(func() {
+			for {
+				select {
+				case <-stopped:
+					return
+				default:
+					_, _ = c.says("agent\n") // nobody answers after the stop
+				}
+			}
+		})
+	}
+	return func() {
+		c.T.Helper()
+		close(stopped)
+		agent.Wait()
+		c.MustWriteFile(c.T, end, "", 0o600)
+		if out := <-answers; out.Status != 0 || strings.TrimSpace(out.Stdout) == "0" {
+			c.T.Errorf("who asked: %+v", out)
+		}
+		c.MustExec(c.T, "rm", end)
+	}
+}
+
+// An app that is asked how it is, at each moment of a stop, stays stopped: a balancer that ended is
+// not started by what waits at its control socket.
+func testAskedInAStop(t *testing.T, s *apps.System) {
+	c := startChecked(t, s, "asked", "--instances=1")
+	root, err := rig.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"unitgen-status.socket", "unitgen-status.service"} {
+		s.MustCopyIn(t, filepath.Join(root, "packaging/systemd", name), "/usr/lib/systemd/system/"+name, 0o644)
+	}
+	s.MustWriteFile(t, "/srv/asks.py", asks, 0o755)
+	s.MustExec(t, "systemctl", "daemon-reload")
+	s.MustExec(t, "systemctl", "start", "unitgen-status.socket")
+	ended := func(p rig.Properties) bool { return p["ActiveState"] == "inactive" || p["ActiveState"] == "failed" }
+	for _, stop := range []string{
+		"systemctl stop asked",
+		"systemctl kill --signal=KILL --kill-whom=main asked.service; systemctl stop asked",
+		"systemctl stop asked & systemctl kill --signal=KILL --kill-whom=main asked.service; wait $!",
+	} {
+		end := c.ask()
+		c.await("ready up 100%\n")
+		if out, err := s.Exec(t.Context(), "sh", "-c", stop); err != nil || out.Status != 0 {
+			t.Errorf("%s: %+v, %v", stop, out, err)
+		}
+		for _, unit := range []string{"asked-control.socket", "asked.socket", c.Instance(1)} { // the first one ends behind the balancer
+			s.MustWait(t, apps.Limit, unit, ended)
+		}
+		if state := s.MustShow(t, c.Shim(), "ActiveState"); state != "inactive" && state != "failed" {
+			t.Errorf("after %q the balancer is %s", stop, state)
+		}
+		end()
+		c.MustSystemctl("start", "asked.socket", c.Shim())
+		c.AwaitUp(1)
 	}
 }
 

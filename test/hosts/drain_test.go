@@ -3,6 +3,7 @@
 package hosts
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// A drained host says so at once, serves what comes, and stays drained while its balancer and its app are started anew.
+// A drained host says so at once, serves what comes, and stays drained while its balancer and its
+// app are started anew.
 func testDrain(t *testing.T, s *apps.System) {
 	c := startChecked(t, s, "site")
 	load := c.Load(rig.LoadOptions{Rate: 100})
@@ -46,11 +48,13 @@ func testDrain(t *testing.T, s *apps.System) {
 	testDrainWait(t, c)
 }
 
-// --wait returns when the last connection ends, over the death of the balancer, and no sooner than a front can have noticed.
+// --wait returns when the last connection ends, over the death of the balancer, and no sooner than
+// a front can have noticed.
 func testDrainWait(t *testing.T, c *checked) {
 	held := c.Hold(1)[0]
 	out, err := c.Exec(t.Context(), "unitgen", "drain", c.Name, "--wait", "--timeout=7s")
-	if err != nil || out.Status != 1 || !strings.Contains(out.Stderr, "1 connection still open after 7s") {
+	if err != nil || out.Status != 1 || !strings.Contains(out.Stderr, "1 connection still open after 7s") ||
+		!strings.Contains(out.Stderr, fmt.Sprintf("hint: ss -tn 'sport = :%d'", c.Port)) {
 		t.Fatalf("drain with a connection open: %+v, %v", out, err)
 	}
 	c.MustExec(t, "unitgen", "undrain", c.Name)

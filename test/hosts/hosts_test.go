@@ -1,7 +1,8 @@
 //go:build integration
 
-// Package hosts tests apps on more than one machine: what an agent tells load balancers, the drain of a host, and the files
-// that unitgen writes for HAProxy, nginx, Caddy, keepalived and Ansible, run by these themselves.
+// Package hosts tests apps on more than one machine: what an agent tells load balancers, the drain
+// of a host, and the files that unitgen writes for HAProxy, nginx, Caddy, keepalived and Ansible,
+// run by these themselves.
 package hosts
 
 import (
@@ -23,6 +24,7 @@ func TestHost(t *testing.T) {
 			"Agent":      testAgent,
 			"AgentPath":  testAgentPath,
 			"AgentTaken": testAgentTaken,
+			"AskedStop":  testAskedInAStop,
 			"Drain":      testDrain,
 		} {
 			run(name, (*testing.T).Parallel, func(t *testing.T) { test(t, s) })

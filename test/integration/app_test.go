@@ -31,7 +31,8 @@ func startApp(t *testing.T, s *apps.System, name string, words ...string) *testA
 	return a
 }
 
-// times is how often a test does what is to go well each time, whenever it is done: in make test-all n times, else once.
+// times is how often a test does what is to go well each time, whenever it is done: in make
+// test-all n times, else once.
 func times(n int) int {
 	if rig.All() {
 		return n
@@ -55,7 +56,8 @@ func (a *testApp) pids(n int) map[int]string {
 	return pids
 }
 
-// inodes are those of the listening sockets on the app's port, sorted: the same before and after if none was made anew.
+// inodes are those of the listening sockets on the app's port, sorted: the same before and after if
+// none was made anew.
 func (a *testApp) inodes() string {
 	a.T.Helper()
 	var inodes []string
@@ -68,8 +70,8 @@ func (a *testApp) inodes() string {
 	return strings.Join(inodes, " ")
 }
 
-// load puts load on the app; Addr may be empty. It ends with the test at the latest. Unless it is a number of requests it
-// has a rate which leaves PID 1 time to do what the test is about.
+// load puts load on the app; Addr may be empty. It ends with the test at the latest. Unless it is a
+// number of requests it has a rate which leaves PID 1 time to do what the test is about.
 func (a *testApp) load(opts rig.LoadOptions) *rig.Load {
 	if opts.Addr == "" {
 		opts.Addr = a.Addr()

@@ -1,10 +1,10 @@
 //go:build integration
 
-// Package integration tests apps as their users see them: the units that unitgen writes run under a real PID 1, while
-// connections are being made.
+// Package integration tests apps as their users see them: the units that unitgen writes run under a
+// real PID 1, while connections are being made.
 //
-// What is asserted are counts (no request failed, each instance had exactly its share) and states. Nothing is asserted
-// about speed: all limits on time are there to end a test that hangs.
+// What is asserted are counts (no request failed, each instance had exactly its share) and states.
+// Nothing is asserted about speed: all limits on time are there to end a test that hangs.
 package integration
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// both are the tests that run on systemd 252 too: the path of a connection from start to stop, and LeastConnections, where a
-// start waits for RestartSec= on 252.
+// both are the tests that run on systemd 252 too: the path of a connection from start to stop, and
+// LeastConnections, where a start waits for RestartSec= on 252.
 var both = []string{"StartWaits", "KillShim", "Stop", "LeastConnections"}
 
 // TestApps runs the tests that share a booted system, each with apps of its own.

@@ -12,8 +12,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testKillShim kills the shim three times under load: nobody notices, and the next shim takes over what it left in the
-// FD store.
+// testKillShim kills the shim three times under load: nobody notices, and the next shim takes over
+// what it left in the FD store.
 func testKillShim(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "kill-shim")
 	pids, inodes, stored := a.pids(4), a.inodes(), a.MustShow(t, a.Shim(), "NFileDescriptorStore")
@@ -58,7 +58,8 @@ func testSteerWithoutShim(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), a.pids(4))
 }
 
-// testKillInstance kills an instance under load. What it was working on is lost; what it had not accepted is not.
+// testKillInstance kills an instance under load. What it was working on is lost; what it had not
+// accepted is not.
 func testKillInstance(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "kill-instance")
 	before := a.pids(4)
@@ -78,8 +79,8 @@ func testKillInstance(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), after)
 }
 
-// lostOnly fails the test if more was lost than the requests which a process was working on when it was killed: one per
-// client at most, and none refused.
+// lostOnly fails the test if more was lost than the requests which a process was working on when it
+// was killed: one per client at most, and none refused.
 func (a *testApp) lostOnly(clients int, r rig.Result) {
 	a.T.Helper()
 	if !r.LostAtMost(clients) {
@@ -87,7 +88,8 @@ func (a *testApp) lostOnly(clients int, r rig.Result) {
 	}
 }
 
-// testCrashLoop breaks the program of one instance under load: it is restarted ever more slowly, and nobody notices.
+// testCrashLoop breaks the program of one instance under load: it is restarted ever more slowly,
+// and nobody notices.
 func testCrashLoop(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "crash-loop")
 	before := a.pids(4)
@@ -135,7 +137,8 @@ func testAllDown(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), a.pids(4))
 }
 
-// testStuck freezes one instance under load: what waits for it goes to others, and when it wakes up it takes part again.
+// testStuck freezes one instance under load: what waits for it goes to others, and when it wakes up
+// it takes part again.
 func testStuck(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "stuck")
 	load := a.load(rig.LoadOptions{Clients: 16})
@@ -150,7 +153,8 @@ func testStuck(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), a.pids(4))
 }
 
-// testAllStuck freezes all instances: none can be taken off the ring, and the status line says what is wrong.
+// testAllStuck freezes all instances: none can be taken off the ring, and the status line says what
+// is wrong.
 func testAllStuck(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "frozen")
 	for i := 1; i <= 4; i++ {
@@ -165,11 +169,13 @@ func testAllStuck(t *testing.T, s *apps.System) {
 	a.AwaitUp(4)
 }
 
-// testRescue lets two instances end and start as fast as PID 1 can, so that their queues are moved away time and again
-// while PID 1 watches the same sockets in between: it must never take that for their end.
+// testRescue lets two instances end and start as fast as PID 1 can, so that their queues are moved
+// away time and again while PID 1 watches the same sockets in between: it must never take that for
+// their end.
 func testRescue(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "moved")
-	// Up for a moment, in which connections come that it does not accept. PID 1 runs ExecStop= after a success only.
+	// Up for a moment, in which connections come that it does not accept. PID 1 runs ExecStop=
+	// after a success only.
 	for i, program := range map[int]string{1: "/bin/sleep 0.02", 2: "/bin/sh -c 'sleep 0.02; exit 1'"} {
 		a.DropIn(a.Instance(i), "[Service]\nType=exec\nExecStart=\nExecStart="+program+"\nExecStartPost=\nExecStopPost=\nExecStopPost=/bin/sleep 0.05\nRestartSec=0\n")
 	}

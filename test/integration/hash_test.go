@@ -10,7 +10,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testSourceHash has the kernel choose by the client's address, for a program that knows nothing of it.
+// testSourceHash has the kernel choose by the client's address, for a program that knows nothing of
+// it.
 func testSourceHash(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "sticky", "--strategy=source-hash", "--", apps.CServer)
 	if got := a.Status(); got.Strategy != "source-hash" || got.Path != "steer" {

@@ -12,8 +12,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testIdleExit lets an app go to sleep and wakes it up, twice, and reloads it while nobody uses it: new code has to stay up for
-// longer than the app has to be idle.
+// testIdleExit lets an app go to sleep and wakes it up, twice, and reloads it while nobody uses it:
+// new code has to stay up for longer than the app has to be idle.
 func testIdleExit(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "idle", "--idle-exit=500ms", "--soak=2s")
 	for pass := range 2 {
@@ -54,8 +54,8 @@ func testStopWhileIdle(t *testing.T, s *apps.System) {
 	a.checkStopped()
 }
 
-// testHeldConnection keeps a connection open without using it, and expects nothing to happen for three times as long as
-// the app must be idle to go to sleep.
+// testHeldConnection keeps a connection open without using it, and expects nothing to happen for
+// three times as long as the app must be idle to go to sleep.
 func testHeldConnection(t *testing.T, s *apps.System) {
 	const idle = 2 * time.Second
 	a := startApp(t, s, "held", "--idle-exit=2s")

@@ -9,7 +9,8 @@ import (
 	"github.com/unitgen/unitgen/test/apps"
 )
 
-// testLeastConnections holds connections, closes those of one instance and sees who gets the next ones.
+// testLeastConnections holds connections, closes those of one instance and sees who gets the next
+// ones.
 func testLeastConnections(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "least", "--strategy=least-connections")
 	even := func(n int) map[string]int { return map[string]int{"1": n, "2": n, "3": n, "4": n} }
@@ -48,7 +49,8 @@ func testLeastConnections(t *testing.T, s *apps.System) {
 	}
 }
 
-// release closes the connections to one instance and returns the others, once the shim says that they have ended.
+// release closes the connections to one instance and returns the others, once the shim says that
+// they have ended.
 func (a *testApp) release(all []*apps.Held, instance string) (rest []*apps.Held) {
 	a.T.Helper()
 	for _, h := range all {

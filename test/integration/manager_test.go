@@ -10,8 +10,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// TestManager reloads and re-executes PID 1 and restarts the bus under load. Nobody notices, and the shim follows the
-// instances still.
+// TestManager reloads and re-executes PID 1 and restarts the bus under load. Nobody notices, and
+// the shim follows the instances still.
 func TestManager(t *testing.T) {
 	rig.NewestSuite(t, func(t *testing.T, suite string) {
 		s := apps.Boot(t, suite)

@@ -13,8 +13,8 @@ import (
 	"github.com/unitgen/unitgen/test/apps"
 )
 
-// testMessages sends messages to a program in Go, and from one instance to another, on both paths; the channel outlives the
-// balancer.
+// testMessages sends messages to a program in Go, and from one instance to another, on both paths;
+// the channel outlives the balancer.
 func testMessages(t *testing.T, s *apps.System) {
 	for _, path := range []string{"steer", "handoff"} {
 		a := apps.Start(t, s, "mail-"+path, "--messages", "--path="+path)
@@ -60,8 +60,8 @@ print(c.recv(1000).decode())`)
 	}
 }
 
-// ask asks one instance, on a connection of its own. The handoff path gives connections to who has the fewest, and on a busy
-// machine learns late which have ended.
+// ask asks one instance, on a connection of its own. The handoff path gives connections to who has
+// the fewest, and on a busy machine learns late which have ended.
 func ask(a *apps.App, instance int, path string) string {
 	a.T.Helper()
 	for end := time.Now().Add(apps.Limit); time.Now().Before(end); {

@@ -10,8 +10,8 @@ import (
 	"github.com/unitgen/unitgen/test/apps"
 )
 
-// testSecrets gives a program a secret in a file that is root's: it has it, and nothing else does, no unit, no output, no
-// file of the balancer's and no journal.
+// testSecrets gives a program a secret in a file that is root's: it has it, and nothing else does,
+// no unit, no output, no file of the balancer's and no journal.
 func testSecrets(t *testing.T, s *apps.System) {
 	const secret, file = "hunter2-is-not-to-be-seen", "/etc/secrets.env"
 	s.MustWriteFile(t, file, "TOKEN="+secret+"\n", 0o600)
@@ -39,8 +39,9 @@ func testSecrets(t *testing.T, s *apps.System) {
 	}
 }
 
-// testSpoken has a program say a secret as it dies, as programs do that cannot reach their database: in a start and in a release
-// that does not get in. The journal has it, for those who may read that; no user of the host finds it elsewhere.
+// testSpoken has a program say a secret as it dies, as programs do that cannot reach their
+// database: in a start and in a release that does not get in. The journal has it, for those who may
+// read that; no user of the host finds it elsewhere.
 func testSpoken(t *testing.T, s *apps.System) {
 	program := func(secret string) (file string) { // the secret is in no command line
 		file = strings.Replace("/srv/"+secret+".sh", "hunter2", "dies", 1)

@@ -43,8 +43,8 @@ func (a *testApp) processorTime() time.Duration {
 	return time.Duration(n)
 }
 
-// testShimCost makes 20000 connections. The shim has nothing to do with them: what it uses meanwhile are its looks at the
-// queues, a few a second.
+// testShimCost makes 20000 connections. The shim has nothing to do with them: what it uses
+// meanwhile are its looks at the queues, a few a second.
 func testShimCost(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "cost")
 	const connections = 20000
@@ -105,7 +105,7 @@ func testWatchdog(t *testing.T, s *apps.System) {
 }
 
 // exposure is the score of systemd-analyze security, from 0 (best) to 10.
-func (a *testApp) exposure(unit string) float64 {
+func exposure(a *apps.App, unit string) float64 {
 	a.T.Helper()
 	text := a.MustExec(a.T, "systemd-analyze", "security", "--no-pager", unit)
 	m := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`).FindStringSubmatch(text)
@@ -123,16 +123,17 @@ func (a *testApp) exposure(unit string) float64 {
 func testExposure(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "exposed")
 	for _, unit := range []string{a.Shim(), a.Instance(1)} {
-		if got := a.exposure(unit); got > 1.5 {
+		if got := exposure(a.App, unit); got > 1.5 {
 			t.Errorf("exposure of %s = %.1f, want at most 1.5", unit, got)
 		}
 	}
 }
 
-// testPrivateNetwork takes all network but the listener from the instances: they serve all the same.
+// testPrivateNetwork takes all network but the listener from the instances: they serve all the
+// same.
 func testPrivateNetwork(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "private", "-p", "PrivateNetwork=yes")
-	if got := a.exposure(a.Instance(1)); got > 0.5 {
+	if got := exposure(a.App, a.Instance(1)); got > 0.5 {
 		t.Errorf("exposure with PrivateNetwork= = %.1f, want at most 0.5", got)
 	}
 	a.evenly(a.Addr(), a.pids(4))

@@ -42,8 +42,8 @@ func testSpread(t *testing.T, s *apps.System) {
 	}
 }
 
-// testStartWaits starts an app whose instances need time, under load: the first one answers, and "systemctl start"
-// returns no sooner than that.
+// testStartWaits starts an app whose instances need time, under load: the first one answers, and
+// "systemctl start" returns no sooner than that.
 func testStartWaits(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "slow", "--property=ExecStartPre=/bin/sleep 1")
 	a.MustSystemctl("start", "slow.socket")
@@ -67,7 +67,8 @@ func testStartWaits(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), a.pids(4))
 }
 
-// testStartFails starts an app that never gets ready. The command must say so, and start once it is mended.
+// testStartFails starts an app that never gets ready. The command must say so, and start once it is
+// mended.
 func testStartFails(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "broken")
 	undo := a.DropIn("broken@.service", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\nExecStartPre=/bin/false\n")

@@ -15,8 +15,9 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testRestartInstance restarts one instance while it has requests in flight and clients with connections that they keep:
-// these leave when the program says so, which it does when it is told to stop.
+// testRestartInstance restarts one instance while it has requests in flight and clients with
+// connections that they keep: these leave when the program says so, which it does when it is told
+// to stop.
 func testRestartInstance(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "restart-one")
 	before := a.pids(4)
@@ -86,8 +87,8 @@ func testRestartApp(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), after)
 }
 
-// testStop stops an app that has a request in flight: that one is answered, new connections are refused meanwhile, and
-// nothing starts the app again.
+// testStop stops an app that has a request in flight: that one is answered, new connections are
+// refused meanwhile, and nothing starts the app again.
 func testStop(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "halted")
 	held := a.Hold(1)[0]
@@ -116,7 +117,8 @@ func testStop(t *testing.T, s *apps.System) {
 	a.checkStopped()
 }
 
-// testStopStart starts an app as soon as its stop returns, when its sockets are still being stopped.
+// testStopStart starts an app as soon as its stop returns, when its sockets are still being
+// stopped.
 func testStopStart(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "stop-start")
 	for range 1 + times(4) {
@@ -139,7 +141,8 @@ func testStopWhileStarting(t *testing.T, s *apps.System) {
 	a.checkStopped()
 }
 
-// testStopAfterCrash stops an app whose shim has just been killed, before and while PID 1 starts it again.
+// testStopAfterCrash stops an app whose shim has just been killed, before and while PID 1 starts it
+// again.
 func testStopAfterCrash(t *testing.T, s *apps.System) {
 	for _, state := range []string{"auto-restart", "start", "any"} {
 		t.Run(state, func(t *testing.T) {
@@ -161,8 +164,8 @@ func testStopAfterCrash(t *testing.T, s *apps.System) {
 	}
 }
 
-// testStopWhileFailing stops an app that never gets ready, while PID 1 waits before it starts the shim anew. A connection
-// waits at the port, which PID 1 takes for a reason to start it at once.
+// testStopWhileFailing stops an app that never gets ready, while PID 1 waits before it starts the
+// shim anew. A connection waits at the port, which PID 1 takes for a reason to start it at once.
 func testStopWhileFailing(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "stop-failing", "--start-timeout=1s", "--", "/bin/false")
 	a.DropIn(a.Shim(), "[Service]\nRestartSec=1h\n")
@@ -177,7 +180,8 @@ func testStopWhileFailing(t *testing.T, s *apps.System) {
 	a.checkStopped()
 }
 
-// awaitRefused returns when a connection was refused. One that was waiting as the port was closed is reset.
+// awaitRefused returns when a connection was refused. One that was waiting as the port was closed
+// is reset.
 func (a *testApp) awaitRefused() {
 	a.T.Helper()
 	for deadline := time.Now().Add(apps.Limit); time.Now().Before(deadline); {
@@ -194,7 +198,8 @@ func (a *testApp) awaitRefused() {
 	a.T.Fatal("connections are not refused")
 }
 
-// checkStopped checks that nothing of the app is left, and that a connection does not bring it back.
+// checkStopped checks that nothing of the app is left, and that a connection does not bring it
+// back.
 func (a *testApp) checkStopped() {
 	a.T.Helper()
 	ctx, cancel := context.WithTimeout(a.T.Context(), apps.Limit)

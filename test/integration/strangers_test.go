@@ -43,7 +43,8 @@ func testLbshimAlone(t *testing.T, s *apps.System) {
 	}
 }
 
-// testRedirectedOutput starts lbshim as a child of a service whose standard error is the journal, with its own elsewhere.
+// testRedirectedOutput starts lbshim as a child of a service whose standard error is the journal,
+// with its own elsewhere.
 func testRedirectedOutput(t *testing.T, s *apps.System) {
 	out, err := s.Exec(t.Context(), "env", "JOURNAL_STREAM=8:123456", apps.Lbshim, "dance")
 	if want := "lbshim: unknown verb \"dance\""; err != nil || !strings.HasPrefix(out.Stderr, want) {
@@ -51,8 +52,8 @@ func testRedirectedOutput(t *testing.T, s *apps.System) {
 	}
 }
 
-// testControlStrangers tries the control socket as a user who has no business there: with a listener of the app in hand,
-// and past the socket's mode.
+// testControlStrangers tries the control socket as a user who has no business there: with a
+// listener of the app in hand, and past the socket's mode.
 func testControlStrangers(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "strange")
 	before := a.pids(4)
@@ -133,8 +134,9 @@ func testControlGarbage(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), pids)
 }
 
-// testForgedSignals has a user of the host tell the balancer what only PID 1 can know: that instances have failed, and that
-// one which was stopped is up. Whoever is on the system bus may send signals to anybody there.
+// testForgedSignals has a user of the host tell the balancer what only PID 1 can know: that
+// instances have failed, and that one which was stopped is up. Whoever is on the system bus may
+// send signals to anybody there.
 func testForgedSignals(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "forged")
 	before := a.pids(4)
@@ -148,7 +150,8 @@ func testForgedSignals(t *testing.T, s *apps.System) {
 	for i := range 4 {
 		forge(i+1, "failed", "failed")
 	}
-	// The bus keeps the order: the balancer has what was forged when it has what PID 1 says of this restart.
+	// The bus keeps the order: the balancer has what was forged when it has what PID 1 says of this
+	// restart.
 	a.MustSystemctl("restart", a.Instance(4))
 	a.AwaitUp(4)
 	before[4] = a.PID(a.Instance(4))

@@ -11,8 +11,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// TestSystemd runs the tests of packages that want a systemd of their own: they reload it, make it execute itself and restart the
-// bus. What it says on D-Bus differs from one version to the other.
+// TestSystemd runs the tests of packages that want a systemd of their own: they reload it, make it
+// execute itself and restart the bus. What it says on D-Bus differs from one version to the other.
 func TestSystemd(t *testing.T) {
 	root, err := rig.RepoRoot()
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// userApp is an app under the service manager of a user, who may not load eBPF programs: the kernel spreads connections
-// at random then.
+// userApp is an app under the service manager of a user, who may not load eBPF programs: the kernel
+// spreads connections at random then.
 type userApp struct {
 	testApp
 	uid string

@@ -1,6 +1,7 @@
 //go:build integration
 
-// Package metrics scrapes apps of which every count is known, as Prometheus does, under a real PID 1.
+// Package metrics scrapes apps of which every count is known, as Prometheus does, under a real PID
+// 1.
 package metrics
 
 import (
@@ -77,8 +78,8 @@ func scrape(t *testing.T, s *apps.System, what string, ok func(values) bool) val
 	return ask(t, s, []string{url}, what, ok)
 }
 
-// ask asks by curl in the container. What was gathered is given out again for a second, so it asks until ok says that the
-// values are those of now.
+// ask asks by curl in the container. What was gathered is given out again for a second, so it asks
+// until ok says that the values are those of now.
 func ask(t *testing.T, s *apps.System, at []string, what string, ok func(values) bool) values {
 	t.Helper()
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -154,7 +155,8 @@ func TestMetrics(t *testing.T) {
 			h.Close()
 		}
 
-		// One instance is killed once, and a rollout succeeds, another one fails: the counts say so.
+		// One instance is killed once, and a rollout succeeds, another one fails: the counts say
+		// so.
 		pid := a.PID(a.Instance(2))
 		a.Signal(a.Instance(2), "KILL")
 		a.AwaitNew(a.Instance(2), pid)
@@ -182,7 +184,8 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// An app with --metrics= has an address for itself alone, here a path. It is open while the app runs or is idle, and closed with it.
+// An app with --metrics= has an address for itself alone, here a path. It is open while the app
+// runs or is idle, and closed with it.
 func oneApp(t *testing.T, s *apps.System) {
 	a := apps.New(t, s, "api", "--now", "--idle-exit=1s", "--metrics=/run/api.metrics")
 	at := []string{"--unix-socket", "/run/api.metrics", "http://localhost/metrics"}
@@ -213,7 +216,8 @@ func oneApp(t *testing.T, s *apps.System) {
 	s.MustWait(t, apps.Limit, "api-metrics.socket", func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 }
 
-// Nobody but the user of the metrics may speak with the relay, and it speaks with PID 1 as little as with the bus.
+// Nobody but the user of the metrics may speak with the relay, and it speaks with PID 1 as little
+// as with the bus.
 func strangers(t *testing.T, s *apps.System) {
 	const ask = `import socket; s = socket.socket(socket.AF_UNIX); s.connect("/run/unitgen/status")`
 	if out, err := s.Exec(t.Context(), "setpriv", "--reuid=nobody", "--clear-groups", "python3", "-c", ask); err != nil || out.Status == 0 {

@@ -12,7 +12,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// Debian's Prometheus scrapes an app, and the alert rules of the packages pass its promtool and are raised by what happens.
+// Debian's Prometheus scrapes an app, and the alert rules of the packages pass its promtool and are
+// raised by what happens.
 func TestPrometheus(t *testing.T) {
 	rig.Long(t, "it is in the root file system of many servers")
 	rig.NewestSuite(t, func(t *testing.T, suite string) {

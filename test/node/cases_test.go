@@ -27,7 +27,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// A request that takes longer than all the rest of a restart is finished, on a connection that is kept alive too.
+// A request that takes longer than all the rest of a restart is finished, on a connection that is
+// kept alive too.
 func testInFlight(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "inflight")
 	a.start("--", node, "plain.js", strconv.Itoa(a.port))
@@ -39,14 +40,14 @@ func testInFlight(t *testing.T, s *system, node string) {
 		}
 		slow = append(slow, a.slow(connection))
 	}
-	s.MustExec(t, "systemctl", "restart", a.instance(1), a.instance(2), a.instance(3), a.instance(4))
+	s.MustExec(t, "systemctl", "restart", a.name+"@*.service")
 	for i, r := range slow {
 		if status, err := r.answer(); err != nil || status != http.StatusOK {
 			t.Errorf("request %d was answered with %d, %v", i, status, err)
 		}
 	}
-	a.awaitUp(4)
-	for i := range 4 {
+	a.awaitUp()
+	for i := range a.n {
 		if n := a.MustShow(t, a.instance(i+1), "NRestarts"); n != "0" {
 			t.Errorf("instance %d was restarted by systemd %s times", i+1, n)
 		}
@@ -59,8 +60,9 @@ type slowRequest struct {
 	read *bufio.Reader
 }
 
-// slow sends a request that takes nine seconds, longer than a process that has closed its servers may keep idle connections.
-// It returns when the program has begun to answer, by "100 Continue": only the program knows that there is more to come.
+// slow sends a request that takes nine seconds, longer than a process that has closed its servers
+// may keep idle connections. It returns when the program has begun to answer, by "100 Continue":
+// only the program knows that there is more to come.
 func (a *app) slow(connection string) *slowRequest {
 	a.t.Helper()
 	r := a.request("/slow?9000", connection)
@@ -109,7 +111,8 @@ func (r *slowRequest) answer() (status int, err error) {
 	return response.StatusCode, err
 }
 
-// kill -9 of the shim loses no process and no request, and what it knew of the processes goes on: they drain as before.
+// kill -9 of the shim loses no process and no request, and what it knew of the processes goes on:
+// they drain as before.
 func testKillShim(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "killshim")
 	a.start("--", node, "plain.js", strconv.Itoa(a.port))
@@ -123,7 +126,7 @@ func testKillShim(t *testing.T, s *system, node string) {
 		pid := a.MustShow(t, a.shim(), "MainPID")
 		s.MustExec(t, "kill", "-9", pid)
 		a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
-			return p["MainPID"] != pid && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], "4/4 instances up")
+			return p["MainPID"] != pid && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], a.allUp())
 		})
 		a.awaitOK(50, loads...)
 	}
@@ -169,7 +172,7 @@ func testCrashAtBoot(t *testing.T, s *system, node string) {
 // A program that wants a port of its own choice is told, and so is its admin.
 func testWrongPort(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "wrongport")
-	out, err := s.Exec(t.Context(), "unitgen", a.name, "--listen="+strconv.Itoa(a.port), "--now", "--working-directory=/srv", "--",
+	out, err := s.Exec(t.Context(), "unitgen", a.name, "--listen="+strconv.Itoa(a.port), "--start-timeout=10s", "--now", "--working-directory=/srv", "--",
 		node, "plain.js", "9999")
 	if err != nil || out.Status == 0 {
 		t.Errorf("start of a program that listens elsewhere = %+v, %v", out, err)
@@ -179,16 +182,16 @@ func testWrongPort(t *testing.T, s *system, node string) {
 	}
 }
 
-// A program that says 127.0.0.1 is not open to the network without a word: it is refused where the app has no such listener, or a
-// line says so.
+// A program that says 127.0.0.1 is not open to the network without a word: it is refused where the
+// app has no such listener, or a line says so.
 func testLoopback(t *testing.T, s *system, node string) {
 	s.MustWriteFile(t, "/srv/loopback.js", `
 require('http').createServer((request, response) => response.end('pid=' + process.pid + '\n')).listen(process.env.PORT, '127.0.0.1');
 `, 0o644)
 	a := newApp(t, s, node, "loopback")
-	s.MustExec(t, "unitgen", a.name, "--instances=4", fmt.Sprintf("--listen=127.0.0.1:%d", a.port), "--working-directory=/srv", "--now",
+	s.MustExec(t, "unitgen", a.name, a.size(), fmt.Sprintf("--listen=127.0.0.1:%d", a.port), "--working-directory=/srv", "--now",
 		"--", node, "loopback.js")
-	a.awaitUp(4)
+	a.awaitUp()
 	a.evenly()
 	if n := a.logged("the program binds"); n > 0 {
 		t.Errorf("%d lines say that a program which listens where the app does is open elsewhere", n)
@@ -229,8 +232,8 @@ func testMany(t *testing.T, s *system, node string) {
 	a.evenly()
 }
 
-// The stop is a signal and nothing else: a handler that closes its server and saves its state runs in a reload and in a stop, each
-// time to its end, and has counted every request.
+// The stop is a signal and nothing else: a handler that closes its server and saves its state runs
+// in a reload and in a stop, each time to its end, and has counted every request.
 func testSavesItsState(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "saves")
 	a.start("-p", "StateDirectory="+a.name, "--", node, "stops.js")
@@ -258,15 +261,15 @@ func testSavesItsState(t *testing.T, s *system, node string) {
 	if saved != asked {
 		t.Errorf("the programs have counted %d requests, the clients %d", saved, asked)
 	}
-	for i := range 4 {
+	for i := range a.n {
 		if result := a.MustShow(t, a.instance(i+1), "Result"); result != "success" {
 			t.Errorf("instance %d ended with %s", i+1, result)
 		}
 	}
 }
 
-// A program whose code says a port of its own serves the app's port, or its unix socket, and loses nothing in a reload. It may
-// be told to by a second command.
+// A program whose code says a port of its own serves the app's port, or its unix socket, and loses
+// nothing in a reload. It may be told to by a second command.
 func testProgramPort(t *testing.T, s *system, node string) {
 	const script = `
 const server = require('http').createServer((request, response) => {
@@ -278,10 +281,10 @@ server.listen(3000);
 	s.MustWriteFile(t, "/srv/says3000.js", script, 0o644)
 	a := newApp(t, s, node, "says")
 	path := fmt.Sprintf("/run/says%d.sock", a.port)
-	s.MustExec(t, "unitgen", a.name, "--instances=4", fmt.Sprintf("--listen=%d", a.port), "--working-directory=/srv", "--", node, "says3000.js")
+	s.MustExec(t, "unitgen", a.name, a.size(), fmt.Sprintf("--listen=%d", a.port), "--working-directory=/srv", "--", node, "says3000.js")
 	for network, listen := range map[string]string{"tcp": strconv.Itoa(a.port), "unix": path} {
 		s.MustExec(t, "unitgen", a.name, "--listen="+listen, "--program-port=3000", "--now")
-		a.awaitUp(4)
+		a.awaitUp()
 		address, port := listen, 3000
 		if network == "tcp" { // the listener is the app's, and says so
 			address, port = "127.0.0.1:"+listen, a.port
@@ -322,9 +325,11 @@ func testModule(t *testing.T, s *system, node string) {
 	a.evenly()
 }
 
-// TLS sessions are resumed by whichever instance a client comes to, and after a crash of the shim and restarts.
+// TLS sessions are resumed by whichever instance a client comes to, and after a crash of the shim
+// and restarts.
 func testSecure(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "secure")
+	a.n = 4
 	a.start("--", node, "secure.js")
 	sessions := newSessions()
 	a.handshake(sessions)
@@ -340,10 +345,10 @@ func testSecure(t *testing.T, s *system, node string) {
 	pid := a.MustShow(t, a.shim(), "MainPID")
 	s.MustExec(t, "kill", "-9", pid)
 	a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
-		return p["MainPID"] != pid && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], "4/4 instances up")
+		return p["MainPID"] != pid && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], a.allUp())
 	})
 	s.MustExec(t, "systemctl", "restart", a.instance(1), a.instance(3))
-	a.awaitUp(4)
+	a.awaitUp()
 	resumed("after a crash of the shim and restarts of two instances")
 }
 
@@ -404,7 +409,7 @@ func testKillInstance(t *testing.T, s *system, node string) {
 	pid := a.MustShow(t, a.instance(2), "MainPID")
 	s.MustExec(t, "kill", "-9", pid)
 	a.MustWait(t, limit, a.instance(2), func(p rig.Properties) bool { return p["ActiveState"] == "active" && p["MainPID"] != pid })
-	a.awaitUp(4)
+	a.awaitUp()
 	a.awaitOK(100, load)
 	r := load.Stop()
 	if r.Failures[rig.Refused].Count > 0 || r.Failed() > 8 {
@@ -437,8 +442,8 @@ for (let i = 0; i < 20; i++) knock(250);
 	a.evenly()
 }
 
-// mostLines is what somebody may cause within a test that takes less than a minute or so: ten at once, and one each ten
-// seconds.
+// mostLines is what somebody may cause within a test that takes less than a minute or so: ten at
+// once, and one each ten seconds.
 const mostLines = 20
 
 // logged counts the lines of the app's journal that have the words.
@@ -451,8 +456,8 @@ func (a *app) logged(words string) int {
 	return strings.Count(text, words)
 }
 
-// A program that calls listen() without end, for what it may not have, is answered more and more slowly: PID 1 and the journal
-// do not notice.
+// A program that calls listen() without end, for what it may not have, is answered more and more
+// slowly: PID 1 and the journal do not notice.
 func testInsists(t *testing.T, s *system, node string) {
 	s.MustWriteFile(t, "/srv/insists.js", `
 const server = require('http').createServer((request, response) => response.end('refused=' + refused + ' pid=' + process.pid + '\n'));
@@ -461,9 +466,10 @@ const insist = () => require('net').createServer().on('error', () => { refused++
 server.listen(process.env.PORT, insist);
 `, 0o644)
 	a := newApp(t, s, node, "insists")
-	s.MustExec(t, "unitgen", a.name, "--instances=1", fmt.Sprintf("--listen=%d", a.port), "--path=handoff",
+	a.n = 1
+	s.MustExec(t, "unitgen", a.name, a.size(), fmt.Sprintf("--listen=%d", a.port), "--path=handoff",
 		"--working-directory=/srv", "--now", "--", node, "insists.js")
-	a.awaitUp(1)
+	a.awaitUp()
 	const burst = 200
 	refused := regexp.MustCompile(`refused=(\d+)`)
 	count := func() (n int, at time.Time) {
@@ -487,7 +493,8 @@ server.listen(process.env.PORT, insist);
 	}
 }
 
-// stopTimeout is less than what PID 1 gives a stop that hangs (TimeoutStopSec= with the default drain time-out).
+// stopTimeout is less than what PID 1 gives a stop that hangs (TimeoutStopSec= with the default
+// drain time-out).
 const stopTimeout = 40 * time.Second
 
 // Restarting the app renews every process, once, and refuses nobody.
@@ -502,7 +509,7 @@ func testRestartApp(t *testing.T, s *system, node string) {
 	if took := time.Since(began); took > stopTimeout {
 		t.Errorf("the restart took %s: it waited for something that did not come", took)
 	}
-	a.awaitUp(4)
+	a.awaitUp()
 	a.awaitOK(50, load)
 	a.lossless(load)
 	for i, pid := range a.pids() {
@@ -526,7 +533,8 @@ func testIdleExit(t *testing.T, s *system, node string) {
 	}
 }
 
-// Without a network of its own a program serves all the same: all that it has is the listener that it is given.
+// Without a network of its own a program serves all the same: all that it has is the listener that
+// it is given.
 func testPrivateNetwork(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "private")
 	a.start("-p", "PrivateNetwork=yes", "--", node, "plain.js", strconv.Itoa(a.port))

@@ -50,8 +50,8 @@ func (a *app) anonymous(pid string) int {
 	return 0
 }
 
-// A program that writes without end fills no disk and holds up nobody: there are no files of its own, and what its unit's
-// limit exceeds journald drops.
+// A program that writes without end fills no disk and holds up nobody: there are no files of its
+// own, and what its unit's limit exceeds journald drops.
 func testFlood(t *testing.T, s *system, node string) {
 	const lines, burst = 20_000, 50
 	s.MustWriteFile(t, "/srv/flood.js", `
@@ -74,7 +74,8 @@ require('http').createServer((request, response) => {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// journald allows up to ten times as many where much of the disk is free (journald.conf(5), RateLimitBurst=).
+	// journald allows up to ten times as many where much of the disk is free (journald.conf(5),
+	// RateLimitBurst=).
 	if n := strings.Count(journal, "flood "); n == 0 || n > 4*10*burst {
 		t.Errorf("the journal has %d lines of it, want some, and %d at most", n, 4*10*burst)
 	}

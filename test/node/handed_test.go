@@ -15,8 +15,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// An instance that has no descriptor left cannot receive the connections that it is given: others get them, and it gets its
-// share again when it has some.
+// An instance that has no descriptor left cannot receive the connections that it is given: others
+// get them, and it gets its share again when it has some.
 func testOutOfFilesHanded(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "handed-files")
 	a.start("--path=handoff", "--strategy=round-robin", "-p", "LimitNOFILE=100", "--", node, "files.js")
@@ -30,14 +30,15 @@ func testOutOfFilesHanded(t *testing.T, s *system, node string) {
 		t.Errorf("its own request was answered with %d, %v", status, err)
 	}
 	a.evenlyBy(1)
-	for i := range 4 {
+	for i := range a.n {
 		if n := a.MustShow(t, a.instance(i+1), "NRestarts"); n != "0" {
 			t.Errorf("instance %d was restarted %s times", i+1, n)
 		}
 	}
 }
 
-// A server with a limit of its own refuses what is more: it goes to another instance, and waits where all are full.
+// A server with a limit of its own refuses what is more: it goes to another instance, and waits
+// where all are full.
 func testFull(t *testing.T, s *system, node string) {
 	const most = 2
 	s.MustWriteFile(t, "/srv/full.js", fmt.Sprintf(`
@@ -49,7 +50,7 @@ server.listen(process.env.PORT);
 	a := newApp(t, s, node, "full")
 	a.start("--path=handoff", "--", node, "full.js")
 	var held []*slowRequest
-	for range 4 * most {
+	for range a.n * most {
 		r := a.request("/", "keep-alive")
 		if status, err := r.answer(); err != nil || status != http.StatusOK {
 			t.Fatalf("connection %d was answered with %d, %v", len(held)+1, status, err)
@@ -66,10 +67,10 @@ server.listen(process.env.PORT);
 		answered <- err
 	}()
 	// It is offered to all of them, time and again.
-	a.awaitGiven(4*most + 2*4)
+	a.awaitGiven(a.n*most + 2*a.n)
 	select {
 	case err := <-answered:
-		t.Errorf("a ninth connection was answered (%v) where eight are the limit", err)
+		t.Errorf("connection %d was answered (%v) where %d are the limit", a.n*most+1, err, a.n*most)
 	default:
 	}
 	held[0].Close()
@@ -78,7 +79,8 @@ server.listen(process.env.PORT);
 	}
 }
 
-// awaitGiven waits until the balancer has given so many connections, those included that were refused.
+// awaitGiven waits until the balancer has given so many connections, those included that were
+// refused.
 func (a *app) awaitGiven(want int) {
 	a.t.Helper()
 	given := 0

@@ -22,12 +22,13 @@ const ecosystem = `module.exports = { apps: [
 ] };
 `
 
-// What PM2, systemd and foreman ran runs here: two apps of an ecosystem file, which its owner evaluates and not root; a unit written by
-// hand; a Procfile with its .env. Secrets arrive byte for byte, and are not in the units.
+// What PM2, systemd and foreman ran runs here: two apps of an ecosystem file, which its owner
+// evaluates and not root; a unit written by hand; a Procfile with its .env. Secrets arrive byte for
+// byte, and are not in the units.
 func testImport(t *testing.T, s *system, _ string) {
 	const dir = "/srv/import"
 	imported := func(name string) *app {
-		a := &app{system: s, t: t, name: name, port: s.newPort()}
+		a := &app{system: s, t: t, name: name, port: s.newPort(), n: instances}
 		t.Cleanup(a.remove)
 		return a
 	}
@@ -71,7 +72,7 @@ func testImport(t *testing.T, s *system, _ string) {
 			t.Errorf("the unit of %s has a secret: %s", tt.app.name, env)
 		}
 	}
-	one.awaitUp(2)
+	one.awaitUp()
 	if modes := strings.TrimSpace(s.MustExec(t, "sh", "-c", "stat -c '%a %n' /etc/unitgen/*.env")); modes != "600 /etc/unitgen/eco-one.env\n600 /etc/unitgen/legacy.env\n600 /etc/unitgen/proc.env" {
 		t.Errorf("the files with secrets are\n%s", modes)
 	}

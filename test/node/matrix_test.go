@@ -18,9 +18,6 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// pair is how many instances an app of the matrix has.
-const pair = 2
-
 // cell is one program of the matrix, under one version of Node.
 type cell struct {
 	name   string
@@ -60,21 +57,24 @@ func nodeOf(version string) string {
 // group is how many programs run at a time.
 const group = 4
 
-// old are the programs that run with the oldest Node.js in make test: one for each way in which it loads code and gets
-// connections.
-var old = []string{"http", "esm", "cluster", "net-handed"}
+// inTest are the programs of make test by version: one for each way in which Node.js loads code,
+// listens and gets connections.
+var inTest = map[string][]string{
+	"18": {"esm", "net-handed"},
+	"24": {"http", "fastify", "socketio", "cluster", "many", "tsx", "net-handed", "port-mapped"},
+}
 
 // cellsOf are the programs that run with a version.
 func cellsOf(version string) []cell {
-	some := slices.Clone(cells)
-	if version == "18" && !rig.All() {
-		some = slices.DeleteFunc(some, func(c cell) bool { return !slices.Contains(old, c.name) })
+	some, found := inTest[version]
+	if rig.All() || !found {
+		return cells
 	}
-	return some
+	return slices.DeleteFunc(slices.Clone(cells), func(c cell) bool { return !slices.Contains(some, c.name) })
 }
 
-// testMatrix runs all programs: connections are spread, a reload loses no request, and neither does kill -9 of an instance
-// that has none.
+// testMatrix runs all programs: connections are spread, a reload loses no request, and neither does
+// kill -9 of an instance that has none.
 func testMatrix(t *testing.T, s *system, version string) {
 	for some := range slices.Chunk(cellsOf(version), group) {
 		testGroup(t, s, version, some)
@@ -87,7 +87,7 @@ func testGroup(t *testing.T, s *system, version string, cells []cell) {
 	for _, c := range cells {
 		a := newApp(t, s, node, c.name)
 		port := a.port
-		options := []string{"unitgen", a.name, "--instances=2", fmt.Sprintf("--listen=%d", port), "--soak=200ms", "--working-directory=/srv"}
+		options := []string{"unitgen", a.name, a.size(), fmt.Sprintf("--listen=%d", port), "--soak=200ms", "--working-directory=/srv"}
 		if c.handed {
 			options = append(options, "--path=handoff", "--strategy=round-robin")
 		}
@@ -117,7 +117,7 @@ func testGroup(t *testing.T, s *system, version string, cells []cell) {
 	}
 	systemctl("start")
 	for i, a := range apps {
-		a.awaitUp(pair)
+		a.awaitUp()
 		if cells[i].check != nil {
 			cells[i].check(a)
 		}
@@ -147,7 +147,7 @@ func testGroup(t *testing.T, s *system, version string, cells []cell) {
 	}
 	for i, a := range apps {
 		a.MustWait(t, limit, a.instance(1), func(p rig.Properties) bool { return p["ActiveState"] == "active" && p["MainPID"] != killed[i] })
-		a.awaitUp(pair)
+		a.awaitUp()
 	}
 	for _, a := range plain {
 		a.awaitEven()
@@ -159,7 +159,7 @@ func testGroup(t *testing.T, s *system, version string, cells []cell) {
 func processes(apps []*app) map[string]bool {
 	all := make(map[string]bool)
 	for _, a := range apps {
-		for i := range pair {
+		for i := range a.n {
 			all[a.MustShow(a.t, a.instance(i+1), "MainPID")] = true
 		}
 	}
@@ -189,17 +189,17 @@ func (a *app) spread(connections int) map[int]int {
 	return r.PIDs
 }
 
-// awaitEven waits until connections are spread evenly over both instances: the balancer may still be taking in that one of
-// them is back.
+// awaitEven waits until connections are spread evenly over both instances: the balancer may still
+// be taking in that one of them is back.
 func (a *app) awaitEven() {
 	a.t.Helper()
 	const connections = 20
 	var seen map[int]int
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		seen = a.spread(connections)
-		even := len(seen) == pair
+		even := len(seen) == a.n
 		for _, n := range seen {
-			even = even && n == connections/pair
+			even = even && n == connections/a.n
 		}
 		if even {
 			return
@@ -233,7 +233,8 @@ func (a *app) checkWebSockets() {
 	a.checkHalves(seen)
 }
 
-// checkSocketIO does the same by Socket.IO's protocol over WebSockets: 0 is open, 40 connect, 42 an event.
+// checkSocketIO does the same by Socket.IO's protocol over WebSockets: 0 is open, 40 connect, 42 an
+// event.
 func (a *app) checkSocketIO() {
 	seen := make(map[string]int)
 	for range 4 {
@@ -251,11 +252,11 @@ func (a *app) checkSocketIO() {
 
 func (a *app) checkHalves(seen map[string]int) {
 	a.t.Helper()
-	if len(seen) != pair {
-		a.t.Errorf("WebSockets went to %v, want to %d processes", seen, pair)
+	if len(seen) != a.n {
+		a.t.Errorf("WebSockets went to %v, want to %d processes", seen, a.n)
 	}
 	for who, n := range seen {
-		if n != 4/pair {
+		if n != 4/a.n {
 			a.t.Errorf("%d of 4 WebSockets went to %s", n, who)
 		}
 	}

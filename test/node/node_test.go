@@ -1,7 +1,8 @@
 //go:build integration
 
-// Package node tests unmodified Node.js programs under a real PID 1: what `unitgen web --instances 4 --listen 3000 --now --
-// node server.js` promises, with the programs of testdata, on each systemd and each Node that is there.
+// Package node tests unmodified Node.js programs under a real PID 1: what `unitgen web --instances
+// 4 --listen 3000 --now -- node server.js` promises, with the programs of testdata, on each systemd
+// and each Node that is there.
 //
 // What is asserted are counts and states, nothing about speed.
 package node
@@ -10,7 +11,6 @@ import (
 	"context"
 	"embed"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/test/rig"
 )
 
@@ -51,9 +52,14 @@ type app struct {
 	t    *testing.T
 	name string
 	port int
+	n    int // instances
 }
 
-// both are the tests that run on systemd 252 too, a smoke set. Node.js of that release is the oldest.
+// instances are what an app has unless its test says otherwise: with two there is another one.
+const instances = 2
+
+// both are the tests that run on systemd 252 too, a smoke set. Node.js of that release is the
+// oldest.
 var both = []string{"Matrix", "Spread", "Reload"}
 
 func TestNode(t *testing.T) {
@@ -114,8 +120,8 @@ func TestNode(t *testing.T) {
 	})
 }
 
-// versions are those of Node that the matrix runs with: each once, under one systemd or the other. In make test these are the
-// oldest and the newest.
+// versions are those of Node that the matrix runs with: each once, under one systemd or the other.
+// In make test these are the oldest and the newest.
 func versions(suite string) []string {
 	if !rig.All() {
 		return map[string][]string{"bookworm": {"18"}, "trixie": {"24"}}[suite]
@@ -123,16 +129,13 @@ func versions(suite string) []string {
 	return map[string][]string{"bookworm": {"18", "22"}, "trixie": {"20", "24"}}[suite]
 }
 
-// boot installs unitgen and the programs. The versions of Node and the frameworks that test/prepare has got are in
-// /opt/programs, beside Node of the distribution.
+// boot installs unitgen and the programs. The versions of Node and the frameworks that test/prepare
+// has got are in /opt/programs, beside Node of the distribution.
 func boot(t *testing.T, suite string) *system {
 	t.Helper()
 	installed, err := rig.Programs()
 	if err != nil {
-		if os.Getenv("UNITGEN_CI") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
+		needs.Missing(t, "%v", err)
 	}
 	c := rig.Boot(t, suite, rig.Options{
 		Units: []string{"none"}, // each app logs its own journal
@@ -167,22 +170,23 @@ func boot(t *testing.T, suite string) *system {
 	return &system{Container: c, port: 4000}
 }
 
-// newApp is an app with a port of its own, not written yet. It is removed at the test's end; a failed test logs its
-// journal.
+// newApp is an app with a port of its own, not written yet. It is removed at the test's end; a
+// failed test logs its journal.
 func newApp(t *testing.T, s *system, node, name string) *app {
 	t.Helper()
 	port := s.newPort()
-	a := &app{system: s, t: t, name: name + strconv.Itoa(port), port: port}
+	a := &app{system: s, t: t, name: name + strconv.Itoa(port), port: port, n: instances}
 	t.Cleanup(a.remove)
 	return a
 }
 
-// start writes and starts the app with four instances. The words are further options of unitgen and the command.
+// start writes and starts the app with its instances. The words are further options of unitgen and
+// the command.
 func (a *app) start(words ...string) {
 	a.t.Helper()
-	a.MustExec(a.t, append([]string{"unitgen", a.name, "--instances=4", fmt.Sprintf("--listen=%d", a.port), "--now",
+	a.MustExec(a.t, append([]string{"unitgen", a.name, a.size(), fmt.Sprintf("--listen=%d", a.port), "--now",
 		"--env=APP_VERSION=1", "--working-directory=/srv"}, words...)...)
-	a.awaitUp(4)
+	a.awaitUp()
 }
 
 func (a *app) remove() {
@@ -201,18 +205,24 @@ func (a *app) remove() {
 func (a *app) shim() string          { return a.name + ".service" }
 func (a *app) instance(i int) string { return a.name + "@" + strconv.Itoa(i) + ".service" }
 
-func (a *app) awaitUp(n int) {
+// size is the option for its instances.
+func (a *app) size() string { return fmt.Sprintf("--instances=%d", a.n) }
+
+// allUp is what the status line says when all instances are up.
+func (a *app) allUp() string { return fmt.Sprintf("%d/%d instances up", a.n, a.n) }
+
+func (a *app) awaitUp() {
 	a.t.Helper()
 	a.MustWait(a.t, limit, a.shim(), func(p rig.Properties) bool {
-		return p["ActiveState"] == "active" && strings.Contains(p["StatusText"], fmt.Sprintf("%d/%d instances up", n, n))
+		return p["ActiveState"] == "active" && strings.Contains(p["StatusText"], a.allUp())
 	})
 }
 
-// pids are the main processes of the four instances.
+// pids are the main processes of the instances.
 func (a *app) pids() []string {
 	a.t.Helper()
 	var pids []string
-	for i := range 4 {
+	for i := range a.n {
 		pids = append(pids, a.MustShow(a.t, a.instance(i+1), "MainPID"))
 	}
 	return pids
@@ -255,12 +265,12 @@ func (a *app) evenly() {
 // evenlyBy is evenly for so many clients at a time.
 func (a *app) evenlyBy(clients int) {
 	a.t.Helper()
-	l := a.load(rig.LoadOptions{Requests: 400, Clients: clients})
+	l := a.load(rig.LoadOptions{Requests: 100 * a.n, Clients: clients})
 	r := l.Wait()
 	a.lossless(l)
 	for _, pid := range a.pids() {
 		if n, err := strconv.Atoi(pid); err != nil || r.PIDs[n] != 100 {
-			a.t.Errorf("process %s had %d of 400 connections, want 100: %v", pid, r.PIDs[n], r.PIDs)
+			a.t.Errorf("process %s had %d of %d connections, want 100: %v", pid, r.PIDs[n], 100*a.n, r.PIDs)
 		}
 	}
 }

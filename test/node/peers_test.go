@@ -17,8 +17,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// An instance that hangs: PM2 and Node's cluster give it one more connection, which is lost with it. Here what waits for it
-// is answered by others, while it hangs.
+// An instance that hangs: PM2 and Node's cluster give it one more connection, which is lost with
+// it. Here what waits for it is answered by others, while it hangs.
 func testHung(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "hung")
 	a.start("--", node, "plain.js", strconv.Itoa(a.port))
@@ -29,27 +29,28 @@ func testHung(t *testing.T, s *system, node string) {
 	a.lossless(l)
 	s.MustExec(t, "kill", "-9", pid)
 	a.MustWait(t, limit, a.instance(2), func(p rig.Properties) bool { return p["ActiveState"] == "active" && p["MainPID"] != pid })
-	a.awaitUp(4)
+	a.awaitUp()
 	a.evenly()
 }
 
-// An instance that had no descriptor left for a while: Node's cluster never gives it a connection again.
+// An instance that had no descriptor left for a while: Node's cluster never gives it a connection
+// again.
 func testOutOfFiles(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "files")
 	a.start("-p", "LimitNOFILE=100", "--", node, "files.js")
-	l := a.load(rig.LoadOptions{Path: "/take", Clients: 4, Requests: 4})
+	l := a.load(rig.LoadOptions{Path: "/take", Clients: a.n, Requests: a.n})
 	l.Wait()
 	a.lossless(l)
 	a.evenly()
-	for i := range 4 {
+	for i := range a.n {
 		if n := a.MustShow(t, a.instance(i+1), "NRestarts"); n != "0" {
 			t.Errorf("instance %d was restarted %s times", i+1, n)
 		}
 	}
 }
 
-// A version manager has removed the node that the app was written with: a reload names the file and touches nobody, and the
-// new path is all that it takes.
+// A version manager has removed the node that the app was written with: a reload names the file and
+// touches nobody, and the new path is all that it takes.
 func testMissingNode(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "missing")
 	old := "/opt/" + a.name + "/node"
@@ -86,9 +87,9 @@ func testLowPort(t *testing.T, s *system, node string) {
 	}
 }
 
-// Ten reloads each with Node 20 and 24, while 1,000 connections come a second and 200 clients keep theirs: no request is
-// lost, nor when one version follows the other. It is a test of its own, so that nothing else runs beside it. In make test
-// it is one reload each, under a tenth of that load.
+// Ten reloads each with Node 20 and 24, while 1,000 connections come a second and 200 clients keep
+// theirs: no request is lost, nor when one version follows the other. It is a test of its own, so
+// that nothing else runs beside it. In make test it is one reload each, under a tenth of that load.
 func TestTenReloads(t *testing.T) {
 	reloads, load := 1, 20
 	if rig.All() {
@@ -103,7 +104,7 @@ func TestTenReloads(t *testing.T) {
 		s.MustExec(t, append(words, "--", nodeOf(version), "/srv/plain.js", strconv.Itoa(a.port))...)
 	}
 	unitgen(versions[0], "--instances=2", "--soak=100ms", "--parallel=2", "--now", fmt.Sprintf("--listen=%d", a.port))
-	a.awaitUp(pair)
+	a.awaitUp()
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{Clients: 64, Rate: 5 * load}),
 		a.load(rig.LoadOptions{Clients: load, Rate: load, KeepAlive: true}),
@@ -129,8 +130,8 @@ func TestTenReloads(t *testing.T) {
 	a.lossless(loads...)
 }
 
-// testPage runs the commands of docs/pm2.md, in their order: what stands between backticks at the beginning of the last
-// column of its tables.
+// testPage runs the commands of docs/pm2.md, in their order: what stands between backticks at the
+// beginning of the last column of its tables.
 func testPage(t *testing.T, s *system, node string) {
 	root, err := rig.RepoRoot()
 	if err != nil {
@@ -149,7 +150,7 @@ func testPage(t *testing.T, s *system, node string) {
 	for name, text := range map[string]string{"server.js": string(program), "config.json": "{}", "production.env": "A=1\n"} {
 		s.MustWriteFile(t, dir+"/"+name, text, 0o644)
 	}
-	a := &app{system: s, t: t, name: "web", port: 3000}
+	a := &app{system: s, t: t, name: "web", port: 3000, n: 4}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(s.Journal(context.Background(), "web*"))
@@ -160,16 +161,19 @@ func testPage(t *testing.T, s *system, node string) {
 	for lines := bufio.NewScanner(page); lines.Scan(); {
 		line := lines.Text()
 		if strings.HasPrefix(line, "Apply the settings") {
-			s.MustExec(t, "systemctl", "reload", "web")
-			a.awaitUp(4)
+			s.MustExec(t, "unitgen", "reload", "web")
+			a.awaitUp()
 		}
 		found := command.FindStringSubmatch(line)
 		if found == nil || !strings.Contains(found[1], " ") {
 			continue
 		}
 		script := "cd " + dir + " && " + found[1]
-		if strings.Contains(found[1], "--follow") { // it has no end of its own
+		if strings.Contains(found[1], " -f ") { // it has no end of its own
 			script = "timeout 2 " + found[1] + "; test $? = 124"
+		}
+		if found[1] == "unitgen top" { // it wants a terminal, and q ends it
+			script = "printf q | TERM=xterm script -qefc '" + found[1] + "' /dev/null"
 		}
 		out, err := s.Exec(t.Context(), "sh", "-c", script)
 		if err != nil || out.Status != 0 {
@@ -177,7 +181,7 @@ func testPage(t *testing.T, s *system, node string) {
 		}
 		ran++
 		if found[1] == "unitgen scale web -1" {
-			a.awaitUp(4)
+			a.awaitUp()
 			a.evenly()
 		}
 	}
@@ -200,14 +204,14 @@ func testUserUnits(t *testing.T, s *system, node string) {
 		return s.MustExec(t, append([]string{"setpriv", "--reuid=alice", "--regid=alice", "--init-groups", "--", "env",
 			"HOME=/home/alice", "XDG_RUNTIME_DIR=/run/user/" + uid}, argv...)...)
 	}
-	a := &app{system: s, t: t, name: "mine", port: s.newPort()}
+	a := &app{system: s, t: t, name: "mine", port: s.newPort(), n: instances}
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, err := s.Exec(context.Background(), "journalctl", "--no-pager", "--lines=100", "_UID="+uid)
 			t.Log(out.Stdout, err)
 		}
 	})
-	as("unitgen", a.name, "--user-units", "--instances=4", fmt.Sprintf("--listen=%d", a.port), "--now", "--working-directory=/srv",
+	as("unitgen", a.name, "--user-units", a.size(), fmt.Sprintf("--listen=%d", a.port), "--now", "--working-directory=/srv",
 		"--soak=200ms", "--", node, "pm2.js")
 	loads := []*rig.Load{a.load(rig.LoadOptions{Clients: 4, Rate: 50}), a.load(rig.LoadOptions{Clients: 4, Rate: 50, KeepAlive: true})}
 	a.awaitOK(50, loads...)

@@ -23,7 +23,7 @@ func (a *app) heard(words string, instances ...int) {
 	}
 	for range 8 {
 		body := a.get(a.t.Context())
-		for i := range 4 {
+		for i := range a.n {
 			if strings.Contains(body, fmt.Sprintf("number=%d ", i)) && strings.Contains(body, words) && !slices.Contains(instances, i+1) {
 				a.t.Errorf("instance %d heard %s: %s", i+1, words, body)
 			}
@@ -64,9 +64,11 @@ func (a *app) get(ctx context.Context) string {
 	return string(body)
 }
 
-// What programs made for PM2 say and hear: readiness, messages from anybody and between instances, "shutdown".
+// What programs made for PM2 say and hear: readiness, messages from anybody and between instances,
+// "shutdown".
 func testMessages(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "messages")
+	a.n = 4
 	a.start("--ready=message", "--shutdown-message", "--", node, "pm2.js")
 	send := func(status int, to, message string) string {
 		t.Helper()
@@ -92,7 +94,8 @@ func testMessages(t *testing.T, s *system, node string) {
 	send(1, "@9", `1`)
 	send(2, "", `{"cmd":"NODE_CLUSTER","act":"disconnect"}`)
 
-	// One that does not read loses messages and nothing else; the sender is told, and waits for nobody.
+	// One that does not read loses messages and nothing else; the sender is told, and waits for
+	// nobody.
 	pid := a.MustShow(t, a.instance(4), "MainPID")
 	s.MustExec(t, "kill", "-STOP", pid)
 	noise := fmt.Sprintf(`{"noise":%q}`, strings.Repeat("x", 60<<10))
@@ -120,7 +123,7 @@ func testMessages(t *testing.T, s *system, node string) {
 	shim := a.MustShow(t, a.shim(), "MainPID")
 	s.MustExec(t, "kill", "-9", shim)
 	a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool {
-		return p["MainPID"] != shim && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], "4/4 instances up")
+		return p["MainPID"] != shim && p["ActiveState"] == "active" && strings.Contains(p["StatusText"], a.allUp())
 	})
 	send(0, "", `{"topic":"by the next balancer"}`)
 	a.heard("by the next balancer", 1, 2, 3, 4)
@@ -128,14 +131,14 @@ func testMessages(t *testing.T, s *system, node string) {
 	testShutdown(t, a)
 }
 
-// testShutdown restarts an instance while a request is on its way: it is answered first, then the program is told, and it
-// has the time to end by itself.
+// testShutdown restarts an instance while a request is on its way: it is answered first, then the
+// program is told, and it has the time to end by itself.
 func testShutdown(t *testing.T, a *app) {
 	var slow []*slowRequest
-	for range 4 {
+	for range a.n {
 		slow = append(slow, a.request("/slow", "close"))
 	}
-	for i := range 4 {
+	for i := range a.n {
 		a.answers(i+1, "slow=1")
 	}
 	pid := a.MustShow(t, a.instance(1), "MainPID")

@@ -8,14 +8,15 @@ import (
 	"testing"
 )
 
-// testPolling runs Socket.IO without WebSockets: the requests of a session come on many connections, and only the instance
-// that began it knows it. With --strategy=source-hash a client stays with its instance, also over a crash of the
-// balancer.
+// testPolling runs Socket.IO without WebSockets: the requests of a session come on many
+// connections, and only the instance that began it knows it. With --strategy=source-hash a client
+// stays with its instance, also over a crash of the balancer.
 func testPolling(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "polling")
-	s.MustExec(t, "unitgen", a.name, "--instances=4", fmt.Sprintf("--listen=%d", a.port), "--strategy=source-hash", "--soak=200ms",
+	a.n = 4
+	s.MustExec(t, "unitgen", a.name, a.size(), fmt.Sprintf("--listen=%d", a.port), "--strategy=source-hash", "--soak=200ms",
 		"--working-directory=/srv", "--now", "--", node, "socketio.js")
-	a.awaitUp(4)
+	a.awaitUp()
 	const clients = 12
 	instances := make(map[string]bool)
 	for line := range strings.Lines(s.MustExec(t, "python3", "-c", poll, fmt.Sprint(a.port), fmt.Sprint(clients), a.name)) {
@@ -29,9 +30,9 @@ func testPolling(t *testing.T, s *system, node string) {
 	}
 }
 
-// poll has clients of different addresses each keep a session of Engine.IO's protocol (0 open, 4 message; 0 connect and 2
-// event of Socket.IO's) by polling, each request on a connection of its own, while the balancer is killed in between. It
-// prints who answered each.
+// poll has clients of different addresses each keep a session of Engine.IO's protocol (0 open, 4
+// message; 0 connect and 2 event of Socket.IO's) by polling, each request on a connection of its
+// own, while the balancer is killed in between. It prints who answered each.
 const poll = `
 import http.client, json, subprocess, sys
 port, clients, app = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

@@ -8,15 +8,17 @@ import (
 	"time"
 )
 
-// testStorm ends WebSockets, which would never end by themselves: busy ones in the last part of the drain time-out, idle ones
-// when nothing else is under way. Either way they are closed one after another.
+// testStorm ends WebSockets, which would never end by themselves: busy ones in the last part of the
+// drain time-out, idle ones when nothing else is under way. Either way they are closed one after
+// another.
 func testStorm(t *testing.T, s *system, node string) {
 	const sockets = 8
 	for _, busy := range []bool{true, false} {
 		a := newApp(t, s, node, fmt.Sprintf("storm-%t", busy))
-		s.MustExec(t, "unitgen", a.name, "--instances=1", fmt.Sprintf("--listen=%d", a.port), "--drain-timeout=10s",
+		a.n = 1
+		s.MustExec(t, "unitgen", a.name, a.size(), fmt.Sprintf("--listen=%d", a.port), "--drain-timeout=10s",
 			"--working-directory=/srv", "--now", "--", node, "websocket.js")
-		a.awaitUp(1)
+		a.awaitUp()
 		ended := make(chan time.Time, sockets)
 		for range sockets {
 			ws := a.webSocket("/")

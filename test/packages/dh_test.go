@@ -12,7 +12,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// dhUnitgen runs dh_unitgen in a source package of two binary packages, one and two, that has these files in debian/.
+// dhUnitgen runs dh_unitgen in a source package of two binary packages, one and two, that has these
+// files in debian/.
 func dhUnitgen(t *testing.T, files map[string]string, options ...string) (dir, said string, err error) {
 	t.Helper()
 	root, rootErr := rig.RepoRoot()
@@ -76,8 +77,8 @@ func TestDhUnitgen(t *testing.T) {
 	}
 }
 
-// TestDhUnitgenReports: a rollout that fails is no error of the installation, by default; the handler that debhelper itself
-// has as its default is.
+// TestDhUnitgenReports: a rollout that fails is no error of the installation, by default; the
+// handler that debhelper itself has as its default is.
 func TestDhUnitgenReports(t *testing.T) {
 	dir, said, err := dhUnitgen(t, map[string]string{"one.unitgen": oneApp})
 	if err != nil {

@@ -48,8 +48,8 @@ Description: balanced greeting
 	"install": "hello usr/bin\n",
 }
 
-// buildHello builds three versions of the package in the container: 1, 2, and a broken 3. It needs unitgen and dh-unitgen,
-// and removes them again.
+// buildHello builds three versions of the package in the container: 1, 2, and a broken 3. It needs
+// unitgen and dh-unitgen, and removes them again.
 func (s *system) buildHello(t *testing.T) *hello {
 	t.Helper()
 	clean := s.files(t)
@@ -217,8 +217,8 @@ func testUpgradeApp(t *testing.T, a *hello) {
 	}
 }
 
-// testUpgradeToBroken upgrades to a version that does not start: apt says so and where the program's own words are, which not
-// everybody may read; and nobody else notices.
+// testUpgradeToBroken upgrades to a version that does not start: apt says so and where the
+// program's own words are, which not everybody may read; and nobody else notices.
 func testUpgradeToBroken(t *testing.T, a *hello) {
 	instances := a.instances()
 	var said string

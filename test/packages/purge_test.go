@@ -27,7 +27,8 @@ func testAutopkgtests(t *testing.T, a *hello) {
 	}
 }
 
-// testPurge: nothing is left of the app, also not of what its administrator enabled, nor of unitgen.
+// testPurge: nothing is left of the app, also not of what its administrator enabled, nor of
+// unitgen.
 func testPurge(t *testing.T, a *hello) {
 	a.system.install(t, "dh-unitgen")
 	a.MustExec(t, "systemctl", "enable", "--now", "hello@7")
@@ -49,8 +50,8 @@ func testPurge(t *testing.T, a *hello) {
 	a.sameFiles()
 }
 
-// files are the names of all files, sorted. Left out are those of apt, dpkg, systemd, the journal and Python, which change as
-// time goes by, and what the tests have made.
+// files are the names of all files, sorted. Left out are those of apt, dpkg, systemd, the journal
+// and Python, which change as time goes by, and what the tests have made.
 func (s *system) files(t *testing.T) []string {
 	t.Helper()
 	const script = `find / -xdev \( -path /srv -o -path '/etc/sub?id-' -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/systemd \

@@ -23,7 +23,8 @@ func testUpgradeLbshim(t *testing.T, a *hello) {
 	a.evenly()
 }
 
-// testUpgradeLbshimInRollout: the balancer is not replaced before the rollout has ended, as that would cut it off.
+// testUpgradeLbshimInRollout: the balancer is not replaced before the rollout has ended, as that
+// would cut it off.
 func testUpgradeLbshimInRollout(t *testing.T, a *hello) {
 	instances, shims := a.instances(), a.shims()
 	a.underLoad(func() {
@@ -51,7 +52,8 @@ func testUpgradeToBrokenLbshim(t *testing.T, a *hello) {
 	a.runInstalledShim()
 }
 
-// testUpgradeUnitgen: nothing runs by unitgen, and units that an older one has written are as good as before.
+// testUpgradeUnitgen: nothing runs by unitgen, and units that an older one has written are as good
+// as before.
 func testUpgradeUnitgen(t *testing.T, a *hello) {
 	a.system.install(t, "unitgen")
 	a.system.repack(t, "unitgen", "unitgen-next", "0.1.0-2", "true")
@@ -71,7 +73,8 @@ func (a *hello) runInstalledShim() {
 	}
 }
 
-// testUpgradeSystemd has apt put systemd's own package in place anew, whose scripts re-execute PID 1.
+// testUpgradeSystemd has apt put systemd's own package in place anew, whose scripts re-execute PID
+// 1.
 func testUpgradeSystemd(t *testing.T, a *hello) {
 	rig.Long(t, "what it does to apps is the re-execution of PID 1, which package integration proves")
 	instances, shims := a.instances(), a.shims()

@@ -1,7 +1,8 @@
 //go:build integration
 
-// Package policy tests when instances are started anew beside what a rollout of the admin's does, and which share of the
-// machine and of the connections each gets: every option of unitgen for that, against a real systemd.
+// Package policy tests when instances are started anew beside what a rollout of the admin's does,
+// and which share of the machine and of the connections each gets: every option of unitgen for
+// that, against a real systemd.
 package policy
 
 import (
@@ -18,14 +19,16 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m, 6) }
 
-// both are the tests that run on systemd 252 too: it has no RestartSteps=, so that its units count restarts another way.
+// both are the tests that run on systemd 252 too: it has no RestartSteps=, so that its units count
+// restarts another way.
 var both = []string{"MaxRestarts", "BackOff"}
 
 func TestPolicy(t *testing.T) {
 	rig.Table(t, both, func(t *testing.T, suite string, run rig.Runner) {
 		s := apps.Boot(t, suite)
 		s.MustWriteFile(t, moodyFile, moodyText, 0o644)
-		// By itself: at each daemon-reload, which the others run, systemd 252 forgets how often it has started something.
+		// By itself: at each daemon-reload, which the others run, systemd 252 forgets how often it
+		// has started something.
 		run("MaxRestarts", nil, func(t *testing.T) { testMaxRestarts(t, s) })
 		// The same: PID 1 misses changes of files that come while it reloads.
 		run("Watch", nil, func(t *testing.T) { testWatch(t, s) })
@@ -50,10 +53,11 @@ const moodyFile = "/srv/moody.py"
 //go:embed moody.py
 var moodyText string
 
-// moody starts an app of three instances of it.
+// moody starts an app of three instances of it. It takes its socket from PID 1, and says so: the
+// trial of a program of which unitgen does not know that takes ten seconds.
 func moody(t *testing.T, s *apps.System, name string, options ...string) *apps.App {
 	t.Helper()
-	return apps.Start(t, s, name, append(options, "--", "/usr/bin/python3", moodyFile)...)
+	return apps.Start(t, s, name, append(options, "--kind=listen", "--", "/usr/bin/python3", moodyFile)...)
 }
 
 // at returns a connection to instance i.

@@ -12,8 +12,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// crash kills an instance, calls meanwhile if it is not nil, and returns how long it took until the instance was started
-// again: its delay, and what a busy machine adds.
+// crash kills an instance, calls meanwhile if it is not nil, and returns how long it took until the
+// instance was started again: its delay, and what a busy machine adds.
 func crash(a *apps.App, i int, meanwhile func()) time.Duration {
 	a.T.Helper()
 	pid, began := a.PID(a.Instance(i)), monotonic(a.T)
@@ -27,8 +27,8 @@ func crash(a *apps.App, i int, meanwhile func()) time.Duration {
 	return timestamp(p, "ExecMainStartTimestampMonotonic") - began
 }
 
-// testBackOff crashes one instance time and again: its delay doubles, whatever becomes of the balancer meanwhile, and begins
-// anew when the instance was up for long enough.
+// testBackOff crashes one instance time and again: its delay doubles, whatever becomes of the
+// balancer meanwhile, and begins anew when the instance was up for long enough.
 func testBackOff(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "backoff", "--restart-delay", "500ms")
 	load := a.Load(rig.LoadOptions{Rate: 50})
@@ -42,7 +42,8 @@ func testBackOff(t *testing.T, s *apps.System) {
 	for i, want := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second} {
 		var meanwhile func()
 		if i == 3 {
-			// Its restart starts what it wants. That cuts off the part of the delay that is PID 1's, and nothing else.
+			// Its restart starts what it wants. That cuts off the part of the delay that is PID
+			// 1's, and nothing else.
 			meanwhile = killShim
 			want -= 500 * time.Millisecond
 		}
@@ -73,7 +74,8 @@ func testRestartByHand(t *testing.T, s *apps.System) {
 	a.AwaitUp(a.N)
 }
 
-// testMaxRestarts crashes one instance too often: it stays down and the others serve, until a rollout forgives it.
+// testMaxRestarts crashes one instance too often: it stays down and the others serve, until a
+// rollout forgives it.
 func testMaxRestarts(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "limited", "--max-restarts", "2", "--within", "1h", "--restart-delay", "100ms", "--soak", "100ms")
 	load := a.Load(rig.LoadOptions{Rate: 50})
@@ -106,7 +108,8 @@ func testStopExitCodes(t *testing.T, s *apps.System) {
 	a.AwaitStatus("2/3 instances up")
 }
 
-// testWatchdog hushes one instance: systemd kills it and starts it again, and leaves alone those that give a sign of life.
+// testWatchdog hushes one instance: systemd kills it and starts it again, and leaves alone those
+// that give a sign of life.
 func testWatchdog(t *testing.T, s *apps.System) {
 	a := moody(t, s, "watched", "--ready", "notify", "--watchdog", "10s", "--restart-delay", "100ms")
 	before := a.PIDs()

@@ -11,8 +11,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testMemory lets one instance grow above each of its limits: by the lower one it is drained and started again, by the
-// upper one the kernel ends it.
+// testMemory lets one instance grow above each of its limits: by the lower one it is drained and
+// started again, by the upper one the kernel ends it.
 func testMemory(t *testing.T, s *apps.System) {
 	a := apps.New(t, s, "heavy", "--memory-reload", "64M", "--max-memory", "200M", "-p", "MemorySwapMax=0", "--restart-delay", "100ms",
 		"--", "/usr/bin/python3", moodyFile)

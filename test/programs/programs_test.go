@@ -1,7 +1,8 @@
 //go:build integration
 
-// Package programs runs servers that people use, each unchanged and by the one command that docs/programs.md has for it, as four
-// instances under a real PID 1. That page is written by these tests: go test -update.
+// Package programs runs servers that people use, each unchanged and by the one command that
+// docs/programs.md has for it, as four instances under a real PID 1. That page is written by these
+// tests: go test -update.
 //
 // What is asserted are counts and states, nothing about speed.
 package programs
@@ -30,8 +31,8 @@ const instances = 4
 // folder is where the programs of folder srv are in the container, each in its own.
 const folder = "/srv/programs"
 
-// TestPrograms runs the programs one after the other on each systemd: many of them want the same port. In `make test` these are
-// those for which no root file system of many servers is needed.
+// TestPrograms runs the programs one after the other on each systemd: many of them want the same
+// port. In `make test` these are those for which no root file system of many servers is needed.
 func TestPrograms(t *testing.T) {
 	rig.EachSuite(t, func(t *testing.T, suite string) {
 		rows := table()
@@ -52,6 +53,9 @@ func TestPrograms(t *testing.T) {
 				if p.servers {
 					rig.Long(t, "it is in the root file system of many servers")
 				}
+				if p.costly {
+					rig.Long(t, "its starts take most of the time")
+				}
 				rig.Charge(t)
 				p.test(t, s)
 			})
@@ -59,7 +63,8 @@ func TestPrograms(t *testing.T) {
 	})
 }
 
-// wanted says that -run has the name of a program that only the root file system of many servers has.
+// wanted says that -run has the name of a program that only the root file system of many servers
+// has.
 func wanted(rows []program) bool {
 	run := flag.Lookup("test.run").Value.String()
 	for _, p := range rows {
@@ -70,7 +75,8 @@ func wanted(rows []program) bool {
 	return false
 }
 
-// boot is apps.Boot with the programs of this package, and with those of npm in the places that their installers choose.
+// boot is apps.Boot with the programs of this package, and with those of npm in the places that
+// their installers choose.
 func boot(t *testing.T, root string, many bool) *apps.System {
 	t.Helper()
 	s := apps.Boot(t, root)
@@ -125,7 +131,8 @@ func (p program) load(a *apps.App, opts rig.LoadOptions) *rig.Load {
 // each is how many connections each instance gets that are counted.
 const each = 5
 
-// evenly makes connections one after the other. How many each instance got is the balancer's own count.
+// evenly makes connections one after the other. How many each instance got is the balancer's own
+// count.
 func (p program) evenly(a *apps.App) {
 	a.T.Helper()
 	before := steered(a)
@@ -146,8 +153,8 @@ func steered(a *apps.App) map[int]uint64 {
 	return counts
 }
 
-// seesPeers finds the client's address in what the program logs, once for each request of evenly. A program that answers it has
-// been checked at each request.
+// seesPeers finds the client's address in what the program logs, once for each request of evenly. A
+// program that answers it has been checked at each request.
 func (p program) seesPeers(a *apps.App) {
 	a.T.Helper()
 	if p.peer == "" {
@@ -179,7 +186,8 @@ func (p program) reload(a *apps.App) {
 	a.T.Logf("reload: %s", r)
 }
 
-// kill is kill -9 of an instance under load. At most the requests that were with it are lost, one of each client.
+// kill is kill -9 of an instance under load. At most the requests that were with it are lost, one
+// of each client.
 func (p program) kill(a *apps.App) {
 	a.T.Helper()
 	const clients = 2

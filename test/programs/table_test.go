@@ -23,6 +23,7 @@ type program struct {
 	notes   string // in the page
 
 	servers bool   // it is in the root file system of many servers only
+	costly  bool   // it is another like Gunicorn, and starts slowly
 	newest  bool   // it does not run on the oldest release, for what notes say
 	want    string // in each answer
 	peer    string // what the program logs for each request; empty: it answers that by want
@@ -51,8 +52,8 @@ const asEngine = `--user root -p CapabilityBoundingSet=~ -p NoNewPrivileges=no -
 	`-p ProtectControlGroups=no -p ProtectHostname=no -p ProtectClock=no -p PrivateDevices=no -p UMask=0022 ` +
 	`-p "SystemCallFilter=@keyring @mount @privileged @resources @setuid @chown bpf"`
 
-// asEngineHere is what podman needs in a container of the tests: its storage is an overlay, and it has no keys and no control
-// groups of its own.
+// asEngineHere is what podman needs in a container of the tests: its storage is an overlay, and it
+// has no keys and no control groups of its own.
 const asEngineHere = `mkdir -p /etc/containers rootfs/bin rootfs/dev rootfs/etc rootfs/proc rootfs/run rootfs/sys rootfs/tmp
 	cp /srv/programs/go/server rootfs/bin
 	printf "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"\n" > /etc/containers/storage.conf
@@ -68,7 +69,7 @@ func table() []program {
 		{
 			name: "Uvicorn", title: "uvicorn with several workers", folder: "uvicorn", port: 8000,
 			command: "unitgen api -n 4 --listen 0.0.0.0:8000 --now -- uvicorn --host 0.0.0.0 --workers 2 app:app",
-			notes:   "each instance has two workers", want: "hello", peer: "127.0.0.1:",
+			notes:   "each instance has two workers", want: "hello", peer: "127.0.0.1:", costly: true,
 		},
 		{
 			name: "Gunicorn", title: "gunicorn", folder: "gunicorn", port: 8000,

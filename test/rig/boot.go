@@ -30,8 +30,9 @@ type boot struct {
 	witness witness       // says what this boot's PID 1 says
 }
 
-// supervise owns the container from mounts to last process. It runs on its own thread: the mounts are in the thread's
-// mount namespace, so they cannot outlive it, and the kernel kills nspawn when the thread dies (Pdeathsig).
+// supervise owns the container from mounts to last process. It runs on its own thread: the mounts
+// are in the thread's mount namespace, so they cannot outlive it, and the kernel kills nspawn when
+// the thread dies (Pdeathsig).
 func (c *Container) supervise() {
 	defer close(c.ended)
 	err := c.mountRoot()
@@ -45,7 +46,8 @@ func (c *Container) supervise() {
 	c.changed = nil
 }
 
-// mountRoot mounts the overlay at fs/root of the state directory, in a mount namespace of the calling thread.
+// mountRoot mounts the overlay at fs/root of the state directory, in a mount namespace of the
+// calling thread.
 func (c *Container) mountRoot() error {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return os.NewSyscallError("unshare", err)
@@ -53,7 +55,8 @@ func (c *Container) mountRoot() error {
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	// nspawn keeps lock files and folders for "machinectl bind" there, and forgets them when it is killed.
+	// nspawn keeps lock files and folders for "machinectl bind" there, and forgets them when it is
+	// killed.
 	if err := os.MkdirAll("/run/systemd/nspawn", 0o755); err != nil {
 		return err
 	}
@@ -99,8 +102,9 @@ func (c *Container) mountRoot() error {
 		fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", c.rootfs, fs, fs))
 }
 
-// maskGenerators hides systemd's generators, which make units of what no container has (disks, consoles, System V scripts):
-// their processes are half of the CPU time of each daemon-reload, of which every test needs some.
+// maskGenerators hides systemd's generators, which make units of what no container has (disks,
+// consoles, System V scripts): their processes are half of the CPU time of each daemon-reload, of
+// which every test needs some.
 func (c *Container) maskGenerators(dir string) error {
 	generators, err := os.ReadDir(filepath.Join(c.rootfs, "usr/lib/systemd/system-generators"))
 	if err != nil {
@@ -140,13 +144,15 @@ func (c *Container) nspawnCommand() (*exec.Cmd, error) {
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.Env = append(os.Environ(),
 		"NOTIFY_SOCKET="+c.notifyPath(),
-		// A host with cgroup v1 would pass that on; systemd 258 no longer boots with it, and the tests want one layout.
+		// A host with cgroup v1 would pass that on; systemd 258 no longer boots with it, and the
+		// tests want one layout.
 		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid:    true, // a terminal's ^C is for the program that uses the rig, not for nspawn
 		Pdeathsig: syscall.SIGKILL,
-		// nspawn is the init of a PID namespace: with it the kernel ends all that runs inside (pid_namespaces(7)), however
-		// this process ends. The container's own init outlives an nspawn that is killed.
+		// nspawn is the init of a PID namespace: with it the kernel ends all that runs inside
+		// (pid_namespaces(7)), however this process ends. The container's own init outlives an
+		// nspawn that is killed.
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 	}
 	return cmd, nil
@@ -155,15 +161,16 @@ func (c *Container) nspawnCommand() (*exec.Cmd, error) {
 func (c *Container) consolePath() string { return filepath.Join(c.dir, "console.log") }
 func (c *Container) notifyPath() string  { return filepath.Join(c.dir, "notify") }
 
-// joinCgroups returns the argument list that runs argv as a member of the cgroups. clone3(2) could place a child into
-// one cgroup2 directory, but not into a v1 hierarchy as well.
+// joinCgroups returns the argument list that runs argv as a member of the cgroups. clone3(2) could
+// place a child into one cgroup2 directory, but not into a v1 hierarchy as well.
 func joinCgroups(dirs []string, argv ...string) []string {
 	script := `while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"`
 	args := append([]string{"/bin/sh", "-c", script, "sh"}, dirs...)
 	return append(append(args, "--"), argv...)
 }
 
-// runNspawn boots once and returns when that boot is over; again says that the container asked for a reboot.
+// runNspawn boots once and returns when that boot is over; again says that the container asked for
+// a reboot.
 func (c *Container) runNspawn() (again bool, err error) {
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: c.notifyPath(), Net: "unixgram"})
 	if err != nil {
@@ -216,8 +223,9 @@ func (c *Container) startNspawn(cmd *exec.Cmd) error {
 	return nil
 }
 
-// listen follows nspawn's own notifications (sd_notify(3)): first the process ID of the container's init, then READY=1
-// when systemd inside has finished its boot transaction. It publishes the boot and ends when notify is closed.
+// listen follows nspawn's own notifications (sd_notify(3)): first the process ID of the container's
+// init, then READY=1 when systemd inside has finished its boot transaction. It publishes the boot
+// and ends when notify is closed.
 func (c *Container) listen(b *boot, notify *net.UnixConn, done chan<- struct{}) {
 	defer close(done)
 	buf := make([]byte, 4096)
@@ -258,7 +266,8 @@ func (c *Container) giveUp(reason error) {
 	}
 }
 
-// hostPID returns the process ID here of the process that is number inner in nspawn's PID namespace.
+// hostPID returns the process ID here of the process that is number inner in nspawn's PID
+// namespace.
 func (c *Container) hostPID(inner string) (int, error) {
 	var found int
 	err := filepath.WalkDir(c.cgroups[0], func(path string, e fs.DirEntry, err error) error {
@@ -335,7 +344,8 @@ func (c *Container) current() (*boot, error) {
 	}
 }
 
-// waitUp returns when the boot that follows old is complete. "degraded" is up too: what has failed is the test's matter.
+// waitUp returns when the boot that follows old is complete. "degraded" is up too: what has failed
+// is the test's matter.
 func (c *Container) waitUp(ctx context.Context, old *boot) error {
 	b, err := c.bootAfter(ctx, old)
 	if err != nil {
@@ -367,8 +377,8 @@ func (c *Container) bootError(err error) error {
 	return fmt.Errorf("boot container %s: %w\n%s", c.Name, err, bytes.TrimSpace(log))
 }
 
-// Reboot reboots the container as "systemctl reboot" does and returns when it is up again. Files stay; processes,
-// connections and the network namespace are new.
+// Reboot reboots the container as "systemctl reboot" does and returns when it is up again. Files
+// stay; processes, connections and the network namespace are new.
 func (c *Container) Reboot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()

@@ -16,10 +16,11 @@ import (
 
 const cgroupPrefix = "unitgen-test-"
 
-// cgroupRoots returns the mount points of the hierarchies in which a container needs a cgroup of its own, cgroup2
-// first: two containers that share one would fight over its children "payload" and "supervisor". A hybrid host has the
-// named v1 hierarchy "systemd" besides. The cgroups are made at the top, not in the caller's: a v2 group with
-// processes in it may not hand controllers to children ("no internal processes", cgroups(7)).
+// cgroupRoots returns the mount points of the hierarchies in which a container needs a cgroup of
+// its own, cgroup2 first: two containers that share one would fight over its children "payload" and
+// "supervisor". A hybrid host has the named v1 hierarchy "systemd" besides. The cgroups are made at
+// the top, not in the caller's: a v2 group with processes in it may not hand controllers to
+// children ("no internal processes", cgroups(7)).
 func cgroupRoots() ([]string, error) {
 	var st unix.Statfs_t
 	for _, roots := range [][]string{{"/sys/fs/cgroup"}, {"/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"}} {
@@ -48,7 +49,8 @@ func makeCgroups(name string) ([]string, error) {
 	return dirs, nil
 }
 
-// killCgroup kills all processes below dir, a cgroup2 directory, and waits until they are gone. No dir: nothing to do.
+// killCgroup kills all processes below dir, a cgroup2 directory, and waits until they are gone. No
+// dir: nothing to do.
 func killCgroup(ctx context.Context, dir string) error {
 	kill, err := os.OpenFile(filepath.Join(dir, "cgroup.kill"), os.O_WRONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -72,8 +74,9 @@ func killCgroup(ctx context.Context, dir string) error {
 	return waitEmpty(ctx, events)
 }
 
-// waitEmpty waits until the cgroup of this cgroup.events file has no process. The kernel announces each change as
-// POLLPRI, and a read of the file takes note of the present state (Documentation/admin-guide/cgroup-v2.rst).
+// waitEmpty waits until the cgroup of this cgroup.events file has no process. The kernel announces
+// each change as POLLPRI, and a read of the file takes note of the present state
+// (Documentation/admin-guide/cgroup-v2.rst).
 func waitEmpty(ctx context.Context, events *os.File) error {
 	buf := make([]byte, 256)
 	for {
@@ -95,8 +98,9 @@ func waitEmpty(ctx context.Context, events *os.File) error {
 	}
 }
 
-// removeCgroup kills what is in dir and removes it with its children. No dir: nothing to do. In a v1 hierarchy, which
-// cannot kill, the same processes are gone already, because cgroup2 comes first in every list.
+// removeCgroup kills what is in dir and removes it with its children. No dir: nothing to do. In a
+// v1 hierarchy, which cannot kill, the same processes are gone already, because cgroup2 comes first
+// in every list.
 func removeCgroup(ctx context.Context, dir string) error {
 	if err := killCgroup(ctx, dir); err != nil {
 		return err

@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketThread makes sockets in the network namespace of one boot. A socket belongs for good to the namespace of the
-// thread that called socket(2), whoever connects it: so one thread lives in the namespace, does nothing but socket(2),
-// and dialing stays where Go does it. The thread never returns to the host's namespace, it ends.
+// socketThread makes sockets in the network namespace of one boot. A socket belongs for good to the
+// namespace of the thread that called socket(2), whoever connects it: so one thread lives in the
+// namespace, does nothing but socket(2), and dialing stays where Go does it. The thread never
+// returns to the host's namespace, it ends.
 type socketThread struct {
 	requests chan socketRequest
 	stop     chan struct{}
@@ -88,9 +89,10 @@ func (s *socketThread) socket(domain, kind, proto int) (int, error) {
 	}
 }
 
-// replace is a net.Dialer.Control: it puts a socket of the container in the place of the one that package net has just
-// made in the host's namespace, under the same descriptor and before anything was done with it. So connecting,
-// cancelling and deadlines are package net's, at the price of one more socket(2) per connection.
+// replace is a net.Dialer.Control: it puts a socket of the container in the place of the one that
+// package net has just made in the host's namespace, under the same descriptor and before anything
+// was done with it. So connecting, cancelling and deadlines are package net's, at the price of one
+// more socket(2) per connection.
 func (s *socketThread) replace(_, _ string, raw syscall.RawConn) error {
 	var err error
 	if e := raw.Control(func(fd uintptr) { err = s.replaceFD(int(fd)) }); e != nil {
@@ -116,8 +118,9 @@ func (s *socketThread) replaceFD(fd int) error {
 	return os.NewSyscallError("dup3", unix.Dup3(inside, fd, unix.O_CLOEXEC))
 }
 
-// DialContext connects to addr as a client inside the container would: "127.0.0.1:3000", "[::1]:3000", or with network
-// "unix" a path in the container. It follows reboots. Names are resolved by the host, so use addresses.
+// DialContext connects to addr as a client inside the container would: "127.0.0.1:3000",
+// "[::1]:3000", or with network "unix" a path in the container. It follows reboots. Names are
+// resolved by the host, so use addresses.
 func (c *Container) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	b, err := c.current()
 	if err != nil {
@@ -131,7 +134,8 @@ func (c *Container) DialContext(ctx context.Context, network, addr string) (net.
 		defer f.Close()
 		addr = fmt.Sprintf("/proc/self/fd/%d", f.Fd()) // leads to the very socket, however long or linked its path
 	}
-	// No "happy eyeballs": they would dial in parallel goroutines, which the load figures do not need.
+	// No "happy eyeballs": they would dial in parallel goroutines, which the load figures do not
+	// need.
 	d := net.Dialer{FallbackDelay: -1, Control: b.sockets.replace}
 	return d.DialContext(ctx, network, addr)
 }
@@ -139,8 +143,9 @@ func (c *Container) DialContext(ctx context.Context, network, addr string) (net.
 // clientTimeout ends a request that nobody answers; a test that expects longer ones sets its own.
 const clientTimeout = 30 * time.Second
 
-// HTTPClient returns a client that dials inside the container and keeps connections alive. Like every Go client it
-// repeats a GET by itself when a kept connection turns out to be closed; to count such cases use StartLoad.
+// HTTPClient returns a client that dials inside the container and keeps connections alive. Like
+// every Go client it repeats a GET by itself when a kept connection turns out to be closed; to
+// count such cases use StartLoad.
 func (c *Container) HTTPClient() *http.Client {
 	return &http.Client{Timeout: clientTimeout, Transport: &http.Transport{DialContext: c.DialContext, MaxIdleConnsPerHost: 64}}
 }

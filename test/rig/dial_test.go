@@ -57,7 +57,8 @@ func TestDialNetworks(t *testing.T) {
 	})
 }
 
-// TestLoadRate checks that the rig itself makes and counts the connections that other tests ask of it.
+// TestLoadRate checks that the rig itself makes and counts the connections that other tests ask of
+// it.
 func TestLoadRate(t *testing.T) {
 	c := Boot(t, Suites[len(Suites)-1], Options{})
 	startNode(t, c)

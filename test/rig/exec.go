@@ -29,9 +29,10 @@ type Output struct {
 	Status         int // exit status; -1 if a signal ended it
 }
 
-// Command returns argv as a command that runs as root in the container: in all its namespaces and in its init's cgroup
-// (systemd and polkit mistrust a process from outside of their cgroup tree). When ctx ends, the command is killed with
-// its process group. A relative name is looked up in the container's PATH.
+// Command returns argv as a command that runs as root in the container: in all its namespaces and
+// in its init's cgroup (systemd and polkit mistrust a process from outside of their cgroup tree).
+// When ctx ends, the command is killed with its process group. A relative name is looked up in the
+// container's PATH.
 func (c *Container) Command(ctx context.Context, argv ...string) (*exec.Cmd, error) {
 	b, err := c.current()
 	if err != nil {
@@ -46,7 +47,8 @@ func (c *Container) Command(ctx context.Context, argv ...string) (*exec.Cmd, err
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = guestEnv
 	cmd.Dir = "/"
-	// nsenter forks to get into the process ID namespace: killing nsenter alone would leave its child behind.
+	// nsenter forks to get into the process ID namespace: killing nsenter alone would leave its
+	// child behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killGrace
@@ -77,8 +79,8 @@ func processCgroups(pid int) ([]string, error) {
 	return dirs, nil
 }
 
-// Exec runs argv in the container and waits for its end. An exit status other than 0 is not an error; an error means
-// that the command could not be run or that ctx ended.
+// Exec runs argv in the container and waits for its end. An exit status other than 0 is not an
+// error; an error means that the command could not be run or that ctx ended.
 func (c *Container) Exec(ctx context.Context, argv ...string) (Output, error) {
 	cmd, err := c.Command(ctx, argv...)
 	if err != nil {
@@ -112,8 +114,8 @@ func (c *Container) Systemctl(ctx context.Context, args ...string) error {
 	return err
 }
 
-// Show returns one property of unit as "systemctl show --value" prints it. A unit that does not exist has properties
-// too: LoadState is "not-found".
+// Show returns one property of unit as "systemctl show --value" prints it. A unit that does not
+// exist has properties too: LoadState is "not-found".
 func (c *Container) Show(ctx context.Context, unit, property string) (string, error) {
 	if value, simple := c.property(ctx, unit, property); simple {
 		return value, nil
@@ -122,8 +124,8 @@ func (c *Container) Show(ctx context.Context, unit, property string) (string, er
 	return strings.TrimSuffix(out, "\n"), err
 }
 
-// Journal returns the messages of the units that match pattern ("app.service", "app*"), of all boots, with
-// microseconds. It includes what systemd itself has logged about them.
+// Journal returns the messages of the units that match pattern ("app.service", "app*"), of all
+// boots, with microseconds. It includes what systemd itself has logged about them.
 func (c *Container) Journal(ctx context.Context, pattern string) (string, error) {
 	if err := c.syncJournal(ctx); err != nil {
 		return "", err

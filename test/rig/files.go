@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openIn opens name as a process inside would: absolute links and ".." stay below the container's root
-// (openat2(2), RESOLVE_IN_ROOT), which /proc/PID/root alone does not give.
+// openIn opens name as a process inside would: absolute links and ".." stay below the container's
+// root (openat2(2), RESOLVE_IN_ROOT), which /proc/PID/root alone does not give.
 func (c *Container) openIn(name string, flags uint64, mode os.FileMode) (*os.File, error) {
 	b, err := c.current()
 	if err != nil {
@@ -41,8 +41,9 @@ func (c *Container) ReadFile(name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// WriteFile puts data into the file name in the container, owned by root, with exactly mode. It creates missing
-// folders, and replaces an existing file rather than writing into it: a program that is running can be replaced too.
+// WriteFile puts data into the file name in the container, owned by root, with exactly mode. It
+// creates missing folders, and replaces an existing file rather than writing into it: a program
+// that is running can be replaced too.
 func (c *Container) WriteFile(ctx context.Context, name string, data []byte, mode os.FileMode) error {
 	if err := c.writeFile(ctx, name, data, mode); err != nil {
 		return fmt.Errorf("write file in container: %w", err)
@@ -71,7 +72,8 @@ func (c *Container) writeFile(ctx context.Context, name string, data []byte, mod
 		return err
 	}
 	defer dir.Close()
-	// By descriptor from here on: dir may be in another mount namespace, but its descriptor serves all the same.
+	// By descriptor from here on: dir may be in another mount namespace, but its descriptor serves
+	// all the same.
 	fd := int(dir.Fd())
 	tmp := "." + path.Base(name) + ".rig"
 	if err := unix.Unlinkat(fd, tmp, 0); err != nil && !errors.Is(err, unix.ENOENT) {

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// LAN is a network of containers: a bridge in a network namespace of its own, where the test is a machine too.
+// LAN is a network of containers: a bridge in a network namespace of its own, where the test is a
+// machine too.
 type LAN struct {
 	pid     int // of the process that keeps the namespace
 	sockets *socketThread
@@ -57,7 +58,8 @@ func (l *LAN) ip(t testing.TB, args ...string) {
 	}
 }
 
-// Join gives the container an interface eth0 on the LAN, with an address. It loses it when it reboots, and may not join again.
+// Join gives the container an interface eth0 on the LAN, with an address. It loses it when it
+// reboots, and may not join again.
 func (l *LAN) Join(t testing.TB, c *Container, addr string) {
 	t.Helper()
 	b, err := c.current()
@@ -72,8 +74,8 @@ func (l *LAN) Join(t testing.TB, c *Container, addr string) {
 	c.MustExec(t, "ip", "link", "set", "eth0", "up")
 }
 
-// PowerOff ends the container as the loss of its power does: its network falls silent before a process dies, whose end would
-// be told to its peers.
+// PowerOff ends the container as the loss of its power does: its network falls silent before a
+// process dies, whose end would be told to its peers.
 func (l *LAN) PowerOff(t testing.TB, c *Container) {
 	t.Helper()
 	l.ip(t, "link", "del", l.ports[c])

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootAndHang, in the environment, makes TestMain boot a container of that suite, print its name, and panic at the end of its
-// standard input: as package testing does at its time limit.
+// bootAndHang, in the environment, makes TestMain boot a container of that suite, print its name,
+// and panic at the end of its standard input: as package testing does at its time limit.
 const bootAndHang = "RIG_TEST_BOOT_AND_HANG"
 
 func TestMain(m *testing.M) {
@@ -69,8 +69,9 @@ func startOwner(t *testing.T, suite string) owner {
 	return owner{cmd, strings.TrimSpace(name), in}
 }
 
-// TestKilledOwner ends processes that have a container in each way that leaves them no time to close it: all that runs
-// inside ends with them, and the next Start removes what is left. A container whose owner lives stays.
+// TestKilledOwner ends processes that have a container in each way that leaves them no time to
+// close it: all that runs inside ends with them, and the next Start removes what is left. A
+// container whose owner lives stays.
 func TestKilledOwner(t *testing.T) {
 	neighbour := Boot(t, Newest, Options{})
 	roots, err := cgroupRoots()
@@ -127,7 +128,8 @@ func namespaces(t *testing.T) map[string]int {
 	return count
 }
 
-// TestThreads checks that one thread each is in a container's network and in its mount namespace, and none after Close.
+// TestThreads checks that one thread each is in a container's network and in its mount namespace,
+// and none after Close.
 func TestThreads(t *testing.T) {
 	before := waitAlone(t)
 	c := Boot(t, Suites[0], Options{})
@@ -155,8 +157,8 @@ func TestThreads(t *testing.T) {
 	waitAlone(t)
 }
 
-// waitAlone waits until all threads are in the same namespaces, and returns these. A thread ends a moment after its
-// goroutine, and says so to nobody.
+// waitAlone waits until all threads are in the same namespaces, and returns these. A thread ends a
+// moment after its goroutine, and says so to nobody.
 func waitAlone(t *testing.T) map[string]int {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(10 * time.Millisecond) {

@@ -25,14 +25,15 @@ type LoadOptions struct {
 	Timeout       time.Duration // of one request, connecting included; 10 s if zero
 	Want          string        // what every body must contain
 
-	// Ask asks the server in its own way and returns the answer, in place of HTTP at Addr; ctx ends at Timeout.
+	// Ask asks the server in its own way and returns the answer, in place of HTTP at Addr; ctx ends
+	// at Timeout.
 	Ask func(ctx context.Context) ([]byte, error)
 	// Dial connects; nil: from the host. Container.StartLoad sets it.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Load is running load. Its clients speak HTTP/1.1 themselves rather than through net/http, whose client repeats
-// failed requests in silence: here every failure is seen.
+// Load is running load. Its clients speak HTTP/1.1 themselves rather than through net/http, whose
+// client repeats failed requests in silence: here every failure is seen.
 type Load struct {
 	opts    LoadOptions
 	request []byte
@@ -85,7 +86,8 @@ func StartLoad(opts LoadOptions) *Load {
 	return l
 }
 
-// Stop ends the load after the requests in flight and returns the result. It may be called more than once.
+// Stop ends the load after the requests in flight and returns the result. It may be called more
+// than once.
 func (l *Load) Stop() Result {
 	l.stopped.Do(func() { close(l.stop) })
 	return l.Wait()
@@ -152,8 +154,9 @@ func (l *Load) run() {
 	close(l.done)
 }
 
-// handOut gives one ticket per request. At a rate, each ticket has its due time on a fixed schedule; what the clients
-// could not take in time is not made up for in a burst: the schedule moves on from now when it is a second late.
+// handOut gives one ticket per request. At a rate, each ticket has its due time on a fixed
+// schedule; what the clients could not take in time is not made up for in a burst: the schedule
+// moves on from now when it is a second late.
 func (l *Load) handOut() {
 	var end <-chan time.Time
 	if l.opts.Duration > 0 {
@@ -209,7 +212,8 @@ func (l *Load) client() {
 	}
 }
 
-// exchange sends the request on conn (nil: a new connection) and returns the connection for the next one, or nil.
+// exchange sends the request on conn (nil: a new connection) and returns the connection for the
+// next one, or nil.
 func (l *Load) exchange(ctx context.Context, conn *loadConn) (*loadConn, []byte, error) {
 	if conn != nil && conn.closedByPeer() {
 		conn.close()
@@ -233,8 +237,8 @@ func (l *Load) exchange(ctx context.Context, conn *loadConn) (*loadConn, []byte,
 		if err == nil || !reused || answered || !isClosed(err) {
 			return conn, body, err
 		}
-		// The server closed the kept connection while the request was under way. A client sends it again (RFC 9112
-		// section 9.3.1); so it is not lost, but counted.
+		// The server closed the kept connection while the request was under way. A client sends it
+		// again (RFC 9112 section 9.3.1); so it is not lost, but counted.
 		l.count(func(r *Result) { r.Stale++ })
 		conn.close()
 		conn, reused = nil, false
@@ -271,7 +275,8 @@ func (c *loadConn) close() {
 	}
 }
 
-// closedByPeer reports whether the server has closed an idle connection, as every client checks before it reuses one.
+// closedByPeer reports whether the server has closed an idle connection, as every client checks
+// before it reuses one.
 func (c *loadConn) closedByPeer() bool {
 	sc, ok := c.Conn.(syscall.Conn)
 	if !ok {

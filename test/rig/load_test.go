@@ -148,8 +148,8 @@ func TestClosedByPeer(t *testing.T) {
 	}
 }
 
-// TestLoadKeptConnection ends a kept connection when its second request has come: closed, the request is sent again and
-// stale; silent, it fails.
+// TestLoadKeptConnection ends a kept connection when its second request has come: closed, the
+// request is sent again and stale; silent, it fails.
 func TestLoadKeptConnection(t *testing.T) {
 	for _, test := range []struct {
 		name              string

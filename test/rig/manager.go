@@ -10,15 +10,16 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// witness says what PID 1 says. It is go-systemd's client, which shares nothing with ours but the wire, so that a test which
-// compares both finds what either gets wrong.
+// witness says what PID 1 says. It is go-systemd's client, which shares nothing with ours but the
+// wire, so that a test which compares both finds what either gets wrong.
 type witness struct {
 	mu   sync.Mutex
 	conn *systemd.Conn
 }
 
-// Manager returns a connection to the container's PID 1 by its system bus. It is the container's: whoever gets it does not
-// close it. PID 1 leaves the bus for a moment when it executes itself again, and calls fail meanwhile.
+// Manager returns a connection to the container's PID 1 by its system bus. It is the container's:
+// whoever gets it does not close it. PID 1 leaves the bus for a moment when it executes itself
+// again, and calls fail meanwhile.
 func (c *Container) Manager(ctx context.Context) (*systemd.Conn, error) {
 	b, err := c.current()
 	if err != nil {
@@ -46,9 +47,11 @@ func (w *witness) close() {
 	}
 }
 
-// bus connects to the system bus of this boot. ctx ends the attempt, not the connection, which the caller closes.
+// bus connects to the system bus of this boot. ctx ends the attempt, not the connection, which the
+// caller closes.
 func (b *boot) bus(ctx context.Context) (*dbus.Conn, error) {
-	// A socket with a path is reached through the file system, in whichever network namespace it was made.
+	// A socket with a path is reached through the file system, in whichever network namespace it
+	// was made.
 	path := fmt.Sprintf("/proc/%d/root/run/dbus/system_bus_socket", b.leader)
 	conn, err := dbus.Dial("unix:path=" + path)
 	if err != nil {

@@ -12,13 +12,14 @@ import (
 	"time"
 )
 
-// cpuAttr is the attribute (testing.T.Attr) with which a test says how many seconds of CPU time it took, such as "1.25".
-// Command tally adds them up.
+// cpuAttr is the attribute (testing.T.Attr) with which a test says how many seconds of CPU time it
+// took, such as "1.25". Command tally adds them up.
 const cpuAttr = "cpu"
 
-// meter shares out CPU time among tests. What a container and its commands use is shared by the tests of that container
-// that run at the time, in equal parts, and what this process uses by all that run: the sum is exact, and the parts of
-// tests that run side by side are estimates. A test that has subtests running is charged nothing meanwhile.
+// meter shares out CPU time among tests. What a container and its commands use is shared by the
+// tests of that container that run at the time, in equal parts, and what this process uses by all
+// that run: the sum is exact, and the parts of tests that run side by side are estimates. A test
+// that has subtests running is charged nothing meanwhile.
 type meter struct {
 	mu      sync.Mutex
 	running map[string]time.Duration // by test: what it has used
@@ -35,8 +36,9 @@ type guest struct {
 // cpu is the one of this process, as getrusage(2) is.
 var cpu = meter{running: make(map[string]time.Duration), guests: make(map[*Container]*guest)}
 
-// Charge charges t for CPU time from now on until its cleanups that are registered later have run, and has it say so at its
-// end. Boot and Table do so for their tests. A test that is charged already stays so.
+// Charge charges t for CPU time from now on until its cleanups that are registered later have run,
+// and has it say so at its end. Boot and Table do so for their tests. A test that is charged
+// already stays so.
 func Charge(t testing.TB) {
 	name := t.Name()
 	if !cpu.begin(name) {
@@ -45,8 +47,8 @@ func Charge(t testing.TB) {
 	t.Cleanup(func() { t.Attr(cpuAttr, fmt.Sprintf("%.2f", cpu.end(name).Seconds())) })
 }
 
-// Spend charges the tests that run for a program that has ended, such as a compiler. Commands in containers are charged
-// for without it.
+// Spend charges the tests that run for a program that has ended, such as a compiler. Commands in
+// containers are charged for without it.
 func Spend(state *os.ProcessState) {
 	if state == nil {
 		return
@@ -83,7 +85,8 @@ func (m *meter) add(c *Container, owner string) {
 	m.guests[c] = &guest{owner: owner}
 }
 
-// remove reads c for the last time; its cgroup still exists. It is harmless for a container that was not added.
+// remove reads c for the last time; its cgroup still exists. It is harmless for a container that
+// was not added.
 func (m *meter) remove(c *Container) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -108,8 +111,8 @@ func (m *meter) settle() {
 	}
 }
 
-// share divides used among the running tests below owner, of which those that have running subtests get nothing; else
-// among those that owner is a part of.
+// share divides used among the running tests below owner, of which those that have running subtests
+// get nothing; else among those that owner is a part of.
 func (m *meter) share(owner string, used time.Duration) {
 	var charged []string
 	for test := range m.running {

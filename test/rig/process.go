@@ -9,18 +9,19 @@ import (
 	"strings"
 )
 
-// Process is one process of a container, as the host sees it: the test may signal it and read /proc/PID without entering
-// the container, within microseconds.
+// Process is one process of a container, as the host sees it: the test may signal it and read
+// /proc/PID without entering the container, within microseconds.
 type Process struct {
 	PID  int      // on the host
 	Args []string // its command line
 }
 
-// Processes returns the processes of a service of the container's system manager: its program, and the commands of its
-// ExecReload=, ExecStop= and the like that run now. A service that does not run has none.
+// Processes returns the processes of a service of the container's system manager: its program, and
+// the commands of its ExecReload=, ExecStop= and the like that run now. A service that does not run
+// has none.
 func (c *Container) Processes(unit string) ([]Process, error) {
-	// c.cgroups[0] is in the cgroup2 hierarchy; nspawn makes "payload" in it. PID 1 puts the instances of a template into a
-	// slice of their own below system.slice (systemd.special(7)).
+	// c.cgroups[0] is in the cgroup2 hierarchy; nspawn makes "payload" in it. PID 1 puts the
+	// instances of a template into a slice of their own below system.slice (systemd.special(7)).
 	slice := filepath.Join(c.cgroups[0], "payload", "system.slice")
 	dirs, err := filepath.Glob(filepath.Join(slice, "system-*.slice", unit))
 	if err != nil {

@@ -42,8 +42,8 @@ type Result struct {
 	OK          int
 	Failures    map[FailureKind]Failure
 	Connections int // connections made
-	// Stale counts requests that were sent again because the server closed a kept connection before the first byte of
-	// the answer.
+	// Stale counts requests that were sent again because the server closed a kept connection before
+	// the first byte of the answer.
 	Stale int
 	// Instances and PIDs count the answers whose body has "instance=NAME" and "pid=NUMBER".
 	Instances map[string]int
@@ -70,8 +70,8 @@ func (r Result) Failed() int {
 	return n
 }
 
-// LostAtMost says whether no more connections broke than most, those on which something was going on when it was killed, and
-// nothing else happened to any request.
+// LostAtMost says whether no more connections broke than most, those on which something was going
+// on when it was killed, and nothing else happened to any request.
 func (r Result) LostAtMost(most int) bool {
 	lost := r.Failures[EOF].Count + r.Failures[Reset].Count
 	return r.OK > 0 && r.Failed() == lost && lost <= most

@@ -1,12 +1,15 @@
-// Package rig boots a real systemd for tests: a throw-away overlay of a prepared root file system under
-// systemd-nspawn, with its own process, mount and network namespaces and its own cgroups. Tests run commands in it,
-// write files into it, reboot it, connect to its loopback from outside and put HTTP load on it.
+// Package rig boots a real systemd for tests: a throw-away overlay of a prepared root file system
+// under systemd-nspawn, with its own process, mount and network namespaces and its own cgroups.
+// Tests run commands in it, write files into it, reboot it, connect to its loopback from outside
+// and put HTTP load on it.
 //
-// The root file systems come from test/prepare. Root is needed. Nothing outlives a container: its mounts belong to a
-// mount namespace of its own, its processes are in a PID namespace that the kernel ends with the process that booted it,
-// and what a killed process left in the cgroup tree and in /run is removed by the next Start.
+// The root file systems come from test/prepare. Root is needed. Nothing outlives a container: its
+// mounts belong to a mount namespace of its own, its processes are in a PID namespace that the
+// kernel ends with the process that booted it, and what a killed process left in the cgroup tree
+// and in /run is removed by the next Start.
 //
-// The package is not a sandbox: what runs inside is trusted, and is root in the host's user namespace.
+// The package is not a sandbox: what runs inside is trusted, and is root in the host's user
+// namespace.
 package rig
 
 import (
@@ -25,8 +28,8 @@ import (
 // runDir holds one directory per container: lock, console log, mount point and notify socket.
 const runDir = "/run/unitgen-test"
 
-// Defaults of a Container's own waits, on top of the caller's context. A boot takes half a second on two idle cores;
-// the limit is for a machine that builds something else at the same time.
+// Defaults of a Container's own waits, on top of the caller's context. A boot takes half a second
+// on two idle cores; the limit is for a machine that builds something else at the same time.
 const (
 	bootTimeout  = 60 * time.Second
 	closeTimeout = 15 * time.Second
@@ -34,15 +37,18 @@ const (
 
 // Options are the choices a test has when it boots a container. The zero value works.
 type Options struct {
-	// Units are the journal patterns, such as "app*", that Boot shows when the test fails. None: the whole journal.
+	// Units are the journal patterns, such as "app*", that Boot shows when the test fails. None:
+	// the whole journal.
 	Units []string
 	// Args are further arguments of systemd-nspawn; those after "--" go to the container's systemd.
 	Args []string
-	// Disk is the size of the root file system in megabytes; zero: 3072. It is a limit, not a reservation.
+	// Disk is the size of the root file system in megabytes; zero: 3072. It is a limit, not a
+	// reservation.
 	Disk int
 }
 
-// Container is one booted system. All methods may be called at the same time from several goroutines.
+// Container is one booted system. All methods may be called at the same time from several
+// goroutines.
 type Container struct {
 	Name  string // also the host name inside
 	Suite string // Debian release: bookworm (systemd 252), trixie (systemd 257)
@@ -81,7 +87,8 @@ func Missing(suite string) error {
 	return err
 }
 
-// Programs returns the directory of the Node.js versions and frameworks that test/prepare has installed.
+// Programs returns the directory of the Node.js versions and frameworks that test/prepare has
+// installed.
 func Programs() (string, error) {
 	dir, err := cached("programs")
 	if err != nil {
@@ -111,8 +118,9 @@ func findRootfs(suite string) (string, error) {
 	return dir, nil
 }
 
-// Start boots a container from the root file system of suite and returns when its systemd says "running" or
-// "degraded". ctx limits the boot only; the container lives until Close. On an error nothing is left behind.
+// Start boots a container from the root file system of suite and returns when its systemd says
+// "running" or "degraded". ctx limits the boot only; the container lives until Close. On an error
+// nothing is left behind.
 func Start(ctx context.Context, suite string, opts Options) (*Container, error) {
 	if err := Missing(suite); err != nil {
 		return nil, err
@@ -154,8 +162,9 @@ func (c *Container) claim() error {
 	return err
 }
 
-// Close pulls the plug: it kills everything inside and removes what the container had on the host. A test that cares
-// how its units stop stops them before. Further calls wait for the first and return its result.
+// Close pulls the plug: it kills everything inside and removes what the container had on the host.
+// A test that cares how its units stop stops them before. Further calls wait for the first and
+// return its result.
 func (c *Container) Close() error {
 	c.once.Do(func() { c.closed = c.unplug() })
 	return c.closed

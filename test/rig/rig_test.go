@@ -235,7 +235,8 @@ func TestShow(t *testing.T) {
 	})
 }
 
-// TestServers looks at the root file system of many servers: they are there, and none runs by itself.
+// TestServers looks at the root file system of many servers: they are there, and none runs by
+// itself.
 func TestServers(t *testing.T) {
 	Long(t, "its root file system takes two minutes to build")
 	c := Boot(t, Servers(Newest), Options{})

@@ -14,8 +14,9 @@ import (
 // newPrefix marks a state directory that is not locked yet; sweep leaves it alone.
 const newPrefix = ".new-"
 
-// lockDir opens dir and takes a lock on it, flock(2) with how. The kernel drops the lock when the process dies, however
-// it dies, so a lock that can be had means that the owner is gone; process IDs, which get reused, say less.
+// lockDir opens dir and takes a lock on it, flock(2) with how. The kernel drops the lock when the
+// process dies, however it dies, so a lock that can be had means that the owner is gone; process
+// IDs, which get reused, say less.
 func lockDir(dir string, how int) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -28,7 +29,8 @@ func lockDir(dir string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// newStateDir makes the directory of a new container, SUITE-NUMBER, and returns it with its lock held.
+// newStateDir makes the directory of a new container, SUITE-NUMBER, and returns it with its lock
+// held.
 func newStateDir(suite string) (string, *os.File, error) {
 	if err := os.MkdirAll(runDir, 0o700); err != nil {
 		return "", nil, fmt.Errorf("create state directory: %w", err)
@@ -49,8 +51,8 @@ func newStateDir(suite string) (string, *os.File, error) {
 	return dir, lock, nil
 }
 
-// sweep removes what containers of dead processes have left: processes, cgroups and the state directory. There are no
-// mounts to remove, they went with the last process of their namespace.
+// sweep removes what containers of dead processes have left: processes, cgroups and the state
+// directory. There are no mounts to remove, they went with the last process of their namespace.
 func sweep() error {
 	dirs, err := os.ReadDir(runDir)
 	if errors.Is(err, os.ErrNotExist) {

@@ -8,20 +8,20 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/needs"
 )
 
 // journalLines is how much of the journal a failed test shows.
 const journalLines = "150"
 
-// Boot is Start for a test: the container is closed at the test's end, and a failed test logs its journal. If this
-// machine cannot boot containers, the test is skipped; with UNITGEN_CI=1 it fails instead.
+// Boot is Start for a test: the container is closed at the test's end, and a failed test logs its
+// journal. If this machine cannot boot containers, the test is skipped; with UNITGEN_CI=1 it fails
+// instead.
 func Boot(t testing.TB, suite string, opts Options) *Container {
 	t.Helper()
 	if err := Missing(suite); err != nil {
-		if os.Getenv("UNITGEN_CI") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
+		needs.Missing(t, "%v", err)
 	}
 	Charge(t) // before Close is registered, so that it is charged for
 	c, err := Start(t.Context(), suite, opts)
@@ -40,7 +40,8 @@ func Boot(t testing.TB, suite string, opts Options) *Container {
 	return c
 }
 
-// journalTail returns the last lines of the units that the test has named, or the reason why there are none.
+// journalTail returns the last lines of the units that the test has named, or the reason why there
+// are none.
 func (c *Container) journalTail() string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -59,7 +60,8 @@ func (c *Container) journalTail() string {
 	return out
 }
 
-// MustExec runs argv in the container and returns its standard output; an exit status other than 0 ends the test.
+// MustExec runs argv in the container and returns its standard output; an exit status other than 0
+// ends the test.
 func (c *Container) MustExec(t testing.TB, argv ...string) string {
 	t.Helper()
 	out, err := c.output(t.Context(), argv...)
@@ -139,8 +141,8 @@ func Bin(t testing.TB, name string) string {
 	return path
 }
 
-// Main is a package's TestMain that lets up to n tests run at a time, whatever the number of CPUs: those that mostly wait,
-// for drains, timers and PID 1.
+// Main is a package's TestMain that lets up to n tests run at a time, whatever the number of CPUs:
+// those that mostly wait, for drains, timers and PID 1.
 func Main(m *testing.M, n int) {
 	flag.Parse()
 	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// rereadEvery bounds how late WaitFor sees a property that changes without a PropertiesChanged signal (NAccepted,
-// NFileDescriptorStore, MemoryCurrent).
+// rereadEvery bounds how late WaitFor sees a property that changes without a PropertiesChanged
+// signal (NAccepted, NFileDescriptorStore, MemoryCurrent).
 const rereadEvery = 250 * time.Millisecond
 
 // Properties are those of one unit, as "systemctl show" prints them.
@@ -47,9 +47,10 @@ func (c *Container) Properties(ctx context.Context, unit string) (Properties, er
 	return p, nil
 }
 
-// WaitFor returns when ok says yes to the properties of unit, and returns these: those that are one string or number. It
-// looks at them at each of systemd's PropertiesChanged signals for the unit, and at what each of these says. When ctx ends, the
-// error has the properties last seen. PID 1 may leave out states that come and go within some milliseconds: wait for what stays.
+// WaitFor returns when ok says yes to the properties of unit, and returns these: those that are one
+// string or number. It looks at them at each of systemd's PropertiesChanged signals for the unit,
+// and at what each of these says. When ctx ends, the error has the properties last seen. PID 1 may
+// leave out states that come and go within some milliseconds: wait for what stays.
 func (c *Container) WaitFor(ctx context.Context, unit string, ok func(Properties) bool) (Properties, error) {
 	changes, err := c.watch(ctx, unit)
 	if err != nil {
@@ -88,15 +89,17 @@ func (c *Container) WaitActive(ctx context.Context, unit, state string) error {
 	return err
 }
 
-// unitWatch is a connection to the container's system bus on which systemd announces changes of one unit, and no others: go-systemd
-// can subscribe to those of all units only, which costs the bus and this process more than what they wait for.
+// unitWatch is a connection to the container's system bus on which systemd announces changes of one
+// unit, and no others: go-systemd can subscribe to those of all units only, which costs the bus and
+// this process more than what they wait for.
 type unitWatch struct {
 	conn    *dbus.Conn
 	signals chan *dbus.Signal
 }
 
-// announced returns the properties as they are after a signal and those that have arrived since, or the first of these states
-// that ok says yes to: one look at the properties would serve them all, but miss a state that did not last.
+// announced returns the properties as they are after a signal and those that have arrived since, or
+// the first of these states that ok says yes to: one look at the properties would serve them all,
+// but miss a state that did not last.
 func (w *unitWatch) announced(last Properties, signal *dbus.Signal, ok func(Properties) bool) Properties {
 	now := maps.Clone(last)
 	for {
@@ -125,7 +128,8 @@ func (w *unitWatch) announced(last Properties, signal *dbus.Signal, ok func(Prop
 
 func (w *unitWatch) close() { w.conn.Close() }
 
-// properties asks PID 1 itself. A process that asks, as systemctl, takes ten times as much CPU time.
+// properties asks PID 1 itself. A process that asks, as systemctl, takes ten times as much CPU
+// time.
 func (c *Container) properties(ctx context.Context, unit string) (Properties, error) {
 	conn, err := c.Manager(ctx)
 	if err != nil {
@@ -168,7 +172,8 @@ func typeOf(unit string) string {
 // notPlain matches the names of numbers that systemctl writes as times, masks or words.
 var notPlain = regexp.MustCompile(`(USec|USecNext|Timestamp|Mode|UMask|Capabilities|Filter|Policy)$|^CapabilityBoundingSet$`)
 
-// show writes a property as "systemctl show" does, if it is one string or a number that stands for itself.
+// show writes a property as "systemctl show" does, if it is one string or a number that stands for
+// itself.
 func show(name string, value any) (text string, simple bool) {
 	switch v := value.(type) {
 	case string:
@@ -211,7 +216,8 @@ func (w *unitWatch) subscribe(ctx context.Context, unit string) error {
 	if err := w.conn.AddMatchSignalContext(ctx, dbus.WithMatchInterface("org.freedesktop.DBus.Properties"), dbus.WithMatchObjectPath(path)); err != nil {
 		return fmt.Errorf("match signals of unit: %w", err)
 	}
-	// systemd sends its signals only while somebody has subscribed; the subscription ends with the connection.
+	// systemd sends its signals only while somebody has subscribed; the subscription ends with the
+	// connection.
 	manager := w.conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
 	if err := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager.Subscribe", 0).Err; err != nil {
 		return fmt.Errorf("subscribe to systemd: %w", err)

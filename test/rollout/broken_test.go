@@ -18,8 +18,8 @@ const crashing = apps.CServer + " & read word < " + crashPipe + "; echo out of i
 
 const crashPipe = "/srv/crash"
 
-// testBroken tries releases that are no good: each reload fails with its reason, and nobody but the extra instance was
-// touched. A good one then goes live as if nothing had been.
+// testBroken tries releases that are no good: each reload fails with its reason, and nobody but the
+// extra instance was touched. A good one then goes live as if nothing had been.
 func testBroken(t *testing.T, s *apps.System) {
 	s.MustExec(t, "mkfifo", "--mode=444", crashPipe)
 	a := apps.Start(t, s, "broken", "--env", "APP_VERSION=1")
@@ -71,7 +71,8 @@ func testBroken(t *testing.T, s *apps.System) {
 	}
 }
 
-// crash ends the extra instance when it is ready and the rollout has had time to see that: as long as 300 requests take.
+// crash ends the extra instance when it is ready and the rollout has had time to see that: as long
+// as 300 requests take.
 func crash(a *apps.App, load *rig.Load) error {
 	ctx, cancel := context.WithTimeout(a.T.Context(), apps.Limit)
 	defer cancel()
@@ -86,7 +87,8 @@ func crash(a *apps.App, load *rig.Load) error {
 	return err
 }
 
-// refuseReload reloads the app, which must fail, say in the status line how, and in the journal why.
+// refuseReload reloads the app, which must fail, say in the status line how, and in the journal
+// why.
 func refuseReload(a *apps.App, status string, reasons ...string) {
 	a.T.Helper()
 	out, err := a.Exec(a.T.Context(), "systemctl", "reload", a.Name)
@@ -107,8 +109,8 @@ func refuseReload(a *apps.App, status string, reasons ...string) {
 	}
 }
 
-// testHangsInStop goes from a release that ignores its stop signal to a good one, and from there back: the reload waits
-// as long as systemd does, then goes on.
+// testHangsInStop goes from a release that ignores its stop signal to a good one, and from there
+// back: the reload waits as long as systemd does, then goes on.
 func testHangsInStop(t *testing.T, s *apps.System) {
 	deaf := []string{"--", "/bin/sh", "-c", "trap '' TERM; exec " + apps.CServer}
 	a := apps.Start(t, s, "deaf", append([]string{"--instances=2", "-p", "TimeoutStopSec=3s", "--soak", "100ms"}, deaf...)...)

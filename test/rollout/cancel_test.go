@@ -26,9 +26,14 @@ func startReload(a *apps.App, words string) *reloading {
 	return r
 }
 
-// testStopInRollout stops an app in the middle: everything stops, nothing is left failed, and it starts again.
+// slowly has each instance take two seconds to start, so that a rollout stays in each of its steps for
+// long enough to be met there, however busy the machine is.
+const slowly = "--property=ExecStartPre=-/bin/sleep 2" // a stop may end it
+
+// testStopInRollout stops an app in the middle: everything stops, nothing is left failed, and it
+// starts again.
 func testStopInRollout(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "stopped", "--soak", "1s")
+	a := apps.Start(t, s, "stopped", "--soak", "1s", slowly)
 	for _, words := range []string{"trying the new code", "rollout 1/3"} {
 		r := startReload(a, words)
 		a.MustSystemctl("stop", a.Name)
@@ -49,10 +54,35 @@ func testStopInRollout(t *testing.T, s *apps.System) {
 	}
 }
 
-// testStopInReloadDrains stops an app in the middle of a reload, where PID 1 leaves out ExecStop=: what is in flight is
-// answered, new connections are refused meanwhile.
+// testStopStubborn stops an app whose program does not end on its signal: PID 1 kills the program at
+// its time-out, and the balancer waits for that.
+func testStopStubborn(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "stubborn", "--drain-timeout=1s", "--", "/bin/sh", "-c", "trap '' TERM; exec "+apps.CServer)
+	a.MustSystemctl("stop", a.Name)
+	for unit, want := range map[string]string{a.Shim(): "success", a.Instance(1): "timeout"} {
+		if result := a.MustShow(t, unit, "Result"); result != want {
+			t.Errorf("the result of %s is %s, want %s", unit, result, want)
+		}
+	}
+}
+
+// testStopInReexec has PID 1 execute itself while an app begins to stop, so that PID 1 does not answer
+// ExecStop= at first: what is in flight is answered, and the port is closed meanwhile.
+func testStopInReexec(t *testing.T, s *apps.System) {
+	a := apps.Start(t, s, "rebooted", crude...)
+	land := fly(a, a.Hold(2*a.N), "/slow?ms=3000")
+	a.MustExec(t, "sh", "-c", "systemctl stop --no-block "+a.Name+"; systemctl daemon-reexec")
+	a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	land()
+	if log := a.Log(a.Shim()); !strings.Contains(log, "new connections are refused, the app stops") {
+		t.Errorf("the port was not closed while the instances drained:\n%s", log)
+	}
+}
+
+// testStopInReloadDrains stops an app in the middle of a reload, where PID 1 leaves out ExecStop=:
+// what is in flight is answered, new connections are refused meanwhile.
 func testStopInReloadDrains(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "quitting", append(crude, "--soak", "1s")...)
+	a := apps.Start(t, s, "quitting", append(crude, "--soak", "1s", slowly)...)
 	for _, words := range []string{"trying the new code", "rollout 1/3"} {
 		r := startReload(a, words)
 		land := fly(a, a.Hold(2*a.N), "/slow?ms=3000")
@@ -68,9 +98,10 @@ func testStopInReloadDrains(t *testing.T, s *apps.System) {
 	}
 }
 
-// testCancel ends the rollout's process, once so that it can clean up and once so that the next shim must.
+// testCancel ends the rollout's process, once so that it can clean up and once so that the next
+// shim must.
 func testCancel(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "cancel", "--soak", "1s")
+	a := apps.Start(t, s, "cancel", "--soak", "1s", slowly)
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	for _, signal := range []string{"TERM", "KILL"} {
 		r := startReload(a, "rollout 1/3")
@@ -84,9 +115,10 @@ func testCancel(t *testing.T, s *apps.System) {
 	a.Lossless(load.Stop())
 }
 
-// testKillShimInRollout kills the shim in the middle: the next one takes over, and the next reload goes through.
+// testKillShimInRollout kills the shim in the middle: the next one takes over, and the next reload
+// goes through.
 func testKillShimInRollout(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "headless", "--soak", "1s")
+	a := apps.Start(t, s, "headless", "--soak", "1s", slowly)
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	for _, words := range []string{"trying the new code", "rollout 1/3"} {
 		r := startReload(a, words)
@@ -109,16 +141,19 @@ func testKillShimInRollout(t *testing.T, s *apps.System) {
 	t.Logf("load: %s", r)
 }
 
-// testDaemonReload lets PID 1 read its units, and execute itself, anew in the middle: the rollout goes on.
+// testDaemonReload lets PID 1 read its units, and execute itself, anew in the middle: the rollout
+// goes on.
 func testDaemonReload(t *testing.T, s *apps.System) {
-	// The rollout takes longer than a start may: a time-out of PID 1 that begins anew must not end it.
+	// The rollout takes longer than a start may: a time-out of PID 1 that begins anew must not end
+	// it.
 	a := apps.Start(t, s, "reread", "--soak", "9s", "--start-timeout", "3s")
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	for _, verb := range []string{"daemon-reload", "daemon-reexec"} {
 		before := a.PIDs()
-		r := startReload(a, "rollout 1/3")
+		r := startReload(a, "trying the new code") // for 9 s
 		a.MustSystemctl(verb)
-		// The client of a PID 1 that executes itself loses its connection; what counts is how the rollout ends.
+		// The client of a PID 1 that executes itself loses its connection; what counts is how the
+		// rollout ends.
 		if err := <-r.done; err != nil && verb == "daemon-reload" {
 			t.Errorf("%s: %v", verb, err)
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testConfig changes options of the shim by a drop-in, as "systemctl edit" does, and reloads: the same process takes
-// them over.
+// testConfig changes options of the shim by a drop-in, as "systemctl edit" does, and reloads: the
+// same process takes them over.
 func testConfig(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "edited", "--soak", "1s", "-p", "KillSignal=SIGKILL")
 	shim := a.PID(a.Shim())

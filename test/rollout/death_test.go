@@ -11,8 +11,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testKillShimInDrain kills the shim while instances drain whose programs end in the middle of what they do: the drains go on
-// with the next shim.
+// testKillShimInDrain kills the shim while instances drain whose programs end in the middle of what
+// they do: the drains go on with the next shim.
 func testKillShimInDrain(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "orphaned", crude...)
 	load := a.Load(rig.LoadOptions{Rate: 50})
@@ -36,7 +36,8 @@ func testKillShimInDrain(t *testing.T, s *apps.System) {
 	}
 }
 
-// sudden is a web server in Python that knows no signal: SIGTERM ends it in the middle of what it does.
+// sudden is a web server in Python that knows no signal: SIGTERM ends it in the middle of what it
+// does.
 const sudden = `import os, socket, time, urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 BODY = "instance={} pid={}\n".format(os.environ["INSTANCE"], os.getpid()).encode()
@@ -52,11 +53,12 @@ server.socket = socket.socket(fileno=3)
 server.serve_forever()
 `
 
-// testKillShimInStop kills the shim while its app stops. PID 1 starts no other one then, so each drain counts by itself.
+// testKillShimInStop kills the shim while its app stops. PID 1 starts no other one then, so each
+// drain counts by itself.
 func testKillShimInStop(t *testing.T, s *apps.System) {
 	const file = "/srv/sudden.py"
 	s.MustWriteFile(t, file, sudden, 0o644)
-	a := apps.Start(t, s, "lone", "--", "/usr/bin/python3", file)
+	a := apps.Start(t, s, "lone", "--kind=listen", "--", "/usr/bin/python3", file)
 	for _, moment := range []struct {
 		name string
 		come func()
@@ -101,8 +103,8 @@ func testKillShimInStop(t *testing.T, s *apps.System) {
 	}
 }
 
-// testKillShimEarlyInReload kills a shim that has not answered the first question of a reload yet. PID 1 starts the next one
-// when the reload is over, so that one must not wait for an answer.
+// testKillShimEarlyInReload kills a shim that has not answered the first question of a reload yet.
+// PID 1 starts the next one when the reload is over, so that one must not wait for an answer.
 func testKillShimEarlyInReload(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "early")
 	load := a.Load(rig.LoadOptions{Rate: 100})
@@ -129,8 +131,8 @@ func testKillShimEarlyInReload(t *testing.T, s *apps.System) {
 	a.Lossless(load.Stop())
 }
 
-// testScaleInReload makes the app larger by the number of the extra instance of a reload: while that goes on, and after one
-// that was cut off. Who is told that the instance runs keeps it.
+// testScaleInReload makes the app larger by the number of the extra instance of a reload: while
+// that goes on, and after one that was cut off. Who is told that the instance runs keeps it.
 func testScaleInReload(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "growing", "--soak", "2s")
 	load := a.Load(rig.LoadOptions{Rate: 100})

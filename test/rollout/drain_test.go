@@ -14,8 +14,8 @@ import (
 // crude makes a program end at its stop signal, at once and in the middle of what it does.
 var crude = []string{"-p", "KillSignal=SIGKILL"}
 
-// testCrude drains programs that end at once: nothing in flight is lost by a restart, a reload, or when the app gets
-// smaller.
+// testCrude drains programs that end at once: nothing in flight is lost by a restart, a reload, or
+// when the app gets smaller.
 func testCrude(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "crude", append(crude, "--soak", "1s")...)
 	load := a.Load(rig.LoadOptions{Rate: 100})
@@ -56,7 +56,8 @@ func testIdleKeepAlive(t *testing.T, s *apps.System) {
 	}
 }
 
-// testBusyHolds restarts an instance with a request in flight: it ends after that, or at the drain time-out.
+// testBusyHolds restarts an instance with a request in flight: it ends after that, or at the drain
+// time-out.
 func testBusyHolds(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "busy", crude...)
 	held := a.Open(a.N) // one at each instance
@@ -102,11 +103,13 @@ func answered(conns []*apps.Held) map[string]int {
 	return got
 }
 
-// rescueLimit is far above the two seconds that docs/balancing.md promises, for machines that are busy, and far below what a
-// connection would wait if nobody moved it: clients give up after apps.Limit.
+// rescueLimit is far above the two seconds that docs/balancing.md promises, for machines that are
+// busy, and far below what a connection would wait if nobody moved it: clients give up after
+// apps.Limit.
 const rescueLimit = 15 * time.Second
 
-// testFrozen stops one instance as a debugger does: what was on its way to it is served by others, in time.
+// testFrozen stops one instance as a debugger does: what was on its way to it is served by others,
+// in time.
 func testFrozen(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "frozen")
 	a.Evenly()

@@ -11,8 +11,9 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// hostile is a server on descriptor 3 that does to its listener what the path says. As it ends it shuts the listener down,
-// as programs do that take it for their own alone, and sets options that its successor must not find.
+// hostile is a server on descriptor 3 that does to its listener what the path says. As it ends it
+// shuts the listener down, as programs do that take it for their own alone, and sets options that
+// its successor must not find.
 const hostile = `
 import ctypes, os, signal, socket, struct, threading, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -68,9 +69,9 @@ while True:
         pass
 `
 
-// testHostile has an instance attack what it shares with its siblings. Whatever it does, connections are spread evenly
-// soon after, and status and journal say what happened. It has no supervisor, which would have kept the kernel from seeing
-// what it does to the steering.
+// testHostile has an instance attack what it shares with its siblings. Whatever it does,
+// connections are spread evenly soon after, and status and journal say what happened. It has no
+// supervisor, which would have kept the kernel from seeing what it does to the steering.
 func testHostile(t *testing.T, s *apps.System) {
 	const file = "/srv/hostile.py"
 	s.MustWriteFile(t, file, hostile, 0o644)
@@ -110,8 +111,8 @@ func testHostile(t *testing.T, s *apps.System) {
 	a.Evenly()
 }
 
-// testDeferAccept has listeners that hand over no connection before it has sent something: a release that accepts nothing
-// must not pass for that.
+// testDeferAccept has listeners that hand over no connection before it has sent something: a
+// release that accepts nothing must not pass for that.
 func testDeferAccept(t *testing.T, s *apps.System) {
 	a := apps.New(t, s, "deferred", "--start-timeout", "3s")
 	a.DropIn("deferred@.socket", "[Socket]\nDeferAcceptSec=30\n")

@@ -31,10 +31,11 @@ type program struct {
 	rate      int    // of new connections in a second
 	loadedOn  string // the one suite on which it has that many reloads and that rate; empty: each
 	kept      int    // clients that keep their connections
+	costly    bool   // it starts slowly
 }
 
-// sized returns p as it runs on suite. At full length it is a proof by repetition; one reload after each kind of accident
-// tells as much about code that has not changed.
+// sized returns p as it runs on suite. At full length it is a proof by repetition; one reload after
+// each kind of accident tells as much about code that has not changed.
 func (p program) sized(suite string) program {
 	p.kept = 200
 	switch {
@@ -53,12 +54,12 @@ func programs() []program {
 		{
 			name: "gunicorn", options: []string{"--working-directory", apps.WSGI, "-p", "SystemCallFilter=@setuid"},
 			command: []string{"/usr/bin/gunicorn", "--threads=20", "app:app"},
-			release: env, keepAlive: true, slow: true, reloads: 10, rate: 100, loadedOn: "trixie",
+			release: env, keepAlive: true, slow: true, reloads: 10, rate: 100, loadedOn: "trixie", costly: true,
 		},
 		{
 			name: "uvicorn", options: []string{"--working-directory", apps.ASGI},
 			command: []string{"/usr/bin/uvicorn", "--fd", "3", "app:app"},
-			release: env, keepAlive: true, slow: true, reloads: 10, rate: 100, loadedOn: "bookworm",
+			release: env, keepAlive: true, slow: true, reloads: 10, rate: 100, loadedOn: "bookworm", costly: true,
 		},
 		{
 			name: "nginx", options: []string{"--env", "NGINX=3;"},
@@ -67,7 +68,7 @@ func programs() []program {
 			release:   func(a *apps.App, version int) { writeNginx(a.T, a.System, a.Port, version) },
 			keepAlive: true, slow: true, reloads: 10, rate: 1000, loadedOn: "trixie",
 		},
-		{name: "python", command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1, rate: 50},
+		{name: "python", options: []string{"--kind=listen"}, command: []string{"/usr/bin/python3", apps.Python + "/server.py"}, release: env, slow: true, reloads: 1, rate: 50},
 		{name: "c", command: []string{apps.CServer}, reloads: 1, rate: 100},
 		{
 			name: "socat", command: []string{"/usr/bin/socat", "ACCEPT-FD:3,fork", "EXEC:" + apps.Answer},
@@ -122,6 +123,9 @@ func (p program) start(t *testing.T, s *apps.System, options ...string) *apps.Ap
 
 // test runs one program through what happens to it in a life, under load from beginning to end.
 func (p program) test(t *testing.T, s *apps.System) {
+	if p.costly {
+		rig.Long(t, "its starts take most of the time, and test/programs has gunicorn too")
+	}
 	a := p.start(t, s, "--soak", "100ms")
 	a.Evenly()
 	load := p.startLoad(a)
@@ -140,8 +144,8 @@ func (p program) test(t *testing.T, s *apps.System) {
 	}
 }
 
-// loads are the clients of a program: some that make a connection for each request, and many that keep theirs, a tenth of
-// which ask so often that their connections are never idle.
+// loads are the clients of a program: some that make a connection for each request, and many that
+// keep theirs, a tenth of which ask so often that their connections are never idle.
 type loads []*rig.Load
 
 func (p program) startLoad(a *apps.App) loads {
@@ -200,7 +204,8 @@ func (p program) killShim(a *apps.App) {
 	}
 }
 
-// reloadInFlight puts version 2 live while requests of 5 s are in flight, on connections that had others before.
+// reloadInFlight puts version 2 live while requests of 5 s are in flight, on connections that had
+// others before.
 func (p program) reloadInFlight(a *apps.App) {
 	a.T.Helper()
 	land := func() {}
@@ -241,8 +246,8 @@ func send(a *apps.App, conns []*apps.Held, path string) {
 	}
 }
 
-// fly begins a request on each connection, and hangs up with its answer. land waits for the answers and checks that each is of
-// the instance that had the connection.
+// fly begins a request on each connection, and hangs up with its answer. land waits for the answers
+// and checks that each is of the instance that had the connection.
 func fly(a *apps.App, conns []*apps.Held, path string) (land func()) {
 	a.T.Helper()
 	send(a, conns, path)
@@ -267,7 +272,8 @@ func fly(a *apps.App, conns []*apps.Held, path string) (land func()) {
 	}
 }
 
-// checkNoExtra checks that nothing of the extra instance is left: no unit, no listener in the shim, no mark of it.
+// checkNoExtra checks that nothing of the extra instance is left: no unit, no listener in the shim,
+// no mark of it.
 func checkNoExtra(a *apps.App) {
 	a.T.Helper()
 	a.AwaitUp(a.N)

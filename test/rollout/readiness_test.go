@@ -10,7 +10,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// warmUp is a server on descriptor 3 that answers its first requests with 503, as many as its argument says.
+// warmUp is a server on descriptor 3 that answers its first requests with 503, as many as its
+// argument says.
 const warmUp = `
 import os, socket, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -31,11 +32,12 @@ server.socket = socket.socket(fileno=3)
 server.serve_forever()
 `
 
-// testReadyHTTP starts a program that warms up: it has no connection before a request of its own was answered well.
+// testReadyHTTP starts a program that warms up: it has no connection before a request of its own
+// was answered well.
 func testReadyHTTP(t *testing.T, s *apps.System) {
 	const file = "/srv/warmup.py"
 	s.MustWriteFile(t, file, warmUp, 0o644)
-	a := apps.Start(t, s, "warm", "--ready", "http:/health", "--", "/usr/bin/python3", file, "3")
+	a := apps.Start(t, s, "warm", "--ready", "http:/health", "--kind=listen", "--", "/usr/bin/python3", file, "3")
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	a.Reload() // each new instance answers 503 three times, and no client sees any
 	checkNoExtra(a)
@@ -73,7 +75,8 @@ func testReadyFenced(t *testing.T, s *apps.System) {
 	a.Evenly()
 }
 
-// testNeverReady starts an app whose program listens by itself: the start fails within its time-out and says what to do.
+// testNeverReady starts an app whose program listens by itself: the start fails within its time-out
+// and says what to do.
 func testNeverReady(t *testing.T, s *apps.System) {
 	a := apps.New(t, s, "aloof", "--start-timeout", "8s", "--", "/bin/sleep", "600")
 	out, err := a.Exec(t.Context(), "systemctl", "start", a.Name)

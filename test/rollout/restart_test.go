@@ -22,7 +22,7 @@ func checkRenewed(a *apps.App, what string, before map[int]string) {
 
 // testRestartInReload restarts an app in the middle of a reload. PID 1 leaves out ExecStop= then.
 func testRestartInReload(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "overtaken", append(crude, "--soak", "1s")...)
+	a := apps.Start(t, s, "overtaken", append(crude, "--soak", "1s", slowly)...)
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	for _, words := range []string{"trying the new code", "rollout 1/3"} {
 		land := fly(a, a.Hold(2*a.N), "/slow?ms=3000")
@@ -38,7 +38,8 @@ func testRestartInReload(t *testing.T, s *apps.System) {
 	a.Lossless(load.Stop())
 }
 
-// testRestartFails restarts an app of which one instance is broken: the restart says so, and the others are new.
+// testRestartFails restarts an app of which one instance is broken: the restart says so, and the
+// others are new.
 func testRestartFails(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "limping", "--start-timeout", "5s")
 	before := a.PIDs()
@@ -107,8 +108,8 @@ func testKillShimInRestart(t *testing.T, s *apps.System) {
 	}
 }
 
-// testJoinByHand tries to restart the unit that gave a listener to the shim, which would change the listener's flags under
-// the program.
+// testJoinByHand tries to restart the unit that gave a listener to the shim, which would change the
+// listener's flags under the program.
 func testJoinByHand(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "joined")
 	if err := a.Systemctl(t.Context(), "restart", a.Name+"-join@1.service"); err == nil {

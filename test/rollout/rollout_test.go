@@ -1,10 +1,11 @@
 //go:build integration
 
-// Package rollout tests what people come for: real programs of many kinds, unchanged, renewed by "systemctl reload" and
-// "systemctl restart" under load without a lost request, and releases that are broken and must not get in.
+// Package rollout tests what people come for: real programs of many kinds, unchanged, renewed by
+// "systemctl reload" and "systemctl restart" under load without a lost request, and releases that
+// are broken and must not get in.
 //
-// What is asserted are counts (no request failed, each instance had exactly its share), states and reasons. Figures of
-// time are logged; limits on time are there to end a test that hangs.
+// What is asserted are counts (no request failed, each instance had exactly its share), states and
+// reasons. Figures of time are logged; limits on time are there to end a test that hangs.
 package rollout
 
 import (
@@ -17,8 +18,8 @@ import (
 // A queue says how many tests run at a time.
 func TestMain(m *testing.M) { rig.Main(m, 1000) }
 
-// queue begins tests in their order, some at a time. Package testing begins parallel tests in any order, and those that take
-// long would be left for the end.
+// queue begins tests in their order, some at a time. Package testing begins parallel tests in any
+// order, and those that take long would be left for the end.
 type queue struct {
 	slots chan struct{}
 	last  chan struct{} // closed when the last test that came has begun
@@ -30,7 +31,8 @@ func newQueue(slots int) *queue {
 	return q
 }
 
-// parallel is t.Parallel, and returns when it is the test's turn. The test has its slot until it is cleaned up.
+// parallel is t.Parallel, and returns when it is the test's turn. The test has its slot until it is
+// cleaned up.
 func (q *queue) parallel(t *testing.T) {
 	turn, begun := q.last, make(chan struct{})
 	q.last = begun
@@ -48,7 +50,8 @@ type test struct {
 	loaded bool // it takes a good part of a CPU all the time
 }
 
-// both are the tests that run on systemd 252 too: a reload, and PID 1 that reads its units anew meanwhile.
+// both are the tests that run on systemd 252 too: a reload, and PID 1 that reads its units anew
+// meanwhile.
 var both = []string{"DaemonReload", "Surge"}
 
 func TestRollout(t *testing.T) {
@@ -56,9 +59,12 @@ func TestRollout(t *testing.T) {
 		{name: "Broken", run: testBroken},
 		{name: "HangsInStop", run: testHangsInStop},
 		{name: "StopInRollout", run: testStopInRollout},
+		{name: "StopStubborn", run: testStopStubborn},
 		{name: "StopInReloadDrains", run: testStopInReloadDrains},
 		{name: "Cancel", run: testCancel},
 		{name: "Progress", run: testProgress},
+		{name: "Top", run: testTop},
+		{name: "Interrupted", run: testInterrupted},
 		{name: "KillShimInRollout", run: testKillShimInRollout},
 		{name: "KillShimInDrain", run: testKillShimInDrain},
 		{name: "KillShimInStop", run: testKillShimInStop},
@@ -88,10 +94,15 @@ func TestRollout(t *testing.T) {
 	}
 	rig.Table(t, both, func(t *testing.T, suite string, run rig.Runner) {
 		s := apps.Boot(t, suite)
-		// By itself: while PID 1 executes itself anew, commands of other tests would fail.
+		// By themselves: while PID 1 executes itself anew, commands of other tests would fail.
 		run("DaemonReload", nil, func(t *testing.T) { testDaemonReload(t, s) })
-		// One under load at a time: side by side each would take longer, and so put more load on the machine in all.
-		loaded, others := newQueue(1), newQueue(2)
+		run("StopInReexec", nil, func(t *testing.T) { testStopInReexec(t, s) })
+		// One under load at a time: side by side each would take longer, and so put more load on
+		// the machine in all.
+		loaded, others := newQueue(1), newQueue(3)
+		if rig.All() { // both systemds run at a time
+			others = newQueue(2)
+		}
 		for _, tt := range append(programTests(suite), tests...) {
 			q := others
 			if tt.loaded {

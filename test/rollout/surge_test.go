@@ -11,7 +11,8 @@ import (
 	"github.com/unitgen/unitgen/test/rig"
 )
 
-// testSurge counts the instances that are up during reloads of each kind, and the order in which they are renewed.
+// testSurge counts the instances that are up during reloads of each kind, and the order in which
+// they are renewed.
 func testSurge(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "surge", "--soak", "1s")
 	load := a.Load(rig.LoadOptions{Rate: 100})
@@ -66,9 +67,10 @@ func renewed(log string) []string {
 	return order
 }
 
-// testSecondReload reloads while a reload is under way: by systemctl it runs after the first, by hand it is refused.
+// testSecondReload reloads while a reload is under way: by systemctl it runs after the first, by
+// hand it is refused.
 func testSecondReload(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "twice", "--soak", "1s")
+	a := apps.Start(t, s, "twice", "--soak", "3s")
 	r := startReload(a, "trying the new code")
 	out, err := a.Exec(t.Context(), "env", "MAINPID="+a.PID(a.Shim()), apps.Lbshim, "rollout", a.Name)
 	if err != nil || out.Status == 0 || !strings.Contains(out.Stderr, "another rollout of "+a.Name+" is under way") {
@@ -84,8 +86,8 @@ func testSecondReload(t *testing.T, s *apps.System) {
 	checkNoExtra(a)
 }
 
-// testStoppedStays reloads an app of which the admin has stopped one instance, before or meanwhile: it stays so, and so does
-// the number of links.
+// testStoppedStays reloads an app of which the admin has stopped one instance, before or meanwhile:
+// it stays so, and so does the number of links.
 func testStoppedStays(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "resting", "--soak", "5s")
 	before := a.PIDs()

@@ -118,8 +118,8 @@ func (s *scale) connections(numbers []int) error {
 	return s.remove(app)
 }
 
-// each is how many connections one client process holds: the limit of descriptors of many machines is 20,000, which a container cannot
-// raise. An instance has that limit too.
+// each is how many connections one client process holds: the limit of descriptors of many machines
+// is 20,000, which a container cannot raise. An instance has that limit too.
 const each = 15000
 
 // hold opens n connections and measures while they are open.

@@ -1,9 +1,10 @@
-// Scale measures what grows with the number of instances, apps, connections and reloads, in a throw-away container with a
-// real systemd, and prints tables in Markdown (docs/scale.md quotes one run).
+// Scale measures what grows with the number of instances, apps, connections and reloads, in a
+// throw-away container with a real systemd, and prints tables in Markdown (docs/scale.md quotes one
+// run).
 //
-// CPU is that of everything in the container, by its cgroup, and of the parts that matter, by theirs: PID 1, the message
-// bus, the journal, the balancer, the join commands, the instances with the commands of their units. Times are of the
-// command as its user waits for it.
+// CPU is that of everything in the container, by its cgroup, and of the parts that matter, by
+// theirs: PID 1, the message bus, the journal, the balancer, the join commands, the instances with
+// the commands of their units. Times are of the command as its user waits for it.
 package main
 
 import (

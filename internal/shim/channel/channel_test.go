@@ -16,6 +16,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/handoff/receiver"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
@@ -26,7 +27,7 @@ type receiving struct{}
 func (receiving) Addresses() []path.Address {
 	return []path.Address{{TCP: netip.MustParseAddrPort("127.0.0.1:8000")}}
 }
-func (receiving) Receive(int, path.Receiver, bool) (path.Delivery, error) { return delivery{}, nil }
+func (receiving) Receive(int, receiver.Receiver, bool) (path.Delivery, error) { return delivery{}, nil }
 
 type delivery struct{}
 

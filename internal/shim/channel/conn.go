@@ -9,12 +9,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/handoff/receiver"
 	"github.com/unitgen/unitgen/internal/nodecluster"
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
 
 // conn is the channel of an instance's program. With Receiving the program gets its connections on
-// it: the conn is a path.Receiver then.
+// it: the conn is a receiver.Receiver then.
 type conn struct {
 	*nodecluster.Channel
 	instance int
@@ -79,7 +80,7 @@ func (c *conn) serve(keys [][]byte) {
 	c.delivery.Serving(keys != nil)
 }
 
-// Give is of path.Receiver.
+// Give is of receiver.Receiver.
 func (c *conn) Give(listener, fd int) (number uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,7 +95,7 @@ func (c *conn) Give(listener, fd int) (number uint64, ok bool) {
 	return number, true
 }
 
-// Ask is of path.Receiver.
+// Ask is of receiver.Receiver.
 func (c *conn) Ask(token int) {
 	if !c.Order(nodecluster.AskReport(token)) {
 		c.log.Debug("ask program what it has, ignoring")
@@ -121,8 +122,8 @@ func (c *conn) next() (nodecluster.Message, error) {
 	}
 }
 
-// Hear is of path.Receiver.
-func (c *conn) Hear(said []path.Said) ([]path.Said, bool) {
+// Hear is of receiver.Receiver.
+func (c *conn) Hear(said []receiver.Said) ([]receiver.Said, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	more := c.Channel.Hear(func(m nodecluster.Message, err error) bool {
@@ -138,7 +139,7 @@ func (c *conn) Hear(said []path.Said) ([]path.Said, bool) {
 		case nodecluster.Answered:
 			said = append(said, c.answered(m.Ack, m.Taken))
 		case nodecluster.Report:
-			said = append(said, path.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
+			said = append(said, receiver.Said{Report: true, Token: m.Token, Open: m.Open, Busy: m.Busy})
 		default:
 			select {
 			case c.others <- heard{m, err}:
@@ -172,12 +173,12 @@ func (c *conn) lost() (number uint64, ok bool) {
 	return c.given[i].number, true
 }
 
-func (c *conn) answered(number uint64, taken bool) path.Said {
+func (c *conn) answered(number uint64, taken bool) receiver.Said {
 	c.given = slices.DeleteFunc(c.given, func(g givenToken) bool { return g.number == number })
 	if taken {
 		c.lossy = false
 	}
-	return path.Said{Number: number, Taken: taken}
+	return receiver.Said{Number: number, Taken: taken}
 }
 
 // serving sets in the dispatcher whether an instance's process takes connections now.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -122,6 +123,6 @@ func peerUser(conn *net.UnixConn) (uid uint32, err error) {
 // ended says whether the process of a pidfd has ended.
 func ended(pidfd int) bool {
 	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(poll, 0)
+	n, err := sock.Poll(poll, 0)
 	return err != nil || n > 0
 }

@@ -127,7 +127,7 @@ func (p *Path) restore(a *address) (wrong string, err error) {
 // stillOpen fails for a unix socket that was shut down.
 func (p *Path) stillOpen(a *address) error {
 	poll := []unix.PollFd{{Fd: int32(a.fd), Events: unix.POLLRDHUP}}
-	if _, err := unix.Poll(poll, 0); err != nil && err != unix.EINTR {
+	if _, err := sock.Poll(poll, 0); err != nil {
 		return fmt.Errorf("look at public listener: %w", os.NewSyscallError("poll", err))
 	}
 	if poll[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0 {
@@ -163,7 +163,7 @@ func (p *Path) queueOf(a *address) (n int, exact bool, err error) {
 		p.log.Debug("read queue of unix socket, ignoring", "address", a.String(), "error", err)
 	}
 	poll := []unix.PollFd{{Fd: int32(a.fd), Events: unix.POLLIN | unix.POLLRDHUP}}
-	n, err = unix.Poll(poll, 0)
+	n, err = sock.Poll(poll, 0)
 	if poll[0].Revents&unix.POLLRDHUP != 0 {
 		n = 0 // it was shut down: see restore
 	}

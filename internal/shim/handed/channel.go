@@ -9,6 +9,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
+	"github.com/unitgen/unitgen/internal/handoff/receiver"
 	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/sock"
 )
@@ -94,35 +95,18 @@ func (p *Path) deliver(r *control.Request) error {
 }
 
 // Receive is of path.Receiving.
-func (p *Path) Receive(number int, r path.Receiver, fresh bool) (path.Delivery, error) {
-	d := &delivery{number: number, dispatcher: p.dispatcher}
-	d.receiver = &receiver{Receiver: r}
-	return d, p.dispatcher.AttachReceiver(number, d.receiver, fresh)
+func (p *Path) Receive(number int, r receiver.Receiver, fresh bool) (path.Delivery, error) {
+	d := &delivery{number: number, dispatcher: p.dispatcher, receiver: r}
+	return d, p.dispatcher.AttachReceiver(number, r, fresh)
 }
 
 // delivery is of path.Delivery.
 type delivery struct {
 	number     int
 	dispatcher *handoff.Dispatcher
-	receiver   *receiver
+	receiver   receiver.Receiver
 }
 
 func (d *delivery) Serving(serving bool) { d.dispatcher.Serving(d.number, d.receiver, serving) }
 func (d *delivery) Hear()                { d.dispatcher.Hear(d.number, d.receiver) }
 func (d *delivery) End()                 { d.dispatcher.Detach(d.number) }
-
-// receiver is a path.Receiver in terms of package handoff.
-type receiver struct {
-	path.Receiver
-	said []path.Said // kept for the next time
-}
-
-// Hear is of handoff.Receiver.
-func (r *receiver) Hear(all []handoff.Said) ([]handoff.Said, bool) {
-	said, more := r.Receiver.Hear(r.said[:0])
-	r.said = said
-	for _, s := range said {
-		all = append(all, handoff.Said(s))
-	}
-	return all, more
-}

@@ -37,7 +37,7 @@ type Options struct {
 	MaxConnections int   // open connections that an instance has at most; zero means any number
 	Parking        []int // the public listeners of app.socket, owned by the Path
 	Diag           []int // NETLINK_SOCK_DIAG sockets of the host's network namespace, or none; only the first is used
-	Receivers      bool  // the instances are given their connections by path.Receivers
+	Receivers      bool  // the instances are given their connections by protocols of their programs
 	Store          *path.Store
 	Log            *slog.Logger
 }
@@ -85,15 +85,8 @@ func Open(o Options) (*Path, error) {
 			return nil, err
 		}
 	}
-	for _, fd := range o.Parking {
-		a, err := p.openAddress(fd)
-		if err != nil {
-			return nil, err
-		}
-		p.addresses = append(p.addresses, a)
-	}
-	if len(p.addresses) == 0 {
-		return nil, errors.New("no public listener was passed")
+	if p.addresses, err = path.OpenListeners(o.Parking, p.openAddress); err != nil {
+		return nil, err
 	}
 	p.dispatcher, err = handoff.New(handoff.Options{
 		Listeners: o.Parking, Receivers: o.Receivers, Waiting: p.waitingAt, Changed: p.tick, Log: o.Log,

@@ -184,6 +184,21 @@ type Description struct {
 	Instances []int // those that have joined
 }
 
+// OpenListeners opens the address of each public listener. Without any an app could not be reached.
+func OpenListeners[A any](listeners []int, open func(fd int) (A, error)) ([]A, error) {
+	if len(listeners) == 0 {
+		return nil, errors.New("no public listener was passed")
+	}
+	addresses := make([]A, len(listeners))
+	for i, fd := range listeners {
+		var err error
+		if addresses[i], err = open(fd); err != nil {
+			return nil, err
+		}
+	}
+	return addresses, nil
+}
+
 // NotJoined is the error for an instance that has not joined.
 func NotJoined(instance int) error {
 	return &control.Error{Name: control.ErrNoSuchInstance, Reason: fmt.Sprintf("instance %d has not joined", instance)}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/sockdiag"
+	"github.com/unitgen/unitgen/internal/steer"
 )
 
 // countPause is how long after a count the next one is made, if connections have ended. A count
@@ -111,17 +112,17 @@ func (c *counter) end() error {
 func (p *Path) Count(time.Time) (map[int]path.Traffic, error) {
 	counts, err := p.count()
 	traffic := make(map[int]path.Traffic)
-	if all, ok := counts[path.Parking]; ok {
+	if all, ok := counts.byInstance[path.Parking]; ok {
 		traffic[path.Parking] = path.Traffic{Counted: true, Open: all.Open, Accepted: all.Open - all.Queued}
 	}
 	for number, m := range p.members {
-		c, counted := counts[number]
+		c, counted := counts.byInstance[number]
 		t := path.Traffic{
 			Given: p.steered(number), Waiting: c.Queued,
 			Counted: counted, Own: counted && m.ownCgroup(), Open: c.Open, Accepted: c.Open - c.Queued,
 		}
 		if m.draining {
-			held := held(number, counts)
+			held := counts.held[number]
 			t.Busy = held.Busy + held.Queued
 			t.Quiet = counted && t.Busy == 0 && held.Unsure == 0
 			t.Taken, t.Unanswered = p.unanswered(m, held)
@@ -143,45 +144,146 @@ func (p *Path) unanswered(m *member, held sockdiag.Stat) (taken bool, oldest tim
 	return true, held.Waiting
 }
 
-// count returns the open connections of every instance, in one walk through the kernel's table.
+// counted are the open connections of the app at one count.
+type counted struct {
+	byInstance map[int]sockdiag.Stat // path.Parking: those that anybody may have
+	held       map[int]sockdiag.Stat // of draining instances: see before
+}
+
+// under is what a connection counts under: the cgroup of its listener, or as one that anybody may
+// have (the zero value), or as one of these that a draining instance may have.
+type under struct {
+	cgroup   uint64
+	instance int
+}
+
+// count counts the open connections of every instance, in one walk through the kernel's table.
 // Parking are those that anybody may have: they were parked first, and carry the cgroup of
 // app.socket, or they were moved.
-func (p *Path) count() (map[int]sockdiag.Stat, error) {
+func (p *Path) count() (counted, error) {
 	if p.counter.conn == nil {
-		return nil, path.ErrCannotCount
+		return counted{}, path.ErrCannotCount
 	}
 	if err := p.findCgroups(); err != nil {
-		return nil, err
+		return counted{}, err
 	}
-	open := make(map[uint64]bool)
-	stats, err := p.counter.conn.CountByCgroup(sockdiag.Filter{Ports: p.ports(), Apart: func(cookie uint64) bool {
-		if p.moved.cookies[cookie] {
-			open[cookie] = true
+	open, unplaced, placed := make(map[uint64]bool), p.unplaced(), p.placed()
+	stats, err := sockdiag.CountBy(p.counter.conn, sockdiag.Filter{Ports: p.ports()}, func(c sockdiag.Connection, keys []under) []under {
+		if !p.moved.cookies[c.Cookie] {
+			keys = append(keys, under{cgroup: c.Cgroup})
+		} else {
+			open[c.Cookie] = true
+			keys = append(keys, under{})
 		}
-		return open[cookie]
-	}})
+		if !p.anybodys(c) {
+			return keys
+		}
+		for number, m := range p.members {
+			if m.draining && m.mayHold(number, c.Cookie, placed, unplaced) {
+				keys = append(keys, under{instance: number})
+			}
+		}
+		return keys
+	})
 	p.counter.counted.Store(time.Now().UnixNano())
 	if err != nil {
-		return nil, err
+		return counted{}, err
 	}
 	p.moved.cookies = open
-	counts := map[int]sockdiag.Stat{path.Parking: stats[p.addresses[0].cgroup].Plus(stats[sockdiag.Apart])}
+	n := counted{byInstance: make(map[int]sockdiag.Stat), held: make(map[int]sockdiag.Stat)}
+	n.byInstance[path.Parking] = stats[under{cgroup: p.addresses[0].cgroup}].Plus(stats[under{}])
 	for number, m := range p.members {
 		// All listeners of an instance are of one socket unit, and so of one cgroup.
 		for _, l := range m.listeners {
-			counts[number] = stats[l.cgroup]
+			n.byInstance[number] = stats[under{cgroup: l.cgroup}]
 			break
 		}
+		n.held[number] = held(n.byInstance[number], stats[under{instance: number}])
 	}
-	return counts, nil
+	return n, nil
 }
 
-// held is what may keep an instance from being stopped: its own connections, and those that anybody
-// may have. Of the latter those that wait in a queue are left out: they are served by others.
-func held(number int, counts map[int]sockdiag.Stat) sockdiag.Stat {
-	anybody := counts[path.Parking]
-	anybody.Queued = 0
-	return counts[number].Plus(anybody)
+// held is what may keep an instance from being stopped: its own connections, and those of anybody's
+// that it may have. Of the latter those that wait in a queue are left out: they are served by
+// others.
+func held(own, anybodys sockdiag.Stat) sockdiag.Stat {
+	anybodys.Queued = 0
+	return own.Plus(anybodys)
+}
+
+// anybodys says that a connection does not show which instance has it.
+func (p *Path) anybodys(c sockdiag.Connection) bool {
+	return c.Cgroup == p.addresses[0].cgroup || p.moved.cookies[c.Cookie]
+}
+
+// before is what was anybody's when an instance left the ring. What is parked or moved after that
+// goes to an instance on the ring, so it is not this instance's, however long it lasts: under a
+// restart, in which all instances drain, everything that comes is parked.
+type before struct {
+	cookies  map[uint64]bool // nil: they could not be listed
+	unplaced uint64          // what the kernel had spread by its hash by then
+}
+
+// leftRing takes down what is anybody's now.
+func (p *Path) leftRing() before {
+	b := before{unplaced: p.unplaced()}
+	if p.counter.conn == nil {
+		return b
+	}
+	cookies := make(map[uint64]bool)
+	err := p.findCgroups()
+	if err == nil {
+		err = p.counter.conn.Connections(sockdiag.Filter{Ports: p.ports()}, func(c sockdiag.Connection) {
+			if p.anybodys(c) {
+				cookies[c.Cookie] = true
+			}
+		})
+	}
+	if err != nil {
+		p.log.Warn("list connections, a drain waits for all that were moved", "error", err)
+		return b
+	}
+	b.cookies = cookies
+	return b
+}
+
+// mayHold says whether the instance may have a connection that is anybody's. It may have each of
+// them once the kernel has spread some by its hash, which knows of no ring.
+func (b before) mayHold(cookie, unplaced uint64) bool {
+	return b.cookies == nil || b.cookies[cookie] || b.unplaced != unplaced
+}
+
+// mayHold says whether a draining instance may have a connection that is anybody's. The steering
+// program has noted who has those that moved last.
+func (m *member) mayHold(number int, cookie uint64, placed []steer.Placed, unplaced uint64) bool {
+	for _, p := range placed {
+		if slot, known := p.Slot(cookie); known && m.before.unplaced == unplaced {
+			return slot == number
+		}
+	}
+	return m.before.mayHold(cookie, unplaced)
+}
+
+// placed is where connections have moved, which costs a look at steer.Moves words. Nothing is known
+// once the kernel has spread some by its hash, as these may have moved before.
+func (p *Path) placed() (all []steer.Placed) {
+	if p.unplaced() > 0 {
+		return nil
+	}
+	for _, a := range p.addresses {
+		if a.ebpf != nil {
+			all = append(all, a.ebpf.Placed())
+		}
+	}
+	return all
+}
+
+// unplaced is how many connections the kernel has spread by its hash.
+func (p *Path) unplaced() (n uint64) {
+	for _, a := range p.addresses {
+		n += a.group.Totals().Unplaced
+	}
+	return n
 }
 
 // ownCgroup says whether connections of the instance can be distinguished from others. Sockets that

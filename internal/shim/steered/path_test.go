@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/shim/path/pathtest"
 	"github.com/unitgen/unitgen/internal/sockdiag"
@@ -17,7 +18,7 @@ import (
 // The real kernel steers.
 func TestPath(t *testing.T) {
 	pathtest.Run(t, func(t *testing.T) pathtest.World {
-		needBPF(t)
+		needs.Root(t, "loading a BPF program takes CAP_BPF")
 		b := &bench{t: t, address: &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}, listeners: make(map[int]int)}
 		b.listenParking()
 		return pathtest.World{

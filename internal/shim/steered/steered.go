@@ -67,6 +67,7 @@ type member struct {
 	number    int
 	listeners map[*address]*listener
 	draining  bool
+	before    before // while it drains
 	seen      sight
 }
 
@@ -92,15 +93,8 @@ func Open(o Options) (*Path, error) {
 	if p.counter, err = newCounter(o.Diag); err != nil {
 		return nil, err
 	}
-	for _, fd := range o.Parking {
-		a, err := p.openAddress(fd)
-		if err != nil {
-			return nil, err
-		}
-		p.addresses = append(p.addresses, a)
-	}
-	if len(p.addresses) == 0 {
-		return nil, errors.New("no public listener was passed")
+	if p.addresses, err = path.OpenListeners(o.Parking, p.openAddress); err != nil {
+		return nil, err
 	}
 	p.takeMoved()
 	for number, fds := range p.store.TakeListeners() {
@@ -205,8 +199,10 @@ func (p *Path) Join(number int, fds []int) (joined bool, err error) {
 		p.Leave(number)
 		return false, err
 	}
-	if before != nil {
-		p.Drain(number, before.draining)
+	if before != nil && before.draining {
+		m := p.members[number]
+		m.draining, m.before = true, before.before // its program may have connections of the old listeners
+		p.watchEnds()
 	}
 	return true, nil
 }
@@ -299,6 +295,9 @@ func (p *Path) Leave(number int) {
 // Drain is of path.Path.
 func (p *Path) Drain(number int, draining bool) {
 	if m := p.members[number]; m != nil {
+		if draining && !m.draining {
+			m.before = p.leftRing()
+		}
 		m.draining = draining
 	}
 	p.watchEnds()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/needs"
 	"github.com/unitgen/unitgen/internal/shim/path"
 	"github.com/unitgen/unitgen/internal/sock"
 	"github.com/unitgen/unitgen/internal/sockdiag"
@@ -36,7 +37,7 @@ func (b *bench) Harmed([]path.Harm)                         {}
 
 func newBench(t *testing.T, diag ...int) *bench {
 	t.Helper()
-	needBPF(t)
+	needs.Root(t, "loading a BPF program takes CAP_BPF")
 	b := &bench{t: t, address: &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}, listeners: make(map[int]int)}
 	b.listenParking()
 	log := slog.New(slog.DiscardHandler)
@@ -51,18 +52,6 @@ func newBench(t *testing.T, diag ...int) *bench {
 	}
 	t.Cleanup(func() { b.Close() })
 	return b
-}
-
-// needBPF skips where programs cannot be loaded, unless the run must be complete.
-func needBPF(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("UNITGEN_CI") == "1" {
-		t.Fatal("must run as root: loading a BPF program needs CAP_BPF")
-	}
-	t.Skip("needs root: loading a BPF program needs CAP_BPF")
 }
 
 // listenParking makes the public listener, on a free port.
@@ -184,7 +173,7 @@ func TestMovedConnectionsAreKnownOneByOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if counts[1].Open == 0 {
+		if counts.byInstance[1].Open == 0 {
 			t.Errorf("%s: instance 1 has no connection", when)
 		}
 		if got := b.moved.cookies; !maps.Equal(got, wanted) {
@@ -356,10 +345,58 @@ func TestEndOfAConnectionIsNoticedInADrain(t *testing.T) {
 }
 
 func TestDrainCountsWhatAnInstanceMayHold(t *testing.T) {
-	counts := map[int]sockdiag.Stat{
-		0: {Busy: 1, Queued: 50, Unsure: 1, Waiting: 2}, 1: {Busy: 10, Queued: 5, Unsure: 2, Waiting: 1}, 2: {Busy: 100, Waiting: 3},
-	}
-	if got := held(1, counts); got.Busy != 11 || got.Queued != 5 || got.Unsure != 3 || got.Waiting != 2 {
+	own, anybodys := sockdiag.Stat{Busy: 10, Queued: 5, Unsure: 2, Waiting: 1}, sockdiag.Stat{Busy: 1, Queued: 50, Unsure: 1, Waiting: 2}
+	if got := held(own, anybodys); got.Busy != 11 || got.Queued != 5 || got.Unsure != 3 || got.Waiting != 2 {
 		t.Errorf("%+v; want 11 busy, 5 queued, 3 unsure, 2 waiting", got)
+	}
+}
+
+// A connection that is moved while an instance drains is another's, however long it lasts. One that
+// was moved before may be this instance's.
+func TestDrainWaitsForNothingThatCameLater(t *testing.T) {
+	fd, err := sockdiag.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, fd)
+	for number := 1; number <= 3; number++ {
+		b.join(number)
+	}
+	b.ring(2)
+	b.Drain(1, true)
+	b.dial(1)
+	b.ring(3)
+	b.Rescue(2)
+	if n := b.accept(3); n != 1 {
+		t.Fatalf("instance 3 has %d connections, want the one that was moved", n)
+	}
+	b.ring(2)
+	b.Drain(3, true)
+	counts, err := b.count()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// All listeners here are of one cgroup, so what was not moved is everybody's own.
+	own := counts.byInstance[1].Open
+	if early, late := counts.held[1].Open-own, counts.held[3].Open-own; early != 0 || late != 1 {
+		t.Errorf("a drain from before the move holds %d of the moved connections, one from after it %d; want 0 and 1", early, late)
+	}
+	b.members[1].before.unplaced--
+	if counts, err = b.count(); err != nil || counts.held[1].Open-own != 1 {
+		t.Errorf("after the kernel's hash has spread some: %+v, %v; want the moved one too", counts.held[1], err)
+	}
+	// It is known who has it, and if it is not any drain that begins now waits for it.
+	b.Drain(1, false)
+	b.Drain(1, true)
+	if counts, err = b.count(); err != nil || counts.held[1].Open-own != 0 || counts.held[3].Open-own != 1 {
+		t.Errorf("in a drain from after the move: %+v, %v; want the moved one at instance 3 alone", counts.held, err)
+	}
+	for cookie := range b.moved.cookies {
+		if !b.members[1].mayHold(1, cookie, nil, b.unplaced()) {
+			t.Errorf("in a drain from after a move that is forgotten instance 1 cannot have connection %#x", cookie)
+		}
+	}
+	if len(b.moved.cookies) != 1 {
+		t.Errorf("%d connections have moved, want 1", len(b.moved.cookies))
 	}
 }

@@ -1,4 +1,5 @@
-// Program is a server that knows nothing of systemd: it opens its port itself, and answers who it is and who asks.
+// Program is a server that knows nothing of systemd: it opens its port itself, and answers who it
+// is and who asks.
 package main
 
 import (
@@ -45,7 +46,8 @@ func main() {
 // listen is how the program opens its port.
 var listen = net.Listen
 
-// installFilter puts a filter on all threads that lets every system call through, or has this process asked about none.
+// installFilter puts a filter on all threads that lets every system call through, or has this
+// process asked about none.
 func installFilter(notify bool) error {
 	program := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}}
 	flags := uintptr(unix.SECCOMP_FILTER_FLAG_TSYNC)

@@ -22,8 +22,8 @@ const (
 	paramsCQHead = 80
 )
 
-// listenByRing is net.Listen whose bind(2) is an operation of io_uring, of which no seccomp filter hears. Where there is no io_uring it is
-// net.Listen, as in the programs that use it.
+// listenByRing is net.Listen whose bind(2) is an operation of io_uring, of which no seccomp filter
+// hears. Where there is no io_uring it is net.Listen, as in the programs that use it.
 func listenByRing(address string) (net.Listener, error) {
 	var params [paramsSize]byte
 	ring, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)

@@ -1,8 +1,10 @@
-// Command asker asks PID 1 again and again, as systemctl does: on its private socket, with a connection of its own. So
-// neither the message bus nor what earlier questions left counts. For each question it prints how many milliseconds the
-// answer took, and how late the question was: the machine is that busy. It ends with its standard input.
+// Command asker asks PID 1 again and again, as systemctl does: on its private socket, with a
+// connection of its own. So neither the message bus nor what earlier questions left counts. For
+// each question it prints how many milliseconds the answer took, and how late the question was: the
+// machine is that busy. It ends with its standard input.
 //
-// It runs in the containers of test/chaos alone: PID 1 answers on that socket only whom it sees as a process of its own.
+// It runs in the containers of test/chaos alone: PID 1 answers on that socket only whom it sees as
+// a process of its own.
 package main
 
 import (

@@ -1,10 +1,12 @@
-// Command hostile is a web server whose instance 2 attacks its own listener, ten times a second, with all that the
-// kernel lets a process do to a socket it was given. The other instances are honest.
+// Command hostile is a web server whose instance 2 attacks its own listener, ten times a second,
+// with all that the kernel lets a process do to a socket it was given. The other instances are
+// honest.
 //
 // It runs in the containers of test/chaos alone.
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/http"
@@ -47,19 +49,46 @@ func run() error {
 	})
 	for {
 		// What the attacks do to the listener ends Serve, which would close it.
-		if err := http.Serve(lasting{l}, handler); instance != "2" {
+		if err := http.Serve(lasting{l, answer}, handler); instance != "2" {
 			return err
 		}
 		time.Sleep(pause)
 	}
 }
 
-// lasting is a listener that its server does not close.
-type lasting struct{ net.Listener }
+// lasting is a listener that its server does not close. Its connections bear the instance's name.
+type lasting struct {
+	net.Listener
+	name string
+}
 
 func (lasting) Close() error { return nil }
 
-// attack does one thing after the other for as long as the process lives. What is refused is no matter.
+func (l lasting) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return named{c, l.name}, nil
+}
+
+// named adds the name to the one answer that no handler gives: 400, which the server says to a
+// request of which it gets only the beginning. A listener that was shut down twice does that.
+type named struct {
+	net.Conn
+	name string
+}
+
+func (c named) Write(b []byte) (int, error) {
+	if !bytes.HasPrefix(b, []byte("HTTP/1.1 400 ")) {
+		return c.Conn.Write(b)
+	}
+	_, err := c.Conn.Write(append(bytes.Clone(b), "\n"+c.name...))
+	return len(b), err
+}
+
+// attack does one thing after the other for as long as the process lives. What is refused is no
+// matter.
 func attack(fd int) {
 	_ = unix.SetNonblock(fd, true) // Fd has made it blocking
 	attacks := []func(fd int){steal, detach, dropAll, backlog, leave, options}
@@ -69,7 +98,8 @@ func attack(fd int) {
 	}
 }
 
-// steal replaces the program that spreads the whole group's connections by one that gives all to one member.
+// steal replaces the program that spreads the whole group's connections by one that gives all to
+// one member.
 func steal(fd int) {
 	all := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
 	_ = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &unix.SockFprog{Len: 1, Filter: &all[0]})

@@ -1,9 +1,11 @@
-// Command stranger is what a local user without any right does to unitgen's apps, for as long as it is told to:
+// Command stranger is what a local user without any right does to unitgen's apps, for as long as it
+// is told to:
 //
 //	stranger forge DURATION APP…   signals on the system bus that claim to come from PID 1
 //	stranger flood DURATION PATH…  connections and garbage at unix sockets
 //
-// It runs in the containers of test/chaos alone. Both have a rate, which is far above what any honest client does.
+// It runs in the containers of test/chaos alone. Both have a rate, which is far above what any
+// honest client does.
 package main
 
 import (
@@ -44,8 +46,8 @@ func run(args []string) error {
 	return fmt.Errorf("no such verb %q", args[0])
 }
 
-// forge tells everybody on the bus that the instances of apps have failed, that their jobs are done and that units are
-// gone, in unicast signals, which no match rule keeps away.
+// forge tells everybody on the bus that the instances of apps have failed, that their jobs are done
+// and that units are gone, in unicast signals, which no match rule keeps away.
 func forge(end time.Time, apps []string) error {
 	conn, err := dbus.ConnectSystemBus()
 	if err != nil {
@@ -108,7 +110,8 @@ func signal(to string, path dbus.ObjectPath, iface, member string, body ...any) 
 // held is how many connections flood keeps open at a socket.
 const held = 100
 
-// flood connects to each path in turn, sends what is no message, and keeps the latest connections open.
+// flood connects to each path in turn, sends what is no message, and keeps the latest connections
+// open.
 func flood(end time.Time, paths []string) error {
 	var open []net.Conn
 	connected, refused := 0, 0

@@ -1,8 +1,9 @@
-// Command echoargs tells what its process was started with: the bytes of its arguments, its environment and its working
-// directory, as the kernel has them. The tests compare them with what was given to unitgen.
+// Command echoargs tells what its process was started with: the bytes of its arguments, its
+// environment and its working directory, as the kernel has them. The tests compare them with what
+// was given to unitgen.
 //
-// With ECHO_ONCE in its environment it prints them and ends; else it answers every connection to its passed socket,
-// descriptor 3, with them.
+// With ECHO_ONCE in its environment it prints them and ends; else it answers every connection to
+// its passed socket, descriptor 3, with them.
 package main
 
 import (

@@ -1,10 +1,11 @@
-// Command tally reads the output of "go test -json", mixed with other text, from standard input and prints what a
-// person wants to see of it: one line per package, the output of failed tests, the reasons of skipped ones, the tests that
-// took most CPU time, and at the end "N passed, N failed, N skipped".
+// Command tally reads the output of "go test -json", mixed with other text, from standard input and
+// prints what a person wants to see of it: one line per package, the output of failed tests, the
+// reasons of skipped ones, the tests that took most CPU time, and at the end "N passed, N failed, N
+// skipped".
 //
-// Its exit status is 1 if a test has failed, if none has run, if one was skipped in a package whose path contains the
-// argument of --no-skips=, or if tests took more CPU time than --cpu-budget= allows. Tests that are left to `make test-all`
-// are counted apart: they are not skipped.
+// Its exit status is 1 if a test has failed, if none has run, if one was skipped in a package whose
+// path contains the argument of --no-skips=, or if tests took more CPU time than --cpu-budget=
+// allows. Tests that are left to `make test-all` are counted apart: they are not skipped.
 package main
 
 import (
@@ -45,14 +46,16 @@ type options struct {
 // dearest is how many tests are listed with their CPU time.
 const dearest = 15
 
-// event is one line of "go test -json" (go doc test2json). Build output has ImportPath in place of Package.
+// event is one line of "go test -json" (go doc test2json). Build output has ImportPath in place of
+// Package.
 type event struct {
 	Action, Package, Test, Output, ImportPath string
 	Key, Value                                string // of an attribute
 	Elapsed                                   float64
 }
 
-// counter sums up events. Output is kept per test, and per package under the empty test name, until its end is known.
+// counter sums up events. Output is kept per test, and per package under the empty test name, until
+// its end is known.
 type counter struct {
 	w                             io.Writer
 	noSkips                       string
@@ -154,8 +157,8 @@ func (c *counter) endTest(e event) {
 	}
 }
 
-// endPackage prints the package's line. Tests that have begun and not ended, as after a panic or at the time limit,
-// have failed; so has a package that fails without any test.
+// endPackage prints the package's line. Tests that have begun and not ended, as after a panic or at
+// the time limit, have failed; so has a package that fails without any test.
 func (c *counter) endPackage(e event) {
 	words := map[string]string{"pass": "ok  ", "fail": "FAIL", "skip": "?   "}
 	if e.Action == "fail" {

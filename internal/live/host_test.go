@@ -1,4 +1,4 @@
-package main
+package live
 
 import (
 	"errors"
@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// A drain that cannot be noted in all its places leaves no note: the next balancer would drain a host that nobody drained.
+// A drain that cannot be noted in all its places leaves no note: the next balancer would drain a
+// host that nobody drained.
 func TestNotesOfADrainAreWrittenOrNot(t *testing.T) {
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "run/app/drained"), filepath.Join(dir, "state/app.drained")
