@@ -255,14 +255,21 @@ func findHolder(proc string, port int) (h Holder, ok bool) {
 	if len(inodes) == 0 {
 		return Holder{}, false
 	}
-	for _, pid := range processes(proc) {
+	holds := func(pid string) bool {
 		left := budget(mostDescriptors) // for each: who holds the port may be any process of the host
 		open := left.socketsOf(proc, pid)
-		if !slices.ContainsFunc(inodes, func(inode uint64) bool { return open[inode] }) || isForkOfInit(proc, pid) {
+		return slices.ContainsFunc(inodes, func(inode uint64) bool { return open[inode] })
+	}
+	for _, pid := range processes(proc) {
+		// The second look is for a fork that has become its program, or has ended, since the first.
+		if !holds(pid) || isForkOfInit(proc, pid) || !holds(pid) {
 			continue
 		}
+		comm, err := os.ReadFile(filepath.Join(proc, pid, "comm"))
+		if err != nil {
+			continue // it has ended
+		}
 		number, _ := strconv.Atoi(pid)
-		comm, _ := os.ReadFile(filepath.Join(proc, pid, "comm"))
 		h, ok = Holder{PID: number, Program: printable(string(comm)), Unit: unitOf(proc, pid)}, true
 		if number != 1 {
 			return h, true

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestLookAndHolderSeeRealSockets(t *testing.T) {
@@ -27,11 +29,11 @@ func TestLookAndHolderSeeRealSockets(t *testing.T) {
 	}
 	defer udp.Close()
 	path := filepath.Join(t.TempDir(), "a b")
-	unix, err := net.Listen("unix", path)
+	local, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close()
+	defer local.Close()
 	seen := make(map[Socket]bool)
 	for _, s := range Look(os.Getpid(), []string{own.Addr().String()}) {
 		s.inode = 0
@@ -96,6 +98,30 @@ func TestForkOfInitHoldsNothing(t *testing.T) {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if h, ok := findHolder(proc, port); !ok || h.PID != 1 {
+		t.Errorf("holder = %+v, %t; want PID 1", h, ok)
+	}
+	// It becomes its program between the two looks, which closes them, or has ended.
+	comm, open := filepath.Join(proc, "21/comm"), filepath.Join(proc, "21/fd/3")
+	if err := errors.Join(os.Remove(comm), unix.Mkfifo(comm, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	changed := make(chan error)
+	go func() {
+		f, err := os.OpenFile(comm, os.O_WRONLY, 0) // opens when comm is read
+		if err != nil {
+			changed <- err
+			return
+		}
+		_, err = f.WriteString("python3\n")
+		changed <- errors.Join(os.Remove(open), err, f.Close())
+	}()
+	if h, ok := findHolder(proc, port); !ok || h.PID != 1 {
+		t.Errorf("holder = %+v, %t; want PID 1", h, ok)
+	}
+	if err := errors.Join(<-changed, os.Symlink(fmt.Sprintf("socket:[%d]", inode), open), os.Remove(comm), os.Remove(filepath.Join(proc, "21/exe"))); err != nil {
+		t.Fatal(err)
 	}
 	if h, ok := findHolder(proc, port); !ok || h.PID != 1 {
 		t.Errorf("holder = %+v, %t; want PID 1", h, ok)
