@@ -13,6 +13,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/export"
 	"github.com/unitgen/unitgen/internal/program"
+	"github.com/unitgen/unitgen/internal/roster"
 	"github.com/unitgen/unitgen/internal/view"
 )
 
@@ -173,7 +174,7 @@ func appOrInstance(c *command, args []string, current string) ([]cobra.Completio
 
 // apps are those of this machine.
 func (c *command) apps() []cobra.Completion {
-	all, _ := c.findApps()
+	all, _ := roster.Apps(c.site)
 	found := make([]cobra.Completion, len(all))
 	for i, a := range all {
 		found[i] = cobra.CompletionWithDesc(string(a.App), strconv.Itoa(a.Instances)+" instances, port "+strings.Join(a.Listen, ","))

@@ -4,12 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/live"
-	"github.com/unitgen/unitgen/internal/plan"
+	"github.com/unitgen/unitgen/internal/roster"
 	"github.com/unitgen/unitgen/internal/survey"
 	"github.com/unitgen/unitgen/internal/view"
 )
@@ -27,16 +26,17 @@ func (c *command) list(ctx context.Context) error {
 	return c.watch(ctx, func(*survey.Look) (*survey.Look, error) { return c.listOnce(ctx, nil, nil) })
 }
 
-// listOnce prints the list as it is now. Rates are averages since the look before, if there was
-// one.
+// listOnce prints the list as it is now. Without a manager, nothing is known of what runs.
 func (c *command) listOnce(ctx context.Context, m *live.Manager, before *survey.Look) (*survey.Look, error) {
-	apps, err := c.findApps()
+	apps, err := roster.Apps(c.site)
 	if err != nil {
 		return nil, err
 	}
-	look, err := c.fill(ctx, m, apps, before)
-	if err != nil {
-		return nil, err
+	var look *survey.Look
+	if m != nil {
+		if look, err = roster.Fill(ctx, m, apps, before); err != nil {
+			return nil, err
+		}
 	}
 	view.Sort(apps, c.options.sort)
 	if c.options.json != "off" {
@@ -56,50 +56,6 @@ func (c *command) listOnce(ctx context.Context, m *live.Manager, before *survey.
 		fmt.Fprintf(c.env.stdout, "\n%s. \"unitgen status APP\" shows one.\n", view.Counted(len(apps), "app"))
 	}
 	return look, nil
-}
-
-// fill looks at apps, and takes over what it has seen of them. Nothing is seen without a manager.
-func (c *command) fill(ctx context.Context, m *live.Manager, apps []*view.App, before *survey.Look) (*survey.Look, error) {
-	look := &survey.Look{At: c.env.now()}
-	if m == nil || len(apps) == 0 {
-		return look, nil
-	}
-	source := c.source(survey.Starts)
-	for _, a := range apps {
-		source.Apps = append(source.Apps, a.App)
-	}
-	var err error
-	if look.Apps, err = source.Look(ctx, m.Conn); err != nil {
-		return nil, err
-	}
-	look.At = c.env.now()
-	for _, a := range apps {
-		a.Fill(look, before)
-	}
-	return look, nil
-}
-
-// findApps describes the apps of this machine. An app whose settings cannot be read is in the list
-// too: it may be running.
-func (c *command) findApps() ([]*view.App, error) {
-	found, err := c.site.Apps()
-	if err != nil {
-		return nil, err
-	}
-	apps := []*view.App{} // "[]" as JSON
-	for _, f := range found {
-		if f.App == nil {
-			apps = append(apps, &view.App{App: f.Name, Listen: []string{}, State: "unreadable"})
-			continue
-		}
-		apps = append(apps, &view.App{App: f.Name, Instances: len(c.site.Instances(f.Name)), Listen: plan.ListenTexts(f.App.Listen), Path: f.App.DataPath()})
-	}
-	return apps, nil
-}
-
-// source says what list and status look at.
-func (c *command) source(depth survey.Depth) *survey.Source {
-	return &survey.Source{RuntimeDir: c.live().RuntimeDir(), Depth: depth, Log: slog.New(slog.DiscardHandler), Ask: c.ask()}
 }
 
 // ask returns a function that asks the balancer of a running app. Only root may use the socket;

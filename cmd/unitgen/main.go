@@ -21,7 +21,8 @@
 //
 // Package wanted makes the app that is wanted of options, a .unitgen file and this machine. Package
 // plan has what is on disk, how that differs, and the writing; live what changes on running apps;
-// view what is printed of them; doctor what is wrong with the machine and its apps.
+// roster what they do, and view how that is printed; doctor what is wrong with the machine and its
+// apps.
 package main
 
 import (

@@ -9,12 +9,12 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/live"
+	"github.com/unitgen/unitgen/internal/roster"
 	"github.com/unitgen/unitgen/internal/survey"
 	"github.com/unitgen/unitgen/internal/top"
 	"github.com/unitgen/unitgen/internal/view"
@@ -56,7 +56,7 @@ func (c *command) top(ctx context.Context) error {
 		Logs: c.followJournal,
 		Now:  c.env.now,
 	}, top.Options{
-		Every: every, Sort: c.options.sort, CPUs: c.env.cpus(), Colour: c.coloured(), ASCII: !isUTF8(c.env.getenv), Environment: c.env.environment(),
+		Every: every, Sort: c.options.sort, CPUs: c.env.cpus(), Colour: c.coloured(), ASCII: !top.IsUTF8(c.env.getenv), Environment: c.env.environment(),
 	})
 }
 
@@ -77,12 +77,6 @@ func (c *command) topNames() ([]app.Name, error) {
 	return names, errors.Join(errs...)
 }
 
-// isUTF8 says whether the locale is one for UTF-8, in the order of locale(7).
-func isUTF8(getenv func(string) string) bool {
-	locale := strings.ToLower(cmp.Or(getenv("LC_ALL"), cmp.Or(getenv("LC_CTYPE"), getenv("LANG"))))
-	return strings.Contains(locale, "utf-8") || strings.Contains(locale, "utf8")
-}
-
 // looker looks at apps, one look at a time. It connects again after a failure.
 type looker struct {
 	c     *command
@@ -95,7 +89,7 @@ func (l *looker) close() { l.m.Close() }
 func (l *looker) look(ctx context.Context, before *survey.Look) (p top.Picture, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	if p.Apps, err = l.c.findApps(); err != nil {
+	if p.Apps, err = roster.Apps(l.c.site); err != nil {
 		return p, err
 	}
 	if l.names != nil {
@@ -106,7 +100,7 @@ func (l *looker) look(ctx context.Context, before *survey.Look) (p top.Picture, 
 			return p, err
 		}
 	}
-	if p.Look, err = l.c.fill(ctx, l.m, p.Apps, before); err != nil {
+	if p.Look, err = roster.Fill(ctx, l.m, p.Apps, before); err != nil {
 		l.m.Close()
 		l.m = nil
 	}
@@ -119,12 +113,11 @@ func (c *command) doAction(ctx context.Context, a top.Action, tell func(string))
 	if a.Target.Instance != 0 {
 		return c.restartInstance(ctx, a.Target, tell)
 	}
-	lines := &lineWriter{tell: tell}
 	words := []string{string(a.Verb), string(a.Target.App)}
 	if a.Count != "" {
 		words = append(words, a.Count)
 	}
-	return c.another(ctx, io.Discard, lines, words...)
+	return c.another(ctx, io.Discard, &top.Lines{Tell: tell}, words...)
 }
 
 func (c *command) restartInstance(ctx context.Context, t top.Target, tell func(string)) error {
@@ -161,19 +154,4 @@ func (c *command) another(ctx context.Context, stdout, stderr io.Writer, words .
 	e.terminal = e.terminal && stdout == c.env.stdout
 	_, err := newCommand(&e).execute(ctx)
 	return err
-}
-
-// lineWriter tells each line that is written.
-type lineWriter struct {
-	tell func(string)
-	rest string
-}
-
-func (w *lineWriter) Write(p []byte) (int, error) {
-	lines := strings.Split(w.rest+string(p), "\n")
-	w.rest = lines[len(lines)-1]
-	for _, line := range lines[:len(lines)-1] {
-		w.tell(line)
-	}
-	return len(p), nil
 }
