@@ -18,7 +18,7 @@ type LoadOptions struct {
 	Network, Addr string        // where to connect: "127.0.0.1:3000"; Network "tcp" if empty
 	Path          string        // "/" if empty
 	Clients       int           // concurrent clients, 8 if zero
-	Rate          int           // requests per second of all clients together; zero: as fast as answers come
+	Rate          int           // requests per second of all clients together; zero: see usualRate
 	KeepAlive     bool          // one connection per client; else a new one per request
 	Duration      time.Duration // ends by itself after this; zero: at Stop
 	Requests      int           // ends by itself after so many; zero: no limit
@@ -31,6 +31,12 @@ type LoadOptions struct {
 	// Dial connects; nil: from the host. Container.StartLoad sets it.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
+
+// usualRate is the rate of load that has neither a rate nor an end of its own, in requests per
+// second. A fault meets requests at this rate too, and the tests that run beside have the
+// processors. With All, and where Duration or Requests ends it, such load is as fast as answers
+// come.
+const usualRate = 500
 
 // Load is running load. Its clients speak HTTP/1.1 themselves rather than through net/http, whose
 // client repeats failed requests in silence: here every failure is seen.
@@ -70,6 +76,9 @@ func StartLoad(opts LoadOptions) *Load {
 	}
 	if opts.Timeout == 0 {
 		opts.Timeout = 10 * time.Second
+	}
+	if opts.Rate == 0 && opts.Duration == 0 && opts.Requests == 0 && !All() {
+		opts.Rate = usualRate
 	}
 	connection := "close"
 	if opts.KeepAlive {
