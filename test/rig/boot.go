@@ -95,30 +95,12 @@ func (c *Container) mountRoot() error {
 			return err
 		}
 	}
-	if err := c.maskGenerators(filepath.Join(fs, "upper/etc/systemd/system-generators")); err != nil {
+	upper := filepath.Join(fs, "upper")
+	if err := errors.Join(c.maskGenerators(upper), c.hideUnits(upper)); err != nil {
 		return err
 	}
 	return mount("unitgen-test", filepath.Join(fs, "root"), "overlay", 0,
 		fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", c.rootfs, fs, fs))
-}
-
-// maskGenerators hides systemd's generators, which make units of what no container has (disks,
-// consoles, System V scripts): their processes are half of the CPU time of each daemon-reload, of
-// which every test needs some.
-func (c *Container) maskGenerators(dir string) error {
-	generators, err := os.ReadDir(filepath.Join(c.rootfs, "usr/lib/systemd/system-generators"))
-	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	for _, g := range generators {
-		if err := os.Symlink("/dev/null", filepath.Join(dir, g.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func mount(source, target, fstype string, flags uintptr, data string) error {
