@@ -18,7 +18,7 @@ var foreign = []string{
 	"systemd-firstboot*", "first-boot-complete*", "systemd-fsck*", "*quotacheck*", "modprobe@*", "kmod*", "systemd-modules-load*",
 	"systemd-pstore*", "systemd-random-seed*", "systemd-machine-id-commit*", "*binfmt*", "systemd-initctl*", "systemd-soft-reboot*", "soft-reboot*",
 	"sys-*.mount", "dev-hugepages*", "*cryptsetup*", "*veritysetup*", "*integritysetup*", "systemd-udev*", "systemd-remount-fs*",
-	"*getty*", "rescue*", "emergency*", "rc-local*", "syslog.socket", "systemd-ask-password*", "systemd-hostnamed*", "systemd-creds*",
+	"getty*.target", "getty-static*", "rescue*", "emergency*", "rc-local*", "syslog.socket", "systemd-ask-password*", "systemd-hostnamed*", "systemd-creds*",
 	"ldconfig*", "systemd-hwdb*", "systemd-journal-catalog*", "systemd-update-done*", "systemd-tmpfiles-clean.timer",
 	"man-db*", "fstrim*", "apt-daily*", "dpkg-db-backup*", "e2scrub*", "logrotate*",
 }
@@ -65,20 +65,18 @@ func (c *Container) hideUnits(upper string) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{"usr/lib/systemd/system", "etc/systemd/system"} {
-		err := filepath.WalkDir(filepath.Join(c.rootfs, dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !isForeign(path) {
-				return err
-			}
-			hidden := filepath.Join(upper, strings.TrimPrefix(path, c.rootfs))
-			if err := os.MkdirAll(filepath.Dir(hidden), 0o755); err != nil {
-				return err
-			}
-			return os.NewSyscallError("mknod", unix.Mknod(hidden, unix.S_IFCHR, 0)) // a whiteout of overlayfs
-		})
-		if err != nil {
+	err = filepath.WalkDir(filepath.Join(c.rootfs, "usr/lib/systemd/system"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !isForeign(path) {
 			return err
 		}
+		hidden := filepath.Join(upper, strings.TrimPrefix(path, c.rootfs))
+		if err := os.MkdirAll(filepath.Dir(hidden), 0o755); err != nil {
+			return err
+		}
+		return os.NewSyscallError("mknod", unix.Mknod(hidden, unix.S_IFCHR, 0)) // a whiteout of overlayfs
+	})
+	if err != nil {
+		return err
 	}
 	// A newer one would have systemd bring up to date what goes by it (ConditionNeedsUpdate=).
 	return os.Chtimes(filepath.Join(upper, "usr"), usr.ModTime(), usr.ModTime())
