@@ -71,10 +71,14 @@ func runAll(t *testing.T, also []string, tests []test, program ...string) {
 	})
 }
 
-// start starts an app on the handoff path.
+// start starts an app of two instances on the handoff path, or in make test-all of three.
 func start(t *testing.T, s *apps.System, name string, words ...string) *apps.App {
 	t.Helper()
-	return apps.Start(t, s, name, append([]string{"--path=handoff"}, words...)...)
+	size := "--instances=2"
+	if rig.All() {
+		size = "--instances=3"
+	}
+	return apps.Start(t, s, name, append([]string{"--path=handoff", size}, words...)...)
 }
 
 // killShim kills the shim, and waits until the next one balances.
@@ -84,6 +88,15 @@ func killShim(a *apps.App) {
 	a.MustExec(a.T, "kill", "-s", "KILL", pid)
 	a.AwaitNew(a.Shim(), pid)
 	a.AwaitUp(a.N)
+}
+
+// each has n for each instance of the app.
+func each(a *apps.App, n int) map[int]int {
+	all := make(map[int]int)
+	for i := range a.N {
+		all[i+1] = n
+	}
+	return all
 }
 
 // awaitOpen waits until the shim counts so many open connections of each instance.
@@ -144,20 +157,22 @@ func testSpread(t *testing.T, s *apps.System) {
 func testLeastConnections(t *testing.T, s *apps.System) {
 	a := start(t, s, "ho-least")
 	var held []*apps.Held
-	for range 30 { // one after another: a program that is given connections gets only some at a time
+	for range 10 * a.N { // one after another: a program that is given connections gets only some at a time
 		held = append(held, a.Hold(1)...)
 	}
 	if status := a.Status(); status.Strategy != "least-connections" {
 		t.Errorf("strategy is %s", status.Strategy)
 	}
 	killShim(a)
-	awaitOpen(a, map[int]int{1: 10, 2: 10, 3: 10})
+	awaitOpen(a, each(a, 10))
 	for _, h := range held {
 		if h.Instance == "2" {
 			h.Close()
 		}
 	}
-	awaitOpen(a, map[int]int{1: 10, 2: 0, 3: 10})
+	open := each(a, 10)
+	open[2] = 0
+	awaitOpen(a, open)
 	for range 10 {
 		if got := a.Hold(1)[0].Instance; got != "2" {
 			t.Errorf("instance %s got a connection, want 2, which had the fewest", got)
@@ -168,7 +183,7 @@ func testLeastConnections(t *testing.T, s *apps.System) {
 // testSourceHash: a client stays with its instance, whoever else comes or goes, and over a restart
 // of the balancer.
 func testSourceHash(t *testing.T, s *apps.System) {
-	start(t, s, "ho-source", "--strategy=source-hash").Sticky()
+	start(t, s, "ho-source", "--instances=3", "--strategy=source-hash").Sticky()
 }
 
 // testUnix serves a port and a unix socket at a time, each with an exact spread and counts.
@@ -215,7 +230,7 @@ func testKillShim(t *testing.T, s *apps.System) {
 	}
 	a.AwaitOK(load, 300)
 	a.Lossless(load.Stop())
-	open := map[int]int{1: 0, 2: 0, 3: 0}
+	open := each(a, 0)
 	for _, h := range held {
 		instance, err := h.Get("/")
 		if err != nil {
@@ -265,7 +280,7 @@ func testKillInstance(t *testing.T, s *apps.System) {
 		pid := a.PID(unit)
 		a.MustExec(t, "kill", "-s", "KILL", pid)
 		a.AwaitNew(unit, pid)
-		a.AwaitUp(3)
+		a.AwaitUp(a.N)
 		a.AwaitOK(load, 300)
 		a.LostAtMost(load.Stop(), clients)
 	}
@@ -282,7 +297,7 @@ func testStuck(t *testing.T, s *apps.System) {
 	a.AwaitStatus("ho-stuck@2 stuck")
 	a.AwaitOK(load, 1000) // nothing of that is the frozen one's
 	a.MustExec(t, "kill", "-s", "CONT", pid)
-	a.AwaitUp(3)
+	a.AwaitUp(a.N)
 	a.AwaitOK(load, 300)
 	a.Lossless(load.Stop())
 	a.Evenly()
@@ -299,20 +314,22 @@ func testAllDown(t *testing.T, s *apps.System) {
 	for i := 1; i <= a.N; i++ {
 		a.MustSystemctl("stop", a.Instance(i))
 	}
-	a.AwaitStatus("0/3 instances up")
+	a.AwaitStatus(fmt.Sprintf("0/%d instances up", a.N))
 	conns := a.Open(5)
 	for _, c := range conns {
 		if err := c.Send("/"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	a.MustSystemctl("start", a.Instance(1), a.Instance(2), a.Instance(3))
+	for i := range a.N {
+		a.MustSystemctl("start", a.Instance(i+1))
+	}
 	for _, c := range conns {
 		if _, err := c.Receive(); err != nil {
 			t.Errorf("connection that waited: %v", err)
 		}
 	}
-	a.AwaitUp(3)
+	a.AwaitUp(a.N)
 	a.AwaitOK(load, 100)
 	a.Lossless(load.Stop())
 }
@@ -327,7 +344,7 @@ func testReload(t *testing.T, s *apps.System) {
 		a.Reload()
 	}
 	a.MustSystemctl("restart", a.Instance(2))
-	a.AwaitUp(3)
+	a.AwaitUp(a.N)
 	a.Lossless(fresh.Stop())
 	// A client that keeps its connection learns by "Connection: close" that it shall come anew.
 	a.Lossless(kept.Stop())
@@ -431,7 +448,7 @@ func testStop(t *testing.T, s *apps.System) {
 		t.Errorf("left after the stop:\n%s", units)
 	}
 	a.MustSystemctl("start", a.Name)
-	a.AwaitUp(3)
+	a.AwaitUp(a.N)
 	a.Evenly()
 }
 
@@ -452,7 +469,7 @@ func testIdleExit(t *testing.T, s *apps.System) {
 	if instance, err := a.Open(1)[0].Get("/"); err != nil {
 		t.Errorf("connection to an app that sleeps: %q, %v", instance, err)
 	}
-	a.AwaitUp(3)
+	a.AwaitUp(a.N)
 }
 
 // testChangePath takes a program from one path to the other and back.
@@ -460,7 +477,7 @@ func testChangePath(t *testing.T, s *apps.System) {
 	a := apps.Start(t, s, "ho-change")
 	for _, path := range []string{"handoff", "steer"} {
 		a.Unitgen("--path="+path, "--strategy=round-robin")
-		a.AwaitUp(3)
+		a.AwaitUp(a.N)
 		if got := a.Status().Path; got != path {
 			t.Errorf("path is %s, want %s", got, path)
 		}

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 	"syscall"
@@ -25,8 +26,8 @@ func TestReboot(t *testing.T) {
 		if text, err := s.Journal(t.Context(), "on*"); err != nil || strings.Contains(text, "timed out") {
 			t.Errorf("journal = %q, %v; want a shutdown without time-outs", text, err)
 		}
-		on.AwaitUp(4)
-		on.evenly(on.Addr(), on.pids(4))
+		on.AwaitUp(on.N)
+		on.evenly(on.Addr(), on.pids(on.N))
 		conn, err := s.DialContext(t.Context(), "tcp", off.Addr())
 		if !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("connect to an app that is disabled = %v, want connection refused", err)
@@ -45,27 +46,27 @@ func TestReboot(t *testing.T) {
 // testAddInstance adds an instance and takes it away under load, by systemctl alone.
 func testAddInstance(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "add")
-	before := a.pids(4)
+	before, more := a.pids(a.N), a.N+1
 	load := a.load(rig.LoadOptions{})
 	slow := a.load(rig.LoadOptions{Path: "/slow?ms=300"})
 	a.AwaitOK(load, 200)
-	a.MustSystemctl("enable", "--now", a.Instance(5))
-	a.AwaitUp(5)
+	a.MustSystemctl("enable", "--now", a.Instance(more))
+	a.AwaitUp(more)
 	a.AwaitOK(slow, 20)
 	a.AwaitOK(load, 200)
 	a.Lossless(load.Stop())
 	a.Lossless(slow.Stop())
-	a.evenly(a.Addr(), a.pids(5))
+	a.evenly(a.Addr(), a.pids(more))
 
 	load, slow = a.load(rig.LoadOptions{}), a.load(rig.LoadOptions{Path: "/slow?ms=300"})
 	a.AwaitOK(slow, 20)
-	a.MustSystemctl("disable", "--now", a.Instance(5))
-	a.AwaitStatus("4/5 instances up")
+	a.MustSystemctl("disable", "--now", a.Instance(more))
+	a.AwaitStatus(fmt.Sprintf("%d/%d instances up", a.N, more))
 	a.AwaitOK(load, 200)
 	a.AwaitOK(slow, 20)
 	a.Lossless(load.Stop())
 	a.Lossless(slow.Stop())
-	if after := a.pids(4); !maps.Equal(after, before) {
+	if after := a.pids(a.N); !maps.Equal(after, before) {
 		t.Errorf("processes = %v, before %v", after, before)
 	}
 	a.evenly(a.Addr(), before)

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"fmt"
 	"maps"
 	"strconv"
 	"testing"
@@ -16,7 +17,7 @@ import (
 // what it left in the FD store.
 func testKillShim(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "kill-shim")
-	pids, inodes, stored := a.pids(4), a.inodes(), a.MustShow(t, a.Shim(), "NFileDescriptorStore")
+	pids, inodes, stored := a.pids(a.N), a.inodes(), a.MustShow(t, a.Shim(), "NFileDescriptorStore")
 	if stored == "0" {
 		t.Error("the FD store is empty")
 	}
@@ -26,11 +27,11 @@ func testKillShim(t *testing.T, s *apps.System) {
 		pid := a.PID(a.Shim())
 		a.MustExec(t, "kill", "-s", "KILL", pid)
 		a.AwaitNew(a.Shim(), pid)
-		a.AwaitUp(4)
+		a.AwaitUp(a.N)
 	}
 	a.AwaitOK(load, 300)
 	a.Lossless(load.Stop())
-	if now := a.pids(4); !maps.Equal(now, pids) {
+	if now := a.pids(a.N); !maps.Equal(now, pids) {
 		t.Errorf("processes = %v, before the kills %v", now, pids)
 	}
 	if now := a.inodes(); now != inodes {
@@ -45,7 +46,7 @@ func testKillShim(t *testing.T, s *apps.System) {
 // testSteerWithoutShim connects while no shim runs: the kernel spreads on.
 func testSteerWithoutShim(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "no-shim")
-	pids := a.pids(4)
+	pids := a.pids(a.N)
 	a.DropIn(a.Shim(), "[Service]\nRestartSec=1h\n")
 	a.Signal(a.Shim(), "KILL")
 	a.awaitSub(a.Shim(), "auto-restart")
@@ -54,24 +55,24 @@ func testSteerWithoutShim(t *testing.T, s *apps.System) {
 		t.Errorf("the shim is %s after the connections, want none to have started it", got)
 	}
 	a.MustSystemctl("restart", a.Name) // a start would wait for RestartSec= on systemd 252
-	a.AwaitUp(4)
-	a.evenly(a.Addr(), a.pids(4))
+	a.AwaitUp(a.N)
+	a.evenly(a.Addr(), a.pids(a.N))
 }
 
 // testKillInstance kills an instance under load. What it was working on is lost; what it had not
 // accepted is not.
 func testKillInstance(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "kill-instance")
-	before := a.pids(4)
+	before := a.pids(a.N)
 	const clients = 8
 	load := a.load(rig.LoadOptions{Clients: clients})
 	a.AwaitOK(load, 300)
 	a.MustExec(t, "kill", "-s", "KILL", before[2])
 	a.AwaitNew(a.Instance(2), before[2])
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	a.AwaitOK(load, 300)
 	a.lostOnly(clients, load.Stop())
-	after := a.pids(4)
+	after := a.pids(a.N)
 	before[2] = after[2]
 	if !maps.Equal(before, after) {
 		t.Errorf("processes = %v, want %v: no other than the one killed is new", after, before)
@@ -92,7 +93,7 @@ func (a *testApp) lostOnly(clients int, r rig.Result) {
 // and nobody notices.
 func testCrashLoop(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "crash-loop")
-	before := a.pids(4)
+	before := a.pids(a.N)
 	load := a.load(rig.LoadOptions{})
 	undo := a.DropIn(a.Instance(2), "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 3'\n")
 	began := time.Now()
@@ -109,9 +110,9 @@ func testCrashLoop(t *testing.T, s *apps.System) {
 	a.AwaitOK(load, 300)
 	a.checkSockets()
 	undo()
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	a.Lossless(load.Stop())
-	after := a.pids(4)
+	after := a.pids(a.N)
 	before[2] = after[2]
 	if !maps.Equal(before, after) {
 		t.Errorf("processes = %v, want %v: no other than the broken one is new", after, before)
@@ -125,16 +126,16 @@ func testAllDown(t *testing.T, s *apps.System) {
 	const clients = 8
 	load := a.load(rig.LoadOptions{Clients: clients})
 	a.AwaitOK(load, 300)
-	a.MustSystemctl("stop", a.Instance(1), a.Instance(2), a.Instance(3), a.Instance(4))
-	a.AwaitStatus("0/4 instances up")
+	a.MustSystemctl(append([]string{"stop"}, a.instances()...)...)
+	a.AwaitStatus(fmt.Sprintf("0/%d instances up", a.N))
 	a.awaitWaiting(clients)
-	a.MustSystemctl("start", a.Instance(3))
+	a.MustSystemctl("start", a.Instance(2))
 	a.AwaitOK(load, 300)
-	a.MustSystemctl("start", a.Instance(1), a.Instance(2), a.Instance(4))
-	a.AwaitUp(4)
+	a.MustSystemctl(append([]string{"start"}, a.instances()...)...)
+	a.AwaitUp(a.N)
 	a.AwaitOK(load, 300)
 	a.Lossless(load.Stop())
-	a.evenly(a.Addr(), a.pids(4))
+	a.evenly(a.Addr(), a.pids(a.N))
 }
 
 // testStuck freezes one instance under load: what waits for it goes to others, and when it wakes up
@@ -147,33 +148,33 @@ func testStuck(t *testing.T, s *apps.System) {
 	a.AwaitStatus("stuck@2 stuck")
 	a.AwaitOK(load, 1000)
 	a.Signal(a.Instance(2), "CONT")
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	a.AwaitOK(load, 300)
 	a.Lossless(load.Stop())
-	a.evenly(a.Addr(), a.pids(4))
+	a.evenly(a.Addr(), a.pids(a.N))
 }
 
 // testAllStuck freezes all instances: none can be taken off the ring, and the status line says what
 // is wrong.
 func testAllStuck(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "frozen")
-	for i := 1; i <= 4; i++ {
-		a.Signal(a.Instance(i), "STOP")
+	for _, unit := range a.instances() {
+		a.Signal(unit, "STOP")
 	}
 	load := a.load(rig.LoadOptions{Requests: 16, Clients: 16})
-	a.AwaitStatus("4/4 instances up, none of which accepts")
-	for i := 1; i <= 4; i++ {
-		a.Signal(a.Instance(i), "CONT")
+	a.AwaitStatus(fmt.Sprintf("%d/%[1]d instances up, none of which accepts", a.N))
+	for _, unit := range a.instances() {
+		a.Signal(unit, "CONT")
 	}
 	a.Lossless(load.Wait())
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 }
 
 // testRescue lets two instances end and start as fast as PID 1 can, so that their queues are moved
 // away time and again while PID 1 watches the same sockets in between: it must never take that for
 // their end.
 func testRescue(t *testing.T, s *apps.System) {
-	a := newApp(t, s, "moved")
+	a := newApp(t, s, "moved", "--instances=3")
 	// Up for a moment, in which connections come that it does not accept. PID 1 runs ExecStop=
 	// after a success only.
 	for i, program := range map[int]string{1: "/bin/sleep 0.02", 2: "/bin/sh -c 'sleep 0.02; exit 1'"} {
@@ -207,7 +208,7 @@ func testRescue(t *testing.T, s *apps.System) {
 func (a *testApp) checkSockets() {
 	a.T.Helper()
 	sockets := []string{a.Name + ".socket", a.Name + "-control.socket", a.Name + "-diag.socket"}
-	for i := range 4 {
+	for i := range a.N {
 		sockets = append(sockets, a.Socket(i+1))
 	}
 	for _, unit := range sockets {

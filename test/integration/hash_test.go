@@ -36,7 +36,7 @@ func testSourceHash(t *testing.T, s *apps.System) {
 
 // testRandomTwo holds connections: no instance has many more of them than another.
 func testRandomTwo(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "two", "--strategy=random-two", "--weights=2,1,1,1")
+	a := startApp(t, s, "two", "--instances=4", "--strategy=random-two", "--weights=2,1,1,1")
 	held := a.Hold(100)
 	for instance, want := range map[string]int{"1": 40, "2": 20, "3": 20, "4": 20} {
 		if got := byInstance(held)[instance]; got < want-10 || got > want+10 {
@@ -51,7 +51,7 @@ func testRandomTwo(t *testing.T, s *apps.System) {
 	a.Signal(a.Shim(), "KILL")
 	a.Lossless(load.Wait())
 	a.AwaitNew(a.Shim(), pid)
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	if got := a.Status(); got.Strategy != "random-two" || strings.Contains(got.Reason, "not possible") {
 		t.Errorf("strategy after a crash of the balancer = %q, %s", got.Strategy, got.Reason)
 	}

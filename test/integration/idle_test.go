@@ -20,11 +20,11 @@ func testIdleExit(t *testing.T, s *apps.System) {
 		a.awaitIdle()
 		inode := a.inodes()
 		a.Lossless(a.load(rig.LoadOptions{Clients: 20, Requests: 20}).Wait())
-		a.AwaitUp(4)
+		a.AwaitUp(a.N)
 		if inode == "" {
 			t.Error("the port of an idle app is closed")
 		}
-		a.evenly(a.Addr(), a.pids(4))
+		a.evenly(a.Addr(), a.pids(a.N))
 		if pass == 0 {
 			shim := a.PID(a.Shim())
 			a.Reload()
@@ -38,7 +38,7 @@ func testIdleExit(t *testing.T, s *apps.System) {
 // awaitIdle waits until shim and instances have stopped by themselves.
 func (a *testApp) awaitIdle() {
 	a.T.Helper()
-	for _, unit := range []string{a.Instance(1), a.Instance(2), a.Instance(3), a.Instance(4), a.Shim()} {
+	for _, unit := range append(a.instances(), a.Shim()) {
 		a.MustWait(a.T, apps.Limit, unit, func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 	}
 	if got := a.MustShow(a.T, a.Name+".socket", "ActiveState"); got != "active" {

@@ -12,7 +12,7 @@ import (
 // testLeastConnections holds connections, closes those of one instance and sees who gets the next
 // ones.
 func testLeastConnections(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "least", "--strategy=least-connections")
+	a := startApp(t, s, "least", "--instances=4", "--strategy=least-connections")
 	even := func(n int) map[string]int { return map[string]int{"1": n, "2": n, "3": n, "4": n} }
 	held := a.Hold(40)
 	if got := byInstance(held); !maps.Equal(got, even(10)) {
@@ -35,7 +35,7 @@ func testLeastConnections(t *testing.T, s *apps.System) {
 	}
 	held = append(held, fresh...)
 	undo() // and PID 1 starts the next shim: a restart would renew the instances
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	held = a.release(held, "1")
 	fresh = a.Hold(10)
 	if got := byInstance(fresh); !maps.Equal(got, map[string]int{"1": 10}) {

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"fmt"
 	"maps"
 	"testing"
 
@@ -20,7 +21,7 @@ func TestManager(t *testing.T) {
 			{"daemon-reload"}, {"daemon-reexec"}, {"restart", "dbus.service"},
 		} {
 			t.Run(command[0], func(t *testing.T) {
-				before, shim := a.pids(4), a.PID(a.Shim())
+				before, shim := a.pids(a.N), a.PID(a.Shim())
 				load := a.load(rig.LoadOptions{})
 				a.AwaitOK(load, 200)
 				for range times(3) {
@@ -29,17 +30,17 @@ func TestManager(t *testing.T) {
 				}
 				r := load.Stop()
 				a.Lossless(r)
-				if now := a.pids(4); !maps.Equal(now, before) || a.PID(a.Shim()) != shim {
+				if now := a.pids(a.N); !maps.Equal(now, before) || a.PID(a.Shim()) != shim {
 					t.Errorf("processes = %v, before %v", now, before)
 				}
 				// Only a shim that hears of it takes the instance off the ring.
 				a.MustSystemctl("stop", a.Instance(2))
-				a.AwaitStatus("3/4 instances up")
+				a.AwaitStatus(fmt.Sprintf("%d/%d instances up", a.N-1, a.N))
 				delete(before, 2)
-				a.evenlyOver(300, a.Addr(), before)
+				a.evenly(a.Addr(), before)
 				a.MustSystemctl("start", a.Instance(2))
-				a.AwaitUp(4)
-				a.evenly(a.Addr(), a.pids(4))
+				a.AwaitUp(a.N)
+				a.evenly(a.Addr(), a.pids(a.N))
 			})
 		}
 	})

@@ -65,7 +65,7 @@ func testShimCost(t *testing.T, s *apps.System) {
 
 // testShimStatus looks at what the shim tells systemctl and the journal.
 func testShimStatus(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "words")
+	a := startApp(t, s, "words", "--instances=4")
 	a.Hold(4)
 	a.awaitMatch(`^4/4 instances up, \d+ connections?$`)
 	a.MustSystemctl("stop", a.Instance(3))
@@ -90,18 +90,18 @@ func testWatchdog(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "watchdog")
 	a.DropIn(a.Shim(), "[Service]\nWatchdogSec=2s\n")
 	a.MustSystemctl("enable", "--now", a.Name)
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	load := a.load(rig.LoadOptions{})
 	pid := a.PID(a.Shim())
 	a.MustExec(t, "kill", "-s", "STOP", pid)
 	a.AwaitNew(a.Shim(), pid)
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	a.AwaitOK(load, 100)
 	a.Lossless(load.Stop())
 	if text, err := a.Journal(t.Context(), a.Shim()); err != nil || !strings.Contains(text, "Watchdog timeout") {
 		t.Errorf("journal = %q, %v; want a watchdog time-out", text, err)
 	}
-	a.evenly(a.Addr(), a.pids(4))
+	a.evenly(a.Addr(), a.pids(a.N))
 }
 
 // exposure is the score of systemd-analyze security, from 0 (best) to 10.
@@ -136,9 +136,9 @@ func testPrivateNetwork(t *testing.T, s *apps.System) {
 	if got := exposure(a.App, a.Instance(1)); got > 0.5 {
 		t.Errorf("exposure with PrivateNetwork= = %.1f, want at most 0.5", got)
 	}
-	a.evenly(a.Addr(), a.pids(4))
+	a.evenly(a.Addr(), a.pids(a.N))
 	if devices := a.MustExec(t, "nsenter", "--net", "--target", a.PID(a.Instance(1)), "ip", "-o", "link"); strings.Count(devices, "\n") != 1 {
 		t.Errorf("network devices of an instance: %s", devices)
 	}
-	a.evenly(fmt.Sprintf("[::1]:%d", a.Port), a.pids(4))
+	a.evenly(fmt.Sprintf("[::1]:%d", a.Port), a.pids(a.N))
 }

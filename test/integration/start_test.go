@@ -50,7 +50,7 @@ func testStartWaits(t *testing.T, s *apps.System) {
 	load := a.load(rig.LoadOptions{})
 	a.MustSystemctl("start", "slow")
 	up := 0
-	for i := range 4 {
+	for i := range a.N {
 		if a.MustShow(t, a.Instance(i+1), "ActiveState") == "active" {
 			up++
 		}
@@ -58,13 +58,13 @@ func testStartWaits(t *testing.T, s *apps.System) {
 	if up == 0 {
 		t.Error("no instance is active when start returns")
 	}
-	if !strings.Contains(a.MustShow(t, a.Shim(), "StatusText"), "/4 instances up") {
+	if !strings.Contains(a.MustShow(t, a.Shim(), "StatusText"), fmt.Sprintf("/%d instances up", a.N)) {
 		t.Error("the shim has no status when start returns")
 	}
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	a.AwaitOK(load, 100)
 	a.Lossless(load.Stop())
-	a.evenly(a.Addr(), a.pids(4))
+	a.evenly(a.Addr(), a.pids(a.N))
 }
 
 // testStartFails starts an app that never gets ready. The command must say so, and start once it is
@@ -82,8 +82,8 @@ func testStartFails(t *testing.T, s *apps.System) {
 	}
 	undo()
 	a.MustSystemctl("start", "broken")
-	a.AwaitUp(4)
-	a.evenly(a.Addr(), a.pids(4))
+	a.AwaitUp(a.N)
+	a.evenly(a.Addr(), a.pids(a.N))
 }
 
 // testConnectStarts connects to an app of which the parking listener alone is there.
@@ -94,6 +94,6 @@ func testConnectStarts(t *testing.T, s *apps.System) {
 		t.Fatalf("the shim is %s before the first connection", got)
 	}
 	a.Lossless(a.load(rig.LoadOptions{Clients: 50, Requests: 50}).Wait())
-	a.AwaitUp(4)
-	a.evenly(a.Addr(), a.pids(4))
+	a.AwaitUp(a.N)
+	a.evenly(a.Addr(), a.pids(a.N))
 }

@@ -20,7 +20,7 @@ import (
 // to stop.
 func testRestartInstance(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "restart-one")
-	before := a.pids(4)
+	before := a.pids(a.N)
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{}),
 		a.load(rig.LoadOptions{KeepAlive: true}),
@@ -31,7 +31,7 @@ func testRestartInstance(t *testing.T, s *apps.System) {
 			a.AwaitOK(l, 20)
 		}
 		a.MustSystemctl("restart", a.Instance(2))
-		a.AwaitUp(4)
+		a.AwaitUp(a.N)
 	}
 	for _, l := range loads {
 		a.AwaitOK(l, 20)
@@ -40,7 +40,7 @@ func testRestartInstance(t *testing.T, s *apps.System) {
 			t.Errorf("connections were closed under a request: %s", r)
 		}
 	}
-	after := a.pids(4)
+	after := a.pids(a.N)
 	if after[2] == before[2] {
 		t.Error("the instance was not restarted")
 	}
@@ -54,7 +54,7 @@ func testRestartInstance(t *testing.T, s *apps.System) {
 // testRestartApp restarts shim and instances under load: all are new, on the same sockets.
 func testRestartApp(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "restart-all")
-	before, shimBefore, inodes := a.pids(4), a.PID(a.Shim()), a.inodes()
+	before, shimBefore, inodes := a.pids(a.N), a.PID(a.Shim()), a.inodes()
 	loads := []*rig.Load{
 		a.load(rig.LoadOptions{}),
 		a.load(rig.LoadOptions{KeepAlive: true}),
@@ -64,7 +64,7 @@ func testRestartApp(t *testing.T, s *apps.System) {
 		a.AwaitOK(l, 20)
 	}
 	a.MustSystemctl("restart", a.Name)
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	for _, l := range loads {
 		a.AwaitOK(l, 20)
 		r := l.Stop()
@@ -72,7 +72,7 @@ func testRestartApp(t *testing.T, s *apps.System) {
 			t.Errorf("connections were closed under a request: %s", r)
 		}
 	}
-	after := a.pids(4)
+	after := a.pids(a.N)
 	for i, pid := range after {
 		if pid == before[i] {
 			t.Errorf("%s was not restarted", a.Instance(i))
@@ -124,16 +124,16 @@ func testStopStart(t *testing.T, s *apps.System) {
 	for range 1 + times(4) {
 		a.MustSystemctl("stop", a.Name)
 		a.MustSystemctl("start", a.Name)
-		a.AwaitUp(4)
+		a.AwaitUp(a.N)
 	}
-	a.evenly(a.Addr(), a.pids(4))
+	a.evenly(a.Addr(), a.pids(a.N))
 }
 
 // testStopWhileStarting stops an app that is not ready yet.
 func testStopWhileStarting(t *testing.T, s *apps.System) {
 	a := newApp(t, s, "stop-early", "--property=ExecStartPre=/bin/sleep 600", "--property=TimeoutStartSec=infinity")
 	a.MustSystemctl("start", "--no-block", a.Name)
-	for i := range 4 {
+	for i := range a.N {
 		a.awaitSub(a.Instance(i+1), "start-pre")
 	}
 	a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["StatusText"] != "" })
@@ -205,8 +205,11 @@ func (a *testApp) checkStopped() {
 	ctx, cancel := context.WithTimeout(a.T.Context(), apps.Limit)
 	defer cancel()
 	// The sockets' stop jobs are not awaited by "systemctl stop APP": they are ordered after it.
-	for _, unit := range []string{a.Name + ".socket", a.Name + "-control.socket", a.Name + "-diag.socket",
-		a.Socket(1), a.Socket(2), a.Socket(3), a.Socket(4)} {
+	sockets := []string{a.Name + ".socket", a.Name + "-control.socket", a.Name + "-diag.socket"}
+	for i := range a.N {
+		sockets = append(sockets, a.Socket(i+1))
+	}
+	for _, unit := range sockets {
 		if err := a.WaitActive(ctx, unit, "inactive"); err != nil {
 			a.T.Error(err)
 		}

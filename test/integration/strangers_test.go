@@ -56,7 +56,7 @@ func testRedirectedOutput(t *testing.T, s *apps.System) {
 // listener of the app in hand, and past the socket's mode.
 func testControlStrangers(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "strange")
-	before := a.pids(4)
+	before := a.pids(a.N)
 	const unit = "/run/systemd/system/stranger.service"
 	// NonBlocking= as the Go program has it: PID 1 sets it on the socket that both share.
 	a.MustWriteFile(t, unit, "[Service]\nType=oneshot\nUser=nobody\nNonBlocking=yes\nSockets="+a.Socket(1)+"\nExecStart="+apps.Lbshim+" join strange 2\n", 0o644)
@@ -88,7 +88,7 @@ print(s.recv(65536))`
 // testControlGarbage sends the shim what no client of ours would.
 func testControlGarbage(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "garbage")
-	shim, pids := a.PID(a.Shim()), a.pids(4)
+	shim, pids := a.PID(a.Shim()), a.pids(a.N)
 	load := a.load(rig.LoadOptions{})
 	tests := []struct{ name, bytes string }{
 		{"nothing", ""},
@@ -123,8 +123,8 @@ func testControlGarbage(t *testing.T, s *apps.System) {
 	for range 200 {
 		defer a.control().Close()
 	}
-	if got := len(a.Status().Instances); got != 4 {
-		t.Errorf("status has %d instances, want 4", got)
+	if got := len(a.Status().Instances); got != a.N {
+		t.Errorf("status has %d instances, want %d", got, a.N)
 	}
 	a.AwaitOK(load, 100)
 	a.Lossless(load.Stop())
@@ -138,8 +138,8 @@ func testControlGarbage(t *testing.T, s *apps.System) {
 // instances have failed, and that one which was stopped is up. Whoever is on the system bus may
 // send signals to anybody there.
 func testForgedSignals(t *testing.T, s *apps.System) {
-	a := startApp(t, s, "forged")
-	before := a.pids(4)
+	a := startApp(t, s, "forged", "--instances=4")
+	before := a.pids(a.N)
 	forge := func(instance int, active, sub string) {
 		t.Helper()
 		a.MustExec(t, "runuser", "-u", "nobody", "--", "busctl", "--system", "emit", "--destination="+a.busName(a.Shim()),
@@ -153,7 +153,7 @@ func testForgedSignals(t *testing.T, s *apps.System) {
 	// The bus keeps the order: the balancer has what was forged when it has what PID 1 says of this
 	// restart.
 	a.MustSystemctl("restart", a.Instance(4))
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 	before[4] = a.PID(a.Instance(4))
 	a.evenly(a.Addr(), before)
 

@@ -60,7 +60,7 @@ func (a *userApp) kill(unit string, load *rig.Load) {
 	a.MustExec(a.T, "kill", "-s", "KILL", before)
 	a.AwaitOK(load, 200)
 	a.awaitShim("other process", func(control.Status) bool { now := a.PID(unit); return now != "0" && now != before })
-	a.AwaitUp(4)
+	a.AwaitUp(a.N)
 }
 
 func (a *userApp) PID(unit string) string {
@@ -74,7 +74,7 @@ func TestUserUnits(t *testing.T) {
 		a.run("systemctl", "--user", "start", "web.socket")
 		load := a.load(rig.LoadOptions{})
 		a.run("systemctl", "--user", "start", "web")
-		a.AwaitUp(4)
+		a.AwaitUp(a.N)
 		if s := a.Status(); !strings.HasPrefix(s.Reason, "classic BPF") {
 			t.Errorf("path is %s, %s; want classic BPF", s.Path, s.Reason)
 		}

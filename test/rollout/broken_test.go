@@ -22,7 +22,7 @@ const crashPipe = "/srv/crash"
 // extra instance was touched. A good one then goes live as if nothing had been.
 func testBroken(t *testing.T, s *apps.System) {
 	s.MustExec(t, "mkfifo", "--mode=444", crashPipe)
-	a := apps.Start(t, s, "broken", "--env", "APP_VERSION=1")
+	a := start(t, s, "broken", "--env", "APP_VERSION=1")
 	pids := a.PIDs()
 	for _, release := range []struct {
 		name    string
@@ -113,7 +113,7 @@ func refuseReload(a *apps.App, status string, reasons ...string) {
 // back: the reload waits as long as systemd does, then goes on.
 func testHangsInStop(t *testing.T, s *apps.System) {
 	deaf := []string{"--", "/bin/sh", "-c", "trap '' TERM; exec " + apps.CServer}
-	a := apps.Start(t, s, "deaf", append([]string{"--instances=2", "-p", "TimeoutStopSec=3s", "--soak", "100ms"}, deaf...)...)
+	a := start(t, s, "deaf", append([]string{"--instances=2", "-p", "TimeoutStopSec=3s", "--soak", "100ms"}, deaf...)...)
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	for _, command := range [][]string{{"--", apps.Server}, deaf, {"--", apps.Server}} {
 		a.AwaitOK(load, 50)

@@ -33,14 +33,14 @@ const slowly = "--property=ExecStartPre=-/bin/sleep 2" // a stop may end it
 // testStopInRollout stops an app in the middle: everything stops, nothing is left failed, and it
 // starts again.
 func testStopInRollout(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "stopped", "--soak", "1s", slowly)
-	for _, words := range []string{"trying the new code", "rollout 1/3"} {
+	a := start(t, s, "stopped", "--soak", "1s", slowly)
+	for _, words := range []string{"trying the new code", inTheMiddle(a)} {
 		r := startReload(a, words)
 		a.MustSystemctl("stop", a.Name)
 		if err := <-r.done; err == nil {
 			t.Errorf("the reload that was cut off at %q has succeeded", words)
 		}
-		for _, unit := range []string{a.Shim(), a.Name + ".socket", a.Instance(1), a.Instance(4), a.Socket(1), a.Socket(4)} {
+		for _, unit := range []string{a.Shim(), a.Name + ".socket", a.Instance(1), a.Instance(a.N + 1), a.Socket(1), a.Socket(a.N + 1)} {
 			a.MustWait(t, apps.Limit, unit, func(p rig.Properties) bool {
 				return p["ActiveState"] == "inactive" || p["ActiveState"] == "failed"
 			})
@@ -57,7 +57,7 @@ func testStopInRollout(t *testing.T, s *apps.System) {
 // testStopStubborn stops an app whose program does not end on its signal: PID 1 kills the program at
 // its time-out, and the balancer waits for that.
 func testStopStubborn(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "stubborn", "--drain-timeout=1s", "--", "/bin/sh", "-c", "trap '' TERM; exec "+apps.CServer)
+	a := start(t, s, "stubborn", "--drain-timeout=1s", "--", "/bin/sh", "-c", "trap '' TERM; exec "+apps.CServer)
 	a.MustSystemctl("stop", a.Name)
 	for unit, want := range map[string]string{a.Shim(): "success", a.Instance(1): "timeout"} {
 		if result := a.MustShow(t, unit, "Result"); result != want {
@@ -69,7 +69,7 @@ func testStopStubborn(t *testing.T, s *apps.System) {
 // testStopInReexec has PID 1 execute itself while an app begins to stop, so that PID 1 does not answer
 // ExecStop= at first: what is in flight is answered, and the port is closed meanwhile.
 func testStopInReexec(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "rebooted", crude...)
+	a := start(t, s, "rebooted", crude...)
 	land := fly(a, a.Hold(2*a.N), "/slow?ms=3000")
 	a.MustExec(t, "sh", "-c", "systemctl stop --no-block "+a.Name+"; systemctl daemon-reexec")
 	a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
@@ -82,8 +82,8 @@ func testStopInReexec(t *testing.T, s *apps.System) {
 // testStopInReloadDrains stops an app in the middle of a reload, where PID 1 leaves out ExecStop=:
 // what is in flight is answered, new connections are refused meanwhile.
 func testStopInReloadDrains(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "quitting", append(crude, "--soak", "1s", slowly)...)
-	for _, words := range []string{"trying the new code", "rollout 1/3"} {
+	a := start(t, s, "quitting", append(crude, "--soak", "1s", slowly)...)
+	for _, words := range []string{"trying the new code", inTheMiddle(a)} {
 		r := startReload(a, words)
 		land := fly(a, a.Hold(2*a.N), "/slow?ms=3000")
 		a.MustSystemctl("stop", a.Name)
@@ -101,10 +101,10 @@ func testStopInReloadDrains(t *testing.T, s *apps.System) {
 // testCancel ends the rollout's process, once so that it can clean up and once so that the next
 // shim must.
 func testCancel(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "cancel", "--soak", "1s", slowly)
+	a := start(t, s, "cancel", "--soak", "1s", slowly)
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	for _, signal := range []string{"TERM", "KILL"} {
-		r := startReload(a, "rollout 1/3")
+		r := startReload(a, inTheMiddle(a))
 		a.MustExec(t, "kill", "-s", signal, a.MustShow(t, a.Shim(), "ControlPID"))
 		if err := <-r.done; err == nil {
 			t.Errorf("SIG%s: the reload has succeeded", signal)
@@ -118,9 +118,9 @@ func testCancel(t *testing.T, s *apps.System) {
 // testKillShimInRollout kills the shim in the middle: the next one takes over, and the next reload
 // goes through.
 func testKillShimInRollout(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "headless", "--soak", "1s", slowly)
+	a := start(t, s, "headless", "--soak", "1s", slowly)
 	load := a.Load(rig.LoadOptions{Rate: 100})
-	for _, words := range []string{"trying the new code", "rollout 1/3"} {
+	for _, words := range []string{"trying the new code", inTheMiddle(a)} {
 		r := startReload(a, words)
 		shim := a.PID(a.Shim())
 		a.MustExec(t, "kill", "-s", "KILL", shim)
@@ -146,7 +146,7 @@ func testKillShimInRollout(t *testing.T, s *apps.System) {
 func testDaemonReload(t *testing.T, s *apps.System) {
 	// The rollout takes longer than a start may: a time-out of PID 1 that begins anew must not end
 	// it.
-	a := apps.Start(t, s, "reread", "--soak", "9s", "--start-timeout", "3s")
+	a := start(t, s, "reread", "--soak", "9s", "--start-timeout", "3s")
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	for _, verb := range []string{"daemon-reload", "daemon-reexec"} {
 		before := a.PIDs()

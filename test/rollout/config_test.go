@@ -14,7 +14,7 @@ import (
 // testConfig changes options of the shim by a drop-in, as "systemctl edit" does, and reloads: the
 // same process takes them over.
 func testConfig(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "edited", "--soak", "1s", "-p", "KillSignal=SIGKILL")
+	a := start(t, s, "edited", "--soak", "1s", "-p", "KillSignal=SIGKILL")
 	shim := a.PID(a.Shim())
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	edit := func(options string) {
@@ -55,7 +55,7 @@ func testConfig(t *testing.T, s *apps.System) {
 
 // testSharedDirectory gives the instances one directory below /run: it outlives each of them.
 func testSharedDirectory(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "sharing", "--soak", "100ms", "-p", "RuntimeDirectory=sharing-files")
+	a := start(t, s, "sharing", "--soak", "100ms", "-p", "RuntimeDirectory=sharing-files")
 	a.MustExec(t, "touch", "/run/sharing-files/mark")
 	a.MustSystemctl("restart", a.Instance(1))
 	a.MustExec(t, "test", "-e", "/run/sharing-files/mark")

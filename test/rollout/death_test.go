@@ -14,11 +14,15 @@ import (
 // testKillShimInDrain kills the shim while instances drain whose programs end in the middle of what
 // they do: the drains go on with the next shim.
 func testKillShimInDrain(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "orphaned", crude...)
+	a := start(t, s, "orphaned", crude...)
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	land := fly(a, a.Hold(4*a.N), "/slow?ms=6000")
 	restarted := make(chan error, 1)
-	go func() { restarted <- a.Systemctl(t.Context(), "restart", a.Instance(1), a.Instance(2), a.Instance(3)) }()
+	units := []string{"restart"}
+	for i := range a.N {
+		units = append(units, a.Instance(i+1))
+	}
+	go func() { restarted <- a.Systemctl(t.Context(), units...) }()
 	for i := range a.N {
 		a.AwaitStatus(a.Name + "@" + string(rune('1'+i)) + " draining")
 	}
@@ -58,7 +62,7 @@ server.serve_forever()
 func testKillShimInStop(t *testing.T, s *apps.System) {
 	const file = "/srv/sudden.py"
 	s.MustWriteFile(t, file, sudden, 0o644)
-	a := apps.Start(t, s, "lone", "--kind=listen", "--", "/usr/bin/python3", file)
+	a := start(t, s, "lone", "--kind=listen", "--", "/usr/bin/python3", file)
 	for _, moment := range []struct {
 		name string
 		come func()
@@ -106,7 +110,7 @@ func testKillShimInStop(t *testing.T, s *apps.System) {
 // testKillShimEarlyInReload kills a shim that has not answered the first question of a reload yet.
 // PID 1 starts the next one when the reload is over, so that one must not wait for an answer.
 func testKillShimEarlyInReload(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "early")
+	a := start(t, s, "early")
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	shim := a.PID(a.Shim())
 	a.Signal(a.Shim(), "STOP")
@@ -134,7 +138,7 @@ func testKillShimEarlyInReload(t *testing.T, s *apps.System) {
 // testScaleInReload makes the app larger by the number of the extra instance of a reload: while
 // that goes on, and after one that was cut off. Who is told that the instance runs keeps it.
 func testScaleInReload(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "growing", "--soak", "2s")
+	a := start(t, s, "growing", "--soak", "2s")
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	for _, cutOff := range []bool{false, true} {
 		extra := a.Instance(a.N + 1)

@@ -17,7 +17,7 @@ var crude = []string{"-p", "KillSignal=SIGKILL"}
 // testCrude drains programs that end at once: nothing in flight is lost by a restart, a reload, or
 // when the app gets smaller.
 func testCrude(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "crude", append(crude, "--soak", "1s")...)
+	a := start(t, s, "crude", append(crude, "--soak", "1s")...)
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	for _, tt := range []struct {
 		name string
@@ -45,7 +45,7 @@ func testCrude(t *testing.T, s *apps.System) {
 
 // testIdleKeepAlive restarts an instance that has idle connections: they do not hold it.
 func testIdleKeepAlive(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "idle", crude...)
+	a := start(t, s, "idle", crude...)
 	a.Hold(10 * a.N)
 	began := time.Now()
 	a.MustSystemctl("restart", a.Instance(2))
@@ -59,7 +59,7 @@ func testIdleKeepAlive(t *testing.T, s *apps.System) {
 // testBusyHolds restarts an instance with a request in flight: it ends after that, or at the drain
 // time-out.
 func testBusyHolds(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "busy", crude...)
+	a := start(t, s, "busy", crude...)
 	held := a.Open(a.N) // one at each instance
 	send(a, held, "/slow?ms=4000")
 	began := time.Now()
@@ -111,7 +111,7 @@ const rescueLimit = 15 * time.Second
 // testFrozen stops one instance as a debugger does: what was on its way to it is served by others,
 // in time.
 func testFrozen(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "frozen")
+	a := start(t, s, "frozen")
 	a.Evenly()
 	before := moved(a)
 	a.Signal(a.Instance(2), "STOP")

@@ -75,7 +75,7 @@ while True:
 func testHostile(t *testing.T, s *apps.System) {
 	const file = "/srv/hostile.py"
 	s.MustWriteFile(t, file, hostile, 0o644)
-	a := apps.Start(t, s, "hostile", "--instances=4", "--kind=listen", "--", "/usr/bin/python3", file)
+	a := start(t, s, "hostile", "--instances=4", "--kind=listen", "--", "/usr/bin/python3", file)
 	for _, attack := range []struct{ name, says string }{
 		{"steer", ""},
 		{"detach", "the steering program was taken off (put back)"},

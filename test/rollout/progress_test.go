@@ -20,7 +20,7 @@ import (
 // testProgress reloads, restarts, stops and starts by unitgen, which says the command, each step of
 // each instance, and why one failed. A reload is cancelled from a terminal.
 func testProgress(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "shown", "--soak", "1s", "--env", "APP_VERSION=1")
+	a := start(t, s, "shown", "--soak", "1s", "--env", "APP_VERSION=1")
 	up := func(n int) string {
 		return fmt.Sprintf("%s: %d/%d instances up at port %d (steer)", a.Name, n, a.N, a.Port)
 	}
@@ -45,7 +45,7 @@ func testProgress(t *testing.T, s *apps.System) {
 	load := a.Load(rig.LoadOptions{Clients: 4, Rate: 100})
 	a.AwaitOK(load, 10)
 	pids := a.PIDs()
-	act(0, "reload", at(4, "ready"), at(4, "proved: the new code stays up"), at(1, "ready"), at(2, "ready"), at(3, "ready"), at(4, "stopped"), up(3))
+	act(0, "reload", at(a.N+1, "ready"), at(a.N+1, "proved: the new code stays up"), at(1, "ready"), at(a.N, "ready"), at(a.N+1, "stopped"), up(a.N))
 	if now := a.PIDs(); len(now) != len(pids) || maps.Equal(now, pids) {
 		t.Errorf("processes %v, before %v", now, pids)
 	}
@@ -54,7 +54,7 @@ func testProgress(t *testing.T, s *apps.System) {
 	cancelOnTerminal(a)
 
 	a.Unitgen("--", "/bin/sh", "-c", "echo no such table >&2; exit 3")
-	said := act(1, "reload", at(4, "failed"))
+	said := act(1, "reload", at(a.N+1, "failed"))
 	for _, words := range []string{"instances that were not reached keep the old code", "did not get ready", "no such table", "hint: unitgen logs"} {
 		if !strings.Contains(said, words) {
 			t.Errorf("%q is missing in:\n%s", words, said)
@@ -62,21 +62,21 @@ func testProgress(t *testing.T, s *apps.System) {
 	}
 	a.Unitgen("--", apps.Server)
 	logs := strings.Join(strings.Fields(a.MustExec(t, "unitgen", "logs", a.Name, "--since=-1h")), " ")
-	for _, words := range []string{" shown path is steer", " shown@1 systemd: Started shown@1.service", " shown@4 no such table"} {
+	for _, words := range []string{" shown path is steer", " shown@1 systemd: Started shown@1.service", fmt.Sprintf(" shown@%d no such table", a.N+1)} {
 		if !strings.Contains(logs, words) {
 			t.Errorf("logs lack %q:\n%s", words, logs)
 		}
 	}
 	act(0, "stop", at(1, "stopped"))
 	act(1, "reload", "unitgen: shown does not run", "unitgen: hint: unitgen start shown")
-	act(0, "start", at(3, "ready"), up(3))
-	if said, want := act(0, "start", up(3)), "systemctl start "+a.Name+"\n"+up(3)+"\n"; said != want {
+	act(0, "start", at(a.N, "ready"), up(a.N))
+	if said, want := act(0, "start", up(a.N)), "systemctl start "+a.Name+"\n"+up(a.N)+"\n"; said != want {
 		t.Errorf("start of an app that runs says %q, want %q", said, want)
 	}
-	act(0, "restart", at(2, "ready"), up(3))
+	act(0, "restart", at(2, "ready"), up(a.N))
 	checkUp(a)
 	a.Unitgen("--", "/bin/sh", "-c", "[ $INSTANCE = 1 ] || exec "+apps.Server+"; echo no such table >&2; exit 3")
-	said = act(1, "restart", at(1, "failed"), "unitgen: "+up(2))
+	said = act(1, "restart", at(1, "failed"), "unitgen: "+up(a.N-1))
 	if want := `shown@1 did not get ready: the program ended with exit status 3; it said "no such table"`; !strings.Contains(said, want) {
 		t.Errorf("restart of an app that is partly broken says %q, want %q in it", said, want)
 	}
@@ -144,7 +144,7 @@ func cancelOnTerminal(a *apps.App) {
 		t.Fatal(err)
 	}
 	screen := bufio.NewReader(out)
-	a.AwaitStatus("rollout 1/3")
+	a.AwaitStatus(inTheMiddle(a))
 	said := ""
 	typed := func(keys, words string) {
 		io.WriteString(in, keys)
@@ -174,7 +174,7 @@ func cancelOnTerminal(a *apps.App) {
 // testInterrupted ends commands by SIGINT while instances drain or start. They say what goes on,
 // and systemd finishes it.
 func testInterrupted(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "ended", "--instances=2")
+	a := start(t, s, "ended", "--instances=2")
 	name := func(i int, phase string) string {
 		return strings.TrimSuffix(a.Instance(i), ".service") + ": " + phase + "\n"
 	}

@@ -37,7 +37,7 @@ server.serve_forever()
 func testReadyHTTP(t *testing.T, s *apps.System) {
 	const file = "/srv/warmup.py"
 	s.MustWriteFile(t, file, warmUp, 0o644)
-	a := apps.Start(t, s, "warm", "--ready", "http:/health", "--kind=listen", "--", "/usr/bin/python3", file, "3")
+	a := start(t, s, "warm", "--ready", "http:/health", "--kind=listen", "--", "/usr/bin/python3", file, "3")
 	load := a.Load(rig.LoadOptions{Rate: 50})
 	a.Reload() // each new instance answers 503 three times, and no client sees any
 	checkNoExtra(a)
@@ -49,7 +49,7 @@ func testReadyHTTP(t *testing.T, s *apps.System) {
 
 // testReadyExec starts a program that never takes its socket, which nobody looks at here.
 func testReadyExec(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "blind", "--ready", "exec", "--", "/bin/sleep", "600")
+	a := start(t, s, "blind", "--ready", "exec", "--", "/bin/sleep", "600")
 	if post := a.MustShow(t, a.Instance(1), "ExecStartPost"); post != "" {
 		t.Errorf("ExecStartPost= is %q, want none", post)
 	}
@@ -57,7 +57,7 @@ func testReadyExec(t *testing.T, s *apps.System) {
 
 // testReadyNotify starts programs of which systemd waits for a word.
 func testReadyNotify(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "notifying", "--ready", "notify", "--soak", "1s")
+	a := start(t, s, "notifying", "--ready", "notify", "--soak", "1s")
 	if kind := a.MustShow(t, a.Instance(1), "Type"); kind != "notify" {
 		t.Errorf("Type=%s, want notify", kind)
 	}
@@ -71,7 +71,7 @@ func testReadyNotify(t *testing.T, s *apps.System) {
 
 // testReadyFenced starts a program that may talk to nobody but its clients.
 func testReadyFenced(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "fenced", "-p", "IPAddressDeny=any")
+	a := start(t, s, "fenced", "-p", "IPAddressDeny=any")
 	a.Evenly()
 }
 

@@ -9,6 +9,7 @@
 package rollout
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/unitgen/unitgen/test/apps"
@@ -49,6 +50,20 @@ type test struct {
 	run    func(*testing.T, *apps.System)
 	loaded bool // it takes a good part of a CPU all the time
 }
+
+// start starts an app of two instances, the fewest of which some are new and some are not, or in
+// make test-all of three.
+func start(t *testing.T, s *apps.System, name string, words ...string) *apps.App {
+	t.Helper()
+	size := "--instances=2"
+	if rig.All() {
+		size = "--instances=3"
+	}
+	return apps.Start(t, s, name, append([]string{size}, words...)...)
+}
+
+// inTheMiddle is how the status line begins when one instance of the app is new.
+func inTheMiddle(a *apps.App) string { return fmt.Sprintf("rollout 1/%d", a.N) }
 
 // both are the tests that run on systemd 252 too: a reload, and PID 1 that reads its units anew
 // meanwhile.

@@ -13,7 +13,7 @@ import (
 // testTop watches an app in a terminal, changes it by keys, follows its journal, and leaves the
 // terminal as it was.
 func testTop(t *testing.T, s *apps.System) {
-	a := apps.Start(t, s, "watched", "--soak", "1s")
+	a := start(t, s, "watched", "--instances=3", "--soak", "1s")
 	screen := apps.NewScreen(t, s.Container, 80, 24, "bash", "--norc", "-i")
 	screen.Type("before=$(stty -g); unitgen top "+a.Name+`; echo "status $?"; [ "$before" = "$(stty -g)" ] && echo terminal as "before"`, "Enter")
 	screen.Await("> watched", "active", "3/3 instances up", "0 connections", "q:quit")
