@@ -56,6 +56,15 @@ func NewAt(t *testing.T, s *System, port int, name string, words ...string) *App
 	return a
 }
 
+// Size is the option for an app of two instances, the fewest of which some are new and some are not,
+// or in make test-all of more.
+func Size(all int) string {
+	if rig.All() {
+		return "--instances=" + strconv.Itoa(all)
+	}
+	return "--instances=2"
+}
+
 // Start is New with --now, and waits until all instances are up.
 func Start(t *testing.T, s *System, name string, words ...string) *App {
 	t.Helper()

@@ -74,11 +74,7 @@ func runAll(t *testing.T, also []string, tests []test, program ...string) {
 // start starts an app of two instances on the handoff path, or in make test-all of three.
 func start(t *testing.T, s *apps.System, name string, words ...string) *apps.App {
 	t.Helper()
-	size := "--instances=2"
-	if rig.All() {
-		size = "--instances=3"
-	}
-	return apps.Start(t, s, name, append([]string{"--path=handoff", size}, words...)...)
+	return apps.Start(t, s, name, append([]string{"--path=handoff", apps.Size(3)}, words...)...)
 }
 
 // killShim kills the shim, and waits until the next one balances.

@@ -20,11 +20,7 @@ type testApp struct{ *apps.App }
 // newApp is apps.New for two instances, or in make test-all four.
 func newApp(t *testing.T, s *apps.System, name string, words ...string) *testApp {
 	t.Helper()
-	size := "--instances=2"
-	if rig.All() {
-		size = "--instances=4"
-	}
-	return &testApp{apps.New(t, s, name, append([]string{size}, words...)...)}
+	return &testApp{apps.New(t, s, name, append([]string{apps.Size(4)}, words...)...)}
 }
 
 // startApp is newApp with --now, and waits until all instances are up.

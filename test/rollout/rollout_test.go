@@ -51,15 +51,10 @@ type test struct {
 	loaded bool // it takes a good part of a CPU all the time
 }
 
-// start starts an app of two instances, the fewest of which some are new and some are not, or in
-// make test-all of three.
+// start is apps.Start for two instances, or in make test-all three.
 func start(t *testing.T, s *apps.System, name string, words ...string) *apps.App {
 	t.Helper()
-	size := "--instances=2"
-	if rig.All() {
-		size = "--instances=3"
-	}
-	return apps.Start(t, s, name, append([]string{size}, words...)...)
+	return apps.Start(t, s, name, append([]string{apps.Size(3)}, words...)...)
 }
 
 // inTheMiddle is how the status line begins when one instance of the app is new.
