@@ -71,6 +71,8 @@ func (q Question) Instance(ctx context.Context, number int) (Reason, error) {
 	if q.Trial != nil {
 		unit = q.Trial.Unit
 	}
+	// Before PID 1 is asked: what is noted of a run is then not newer than what PID 1 says of it.
+	seen, at, seenErr := ReadSeen(q.RuntimeDir, number)
 	state, err := q.Conn.Unit(ctx, unit)
 	if err != nil {
 		return Reason{}, err
@@ -87,7 +89,7 @@ func (q Question) Instance(ctx context.Context, number int) (Reason, error) {
 	// The journal is optional: a user who may not read it gets what PID 1 reports to everybody.
 	c.past, _ = c.readJournal(ctx, since)
 	c.addResult()
-	if seen, at, err := ReadSeen(q.RuntimeDir, number); err == nil && at.After(since) {
+	if seenErr == nil && at.After(since) {
 		c.addSeen(seen)
 	}
 	return c.decide(ctx), nil
@@ -117,8 +119,12 @@ func (c *caseFile) addResult() {
 	}
 }
 
-// addSeen puts what the waiting command saw to its invocation.
+// addSeen puts what the waiting command saw to its invocation, unless it saw an end that PID 1 has
+// not seen yet: only PID 1 knows how that program ended.
 func (c *caseFile) addSeen(seen Seen) {
+	if seen.Outcome == Ended && seen.Invocation == c.state.InvocationID && c.state.ExecMainCode == 0 {
+		return
+	}
 	for _, in := range c.past {
 		if in.id == seen.Invocation {
 			in.seen = &seen

@@ -98,6 +98,23 @@ func TestReasonIsFoundInAnEarlierRun(t *testing.T) {
 	}
 }
 
+// The command that waits has seen the end of a program. As long as PID 1 has not, nobody knows its
+// status, and the reason is that of the run before.
+func TestEndThatPID1HasNotSeen(t *testing.T) {
+	for code, want := range map[int]string{
+		0: "the program ended with exit status 3",
+		1: "the program ended with exit status 0; a program that goes to the background needs its option to stay in the foreground",
+	} {
+		c := shop()
+		c.state = systemd.UnitState{InvocationID: "2", ExecMainCode: code}
+		c.past = []*invocation{{id: "2"}, {id: "1", result: "exit-code", exitCode: "exited", exitStatus: "3", said: []string{"no table"}}}
+		c.addSeen(Seen{Invocation: "2", Outcome: Ended})
+		if got := c.decide(t.Context()); got.What != want {
+			t.Errorf("code %d: %+v, want %q", code, got, want)
+		}
+	}
+}
+
 // Who may not read the journal gets PID 1's words.
 func TestReasonWithoutAJournal(t *testing.T) {
 	for _, tt := range []struct {
