@@ -113,6 +113,7 @@ func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int, chang
 		if !u.Failed() && !(changed && u.ActiveState == "activating") {
 			continue
 		}
+		s.renew = changed
 		for _, failed := range []string{unit, name.InstanceSocket(i)} {
 			if err := m.Conn.ResetFailed(ctx, failed); err != nil {
 				return nil, err
@@ -128,9 +129,16 @@ func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int, chang
 // await runs the app's job and follows its instances. The error is that of the app's job, which may
 // still run when all instances have failed.
 func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiting map[string]*starting) error {
+	balancer, err := m.Conn.Unit(ctx, a.Name.Service())
+	if err != nil {
+		return err
+	}
+	// PID 1 makes one job of this start and one that is under way, which fails by what was before.
+	joins := verb == systemd.Start && balancer.JobType != ""
 	ctx, cancel := context.WithCancel(ctx)
 	job := make(chan error, 1)
-	go func() { job <- m.Conn.Run(ctx, systemd.Job{Verb: verb, Unit: a.Name.Service()}) }()
+	begin := func() { job <- m.Conn.Run(ctx, systemd.Job{Verb: verb, Unit: a.Name.Service()}) }
+	go begin()
 	running := job
 	defer func() {
 		cancel()
@@ -160,6 +168,11 @@ func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiti
 				s.told(u)
 			}
 		case err := <-running:
+			if err != nil && joins && !anyEnded(waiting) {
+				joins = false
+				go begin()
+				continue
+			}
 			running, failed = nil, err
 			if err := m.findStopped(ctx, waiting); err != nil {
 				return err

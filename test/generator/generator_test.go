@@ -56,6 +56,7 @@ func TestUnitgen(t *testing.T) {
 		{"Foreign", testForeign},
 		{"NowFails", testNowFails},
 		{"MendStarting", testMendStarting},
+		{"MendFailing", testMendFailing},
 		{"Remove", testRemove},
 		{"ReadOnlyVerbs", testReadOnlyVerbs},
 		{"List", testList},

@@ -65,6 +65,22 @@ func testMendStarting(t *testing.T, s *system) {
 	}
 }
 
+// testMendFailing mends an app whose balancer is about to fail by the units of before. PID 1 makes
+// one job of both starts.
+func testMendFailing(t *testing.T, s *system) {
+	const name, dropIn = "about-to-fail", units + "/about-to-fail.service.d"
+	s.removeLater(t, name)
+	s.later(t, "rm", "-rf", dropIn)
+	s.unitgen(t, name, "--instances=2", listenOption(s.newPort()), "--", server)
+	s.MustWriteFile(t, dropIn+"/x.conf", "[Service]\nRestartSec=1h\nExecStartPre=/bin/sh -c 'sleep 3; exit 1'\n", 0o644)
+	s.MustExec(t, "systemctl", "daemon-reload")
+	s.MustExec(t, "systemctl", "start", "--no-block", name)
+	s.MustWait(t, limit, name+".service", func(p rig.Properties) bool { return p["SubState"] == "start-pre" })
+	s.MustExec(t, "rm", "-r", dropIn)
+	s.unitgen(t, name, "--env=A=1", "--now")
+	s.awaitUp(t, name, 2)
+}
+
 // testRemove removes apps in every state: nothing of them is left.
 func testRemove(t *testing.T, s *system) {
 	tests := []struct {
