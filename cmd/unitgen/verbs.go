@@ -131,15 +131,13 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		return 0, err
 	}
 	reads := c.options.dryRun || c.options.check
-	if !reads && !c.site.Packaging {
-		if !c.booted {
-			return 0, fault.With(errors.New("systemd does not run here, so it cannot load units"), "--output=DIR writes the units into a directory, --dry-run prints them")
-		}
+	stranded := !reads && !c.site.Packaging && !c.booted // there is no manager for the units
+	if !reads && !c.site.Packaging && c.booted {
 		if err := doctor.CheckLbshim(c.env.root, c.env.lbshim); err != nil {
 			return 0, err
 		}
 	}
-	if !reads {
+	if !reads && !stranded {
 		release, err := c.site.Lock(ctx, c.waiting)
 		if err != nil {
 			return 0, err
@@ -152,6 +150,9 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		return 0, err
 	}
 	defer m.Close()
+	if stranded {
+		return 0, fault.With(errors.New("systemd does not run here, so it cannot load units"), "--output=DIR writes the units into a directory, --dry-run prints them")
+	}
 	for _, warning := range p.App.Warnings() {
 		c.say("Note: %s.", warning)
 	}

@@ -129,12 +129,10 @@ func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int, chang
 // await runs the app's job and follows its instances. The error is that of the app's job, which may
 // still run when all instances have failed.
 func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiting map[string]*starting) error {
-	balancer, err := m.Conn.Unit(ctx, a.Name.Service())
+	joins, err := m.joins(ctx, a.Name, verb)
 	if err != nil {
 		return err
 	}
-	// PID 1 makes one job of this start and one that is under way, which fails by what was before.
-	joins := verb == systemd.Start && balancer.JobType != ""
 	ctx, cancel := context.WithCancel(ctx)
 	job := make(chan error, 1)
 	begin := func() { job <- m.Conn.Run(ctx, systemd.Job{Verb: verb, Unit: a.Name.Service()}) }
@@ -189,6 +187,16 @@ func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiti
 		}
 	}
 	return failed
+}
+
+// joins reports whether PID 1 makes one job of a start now and of one that is under way. That one
+// may fail because of the settings before.
+func (m *Manager) joins(ctx context.Context, name app.Name, verb systemd.Verb) (bool, error) {
+	if verb != systemd.Start {
+		return false, nil
+	}
+	u, err := m.Conn.Unit(ctx, name.Service())
+	return u.JobType != "", err
 }
 
 // findStopped finds instances that no job starts, although the app's job, which wants them, is

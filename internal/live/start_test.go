@@ -6,6 +6,25 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
+// The end of a run that unitgen itself starts anew says nothing, nor that the run was up.
+func TestRunThatIsRenewedIsNotGone(t *testing.T) {
+	s := &starting{ended: make(map[string]bool), old: "before", renew: true}
+	for _, step := range []struct {
+		active, run string
+		up, gone    bool
+	}{
+		{"active", "before", false, false},
+		{"failed", "before", false, false},
+		{"active", "new", true, false},
+		{"failed", "new", false, true},
+	} {
+		s.told(systemd.UnitState{ActiveState: step.active, InvocationID: step.run, Result: "exit-code"})
+		if s.up != step.up || s.gone != step.gone {
+			t.Errorf("%s in run %s: up %t, gone %t; want %t, %t", step.active, step.run, s.up, s.gone, step.up, step.gone)
+		}
+	}
+}
+
 // From systemd 254 on an instance is "failed" for a moment before each automatic restart.
 func TestInstanceThatIsStartedAgainIsNotGone(t *testing.T) {
 	s := &starting{ended: make(map[string]bool), old: "before"}

@@ -23,16 +23,17 @@ var foreign = []string{
 	"man-db*", "fstrim*", "apt-daily*", "dpkg-db-backup*", "e2scrub*", "logrotate*",
 }
 
-// isForeign reports whether a container does without the unit, or the link to one, at path. It has
-// systemd-logind, but not from its boot on: D-Bus starts it. It listens to all that PID 1 says.
+// isForeign reports whether a container does without the unit, or the link to one, at path. A
+// container has systemd-logind, which decodes every signal of PID 1. So it is not started at boot:
+// D-Bus starts it for those who ask it.
 func isForeign(path string) bool {
 	dir, name := filepath.Split(path)
 	if name == "systemd-logind.service" {
 		return strings.HasSuffix(dir, ".wants/")
 	}
 	return slices.ContainsFunc(foreign, func(glob string) bool {
-		matches, err := filepath.Match(glob, name)
-		return matches || err != nil
+		matches, _ := filepath.Match(glob, name)
+		return matches
 	})
 }
 
