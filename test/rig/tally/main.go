@@ -1,7 +1,7 @@
 // Command tally reads the output of "go test -json", mixed with other text, from standard input and
 // prints what a person wants to see of it: one line per package, the output of failed tests, the
-// reasons of skipped ones, the tests that took most CPU time, and at the end "N passed, N failed, N
-// skipped".
+// reasons of skipped ones, the tests that took most CPU time, once more what each failed test said
+// first, and at the end "N passed, N failed, N skipped".
 //
 // Its exit status is 1 if a test has failed, if none has run, if one was skipped in a package whose
 // path contains the argument of --no-skips=, or if tests took more CPU time than --cpu-budget=
@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,7 +65,12 @@ type counter struct {
 	failing                       map[string]bool // packages with a failed test
 	output                        map[string]map[string]*strings.Builder
 	costs                         []cost
+	failures                      []failure
 }
+
+// failure is the beginning of what a failed test said. The whole may be thousands of lines above
+// the end, and a place that keeps the end of the output alone has lost it.
+type failure struct{ pkg, test, words string }
 
 // cost is the CPU time of one test, without its subtests'.
 type cost struct {
@@ -93,6 +99,9 @@ func tally(r io.Reader, w io.Writer, opts options) (ok bool, err error) {
 	cheap := c.reportCosts(opts.budget)
 	for _, name := range c.forbidden {
 		fmt.Fprintf(w, "skipped, and must not be: %s\n", name)
+	}
+	for _, f := range c.failures {
+		fmt.Fprintf(w, "failed: %s %s\n%s", f.pkg, f.test, f.words)
 	}
 	if c.left > 0 {
 		fmt.Fprintf(w, "%d left to make test-all\n", c.left)
@@ -143,6 +152,7 @@ func (c *counter) endTest(e event) {
 	case "fail":
 		c.failed++
 		c.failing[e.Package] = true
+		c.keep(e.Package, e.Test, out)
 		fmt.Fprint(c.w, out)
 	case "skip":
 		if strings.Contains(out, rig.LeftToAll) {
@@ -157,6 +167,29 @@ func (c *counter) endTest(e event) {
 	}
 }
 
+// said is the beginning of a line that a test logs or fails with.
+var said = regexp.MustCompile(`(?m)^ *\w+\.go:\d+: `)
+
+// keep notes what a failed test said, unless it failed by a subtest, which ended before it.
+func (c *counter) keep(pkg, test, out string) {
+	const lines, columns = 8, 300
+	at := said.FindStringIndex(out)
+	if at == nil && slices.ContainsFunc(c.failures, func(f failure) bool { return f.pkg == pkg && strings.HasPrefix(f.test, test+"/") }) {
+		return
+	}
+	if at != nil {
+		out = out[at[0]:]
+	}
+	var words strings.Builder
+	for line := range strings.Lines(out) {
+		fmt.Fprintf(&words, "%.*s\n", columns, strings.TrimSuffix(line, "\n"))
+		if strings.Count(words.String(), "\n") == lines {
+			break
+		}
+	}
+	c.failures = append(c.failures, failure{pkg, test, words.String()})
+}
+
 // endPackage prints the package's line. Tests that have begun and not ended, as after a panic or at
 // the time limit, have failed; so has a package that fails without any test.
 func (c *counter) endPackage(e event) {
@@ -167,6 +200,7 @@ func (c *counter) endPackage(e event) {
 			if test != "" {
 				c.failed++
 				c.failing[e.Package] = true
+				c.keep(e.Package, test, out.String())
 			}
 		}
 		if !c.failing[e.Package] {

@@ -55,7 +55,7 @@ func TestTally(t *testing.T) {
 		{"left", left + pass, "ok   m/a 1.2s\n1 left to make test-all\n1 passed, 0 failed, 0 skipped\n", true},
 		{"within the budget", cheap + pass, "ok   m/a 1.2s, 10s of CPU\n10s of CPU under systemd, most of it by\n     9.5s m/a TestA\n1 passed, 0 failed, 0 skipped\n", true},
 		{"over the budget", dear + pass, "", false},
-		{"fail", pass + fail, "ok   m/a 1.2s\nc_test.go:1: \"no\"\nFAIL m/c 0.0s\n1 passed, 2 failed, 0 skipped\n", false},
+		{"fail", pass + fail, "ok   m/a 1.2s\nc_test.go:1: \"no\"\nFAIL m/c 0.0s\nfailed: m/c TestC/one\nc_test.go:1: \"no\"\n1 passed, 2 failed, 0 skipped\n", false},
 		{"panic", pass + panicked, "", false},
 		{"build", pass + unbuilt, "ok   m/a 1.2s\ne.go:1: syntax error\nFAIL m/e 0.0s\n1 passed, 1 failed, 0 skipped\n", false},
 	} {
