@@ -116,19 +116,41 @@ func (e entry) text(field string) string {
 // not for an invocation: PID 1 may have begun the next one. Only journald writes fields with "_".
 func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocation, error) {
 	unit := c.state.Name
-	// journald is a step behind the program. If it cannot be waited for, the entries so far are
-	// used.
-	_ = exec.CommandContext(ctx, "journalctl", "--sync").Run()
+	// journald is a step behind the program, and only root may wait for it.
+	behind := exec.CommandContext(ctx, "journalctl", "--sync").Run() != nil
 	match := []string{"_SYSTEMD_UNIT=" + unit, "+", "_UID=0", "UNIT=" + unit}
 	if c.UserUnits {
 		uid := "_UID=" + strconv.Itoa(os.Getuid())
 		match = []string{uid, "_SYSTEMD_USER_UNIT=" + unit, "+", uid, "USER_UNIT=" + unit}
 	}
-	entries, err := readEntries(ctx, since, journalLines, match...)
-	if err != nil {
-		return nil, fmt.Errorf("read journal of %s: %w", unit, err)
+	for look := 0; ; look++ {
+		entries, err := readEntries(ctx, since, journalLines, match...)
+		if err != nil {
+			return nil, fmt.Errorf("read journal of %s: %w", unit, err)
+		}
+		past := group(entries, unit, !c.UserUnits && !c.set.isRoot())
+		if !behind || look == looksAgain || !endedMute(past) {
+			return past, nil
+		}
+		select {
+		case <-time.After(lookPause):
+		case <-ctx.Done():
+			return past, nil
+		}
 	}
-	return group(entries, unit, !c.UserUnits && !c.set.isRoot()), nil
+}
+
+// journald may read PID 1's word of an end before the last words of the program, which come by
+// another socket. Who may not sync it looks again, so long.
+const (
+	looksAgain = 5
+	lookPause  = 100 * time.Millisecond
+)
+
+// endedMute reports whether the latest run that has ended is one of a program that said nothing.
+func endedMute(past []*invocation) bool {
+	at := slices.IndexFunc(past, (*invocation).ended)
+	return at >= 0 && past[at].exited() && len(past[at].said) == 0
 }
 
 // readEntries runs journalctl(1) and returns entries, oldest first.

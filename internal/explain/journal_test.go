@@ -2,8 +2,12 @@ package explain
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -45,6 +49,33 @@ func TestRunThatIsNotOver(t *testing.T) {
 	c.addResult()
 	if got := c.decide(t.Context()); got.What != "the working directory /nowhere does not exist" {
 		t.Errorf("reason %q", got)
+	}
+}
+
+// journald may have PID 1's word of an end, and not yet the program's last words. Who may not wait
+// for it looks again.
+func TestLastWordsThatComeLate(t *testing.T) {
+	const exit = `{"MESSAGE":"shop@2.service: Main process exited","MESSAGE_ID":"` + messageExit + `","EXIT_CODE":"exited","EXIT_STATUS":"1","INVOCATION_ID":"1","_PID":"1"}`
+	const said = `{"MESSAGE":"no database","_SYSTEMD_INVOCATION_ID":"1","_PID":"7"}`
+	for _, tt := range []struct {
+		name, sync string // the exit status of journalctl --sync
+		want       []string
+	}{
+		{"a user", "1", []string{"no database"}},
+		{"root", "0", nil}, // the journal is complete, one look is enough
+	} {
+		dir := t.TempDir()
+		script := "#!/bin/sh\n[ \"$*\" != --sync ] || exit " + tt.sync + "\necho '" + exit + "'\n[ ! -e " + dir + "/again ] || echo '" + said + "'\n: >" + dir + "/again\n"
+		if err := os.WriteFile(filepath.Join(dir, "journalctl"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", dir+":/usr/bin:/bin")
+		c := shop()
+		c.state.Name = "shop@2.service"
+		past, err := c.readJournal(t.Context(), time.Now())
+		if err != nil || len(past) != 1 || !slices.Equal(past[0].said, tt.want) {
+			t.Errorf("%s: %+v, %v; want words %q", tt.name, past, err, tt.want)
+		}
 	}
 }
 
