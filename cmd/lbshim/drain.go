@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,9 +26,9 @@ const settleTime = time.Second
 // hangLimit is WatchdogSec= of the shim: PID 1 replaces a hung shim in that time.
 const hangLimit = 30 * time.Second
 
-// drain waits until the shim reports that the instance may stop, or the time is up. If the shim has
-// died while the app is being stopped, no shim will answer, and drain counts by itself.
-// TimeoutStopSec= of the instance bounds it.
+// drain waits until the shim reports that the instance may stop, the program has ended, or the time
+// is up. If the shim has died while the app is being stopped, no shim will answer, and drain counts
+// by itself. TimeoutStopSec= of the instance bounds it.
 func drain(ctx context.Context, e *env, o options) error {
 	if e.getenv("EXIT_CODE") != "" {
 		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
@@ -35,6 +36,13 @@ func drain(ctx context.Context, e *env, o options) error {
 	p, err := drainParameters(ctx, e, o)
 	if err != nil {
 		return err
+	}
+	// Nobody takes what waits at a program that has ended: it moves to others when PID 1 says so,
+	// which waits for this command.
+	if pid, err := strconv.Atoi(e.getenv("MAINPID")); err == nil {
+		program, stop := readiness.WithProcess(ctx, pid)
+		defer stop()
+		ctx = program
 	}
 	began := time.Now()
 	err = control.Retry(ctx, func() error {
@@ -51,7 +59,7 @@ func drain(ctx context.Context, e *env, o options) error {
 		}
 		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(context.Cause(ctx), readiness.ErrEnded) {
 		return fmt.Errorf("drain instance %d: %w", o.instance, err)
 	}
 	return nil

@@ -32,6 +32,7 @@ func TestApps(t *testing.T) {
 		{"SteerWithoutShim", testSteerWithoutShim},
 		{"KillInstance", testKillInstance},
 		{"CrashLoop", testCrashLoop},
+		{"KillDraining", testKillDraining},
 		{"AllDown", testAllDown},
 		{"Stuck", testStuck},
 		{"AllStuck", testAllStuck},

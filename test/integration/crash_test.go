@@ -5,10 +5,13 @@ package integration
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/test/apps"
 	"github.com/unitgen/unitgen/test/rig"
 )
@@ -136,6 +139,30 @@ func testAllDown(t *testing.T, s *apps.System) {
 	a.AwaitOK(load, 300)
 	a.Lossless(load.Stop())
 	a.evenly(a.Addr(), a.pids(a.N))
+}
+
+// testKillDraining kills an instance in the middle of a drain, with connections that it has not
+// accepted: they do not wait for it until the drain's time is up.
+func testKillDraining(t *testing.T, s *apps.System) {
+	a := startApp(t, s, "kill-draining")
+	others := slices.DeleteFunc(a.instances(), func(unit string) bool { return unit == a.Instance(2) })
+	a.MustSystemctl(append([]string{"stop"}, others...)...)
+	a.AwaitStatus(fmt.Sprintf("1/%d instances up", a.N))
+	a.Signal(a.Instance(2), "STOP")
+	const clients = 8
+	load := a.load(rig.LoadOptions{Requests: clients, Clients: clients})
+	a.awaitShim("connections that wait at the instance", func(s control.Status) bool {
+		return slices.ContainsFunc(s.Instances, func(in control.InstanceStatus) bool { return in.Queued == clients })
+	})
+	a.MustSystemctl("stop", "--no-block", a.Instance(2))
+	a.AwaitStatus(a.Name + "@2 draining")
+	a.Signal(a.Instance(2), "KILL")
+	a.MustSystemctl("stop", a.Instance(2)) // waits for the job that is there
+	if log := a.Log(a.Shim()); strings.Contains(log, "timed_out=true") {
+		t.Errorf("the drain went on without its program:\n%s", log)
+	}
+	a.MustSystemctl(append([]string{"start"}, a.instances()...)...)
+	a.Lossless(load.Wait())
 }
 
 // testStuck freezes one instance under load: what waits for it goes to others, and when it wakes up
