@@ -130,14 +130,7 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 	if _, err := c.appName(); err != nil {
 		return 0, err
 	}
-	reads := c.options.dryRun || c.options.check
-	stranded := !reads && !c.site.Packaging && !c.booted // there is no manager for the units
-	if !reads && !c.site.Packaging && c.booted {
-		if err := doctor.CheckLbshim(c.env.root, c.env.lbshim); err != nil {
-			return 0, err
-		}
-	}
-	if !reads && !stranded {
+	if !c.reads() && (c.booted || c.site.Packaging) {
 		release, err := c.site.Lock(ctx, c.waiting)
 		if err != nil {
 			return 0, err
@@ -150,7 +143,7 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		return 0, err
 	}
 	defer m.Close()
-	if stranded {
+	if m == nil && !c.reads() && !c.site.Packaging {
 		return 0, fault.With(errors.New("systemd does not run here, so it cannot load units"), "--output=DIR writes the units into a directory, --dry-run prints them")
 	}
 	for _, warning := range p.App.Warnings() {
@@ -172,6 +165,11 @@ func (c *command) generate(ctx context.Context) (status int, err error) {
 		return 0, err
 	}
 	return exitSuccess, m.Apply(ctx, p, live.Applying{Now: c.options.now, Release: c.release})
+}
+
+// reads reports whether the command changes nothing.
+func (c *command) reads() bool {
+	return c.options.dryRun || c.options.check || c.options.verb == "diff"
 }
 
 // prepare finds out what is to change, and changes nothing. The manager is nil if none runs here or
@@ -202,8 +200,13 @@ func (c *command) prepare(ctx context.Context) (*plan.Plan, *live.Manager, error
 	}
 	var m *live.Manager
 	if c.booted && !c.site.Packaging {
+		if !c.reads() {
+			if err := doctor.CheckLbshim(c.env.root, c.env.lbshim); err != nil {
+				return nil, nil, err
+			}
+		}
 		m, err = live.Dial(ctx, c.live())
-		if err != nil && !c.options.dryRun && !c.options.check && c.options.verb != "diff" {
+		if err != nil && !c.reads() {
 			return nil, nil, err
 		}
 	}
