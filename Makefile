@@ -42,9 +42,9 @@ race:
 	$(GO) test $(TESTFLAGS) -vet=off -race ./activation ./internal/...
 	$(GO) test $(TESTFLAGS) -vet=off ./cmd/... ./templates/... ./examples/... ./test/...
 
-# Under a real systemd, see test/rig. Three packages at a time on two cores: each waits for PID 1 and timers more than half of
-# the time, but with the race detector less. Those that take longest come first. What this machine cannot run is skipped, or
-# fails if UNITGEN_CI=1.
+# Under a real systemd, see test/rig. Three packages at a time, as each waits for PID 1 and timers more than half of the time;
+# two with the race detector, which two cores are busy with. Those that take longest come first. What this machine cannot run
+# is skipped, or fails if UNITGEN_CI=1.
 integration: build
 	$(GO) test $(TESTFLAGS) $(RACE) -vet=off -tags integration -count=1 -p $(if $(RACE),2,3) -timeout 60m \
 		./test/rollout ./test/packages ./test/node ./test/integration ./test/generator ./test/explain ./test/...

@@ -37,8 +37,8 @@ func drain(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return err
 	}
-	// Nobody takes what waits at a program that has ended: it moves to others when PID 1 says so,
-	// which waits for this command.
+	// Connections that wait at a program that has ended move to other instances when PID 1 reports
+	// this one dead, which it does not do before this command ends.
 	if pid, err := strconv.Atoi(e.getenv("MAINPID")); err == nil {
 		program, stop := readiness.WithProcess(ctx, pid)
 		defer stop()

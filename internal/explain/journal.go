@@ -129,7 +129,7 @@ func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocat
 			return nil, fmt.Errorf("read journal of %s: %w", unit, err)
 		}
 		past := group(entries, unit, !c.UserUnits && !c.set.isRoot())
-		if !behind || look == looksAgain || !endedMute(past) {
+		if !behind || look == looksAgain || !saidNothing(past) {
 			return past, nil
 		}
 		select {
@@ -140,15 +140,15 @@ func (c *caseFile) readJournal(ctx context.Context, since time.Time) ([]*invocat
 	}
 }
 
-// journald may read PID 1's word of an end before the last words of the program, which come by
-// another socket. Who may not sync it looks again, so long.
+// journald may read PID 1's line about the end of a program before the program's own last lines,
+// which come over another socket. A user who may not sync the journal reads it again this often.
 const (
 	looksAgain = 5
 	lookPause  = 100 * time.Millisecond
 )
 
-// endedMute reports whether the latest run that has ended is one of a program that said nothing.
-func endedMute(past []*invocation) bool {
+// saidNothing reports whether the program ended in the latest run that is over, and said nothing.
+func saidNothing(past []*invocation) bool {
 	at := slices.IndexFunc(past, (*invocation).ended)
 	return at >= 0 && past[at].exited() && len(past[at].said) == 0
 }

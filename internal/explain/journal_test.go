@@ -52,8 +52,8 @@ func TestRunThatIsNotOver(t *testing.T) {
 	}
 }
 
-// journald may have PID 1's word of an end, and not yet the program's last words. Who may not wait
-// for it looks again.
+// The journal may have PID 1's line about the end of a program before the program's own last lines. A
+// user who may not sync it reads it again.
 func TestLastWordsThatComeLate(t *testing.T) {
 	const exit = `{"MESSAGE":"shop@2.service: Main process exited","MESSAGE_ID":"` + messageExit + `","EXIT_CODE":"exited","EXIT_STATUS":"1","INVOCATION_ID":"1","_PID":"1"}`
 	const said = `{"MESSAGE":"no database","_SYSTEMD_INVOCATION_ID":"1","_PID":"7"}`

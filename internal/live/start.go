@@ -129,7 +129,7 @@ func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int, chang
 // await runs the app's job and follows its instances. The error is that of the app's job, which may
 // still run when all instances have failed.
 func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiting map[string]*starting) error {
-	joins, err := m.joins(ctx, a.Name, verb)
+	merges, err := m.merges(ctx, a.Name, verb)
 	if err != nil {
 		return err
 	}
@@ -166,8 +166,8 @@ func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiti
 				s.told(u)
 			}
 		case err := <-running:
-			if err != nil && joins && !anyEnded(waiting) {
-				joins = false
+			if err != nil && merges && !anyEnded(waiting) {
+				merges = false
 				go begin()
 				continue
 			}
@@ -189,9 +189,9 @@ func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiti
 	return failed
 }
 
-// joins reports whether PID 1 makes one job of a start now and of one that is under way. That one
-// may fail because of the settings before.
-func (m *Manager) joins(ctx context.Context, name app.Name, verb systemd.Verb) (bool, error) {
+// merges reports whether PID 1 would merge a start job into one that is under way, which may fail
+// because of the settings before.
+func (m *Manager) merges(ctx context.Context, name app.Name, verb systemd.Verb) (bool, error) {
 	if verb != systemd.Start {
 		return false, nil
 	}
