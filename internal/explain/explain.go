@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,9 +137,12 @@ func (c *caseFile) addSeen(seen Seen) {
 
 // decide goes from the latest invocation to earlier ones until one has a reason.
 func (c *caseFile) decide(ctx context.Context) Reason {
-	for _, in := range c.past {
+	for i, in := range c.past {
 		if !in.ended() {
 			continue
+		}
+		if c.UserUnits && len(in.said) == 0 {
+			in.said = wordsBefore(in, c.past[i+1:])
 		}
 		if r := c.judge(ctx, in); r.What != "" {
 			if r.Hint == "" {
@@ -151,6 +155,20 @@ func (c *caseFile) decide(ctx context.Context) Reason {
 		return Reason{What: what, Hint: c.logs()}
 	}
 	return Reason{}
+}
+
+// wordsBefore returns what the program said in the latest of the earlier runs that ended with the
+// same exit status. journald finds the unit of a user's process by looking at the process, so a line
+// whose process has gone belongs to no unit; for PID 1's units it has their names from PID 1
+// (client_context_read_cgroup in src/journal/journald-context.c).
+func wordsBefore(in *invocation, earlier []*invocation) []string {
+	at := slices.IndexFunc(earlier, func(e *invocation) bool {
+		return len(e.said) > 0 && in.exitCode == "exited" && e.exitCode == "exited" && e.exitStatus == in.exitStatus
+	})
+	if at < 0 {
+		return nil
+	}
+	return earlier[at].said
 }
 
 // logs returns the command that shows all output of the instance.

@@ -115,6 +115,28 @@ func TestEndThatPID1HasNotSeen(t *testing.T) {
 	}
 }
 
+// A line that a user's program wrote just before it ended may have lost its unit: a run that ended
+// in the same way has it.
+func TestWordsThatLostTheirUnit(t *testing.T) {
+	for _, tt := range []struct {
+		users  bool
+		status string // of the run before
+		want   string
+	}{
+		{true, "3", "no table"},
+		{true, "4", ""},
+		{false, "3", ""},
+	} {
+		c := shop()
+		c.UserUnits = tt.users
+		c.past = []*invocation{{id: "2", result: "exit-code", exitCode: "exited", exitStatus: "3"},
+			{id: "1", result: "exit-code", exitCode: "exited", exitStatus: tt.status, said: []string{"no table"}}}
+		if got := c.decide(t.Context()); got.Said != tt.want {
+			t.Errorf("%+v: %+v", tt, got)
+		}
+	}
+}
+
 // Who may not read the journal gets PID 1's words.
 func TestReasonWithoutAJournal(t *testing.T) {
 	for _, tt := range []struct {
