@@ -54,7 +54,11 @@ func listeners() ([]int, error) {
 	return fds, nil
 }
 
+// shimAnswers is lifecycle.Answers for the commands of an instance.
 func shimAnswers(ctx context.Context, e *env, o options) (bool, error) {
+	if lifecycle.Running(o.app) != 0 {
+		return true, nil
+	}
 	shim, err := shimState(ctx, e, o)
 	return err == nil && lifecycle.Answers(shim), err
 }

@@ -33,6 +33,9 @@ func drain(ctx context.Context, e *env, o options) error {
 	if e.getenv("EXIT_CODE") != "" {
 		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
 	}
+	if err := noteStop(e, o); err != nil {
+		e.log.Warn("note that the instance stops, ignoring", "instance", o.instance, "error", err)
+	}
 	p, err := drainParameters(ctx, e, o)
 	if err != nil {
 		return err
@@ -46,14 +49,18 @@ func drain(ctx context.Context, e *env, o options) error {
 	}
 	began := time.Now()
 	err = control.Retry(ctx, func() error {
-		shim, err := shimState(ctx, e, o)
-		if err != nil {
-			return err
+		balancer := lifecycle.Running(o.app)
+		if balancer == 0 {
+			shim, err := shimState(ctx, e, o)
+			if err != nil {
+				return err
+			}
+			if !lifecycle.Answers(shim) {
+				return drainAlone(ctx, e, o, p, began)
+			}
+			balancer = shim.MainPID
 		}
-		if !lifecycle.Answers(shim) {
-			return drainAlone(ctx, e, o, p, began)
-		}
-		err = drainBy(ctx, e, o, p, shim.MainPID)
+		err := drainBy(ctx, e, o, p, balancer)
 		if errors.Is(err, control.ErrNoAnswer) && time.Since(began) > hangLimit {
 			return errors.New("the balancer hangs") // the end of retries
 		}

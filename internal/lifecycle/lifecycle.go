@@ -187,25 +187,9 @@ func closeSockets(ctx context.Context, conn *systemd.Conn, name app.Name) error 
 	return errors.Join(errs...)
 }
 
-// ShimAnswers reports whether a shim answers on the control socket, or will soon. A shim that is
-// ending for good does not answer, and a connection to its socket would make PID 1 start it again
-// in place of the stop that is under way.
-func ShimAnswers(ctx context.Context, conn *systemd.Conn, name app.Name) (bool, error) {
-	active, err := conn.ActiveState(ctx, name.Service())
-	if err != nil {
-		return false, err
-	}
-	if state := (systemd.UnitState{ActiveState: active}); !state.Ended() {
-		return true, nil // as nearly always, at a tenth of the cost
-	}
-	shim, err := conn.Unit(ctx, name.Service())
-	if err != nil {
-		return false, err
-	}
-	return Answers(shim), nil
-}
-
-// Answers is ShimAnswers of a state of the shim's unit that the caller has read.
+// Answers reports whether a shim whose unit is in that state answers on the control socket, or will
+// soon. A shim that is ending for good does not answer, and a connection to its socket would make
+// PID 1 start it again in place of the stop that is under way.
 func Answers(shim systemd.UnitState) bool {
 	switch {
 	case shim.Dead():

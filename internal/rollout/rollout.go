@@ -232,7 +232,7 @@ func (r *Rollout) prove(ctx context.Context, extra []int) error {
 // the rollout began stay stopped.
 func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 	began := time.Now()
-	running, err := r.running(ctx)
+	running, err := r.running(ctx, numbers...)
 	if err != nil {
 		return err
 	}
@@ -246,12 +246,12 @@ func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 	return nil
 }
 
-// running lists the instances of a rollout: all that run or are to be restarted. An instance that
-// an admin has stopped stays stopped.
-func (r *Rollout) running(ctx context.Context) ([]int, error) {
+// running lists the instances of a rollout, or those among numbers: all that run or are to be
+// restarted. An instance that an admin has stopped stays stopped.
+func (r *Rollout) running(ctx context.Context, among ...int) ([]int, error) {
 	var all []systemd.Instance
 	err := r.asker.Ask(ctx, func(c *systemd.Conn) (err error) {
-		all, err = c.Instances(ctx, r.options.App)
+		all, err = c.Instances(ctx, r.options.App, among...)
 		return err
 	})
 	if err != nil {

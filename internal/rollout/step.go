@@ -55,28 +55,15 @@ func (r *Rollout) forgive(ctx context.Context, number int) error {
 	return nil
 }
 
-// invocations reads the current invocation of instances, "" for an instance that has never run. It
-// skips units that are not loaded: PID 1 would load and unload them again for each property.
+// invocations reads the current invocation of instances, "" for an instance that has never run.
 func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]string, error) {
 	before := make(map[int]string)
 	for _, number := range numbers {
-		unit := r.options.App.Instance(number)
-		var loaded []systemd.UnitState
-		err := r.asker.Ask(ctx, func(c *systemd.Conn) (err error) {
-			loaded, err = c.ListUnits(ctx, unit)
-			return err
-		})
+		u, err := r.phase(ctx, r.options.App.Instance(number))
 		if err != nil {
 			return nil, err
 		}
-		if len(loaded) == 0 {
-			continue
-		}
-		state, err := r.state(ctx, unit)
-		if err != nil {
-			return nil, err
-		}
-		before[number] = state.InvocationID
+		before[number] = u.InvocationID
 	}
 	return before, nil
 }
@@ -87,11 +74,14 @@ func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]strin
 func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error {
 	unit := r.options.App.Instance(number)
 	for {
-		u, err := r.state(ctx, unit)
+		u, err := r.phase(ctx, unit)
+		if err == nil && !underWay(u, before) && !renewed(u, before) {
+			u, err = r.state(ctx, unit) // all of it, to judge
+		}
 		switch {
 		case err != nil:
 			return err
-		case u.InvocationID != before && u.ActiveState == "active":
+		case renewed(u, before):
 			r.fresh[number] = u.InvocationID
 			return nil
 		case u.InvocationID != before && u.Ended():
@@ -115,11 +105,25 @@ func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error 
 		}
 		if err := r.news(ctx, unit, before); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
-				return r.failure(context.WithoutCancel(ctx), u, "did not get ready within "+r.options.Limit.String())
+				ctx := context.WithoutCancel(ctx)
+				if now, err := r.state(ctx, unit); err == nil {
+					u = now
+				}
+				return r.failure(ctx, u, "did not get ready within "+r.options.Limit.String())
 			}
 			return err
 		}
 	}
+}
+
+// renewed says that an instance is up in another invocation than before.
+func renewed(u systemd.UnitState, before string) bool {
+	return u.InvocationID != before && u.ActiveState == "active"
+}
+
+// underWay says that an instance is still in the invocation before, or starts.
+func underWay(u systemd.UnitState, before string) bool {
+	return u.InvocationID == before && (u.Up() || u.Leaving()) || u.ActiveState == "activating" && !u.AwaitsRestart()
 }
 
 // soak waits for the soak time and fails as soon as an instance on the new code ends.
@@ -143,7 +147,11 @@ func (r *Rollout) soak(ctx context.Context) error {
 // has crashed, perhaps while others were restarted, and so the release is bad.
 func (r *Rollout) freshUp(ctx context.Context) error {
 	for number, invocation := range r.fresh {
-		u, err := r.state(ctx, r.options.App.Instance(number))
+		unit := r.options.App.Instance(number)
+		u, err := r.phase(ctx, unit)
+		if err == nil && (u.InvocationID != invocation || !u.Up()) {
+			u, err = r.state(ctx, unit) // all of it, to say what became of it
+		}
 		if err != nil {
 			return err
 		}
@@ -199,16 +207,14 @@ func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string)
 }
 
 // news waits for an event of unit after which it may be up, or may never be. Those on the way there
-// are left out, as each look asks PID 1 a dozen questions.
+// are left out, as each look asks PID 1.
 func (r *Rollout) news(ctx context.Context, unit, before string) error {
 	for {
 		u, err := r.next(ctx)
 		if err != nil {
 			return err
 		}
-		stops := u.Leaving() && u.InvocationID == before
-		starts := u.ActiveState == "activating" && !u.AwaitsRestart()
-		if u.Name == unit && !stops && !starts {
+		if u.Name == unit && !underWay(u, before) {
 			return nil
 		}
 	}
@@ -230,6 +236,14 @@ func (r *Rollout) next(ctx context.Context) (systemd.UnitState, error) {
 func (r *Rollout) state(ctx context.Context, unit string) (u systemd.UnitState, err error) {
 	err = r.asker.Ask(ctx, func(c *systemd.Conn) error {
 		u, err = c.Unit(ctx, unit)
+		return err
+	})
+	return u, err
+}
+
+func (r *Rollout) phase(ctx context.Context, unit string) (u systemd.UnitState, err error) {
+	err = r.asker.Ask(ctx, func(c *systemd.Conn) error {
+		u, err = c.Phase(ctx, unit)
 		return err
 	})
 	return u, err

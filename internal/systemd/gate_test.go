@@ -85,17 +85,13 @@ func TestForgedSignalsAreNotBelieved(t *testing.T) {
 	// read at a time.
 	s.send(victim, path, propertyIf, "PropertiesChanged", unitIf, strings.Repeat("x", maxBody+1))
 	s.sent()
-	m.Lock()
-	gets := m.Gets
-	m.Unlock()
+	asked := m.Asked()
 	m.Set("app@1.service", "active", 12)
 	if got := next(t, w, "app@1.service"); got.ActiveState != "active" || got.MainPID != 12 {
 		t.Errorf("after forged signals: %+v, want what the manager has said", got)
 	}
-	m.Lock()
-	defer m.Unlock()
-	if m.Gets != gets {
-		t.Errorf("forged signals have made the watcher ask the manager %d times", m.Gets-gets)
+	if again := m.Asked() - asked; again != 0 {
+		t.Errorf("forged signals have made the watcher ask the manager %d times", again)
 	}
 	if now := descriptors(t); now != before {
 		t.Errorf("%d descriptors, before %d", now, before)
@@ -157,15 +153,10 @@ func TestForgedJobIsNotAwaited(t *testing.T) {
 	go func() { done <- c.AwaitStop(testContext(t), unit) }()
 	look := len(watchedProperties(unitIf)) + len(silentProperties(unitIf)) + 1 // JobType
 	look += len(watchedProperties(busName+".Service")) + len(silentProperties(busName+".Service"))
-	asked := func() int {
-		m.Lock()
-		defer m.Unlock()
-		return m.Gets
-	}
-	for asked() < look {
+	for m.Asked() < look {
 		select {
 		case err := <-done:
-			t.Fatalf("it has returned %v after %d of %d questions", err, asked(), look)
+			t.Fatalf("it has returned %v after %d of %d questions", err, m.Asked(), look)
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -178,7 +169,7 @@ func TestForgedJobIsNotAwaited(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if got := asked(); got != 2*look {
+	if got := m.Asked(); got != 2*look {
 		t.Errorf("%d questions to the manager, want %d", got, 2*look)
 	}
 }

@@ -32,9 +32,16 @@ type Instance struct {
 	Number    int
 }
 
-// Instances lists the loaded services of an app's instances by number.
-func (c *Conn) Instances(ctx context.Context, name app.Name) ([]Instance, error) {
-	return c.instances(ctx, name, app.RoleInstance, string(name)+"@*.service")
+// Instances lists the loaded services of an app's instances by number: all, or those among numbers.
+func (c *Conn) Instances(ctx context.Context, name app.Name, numbers ...int) ([]Instance, error) {
+	patterns := []string{string(name) + "@*.service"}
+	if len(numbers) > 0 {
+		patterns = nil
+	}
+	for _, number := range numbers {
+		patterns = append(patterns, name.Instance(number))
+	}
+	return c.instances(ctx, name, app.RoleInstance, patterns...)
 }
 
 // InstanceSockets lists the loaded sockets of an app's instances by number.
@@ -42,8 +49,8 @@ func (c *Conn) InstanceSockets(ctx context.Context, name app.Name) ([]Instance, 
 	return c.instances(ctx, name, app.RoleInstanceSocket, string(name)+"@*.socket")
 }
 
-func (c *Conn) instances(ctx context.Context, name app.Name, role app.Role, pattern string) ([]Instance, error) {
-	units, err := c.ListUnits(ctx, pattern)
+func (c *Conn) instances(ctx context.Context, name app.Name, role app.Role, patterns ...string) ([]Instance, error) {
+	units, err := c.ListUnits(ctx, patterns...)
 	if err != nil {
 		return nil, fmt.Errorf("list instances of %s: %w", name, err)
 	}

@@ -141,19 +141,6 @@ func (c *Conn) KillSignal(ctx context.Context, unit string) (int, error) {
 	return int(number), nil
 }
 
-// ActiveState returns only that field of UnitState: one request instead of a dozen.
-func (c *Conn) ActiveState(ctx context.Context, unit string) (string, error) {
-	v, err := c.property(ctx, UnitPath(unit), unitIf, "ActiveState")
-	if err != nil {
-		return "", fmt.Errorf("read ActiveState of %s: %w", unit, err)
-	}
-	state, ok := v.Value().(string)
-	if !ok {
-		return "", fmt.Errorf("read ActiveState of %s: it is %s", unit, v)
-	}
-	return state, nil
-}
-
 // property reads one property of an object of the manager.
 func (c *Conn) property(ctx context.Context, path dbus.ObjectPath, iface, name string) (dbus.Variant, error) {
 	var v dbus.Variant

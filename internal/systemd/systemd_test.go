@@ -258,9 +258,25 @@ func TestWatcher(t *testing.T) {
 	if s := next(t, w, "app@1.service"); s.MainPID != 13 {
 		t.Errorf("after JobRemoved: %+v", s)
 	}
-	m.SetQuietly("app@1.service", "active", 14)
-	m.Emit(managerPath, managerIf+".Reloading", false)
+	// When the changes were announced, the end of the job costs one question, not a dozen.
+	m.Set("app@1.service", "active", 14)
 	if s := next(t, w, "app@1.service"); s.MainPID != 14 {
+		t.Errorf("after a start that was announced: %+v", s)
+	}
+	asked := m.Asked()
+	m.Emit(managerPath, managerIf+".JobRemoved", uint32(2), dbus.ObjectPath("/job"), "app@1.service", "done")
+	for limit := time.Now().Add(10 * time.Second); m.Asked() == asked && time.Now().Before(limit); {
+		time.Sleep(time.Millisecond)
+	}
+	w.Watch("app@1.service")
+	next(t, w, "app@1.service")
+	again := len(watchedProperties(unitIf)) + len(watchedProperties(busName+".Service"))
+	if got := m.Asked() - asked; got != 1+again {
+		t.Errorf("%d questions for the end of a job and for Watch, want %d", got, 1+again)
+	}
+	m.SetQuietly("app@1.service", "active", 15)
+	m.Emit(managerPath, managerIf+".Reloading", false)
+	if s := next(t, w, "app@1.service"); s.MainPID != 15 {
 		t.Errorf("after a reload: %+v", s)
 	}
 	w.Close()
@@ -275,6 +291,31 @@ func TestWatcher(t *testing.T) {
 		time.Sleep(10 * time.Millisecond) // godbus's own goroutines end by themselves and nobody can wait for them
 	}
 	t.Errorf("%d goroutines, before %d", runtime.NumGoroutine(), before)
+}
+
+// Who follows phases alone asks for these, and is woken by their changes alone.
+func TestPhases(t *testing.T) {
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	m.SetQuietly("app@1.service", "active", 11)
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Phases: true})
+	defer w.Close()
+	w.Watch("app@1.service")
+	if s := next(t, w, "app@1.service"); s.ActiveState != "active" || s.MainPID != 0 {
+		t.Errorf("first event %+v, want the unit's state and nothing of a service", s)
+	}
+	if asked, want := m.Asked(), len(watchedProperties(unitIf)); asked != want {
+		t.Errorf("%d questions, want %d", asked, want)
+	}
+	m.Set("app@1.service", "failed", 0)
+	if s := next(t, w, "app@1.service"); s.ActiveState != "failed" {
+		t.Errorf("after its end: %+v", s)
+	}
+	asked := m.Asked()
+	c := dialTest(t, b)
+	if s, err := c.Phase(testContext(t), "app@1.service"); err != nil || s.ActiveState != "failed" || s.SubState != "running" || m.Asked()-asked != 3 {
+		t.Errorf("phase is %+v, %v, after %d questions", s, err, m.Asked()-asked)
+	}
 }
 
 func TestWatcherOutlivesBusAndManager(t *testing.T) {

@@ -46,6 +46,10 @@ type Watcher struct {
 type WatcherOptions struct {
 	Endpoint Endpoint
 
+	// Phases leaves out of the states what only services and sockets have, for half of the requests
+	// and signals.
+	Phases bool
+
 	// Lost, if set, is called when the manager cannot be reached, once an outage and with its
 	// reason, and with nil when it answers again. It runs on the Watcher's goroutine: it must not
 	// block.
@@ -296,7 +300,7 @@ func (l *watchLoop) forget(ctx context.Context, u *watchedUnit) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	for _, rule := range unitRules(u) {
+	for _, rule := range l.unitRules(u) {
 		if err := l.conn.removeMatch(ctx, rule...); err != nil {
 			return fmt.Errorf("stop following %s: %w", u.state.Name, err)
 		}

@@ -11,9 +11,13 @@ import (
 // jobs. The latter matter for a unit that is loaded and started in one step: the manager announces
 // its first changes only by UnitNew (bus_unit_send_change_signal in core/dbus-unit.c). UnitNew
 // itself does not serve: reading an unloaded unit loads it, so every answer would cause a signal.
-func unitRules(u *watchedUnit) [][]dbus.MatchOption {
+func (l *watchLoop) unitRules(u *watchedUnit) [][]dbus.MatchOption {
+	changes := []dbus.MatchOption{dbus.WithMatchSender(busName), dbus.WithMatchObjectPath(u.pathOf)}
+	if l.options.Phases {
+		changes = append(changes, dbus.WithMatchInterface(propertyIf), dbus.WithMatchArg(0, unitIf))
+	}
 	return [][]dbus.MatchOption{
-		{dbus.WithMatchSender(busName), dbus.WithMatchObjectPath(u.pathOf)},
+		changes,
 		{dbus.WithMatchSender(busName), dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("JobRemoved"), dbus.WithMatchArg(2, u.state.Name)},
 	}
 }
@@ -38,7 +42,7 @@ func (l *watchLoop) addRules(ctx context.Context, u *watchedUnit) error {
 			own++
 		}
 	}
-	rules := unitRules(u)
+	rules := l.unitRules(u)
 	if own >= maxOwnRules {
 		rules, l.allUnits = allUnitsRules(), true
 	} else {
@@ -65,7 +69,11 @@ func (l *watchLoop) match(ctx context.Context, rule []dbus.MatchOption) error {
 func (l *watchLoop) readUnit(ctx context.Context, u *watchedUnit) error {
 	state := UnitState{Name: u.state.Name}
 	first := dbus.NoSequence
-	for _, iface := range []string{unitIf, typeInterface(state.Name)} {
+	interfaces := []string{unitIf}
+	if !l.options.Phases {
+		interfaces = append(interfaces, typeInterface(state.Name))
+	}
+	for _, iface := range interfaces {
 		values, read, err := l.conn.properties(ctx, u.pathOf, iface, watchedProperties(iface))
 		if isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
 			// No unit can have this name. That is the caller's fault and no reason to give up the
@@ -86,6 +94,18 @@ func (l *watchLoop) readUnit(ctx context.Context, u *watchedUnit) error {
 	return nil
 }
 
+// missed reports whether a unit has changed its state since the state that is known. It asks one
+// question where readUnit asks a dozen, as nearly always the signals have told all.
+func (l *watchLoop) missed(ctx context.Context, u *watchedUnit) (bool, error) {
+	values, _, err := l.conn.properties(ctx, u.pathOf, unitIf, []string{"StateChangeTimestamp"})
+	if err != nil {
+		return false, fmt.Errorf("read time of the last change of %s: %w", u.state.Name, err)
+	}
+	var now UnitState
+	now.apply(values)
+	return now.StateChange != u.state.StateChange, nil
+}
+
 func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 	switch sig.Name {
 	case propertyIf + ".PropertiesChanged":
@@ -100,6 +120,9 @@ func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
+		if missed, err := l.missed(ctx, u); err != nil || !missed {
+			return err
+		}
 		return l.readUnit(ctx, u)
 	case managerIf + ".Reloading":
 		// Sent with true before and with false after; a unit file that went or came shows in
@@ -126,6 +149,9 @@ func (l *watchLoop) applySignal(u *watchedUnit, sig *dbus.Signal) {
 	values, ok := body[map[string]dbus.Variant](sig, 1)
 	if !ok || sig.Sequence < u.read {
 		return // it was sent before what was read since
+	}
+	if iface != unitIf && l.options.Phases {
+		return // from the manager's own socket, which sends all
 	}
 	u.state.apply(values)
 	if iface == unitIf {

@@ -58,6 +58,8 @@ func TestApps(t *testing.T) {
 		{"Spoken", testSpoken},
 		{"Watchdog", testWatchdog},
 		{"Exposure", testExposure},
+		{"JoinOpensNothing", testJoinOpensNothing},
+		{"CommandsAskNothing", testCommandsAskNothing},
 		{"PrivateNetwork", testPrivateNetwork},
 		{"LbshimAlone", testLbshimAlone},
 		{"RedirectedOutput", testRedirectedOutput},

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -122,9 +123,60 @@ func exposure(a *apps.App, unit string) float64 {
 
 func testExposure(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "exposed")
-	for _, unit := range []string{a.Shim(), a.Instance(1)} {
-		if got := exposure(a.App, unit); got > 1.5 {
-			t.Errorf("exposure of %s = %.1f, want at most 1.5", unit, got)
+	for unit, most := range map[string]float64{a.Shim(): 1.5, a.Instance(1): 1.5, a.Name + "-join@1.service": 3.5} {
+		if got := exposure(a.App, unit); got > most {
+			t.Errorf("exposure of %s = %.1f, want at most %.1f", unit, got, most)
+		}
+	}
+}
+
+// testJoinOpensNothing runs a program that would open its libraries under the settings of a join
+// command. The same without the list of system calls runs.
+func testJoinOpensNothing(t *testing.T, s *apps.System) {
+	a := apps.New(t, s, "closed")
+	const dir = "/run/systemd/system/"
+	unit := a.MustExec(t, "cat", "/etc/systemd/system/"+a.Name+"-join@.service")
+	for name, text := range map[string]string{"closed-cat.service": unit, "open-cat.service": strings.ReplaceAll(unit, "SystemCallFilter=", "#")} {
+		text = strings.NewReplacer("BindsTo=", "#", "Sockets=", "#", "Wants=", "#", "RefuseManualStop=", "#").Replace(text)
+		text = regexp.MustCompile("(?m)^ExecStart=.*").ReplaceAllString(text, "ExecStart=/bin/cat /etc/hostname")
+		t.Cleanup(func() { s.Exec(context.Background(), "rm", dir+name) })
+		a.MustExec(t, "sh", "-c", `cat >"$1" <<'EOF'`+"\n"+text+"\nEOF", "sh", dir+name)
+	}
+	a.MustSystemctl("daemon-reload")
+	a.MustSystemctl("start", "open-cat.service")
+	if out, err := s.Exec(t.Context(), "systemctl", "start", "closed-cat.service"); err != nil || out.Status == 0 {
+		t.Errorf("a program opens files: %+v, %v", out, err)
+	}
+	if got := a.MustShow(t, "closed-cat.service", "ExecMainStatus"); got != "127" { // of ld.so
+		t.Errorf("exit status %s, want 127", got)
+	}
+	a.MustSystemctl("stop", "open-cat.service")
+	a.MustSystemctl("reset-failed", "closed-cat.service")
+}
+
+// testCommandsAskNothing runs the commands of an instance where PID 1 cannot be asked. Each start
+// and each stop would cost it a connection otherwise.
+func testCommandsAskNothing(t *testing.T, s *apps.System) {
+	a := startApp(t, s, "silent")
+	a.MustExec(t, "mkdir", "/run/nothing")
+	defer a.MustExec(t, "rmdir", "/run/nothing")
+	run := func(words string) (rig.Output, error) {
+		const hidden = "mount --bind /run/nothing /run/systemd && mount --bind /run/nothing /run/dbus && exec "
+		return s.Exec(t.Context(), "systemd-run", "--scope", "--quiet", "unshare", "--mount", "sh", "-c",
+			hidden+"env INVOCATION_ID=run SERVICE_RESULT=success "+apps.Lbshim+" "+words)
+	}
+	for _, c := range []struct {
+		words string
+		fails bool
+	}{
+		{"ready silent 1 --check=listen", false},
+		{"backoff silent 1 --restart-delay=200ms", true}, // PID 1 knows how often it has failed
+		{"drain silent 1", false},
+		{"backoff silent 1 --restart-delay=200ms", false},
+		{"backoff silent 1 --restart-delay=200ms", true}, // the stop that the drain began is over
+	} {
+		if out, err := run(c.words); err != nil || (out.Status != 0) != c.fails {
+			t.Errorf("lbshim %s: %+v, %v", c.words, out, err)
 		}
 	}
 }

@@ -40,13 +40,14 @@ type Manager struct {
 	Calls      []string // of methods that change something, with their arguments, in their order
 	Subscribed int
 	Subscriber string // who has subscribed last
-	Gets       int    // questions for properties
 
 	t       *testing.T
 	conn    *dbus.Conn
 	units   map[dbus.ObjectPath]map[string]any
 	names   map[dbus.ObjectPath]string
-	runs    byte // invocations of units so far
+	runs    byte   // invocations of units so far
+	asked   int    // questions for properties
+	changes uint64 // changes of units so far, which stand for their times
 	jobs    uint32
 	results map[string]string // by unit: how its jobs end
 }
@@ -98,6 +99,13 @@ func (m *Manager) Called() []string {
 	calls := m.Calls
 	m.Calls = nil
 	return calls
+}
+
+// Asked is how often properties were asked for.
+func (m *Manager) Asked() int {
+	m.Lock()
+	defer m.Unlock()
+	return m.asked
 }
 
 // call notes a call. The caller holds the mutex.
@@ -214,7 +222,7 @@ func (m *Manager) Emit(path dbus.ObjectPath, name string, values ...any) {
 func (m *Manager) get(msg dbus.Message, _, name string) (dbus.Variant, *dbus.Error) {
 	m.Lock()
 	defer m.Unlock()
-	m.Gets++
+	m.asked++
 	value := dbus.MakeVariant(m.property(msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath), name))
 	m.conn.Send(&dbus.Message{Type: dbus.TypeMethodReply, Body: []any{value}, Headers: map[dbus.HeaderField]dbus.Variant{
 		dbus.FieldDestination: msg.Headers[dbus.FieldSender], dbus.FieldReplySerial: dbus.MakeVariant(msg.Serial()),
@@ -251,10 +259,13 @@ func (m *Manager) Set(unit, active string, pid uint32) {
 
 // SetQuietly changes what the manager says of a unit, and announces nothing.
 func (m *Manager) SetQuietly(unit, active string, pid uint32) {
-	m.SetProperties(UnitPath(unit), map[string]any{"LoadState": "loaded", "ActiveState": active, "SubState": "running", "MainPID": pid})
 	m.Lock()
+	defer m.Unlock()
+	m.changes++
 	m.names[UnitPath(unit)] = unit
-	m.Unlock()
+	m.units[UnitPath(unit)] = map[string]any{
+		"LoadState": "loaded", "ActiveState": active, "SubState": "running", "MainPID": pid, "StateChangeTimestamp": m.changes,
+	}
 }
 
 // SetProperties replaces the properties of an object, and announces nothing. The others have the
@@ -288,7 +299,7 @@ func (m *Manager) announce(unit string) {
 	for name, value := range m.units[UnitPath(unit)] {
 		switch name {
 		case "LoadState":
-		case "ActiveState", "SubState", "InvocationID":
+		case "ActiveState", "SubState", "InvocationID", "StateChangeTimestamp":
 			ofUnit[name] = dbus.MakeVariant(value)
 		default:
 			ofType[name] = dbus.MakeVariant(value)
