@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -187,9 +186,9 @@ func (c *caseFile) furtherPort(ctx context.Context, line string) Reason {
 // Fields of the kernel's message about a call that seccomp(2) refused (audit_seccomp() in
 // kernel/auditsc.c).
 var (
-	auditCall    = regexp.MustCompile(`\bsyscall=(\d+)`)
-	auditSignal  = regexp.MustCompile(`\bsig=(\d+)`)
-	auditProgram = regexp.MustCompile(`\bexe="([^"]*)"`)
+	auditCall    = pattern(`\bsyscall=(\d+)`)
+	auditSignal  = pattern(`\bsig=(\d+)`)
+	auditProgram = pattern(`\bexe="([^"]*)"`)
 )
 
 // auditSeccomp is AUDIT_SECCOMP (linux/audit.h).
@@ -219,12 +218,12 @@ func (c *caseFile) audited(ctx context.Context) Reason {
 // services may have the same user, unless PID 1 made the user for this app: then only the program's
 // own file counts, which is own.
 func (c *caseFile) auditReason(text, own string) Reason {
-	call := auditCall.FindStringSubmatch(text)
+	call := auditCall().FindStringSubmatch(text)
 	if call == nil {
 		return Reason{}
 	}
 	name := own
-	if m := auditProgram.FindStringSubmatch(text); m != nil {
+	if m := auditProgram().FindStringSubmatch(text); m != nil {
 		name = m[1]
 	}
 	if !c.set.dynamic && name != own {
@@ -232,7 +231,7 @@ func (c *caseFile) auditReason(text, own string) Reason {
 	}
 	r := c.badCall("refuses a call to " + printable(name))
 	r.Hint = c.options("-p SystemCallFilter=@privileged")
-	if m := auditSignal.FindStringSubmatch(text); m != nil && m[1] != "0" {
+	if m := auditSignal().FindStringSubmatch(text); m != nil && m[1] != "0" {
 		r = c.badCall("killed " + printable(name))
 	}
 	r.Said = "system call " + call[1]
