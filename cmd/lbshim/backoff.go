@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,8 +19,10 @@ func backOff(ctx context.Context, e *env, o options) error {
 	if err := tellEnd(ctx, e, o); err != nil {
 		e.log.Warn("tell the balancer that the program has ended, ignoring", "instance", o.instance, "error", err)
 	}
-	if tookStop(e, o) {
-		return nil // as somebody stops or restarts the instance, there is nothing to delay
+	runtimeDir := filepath.Dir(o.controlPath(e))
+	asked := lifecycle.TakeStop(runtimeDir, o.instance, e.getenv("INVOCATION_ID"))
+	if asked && e.getenv("SERVICE_RESULT") == "success" {
+		return nil // somebody stops or restarts it. PID 1 also ends one that runs for too long (RuntimeMaxSec=)
 	}
 	if e.getenv("EXIT_CODE") == "exited" {
 		status, err := strconv.Atoi(e.getenv("EXIT_STATUS"))
@@ -39,9 +40,8 @@ func backOff(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return err
 	}
-	note := filepath.Join(filepath.Dir(o.controlPath(e)), "forgiven-restarts-"+strconv.Itoa(o.instance))
-	wait, forgiven := lifecycle.BackOff(state, o.restartDelay, readNumber(note), time.Now())
-	if err := writeNumber(note, forgiven); err != nil {
+	wait, forgiven := lifecycle.BackOff(state, o.restartDelay, lifecycle.Forgiven(runtimeDir, o.instance), time.Now())
+	if err := lifecycle.NoteForgiven(runtimeDir, o.instance, forgiven); err != nil {
 		e.log.Warn("note that restarts are forgiven, ignoring", "instance", o.instance, "error", err)
 	}
 	if wait == 0 {
@@ -73,50 +73,4 @@ func tellEnd(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	return control.Call(ctx, o.controlPath(e), control.MethodEnded, control.Instance{Instance: o.instance}, nil)
-}
-
-// stopNote is where ExecStop= tells ExecStopPost= that PID 1 stops this run of the instance.
-func stopNote(e *env, o options) string {
-	return filepath.Join(filepath.Dir(o.controlPath(e)), "stops-"+strconv.Itoa(o.instance))
-}
-
-// noteStop is for a command that PID 1 runs only when it stops a program that has not ended by
-// itself.
-func noteStop(e *env, o options) error {
-	return os.WriteFile(stopNote(e, o), []byte(e.getenv("INVOCATION_ID")), 0o600)
-}
-
-// tookStop reports whether this run has ended because PID 1 was asked to stop it, and forgets that.
-// A run that took too long is one that PID 1 stops without being asked (RuntimeMaxSec=).
-func tookStop(e *env, o options) bool {
-	run, err := os.ReadFile(stopNote(e, o))
-	if err != nil {
-		return false // it has ended by itself
-	}
-	os.Remove(stopNote(e, o))
-	return string(run) == e.getenv("INVOCATION_ID") && len(run) > 0 && e.getenv("SERVICE_RESULT") == "success"
-}
-
-// readNumber is 0 for a file that is not there or holds none.
-func readNumber(file string) int {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return 0
-	}
-	n, err := strconv.Atoi(string(text))
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-// writeNumber removes the file for 0.
-func writeNumber(file string, n int) error {
-	if n > 0 {
-		return os.WriteFile(file, []byte(strconv.Itoa(n)), 0o600)
-	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -33,9 +34,6 @@ func drain(ctx context.Context, e *env, o options) error {
 	if e.getenv("EXIT_CODE") != "" {
 		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
 	}
-	if err := noteStop(e, o); err != nil {
-		e.log.Warn("note that the instance stops, ignoring", "instance", o.instance, "error", err)
-	}
 	p, err := drainParameters(ctx, e, o)
 	if err != nil {
 		return err
@@ -46,6 +44,7 @@ func drain(ctx context.Context, e *env, o options) error {
 		program, stop := readiness.WithProcess(ctx, pid)
 		defer stop()
 		ctx = program
+		noteStop(ctx, e, o)
 	}
 	began := time.Now()
 	err = control.Retry(ctx, func() error {
@@ -70,6 +69,17 @@ func drain(ctx context.Context, e *env, o options) error {
 		return fmt.Errorf("drain instance %d: %w", o.instance, err)
 	}
 	return nil
+}
+
+// noteStop tells ExecStopPost= that PID 1 ends this invocation, unless its process has gone, as ctx
+// says: that of a process that PID 1 has not started may end unseen.
+func noteStop(ctx context.Context, e *env, o options) {
+	if ctx.Err() != nil {
+		return
+	}
+	if err := lifecycle.NoteStop(filepath.Dir(o.controlPath(e)), o.instance, e.getenv("INVOCATION_ID")); err != nil {
+		e.log.Warn("note that the instance stops, ignoring", "instance", o.instance, "error", err)
+	}
 }
 
 // drainParameters finds out what the program does on its stop signal, unless --shutdown= says it.

@@ -170,12 +170,3 @@ func renew(ctx context.Context, conn *systemd.Conn, name app.Name, shim systemd.
 	}
 	return nil
 }
-
-// Forget removes the note of NoteEnd, of an app that is gone.
-func Forget(runtimeDir string) error {
-	err := os.Remove(filepath.Join(runtimeDir, endFile))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("forget end of the balancer: %w", err)
-	}
-	return nil
-}

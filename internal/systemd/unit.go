@@ -71,7 +71,8 @@ func typeInterface(name string) string {
 func watchedProperties(iface string) []string {
 	switch iface {
 	case unitIf:
-		return []string{"LoadState", "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp", "StateChangeTimestamp"}
+		// The time first: a state that has changed while it was read then bears an old one (missed).
+		return []string{"StateChangeTimestamp", "LoadState", "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp"}
 	case busName + ".Service":
 		return []string{"MainPID", "Result", "NRestarts", "StatusText", "ExecMainCode", "ExecMainStatus"}
 	case busName + ".Socket":

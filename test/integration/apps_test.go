@@ -58,7 +58,7 @@ func TestApps(t *testing.T) {
 		{"Spoken", testSpoken},
 		{"Watchdog", testWatchdog},
 		{"Exposure", testExposure},
-		{"JoinOpensNothing", testJoinOpensNothing},
+		{"JoinIsReadOnly", testJoinIsReadOnly},
 		{"CommandsAskNothing", testCommandsAskNothing},
 		{"PrivateNetwork", testPrivateNetwork},
 		{"LbshimAlone", testLbshimAlone},

@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +143,12 @@ func testScaleInReload(t *testing.T, s *apps.System) {
 	load := a.Load(rig.LoadOptions{Rate: 100})
 	for _, cutOff := range []bool{false, true} {
 		extra := a.Instance(a.N + 1)
+		// A request of which only a part has come holds the drain of its instance, and so the reload,
+		// until the app is larger.
+		part := a.Open(1)[0]
+		if _, err := io.WriteString(part, "GET / HTTP/1.1\r\n"); err != nil {
+			t.Fatal(err)
+		}
 		r := startReload(a, "trying the new code")
 		a.MustWait(t, apps.Limit, extra, func(p rig.Properties) bool { return p["ActiveState"] == "active" })
 		if cutOff {
@@ -153,6 +160,12 @@ func testScaleInReload(t *testing.T, s *apps.System) {
 		pid := a.PID(extra)
 		a.MustExec(t, "unitgen", "scale", a.Name, "+1")
 		a.N++
+		if _, err := io.WriteString(part, "Host: test\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := part.Receive(); err != nil {
+			t.Errorf("request that came in two parts: %v", err)
+		}
 		if !cutOff {
 			if err := <-r.done; err != nil {
 				t.Errorf("reload: %v", err)
