@@ -16,7 +16,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
-	"github.com/unitgen/unitgen/internal/readiness"
+	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -41,7 +41,7 @@ func drain(ctx context.Context, e *env, o options) error {
 	// Connections that wait at a program that has ended move to other instances when PID 1 reports
 	// this one dead, which it does not do before this command ends.
 	if pid, err := strconv.Atoi(e.getenv("MAINPID")); err == nil {
-		program, stop := readiness.WithProcess(ctx, pid)
+		program, stop := process.Context(ctx, pid)
 		defer stop()
 		ctx = program
 		noteStop(ctx, e, o)
@@ -65,7 +65,7 @@ func drain(ctx context.Context, e *env, o options) error {
 		}
 		return err
 	})
-	if err != nil && !errors.Is(context.Cause(ctx), readiness.ErrEnded) {
+	if err != nil && !errors.Is(context.Cause(ctx), process.ErrEnded) {
 		return fmt.Errorf("drain instance %d: %w", o.instance, err)
 	}
 	return nil
@@ -109,11 +109,11 @@ func drainParameters(ctx context.Context, e *env, o options) (control.DrainParam
 func drainBy(ctx context.Context, e *env, o options, p control.DrainParameters, pid int) error {
 	if pid != 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = readiness.WithProcess(ctx, pid)
+		ctx, cancel = process.Context(ctx, pid)
 		defer cancel()
 	}
 	err := drainOnce(ctx, e, o, p)
-	if err != nil && errors.Is(context.Cause(ctx), readiness.ErrEnded) {
+	if err != nil && errors.Is(context.Cause(ctx), process.ErrEnded) {
 		return fmt.Errorf("the balancer has died: %w", io.ErrUnexpectedEOF) // which control.Retry knows
 	}
 	return err

@@ -10,7 +10,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/lifecycle"
-	"github.com/unitgen/unitgen/internal/readiness"
+	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -35,13 +35,13 @@ func resume(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer conn.Close()
-	alive, cancel := readiness.WithProcess(ctx, shimPID)
+	alive, cancel := process.Context(ctx, shimPID)
 	defer cancel()
 	err = lifecycle.Resume(alive, conn, o.app, filepath.Dir(o.controlPath(e)), e.log)
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(context.Cause(alive), readiness.ErrEnded):
+	case errors.Is(context.Cause(alive), process.ErrEnded):
 		return errShimEnded
 	case ctx.Err() != nil:
 		return errors.Join(err, stopInstead(context.WithoutCancel(ctx), e, o))

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/lifecycle"
-	"github.com/unitgen/unitgen/internal/readiness"
+	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -43,7 +43,7 @@ func awaitStopper(ctx context.Context, e *env, o options) {
 		return
 	}
 	e.log.Info("the app is stopped in the middle of a reload or start: instances drain first")
-	ctx, end := readiness.WithProcess(ctx, shim.ControlPID)
+	ctx, end := process.Context(ctx, shim.ControlPID)
 	defer end()
 	<-ctx.Done()
 }

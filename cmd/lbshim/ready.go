@@ -18,6 +18,7 @@ import (
 	"github.com/unitgen/unitgen/internal/cgroup"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/explain"
+	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/readiness"
 )
 
@@ -48,15 +49,15 @@ func ready(ctx context.Context, e *env, o options) error {
 	pid, err := strconv.Atoi(e.getenv("MAINPID"))
 	if err == nil {
 		var stop context.CancelFunc
-		ctx, stop = readiness.WithProcess(ctx, pid)
+		ctx, stop = process.Context(ctx, pid)
 		defer stop()
 	}
 	err = control.Retry(ctx, func() error {
 		// Connecting to the socket of a shim that is being stopped would make PID 1 start it again.
 		there, err := shimAnswers(ctx, e, o)
 		switch {
-		case errors.Is(context.Cause(ctx), readiness.ErrEnded):
-			return readiness.ErrEnded
+		case errors.Is(context.Cause(ctx), process.ErrEnded):
+			return process.ErrEnded
 		case err != nil:
 			return err
 		case !there:
@@ -94,7 +95,7 @@ func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid in
 	switch {
 	case errors.As(err, &finding):
 		seen.Outcome, seen.Text = explain.Other, err.Error()
-	case errors.Is(err, readiness.ErrEnded):
+	case errors.Is(err, process.ErrEnded):
 		seen.Outcome = explain.Ended
 		return
 	case errors.Is(err, readiness.ErrNotAccepted), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

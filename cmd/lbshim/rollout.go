@@ -12,7 +12,7 @@ import (
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
-	"github.com/unitgen/unitgen/internal/readiness"
+	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/rollout"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -104,9 +104,9 @@ func follow(alive context.Context, e *env, o options) (done func()) {
 
 // guard ends alive when the shim does. The caller calls stop.
 func guard(alive context.Context, died context.CancelCauseFunc, shim int) (stop func()) {
-	watched, end := readiness.WithProcess(alive, shim)
+	watched, end := process.Context(alive, shim)
 	unregister := context.AfterFunc(watched, func() {
-		if errors.Is(context.Cause(watched), readiness.ErrEnded) {
+		if errors.Is(context.Cause(watched), process.ErrEnded) {
 			died(rollout.ErrNoBalancer)
 		}
 	})

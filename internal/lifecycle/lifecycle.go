@@ -20,7 +20,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/handoff"
-	"github.com/unitgen/unitgen/internal/readiness"
+	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
@@ -66,10 +66,10 @@ func refuse(ctx context.Context, shim int, controlPath string) error {
 	if shim == 0 {
 		return errDied
 	}
-	ctx, cancel := readiness.WithProcess(ctx, shim)
+	ctx, cancel := process.Context(ctx, shim)
 	defer cancel()
 	err := refuseOnce(ctx, controlPath)
-	if err != nil && errors.Is(context.Cause(ctx), readiness.ErrEnded) {
+	if err != nil && errors.Is(context.Cause(ctx), process.ErrEnded) {
 		return errDied
 	}
 	return err

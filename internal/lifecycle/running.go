@@ -12,10 +12,10 @@ import (
 )
 
 // Running returns the process of the app's shim, by PID 1's control groups; 0 if there is none, or
-// none is found. The caller is a command of one of the app's instances. That takes a fiftieth of a
-// question to PID 1, which sets up a connection for it: each start and stop of an instance has
-// three commands that ask. What Running does not find, in a slice of the administrator's or between
-// two shims, PID 1 tells (Answers).
+// none is found. The caller is a command of one of the app's instances. Each start and stop of an
+// instance has three such commands, and PID 1 sets up a connection for each question to it. What
+// Running does not find, in a slice of the administrator's or between two shims, PID 1 tells
+// (Answers).
 //
 // A shim that was found and ends now leaves a connection of the caller at its socket, which does
 // not start it again: in a stop, PID 1 refuses what waits at a socket that stops too.

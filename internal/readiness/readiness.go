@@ -19,6 +19,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/sock"
 )
 
@@ -40,7 +41,7 @@ type Check struct {
 func (c Check) Wait(ctx context.Context) error {
 	err := c.wait(ctx)
 	cause := context.Cause(ctx)
-	if err == nil || !errors.Is(cause, ErrEnded) {
+	if err == nil || !errors.Is(cause, process.ErrEnded) {
 		return err
 	}
 	if c.Node || c.Message {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/process"
 )
 
 // fakeShim answers as the shim of an app at one address. What waits is up to accepted.
@@ -122,37 +123,25 @@ func TestProgramThatEndsIsNotWaitedFor(t *testing.T) {
 	if err := program.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := WithProcess(t.Context(), program.Process.Pid)
+	ctx, stop := process.Context(t.Context(), program.Process.Pid)
 	defer stop()
 	result := make(chan error, 1)
 	go func() { result <- Check{Control: path, Instance: 1}.Wait(ctx) }()
 	in.Close()
 	program.Wait()
-	if err := <-result; !errors.Is(err, ErrEnded) {
-		t.Errorf("error %v, want %v", err, ErrEnded)
+	if err := <-result; !errors.Is(err, process.ErrEnded) {
+		t.Errorf("error %v, want %v", err, process.ErrEnded)
 	}
 }
 
 // What a program for Node.js ended of is said, also when it ended before that was asked for.
 func TestProgramThatEndsOfARefusalIsExplained(t *testing.T) {
 	ctx, end := context.WithCancelCause(t.Context())
-	end(ErrEnded)
+	end(process.ErrEnded)
 	path, _ := fakeShim(t, "127.0.0.1:80", never)
 	err := Check{Control: path, Instance: 1, Node: true}.Wait(ctx)
 	if want := "the program could not listen: it listens on port 1"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
-	}
-}
-
-func TestProcessThatIsGoneEndsTheContextAtOnce(t *testing.T) {
-	program := exec.Command("true")
-	if err := program.Run(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := WithProcess(t.Context(), program.Process.Pid)
-	defer stop()
-	if cause := context.Cause(ctx); !errors.Is(cause, ErrEnded) {
-		t.Errorf("cause %v, want %v", cause, ErrEnded)
 	}
 }
 

@@ -1,4 +1,5 @@
-package readiness
+// Package process follows processes to their end, by pidfds.
+package process
 
 import (
 	"context"
@@ -11,13 +12,14 @@ import (
 	"github.com/unitgen/unitgen/internal/sock"
 )
 
-// ErrEnded is the cause of a context of WithProcess whose process has ended.
-var ErrEnded = errors.New("the program ended before it accepted a connection")
+// ErrEnded is the cause of a Context whose process has ended.
+var ErrEnded = errors.New("the process has ended")
 
-// WithProcess returns a context that ends when the process does, so that nobody waits for an
-// instance that has gone. The caller calls cancel. If the process has already gone, the context
-// ends at once. If the kernel is too old to follow a process, it does not end.
-func WithProcess(ctx context.Context, pid int) (context.Context, context.CancelFunc) {
+// Context returns a context that ends when the process does, so that nobody waits for what the
+// process will not do any more. The caller calls the function that is returned. If the process has
+// already gone, the context ends at once. If the kernel is too old to follow a process, it does not
+// end.
+func Context(ctx context.Context, pid int) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
