@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -115,20 +114,10 @@ func TestProgramThatEndsIsNotWaitedFor(t *testing.T) {
 	}
 	defer ln.Close()
 	path, _ := fakeShim(t, ln.Addr().String(), never)
-	program := exec.Command("cat")
-	in, err := program.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := program.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := process.Context(t.Context(), program.Process.Pid)
-	defer stop()
+	ctx, end := context.WithCancelCause(t.Context())
 	result := make(chan error, 1)
 	go func() { result <- Check{Control: path, Instance: 1}.Wait(ctx) }()
-	in.Close()
-	program.Wait()
+	end(process.ErrEnded)
 	if err := <-result; !errors.Is(err, process.ErrEnded) {
 		t.Errorf("error %v, want %v", err, process.ErrEnded)
 	}
