@@ -71,8 +71,9 @@ func drain(ctx context.Context, e *env, o options) error {
 	return nil
 }
 
-// noteStop tells ExecStopPost= that PID 1 ends this invocation, unless its process has gone, as ctx
-// says: that of a process that PID 1 has not started may end unseen.
+// noteStop tells ExecStopPost= that PID 1 ends this invocation, unless its main process, which ctx
+// follows, has ended. PID 1 does not see how a process ends that it has not started (MAINPID= of
+// sd_notify(3)), and runs ExecStop= then as in a stop.
 func noteStop(ctx context.Context, e *env, o options) {
 	if ctx.Err() != nil {
 		return

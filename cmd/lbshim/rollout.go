@@ -62,7 +62,7 @@ func roll(ctx context.Context, e *env, o options) error {
 		return errors.Join(err, tell(alive, e, o, "reload refused: "+err.Error()))
 	}
 	defer follow(alive, e, o)()
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e), Phases: true})
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e), UnitOnly: true})
 	defer units.Close()
 	note := func(text string) {
 		err := tell(alive, e, o, text)

@@ -59,7 +59,7 @@ func (r *Rollout) forgive(ctx context.Context, number int) error {
 func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]string, error) {
 	before := make(map[int]string)
 	for _, number := range numbers {
-		u, err := r.phase(ctx, r.options.App.Instance(number))
+		u, err := r.active(ctx, r.options.App.Instance(number))
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +74,7 @@ func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]strin
 func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error {
 	unit := r.options.App.Instance(number)
 	for {
-		u, err := r.phase(ctx, unit)
+		u, err := r.active(ctx, unit)
 		if err == nil && !underWay(u, before) && !renewed(u, before) {
 			u, err = r.state(ctx, unit) // all of it, to judge
 		}
@@ -148,7 +148,7 @@ func (r *Rollout) soak(ctx context.Context) error {
 func (r *Rollout) freshUp(ctx context.Context) error {
 	for number, invocation := range r.fresh {
 		unit := r.options.App.Instance(number)
-		u, err := r.phase(ctx, unit)
+		u, err := r.active(ctx, unit)
 		if err == nil && (u.InvocationID != invocation || !u.Up()) {
 			u, err = r.state(ctx, unit) // all of it, to say what became of it
 		}
@@ -241,9 +241,9 @@ func (r *Rollout) state(ctx context.Context, unit string) (u systemd.UnitState, 
 	return u, err
 }
 
-func (r *Rollout) phase(ctx context.Context, unit string) (u systemd.UnitState, err error) {
+func (r *Rollout) active(ctx context.Context, unit string) (u systemd.UnitState, err error) {
 	err = r.asker.Ask(ctx, func(c *systemd.Conn) error {
-		u, err = c.Phase(ctx, unit)
+		u, err = c.Active(ctx, unit)
 		return err
 	})
 	return u, err

@@ -34,12 +34,12 @@ type Instance struct {
 
 // Instances lists the loaded services of an app's instances by number: all, or those among numbers.
 func (c *Conn) Instances(ctx context.Context, name app.Name, numbers ...int) ([]Instance, error) {
-	patterns := []string{string(name) + "@*.service"}
-	if len(numbers) > 0 {
-		patterns = nil
-	}
+	var patterns []string
 	for _, number := range numbers {
 		patterns = append(patterns, name.Instance(number))
+	}
+	if len(numbers) == 0 {
+		patterns = []string{string(name) + "@*.service"}
 	}
 	return c.instances(ctx, name, app.RoleInstance, patterns...)
 }

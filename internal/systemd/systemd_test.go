@@ -293,12 +293,12 @@ func TestWatcher(t *testing.T) {
 	t.Errorf("%d goroutines, before %d", runtime.NumGoroutine(), before)
 }
 
-// Who follows phases alone asks for these, and is woken by their changes alone.
-func TestPhases(t *testing.T) {
+// Who wants nothing of services asks for nothing of them, and is woken by no change of them alone.
+func TestUnitOnly(t *testing.T) {
 	b := systemdtest.NewBus(t)
 	m := systemdtest.NewManager(t, b)
 	m.SetQuietly("app@1.service", "active", 11)
-	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Phases: true})
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), UnitOnly: true})
 	defer w.Close()
 	w.Watch("app@1.service")
 	if s := next(t, w, "app@1.service"); s.ActiveState != "active" || s.MainPID != 0 {
@@ -313,8 +313,8 @@ func TestPhases(t *testing.T) {
 	}
 	asked := m.Asked()
 	c := dialTest(t, b)
-	if s, err := c.Phase(testContext(t), "app@1.service"); err != nil || s.ActiveState != "failed" || s.SubState != "running" || m.Asked()-asked != 3 {
-		t.Errorf("phase is %+v, %v, after %d questions", s, err, m.Asked()-asked)
+	if s, err := c.Active(testContext(t), "app@1.service"); err != nil || s.ActiveState != "failed" || s.SubState != "running" || m.Asked()-asked != 3 {
+		t.Errorf("state is %+v, %v, after %d questions", s, err, m.Asked()-asked)
 	}
 }
 

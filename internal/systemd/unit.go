@@ -71,7 +71,8 @@ func typeInterface(name string) string {
 func watchedProperties(iface string) []string {
 	switch iface {
 	case unitIf:
-		// The time first: a state that has changed while it was read then bears an old one (missed).
+		// The time first. If the state changes while it is read, the time is too old, and missed sees
+		// that.
 		return []string{"StateChangeTimestamp", "LoadState", "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp"}
 	case busName + ".Service":
 		return []string{"MainPID", "Result", "NRestarts", "StatusText", "ExecMainCode", "ExecMainStatus"}
@@ -101,9 +102,9 @@ func ReadUnit(ctx context.Context, e Endpoint, name string) (state UnitState, er
 	return state, err
 }
 
-// Phase reads where a unit is in its life: ActiveState, SubState and InvocationID of its state, in
-// three requests instead of a dozen.
-func (c *Conn) Phase(ctx context.Context, name string) (UnitState, error) {
+// Active reads whether a unit is active, and in which invocation: ActiveState, SubState and
+// InvocationID of its state, in three requests instead of a dozen.
+func (c *Conn) Active(ctx context.Context, name string) (UnitState, error) {
 	state := UnitState{Name: name}
 	values, _, err := c.properties(ctx, UnitPath(name), unitIf, []string{"ActiveState", "SubState", "InvocationID"})
 	if err != nil {

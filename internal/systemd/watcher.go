@@ -46,9 +46,9 @@ type Watcher struct {
 type WatcherOptions struct {
 	Endpoint Endpoint
 
-	// Phases leaves out of the states what only services and sockets have, for half of the requests
-	// and signals.
-	Phases bool
+	// UnitOnly leaves out of the states what is of services and sockets alone, which saves half of
+	// the requests and signals.
+	UnitOnly bool
 
 	// Lost, if set, is called when the manager cannot be reached, once an outage and with its
 	// reason, and with nil when it answers again. It runs on the Watcher's goroutine: it must not

@@ -13,7 +13,7 @@ import (
 // itself does not serve: reading an unloaded unit loads it, so every answer would cause a signal.
 func (l *watchLoop) unitRules(u *watchedUnit) [][]dbus.MatchOption {
 	changes := []dbus.MatchOption{dbus.WithMatchSender(busName), dbus.WithMatchObjectPath(u.pathOf)}
-	if l.options.Phases {
+	if l.options.UnitOnly {
 		changes = append(changes, dbus.WithMatchInterface(propertyIf), dbus.WithMatchArg(0, unitIf))
 	}
 	return [][]dbus.MatchOption{
@@ -70,7 +70,7 @@ func (l *watchLoop) readUnit(ctx context.Context, u *watchedUnit) error {
 	state := UnitState{Name: u.state.Name}
 	first := dbus.NoSequence
 	interfaces := []string{unitIf}
-	if !l.options.Phases {
+	if !l.options.UnitOnly {
 		interfaces = append(interfaces, typeInterface(state.Name))
 	}
 	for _, iface := range interfaces {
@@ -150,7 +150,7 @@ func (l *watchLoop) applySignal(u *watchedUnit, sig *dbus.Signal) {
 	if !ok || sig.Sequence < u.read {
 		return // it was sent before what was read since
 	}
-	if iface != unitIf && l.options.Phases {
+	if iface != unitIf && l.options.UnitOnly {
 		return // from the manager's own socket, which sends all
 	}
 	u.state.apply(values)

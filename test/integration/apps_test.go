@@ -60,6 +60,7 @@ func TestApps(t *testing.T) {
 		{"Exposure", testExposure},
 		{"JoinIsReadOnly", testJoinIsReadOnly},
 		{"CommandsAskNothing", testCommandsAskNothing},
+		{"Slice", testSlice},
 		{"PrivateNetwork", testPrivateNetwork},
 		{"LbshimAlone", testLbshimAlone},
 		{"RedirectedOutput", testRedirectedOutput},

@@ -104,6 +104,24 @@ func testWatchdog(t *testing.T, s *apps.System) {
 	a.evenly(a.Addr(), a.pids(a.N))
 }
 
+// testSlice puts the balancer where the commands of the instances do not find its control group: they
+// ask PID 1 for it.
+func testSlice(t *testing.T, s *apps.System) {
+	a := startApp(t, s, "moved")
+	a.DropIn(a.Shim(), "[Service]\nSlice=elsewhere.slice\n")
+	load := a.load(rig.LoadOptions{})
+	a.MustSystemctl("restart", a.Name)
+	a.AwaitUp(a.N)
+	if got, want := a.MustShow(t, a.Shim(), "ControlGroup"), "/elsewhere.slice/"+a.Shim(); got != want {
+		t.Fatalf("the balancer is in %s, want %s", got, want)
+	}
+	pid := a.PID(a.Instance(1))
+	a.MustSystemctl("restart", a.Instance(1))
+	a.AwaitNew(a.Instance(1), pid)
+	a.AwaitUp(a.N)
+	a.Lossless(load.Stop())
+}
+
 // exposure is the score of systemd-analyze security, from 0 (best) to 10.
 func exposure(a *apps.App, unit string) float64 {
 	a.T.Helper()
@@ -161,22 +179,25 @@ func testCommandsAskNothing(t *testing.T, s *apps.System) {
 	a := startApp(t, s, "silent")
 	a.MustExec(t, "mkdir", "/run/nothing")
 	defer a.MustExec(t, "rmdir", "/run/nothing")
-	run := func(words string) (rig.Output, error) {
+	run := func(pid, words string) (rig.Output, error) {
 		const hidden = "mount --bind /run/nothing /run/systemd && mount --bind /run/nothing /run/dbus && exec "
 		return s.Exec(t.Context(), "systemd-run", "--scope", "--quiet", "unshare", "--mount", "sh", "-c",
-			hidden+"env MAINPID=$$ INVOCATION_ID=run SERVICE_RESULT=success "+apps.Lbshim+" "+words)
+			hidden+"env MAINPID="+pid+" INVOCATION_ID=run SERVICE_RESULT=success "+apps.Lbshim+" "+words)
 	}
+	const here, gone = "$$", "4194305" // above the highest number of a process
 	for _, c := range []struct {
-		words string
-		fails bool
+		pid, words string
+		fails      bool
 	}{
-		{"ready silent 1 --check=listen", false},
-		{"backoff silent 1 --restart-delay=200ms", true}, // PID 1 knows how often it has failed
-		{"drain silent 1", false},
-		{"backoff silent 1 --restart-delay=200ms", false},
-		{"backoff silent 1 --restart-delay=200ms", true}, // the stop that the drain began is over
+		{here, "ready silent 1 --check=listen", false},
+		{here, "backoff silent 1 --restart-delay=200ms", true}, // PID 1 knows how often it has failed
+		{here, "drain silent 1", false},
+		{here, "backoff silent 1 --restart-delay=200ms", false},
+		{here, "backoff silent 1 --restart-delay=200ms", true}, // the stop that the drain began is over
+		{gone, "drain silent 1", false},
+		{gone, "backoff silent 1 --restart-delay=200ms", true}, // it had ended before the drain
 	} {
-		if out, err := run(c.words); err != nil || (out.Status != 0) != c.fails {
+		if out, err := run(c.pid, c.words); err != nil || (out.Status != 0) != c.fails {
 			t.Errorf("lbshim %s: %+v, %v", c.words, out, err)
 		}
 	}
