@@ -191,7 +191,7 @@ func (m *Manager) status(name app.Name) string {
 func (a *application) scale(ctx context.Context) error {
 	p, name := a.plan, a.name
 	if len(p.Add) > 0 && a.state.Serving {
-		_, err := a.followed(ctx, name, systemd.Start, p.Add, nil, func(ctx context.Context) error {
+		_, err := a.followed(ctx, name, systemd.Start, p.Add, nil, nil, func(ctx context.Context) error {
 			return a.Conn.Run(ctx, jobs(systemd.Start, unitNames(p.Add, name.Instance))...)
 		})
 		if err != nil {
@@ -200,7 +200,7 @@ func (a *application) scale(ctx context.Context) error {
 		a.Tell(Event{Step: Started, App: name, Instances: p.Add})
 	}
 	if len(p.Drop) > 0 && a.state.Open {
-		_, err := a.followed(ctx, name, stopSome, p.Drop, nil, func(ctx context.Context) error {
+		_, err := a.followed(ctx, name, stopSome, p.Drop, nil, nil, func(ctx context.Context) error {
 			return a.stopUnits(ctx, unitNames(p.Drop, name.Instance))
 		})
 		if err != nil && ctx.Err() != nil {

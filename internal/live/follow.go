@@ -41,7 +41,8 @@ const watchLimit = 5 * time.Second
 
 // followed is one instance that is followed.
 type followed struct {
-	first string // the run at the beginning, or the last one before
+	last  systemd.UnitState // what PID 1 said last
+	first string            // the run at the beginning, or the last one before
 	phase Phase
 	left  int  // connections, while it drains; less than 0: not known
 	kept  bool // the first run goes on
@@ -61,31 +62,51 @@ type follower struct {
 	verb    systemd.Verb
 	units   *systemd.Watcher
 	at      map[int]*followed
-	serving bool  // the balancer runs and stays: it may be asked. To ask one that stops would start it again
-	failed  []int // instances that did not get ready
+	heard   []systemd.UnitState // what the operation has not taken yet; see followed
+	serving bool                // the balancer runs and stays: it may be asked. To ask one that stops would start it again
+	failed  []int               // instances that did not get ready
 }
 
 // followed runs do and tells what happens to the instances meanwhile, in the goroutine of the
 // caller. Those of extra numbers are what a rollout adds for a while. The operation goes on when
 // ctx ends, if do does.
-func (m *Manager) followed(ctx context.Context, name app.Name, verb systemd.Verb, numbers, extra []int, do func(ctx context.Context) error) (failed []int, err error) {
+//
+// A do that decides by the states of the units reads them from states: the first, from before the
+// operation, and all that follow. Others give nil.
+func (m *Manager) followed(ctx context.Context, name app.Name, verb systemd.Verb, numbers, extra []int, states chan<- systemd.UnitState,
+	do func(ctx context.Context) error) (failed []int, err error) {
 	f := &follower{Manager: m, name: name, verb: verb, at: make(map[int]*followed)}
 	f.units = systemd.NewWatcher(systemd.WatcherOptions{Endpoint: m.Endpoint})
 	defer f.units.Close()
 	f.units.Watch(name.Service())
 	for _, i := range slices.Concat(numbers, extra) {
-		f.at[i] = &followed{left: -1, extra: slices.Contains(extra, i)}
+		f.at[i] = &followed{left: -1, extra: slices.Contains(extra, i), last: systemd.UnitState{Name: name.Instance(i)}}
 		f.units.Watch(name.Instance(i))
 	}
 	f.begin(ctx)
+	if states != nil {
+		for _, s := range f.at {
+			f.heard = append(f.heard, s.last)
+		}
+	}
 	done := make(chan error, 1)
 	go func() { done <- do(ctx) }() // awaited below
 	tick := time.NewTicker(drainLook)
 	defer tick.Stop()
 	for {
+		var out chan<- systemd.UnitState
+		var next systemd.UnitState
+		if len(f.heard) > 0 {
+			out, next = states, f.heard[0]
+		}
 		select {
 		case u := <-f.units.Events():
 			f.told(u)
+			if states != nil {
+				f.heard = append(f.heard, u)
+			}
+		case out <- next:
+			f.heard = f.heard[1:]
 		case <-tick.C:
 			f.count(ctx)
 		case err := <-done:
@@ -127,7 +148,7 @@ func (f *follower) settle(ctx context.Context) {
 	}
 	slices.Sort(numbers)
 	for _, i := range numbers {
-		if u, err := f.Conn.Unit(ctx, f.name.Instance(i)); err == nil {
+		if u, err := f.Conn.Refresh(ctx, f.at[i].last); err == nil {
 			f.told(u)
 			if s := f.at[i]; u.Dead() && s.phase != PhaseUnknown && s.phase != PhaseFailing {
 				f.set(i, PhaseGone)
@@ -148,6 +169,7 @@ func (f *follower) told(u systemd.UnitState) {
 	if s == nil {
 		return
 	}
+	s.last = u
 	s.kept = u.Up() && u.InvocationID == s.first
 	if phase := s.next(u, f.verb); phase != s.phase {
 		f.set(unit.Instance, phase)

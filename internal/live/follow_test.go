@@ -77,7 +77,7 @@ func TestFollowedFromTheBeginning(t *testing.T) {
 		return h.pid1.Subscribed
 	}
 	before := subscribed()
-	numbers, err := h.followed(t.Context(), "web", systemd.Reload, []int{1}, []int{2}, func(context.Context) error {
+	numbers, err := h.followed(t.Context(), "web", systemd.Reload, []int{1}, []int{2}, nil, func(context.Context) error {
 		if subscribed() == before {
 			t.Error("nobody listens to PID 1")
 		}

@@ -82,7 +82,7 @@ func Dial(ctx context.Context, o Options) (*Manager, error) {
 		}
 		endpoint = systemd.UserEndpoint(dir, o.Getenv("DBUS_SESSION_BUS_ADDRESS"))
 	}
-	conn, err := systemd.Dial(ctx, endpoint)
+	conn, err := systemd.DialToStay(ctx, endpoint)
 	if err != nil {
 		return nil, fault.With(err, hint)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
@@ -59,7 +60,7 @@ func (m *Manager) Restart(ctx context.Context, a app.App) error {
 	began := m.Now()
 	waiting := make(map[string]*starting)
 	for _, i := range m.Site.Instances(a.Name) {
-		u, err := m.Conn.Unit(ctx, a.Name.Instance(i))
+		u, err := m.Conn.Active(ctx, a.Name.Instance(i))
 		if err != nil {
 			return err
 		}
@@ -71,7 +72,8 @@ func (m *Manager) Restart(ctx context.Context, a app.App) error {
 // start carries out verb and waits for the instances.
 func (m *Manager) start(ctx context.Context, a app.App, verb systemd.Verb, waiting map[string]*starting, began time.Time) error {
 	numbers := m.Site.Instances(a.Name)
-	_, err := m.followed(ctx, a.Name, verb, numbers, nil, func(ctx context.Context) error { return m.await(ctx, a, verb, waiting) })
+	states := make(chan systemd.UnitState)
+	_, err := m.followed(ctx, a.Name, verb, numbers, nil, states, func(ctx context.Context) error { return m.await(ctx, a, verb, waiting, states) })
 	up := 0
 	for _, s := range waiting {
 		if s.up {
@@ -102,33 +104,42 @@ func (m *Manager) start(ctx context.Context, a app.App, verb systemd.Verb, waiti
 // failure would be the new settings' own.
 func (m *Manager) retry(ctx context.Context, name app.Name, numbers []int, changed bool) (map[string]*starting, error) {
 	waiting := make(map[string]*starting)
+	loaded, err := m.Conn.Instances(ctx, name, numbers...)
+	if err != nil {
+		return nil, err
+	}
 	for _, i := range numbers {
-		unit := name.Instance(i)
-		u, err := m.Conn.Unit(ctx, unit)
+		waiting[name.Instance(i)] = &starting{ended: make(map[string]bool)}
+	}
+	for _, in := range loaded {
+		s := waiting[in.Name]
+		if s == nil || in.ActiveState == "inactive" {
+			continue
+		}
+		u, err := m.Conn.Unit(ctx, in.Name)
 		if err != nil {
 			return nil, err
 		}
-		s := &starting{ended: make(map[string]bool), old: u.InvocationID}
-		waiting[unit] = s
+		s.old = u.InvocationID
 		if !u.Failed() && !(changed && u.ActiveState == "activating") {
 			continue
 		}
 		s.renew = changed
-		for _, failed := range []string{unit, name.InstanceSocket(i)} {
+		for _, failed := range []string{u.Name, name.InstanceSocket(in.Number)} {
 			if err := m.Conn.ResetFailed(ctx, failed); err != nil {
 				return nil, err
 			}
 		}
-		if err := m.Conn.Enqueue(ctx, systemd.Job{Verb: systemd.Restart, Unit: unit}); err != nil {
+		if err := m.Conn.Enqueue(ctx, systemd.Job{Verb: systemd.Restart, Unit: u.Name}); err != nil {
 			return nil, err
 		}
 	}
 	return waiting, nil
 }
 
-// await runs the app's job and follows its instances. The error is that of the app's job, which may
-// still run when all instances have failed.
-func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiting map[string]*starting) error {
+// await runs the app's job and reads the states of its instances. The error is that of the app's
+// job, which may still run when all instances have failed.
+func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiting map[string]*starting, states <-chan systemd.UnitState) error {
 	merges, err := m.merges(ctx, a.Name, verb)
 	if err != nil {
 		return err
@@ -144,11 +155,6 @@ func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiti
 			<-running
 		}
 	}()
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: m.Endpoint})
-	defer units.Close()
-	for unit := range waiting {
-		units.Watch(unit)
-	}
 	most := a.StartTimeoutOrDefault()
 	if verb == systemd.Restart {
 		most += a.LongestStop() // of the old run
@@ -161,7 +167,7 @@ func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiti
 	var failed error
 	for !settled(waiting, enough, running == nil) {
 		select {
-		case u := <-units.Events():
+		case u := <-states:
 			if s := waiting[u.Name]; s != nil {
 				s.told(u)
 			}
@@ -172,7 +178,7 @@ func (m *Manager) await(ctx context.Context, a app.App, verb systemd.Verb, waiti
 				continue
 			}
 			running, failed = nil, err
-			if err := m.findStopped(ctx, waiting); err != nil {
+			if err := m.findStopped(ctx, a.Name, waiting); err != nil {
 				return err
 			}
 			if err != nil && enough > 1 && !anyEnded(waiting) {
@@ -201,15 +207,19 @@ func (m *Manager) merges(ctx context.Context, name app.Name, verb systemd.Verb) 
 
 // findStopped finds instances that no job starts, although the app's job, which wants them, is
 // done.
-func (m *Manager) findStopped(ctx context.Context, waiting map[string]*starting) error {
-	for unit, s := range waiting {
-		u, err := m.Conn.Unit(ctx, unit)
-		if err != nil {
-			return err
+func (m *Manager) findStopped(ctx context.Context, name app.Name, waiting map[string]*starting) error {
+	loaded, err := m.Conn.Instances(ctx, name)
+	if err != nil {
+		return err
+	}
+	stopped := maps.Clone(waiting)
+	for _, u := range loaded {
+		if !u.Dead() || u.JobType != "" || u.AwaitsRestart() {
+			delete(stopped, u.Name)
 		}
-		if u.Dead() && u.JobType == "" && !u.AwaitsRestart() {
-			s.gone = true
-		}
+	}
+	for _, s := range stopped {
+		s.gone = true
 	}
 	return nil
 }

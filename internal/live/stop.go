@@ -90,7 +90,7 @@ func (m *Manager) Remove(ctx context.Context, name app.Name, changes []plan.Chan
 	if err := plan.Try(changes); err != nil {
 		return err
 	}
-	_, err := m.followed(ctx, name, systemd.Stop, m.Site.Instances(name), nil, func(ctx context.Context) error { return m.stopApp(ctx, name) })
+	_, err := m.followed(ctx, name, systemd.Stop, m.Site.Instances(name), nil, nil, func(ctx context.Context) error { return m.stopApp(ctx, name) })
 	if err != nil {
 		return goesOn(ctx, m.explain(ctx, name, err), "unitgen remove "+string(name),
 			"systemd goes on to stop %s when its instances have drained, and its files are still there", name)

@@ -54,7 +54,7 @@ func (m *Manager) Do(ctx context.Context, a app.App, verb systemd.Verb, interrup
 		}
 	}
 	cancelled := false
-	failed, err := m.followed(ctx, a.Name, verb, numbers, extra, func(ctx context.Context) (err error) {
+	failed, err := m.followed(ctx, a.Name, verb, numbers, extra, nil, func(ctx context.Context) (err error) {
 		cancelled, err = m.runUnlessCancelled(ctx, systemd.Job{Verb: verb, Unit: a.Name.Service()}, a.Name, interruption)
 		return err
 	})
@@ -102,7 +102,7 @@ func (m *Manager) runUnlessCancelled(ctx context.Context, j systemd.Job, name ap
 // why the instance failed.
 func (m *Manager) RestartInstance(ctx context.Context, a app.App, number int) error {
 	began := m.Now()
-	failed, err := m.followed(ctx, a.Name, restartSome, []int{number}, nil, func(ctx context.Context) error {
+	failed, err := m.followed(ctx, a.Name, restartSome, []int{number}, nil, nil, func(ctx context.Context) error {
 		return m.Conn.Run(ctx, systemd.Job{Verb: systemd.Restart, Unit: a.Name.Instance(number)})
 	})
 	if err == nil || ctx.Err() != nil {

@@ -140,6 +140,27 @@ func (c *Conn) Unit(ctx context.Context, name string) (UnitState, error) {
 	return state, nil
 }
 
+// Refresh is Unit for a state that is known: it is returned if the unit has not changed since, which
+// costs one request.
+func (c *Conn) Refresh(ctx context.Context, known UnitState) (UnitState, error) {
+	changed, err := c.changed(ctx, known)
+	if err != nil || !changed {
+		return known, err
+	}
+	return c.Unit(ctx, known.Name)
+}
+
+// changed reports whether a unit has changed its state since the one that is known.
+func (c *Conn) changed(ctx context.Context, known UnitState) (bool, error) {
+	values, _, err := c.properties(ctx, UnitPath(known.Name), unitIf, []string{"StateChangeTimestamp"})
+	if err != nil {
+		return false, fmt.Errorf("read time of the last change of %s: %w", known.Name, err)
+	}
+	var now UnitState
+	now.apply(values)
+	return now.StateChange != known.StateChange, nil
+}
+
 // jobPath takes the path of the unit's job from property Job, a pair of number and path; without
 // one it is was.
 func jobPath(values map[string]dbus.Variant, was dbus.ObjectPath) dbus.ObjectPath {

@@ -94,18 +94,6 @@ func (l *watchLoop) readUnit(ctx context.Context, u *watchedUnit) error {
 	return nil
 }
 
-// missed reports whether a unit has changed its state since the state that is known. It asks one
-// question where readUnit asks a dozen, as nearly always the signals have told all.
-func (l *watchLoop) missed(ctx context.Context, u *watchedUnit) (bool, error) {
-	values, _, err := l.conn.properties(ctx, u.pathOf, unitIf, []string{"StateChangeTimestamp"})
-	if err != nil {
-		return false, fmt.Errorf("read time of the last change of %s: %w", u.state.Name, err)
-	}
-	var now UnitState
-	now.apply(values)
-	return now.StateChange != u.state.StateChange, nil
-}
-
 func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 	switch sig.Name {
 	case propertyIf + ".PropertiesChanged":
@@ -120,7 +108,8 @@ func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
-		if missed, err := l.missed(ctx, u); err != nil || !missed {
+		// One question where readUnit asks a dozen, as nearly always the signals have told all.
+		if changed, err := l.conn.changed(ctx, u.state); err != nil || !changed {
 			return err
 		}
 		return l.readUnit(ctx, u)
