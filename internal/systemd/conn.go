@@ -104,6 +104,7 @@ func UserEndpoint(runtimeDir, busAddress string) Endpoint {
 type Conn struct {
 	bus     *dbus.Conn
 	private bool // no bus daemon between us: no match rules, all signals arrive
+	found   bool // the manager was there when the connection was made
 }
 
 // Dial connects to the manager at e. ctx ends the attempt, not the connection. The error names
@@ -125,19 +126,25 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 // DialToStay is Dial for a connection that is kept while units start and stop. It tries the bus
 // first, where match rules select the signals. On its own socket a manager sends every signal of
 // every unit to each connection, and encodes each signal for each connection: three such
-// connections took a third of the CPU of a reload. If a bus does not answer in time, DialToStay
-// uses the manager's own socket.
+// connections took a third of the CPU of a reload. If a bus does not answer in time, or its manager
+// is not there yet, DialToStay uses the manager's own socket.
 func DialToStay(ctx context.Context, e Endpoint) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	patience, end := context.WithTimeout(ctx, busPatience)
 	conn, bus := e.dialBus(patience)
 	end()
-	if bus == nil {
+	if bus == nil && conn.found {
 		return conn, nil
 	}
-	conn, private := e.dialPrivate(ctx)
-	if private == nil {
+	direct, private := e.dialPrivate(ctx)
+	switch {
+	case private == nil && bus == nil:
+		conn.Close()
+		return direct, nil
+	case private == nil:
+		return direct, nil
+	case bus == nil:
 		return conn, nil
 	}
 	return nil, dialError(bus, private)
@@ -164,18 +171,18 @@ func (e Endpoint) dialPrivate(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{bus: bus, private: true}, nil
+	return &Conn{bus: bus, private: true, found: true}, nil
 }
 
 func (e Endpoint) dialBus(ctx context.Context) (*Conn, error) {
 	if e.Bus == "" {
 		return nil, errNotGiven
 	}
-	bus, err := dialBus(ctx, e.Bus)
+	bus, owner, err := dialBus(ctx, e.Bus)
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{bus: bus}, nil
+	return &Conn{bus: bus, found: owner != ""}, nil
 }
 
 // Close closes the connection; calls under way return an error. It may be called more than once.
@@ -241,67 +248,67 @@ func wake(ctx context.Context, conn *dbus.Conn) error {
 
 // dialBus connects to a bus and says Hello. The connection receives messages from the bus and the
 // manager only (see gate), and takes no descriptors: those in an unwanted message would stay open.
-// It does not use godbus's dial, which takes no deadline.
-func dialBus(ctx context.Context, address string) (*dbus.Conn, error) {
+// It does not use godbus's dial, which takes no deadline. owner is the manager; empty if the bus has
+// none.
+func dialBus(ctx context.Context, address string) (conn *dbus.Conn, owner string, err error) {
 	sockets, err := busSockets(address)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var failed []error
 	for _, path := range sockets {
-		conn, err := dialBusSocket(ctx, path)
+		conn, owner, err := dialBusSocket(ctx, path)
 		if err == nil {
-			return conn, nil
+			return conn, owner, nil
 		}
 		failed = append(failed, err)
 	}
-	return nil, errors.Join(failed...)
+	return nil, "", errors.Join(failed...)
 }
 
-func dialBusSocket(ctx context.Context, path string) (*dbus.Conn, error) {
+func dialBusSocket(ctx context.Context, path string) (conn *dbus.Conn, owner string, err error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	g := newGate(nc)
-	conn, err := dbus.NewConn(g, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()), dbus.WithIncomingInterceptor(g.hear))
+	conn, err = dbus.NewConn(g, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()), dbus.WithIncomingInterceptor(g.hear))
 	if err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("speak D-Bus on %s: %w", path, err)
+		return nil, "", fmt.Errorf("speak D-Bus on %s: %w", path, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	err = greetBus(ctx, conn, g)
+	owner, err = greetBus(ctx, conn, g)
 	if !stop() {
 		err = ctx.Err() // the connection was closed under us, or is about to be
 	}
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("greet bus on %s: %w", path, err)
+		return nil, "", fmt.Errorf("greet bus on %s: %w", path, err)
 	}
-	return conn, nil
+	return conn, owner, nil
 }
 
-// greetBus authenticates, gets a name and finds the manager's name.
-func greetBus(ctx context.Context, conn *dbus.Conn, g *gate) error {
+// greetBus authenticates, gets a name and finds the manager.
+func greetBus(ctx context.Context, conn *dbus.Conn, g *gate) (owner string, err error) {
 	if err := conn.Auth(nil); err != nil {
-		return err
+		return "", err
 	}
 	if err := conn.Hello(); err != nil {
-		return err
+		return "", err
 	}
-	err := conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(daemonName), dbus.WithMatchInterface(daemonName),
+	err = conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(daemonName), dbus.WithMatchInterface(daemonName),
 		dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName))
 	if err != nil {
-		return err
+		return "", err
 	}
-	var owner string
 	err = conn.BusObject().CallWithContext(ctx, daemonName+".GetNameOwner", 0, busName).Store(&owner)
 	if err != nil && !isDBusError(err, daemonName+".Error.NameHasNoOwner") {
-		return err
+		return "", err
 	}
 	g.begin(owner)
-	return nil
+	return owner, nil
 }
 
 // errConnectionLost: the connection ended while something was waited for.

@@ -107,6 +107,18 @@ func TestDialToStayPrefersTheBus(t *testing.T) {
 	}
 }
 
+// A bus may be there before its manager, as a user's bus is after a login.
+func TestDialToStayWithoutManager(t *testing.T) {
+	c, err := DialToStay(testContext(t), Endpoint{Private: "/nonexistent/private", Bus: systemdtest.NewBus(t).Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.found || c.private {
+		t.Errorf("manager found: %t, on its own socket: %t; there is none", c.found, c.private)
+	}
+}
+
 func dialTest(t *testing.T, b *systemdtest.Bus) *Conn {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
