@@ -12,7 +12,7 @@ func relieve(ctx context.Context, e *env, o options) error {
 	if o.limit == 0 {
 		return usageError("memory needs --limit=")
 	}
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	conn, err := systemd.DialToStay(ctx, o.endpoint(e))
 	if err != nil {
 		return err
 	}
