@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
@@ -59,7 +60,7 @@ func (s *Shim) askForSocket(in *instance) {
 func (s *Shim) socketTold(in *instance, u systemd.UnitState) {
 	in.socket, in.socketKnown = u, true
 	if u.Dead() {
-		s.socketGone(in)
+		s.dropGone(in)
 		return
 	}
 	if in.socketAsked > 0 {
@@ -147,24 +148,33 @@ func (s *Shim) move(in *instance) {
 	}
 }
 
-// socketGone drops an instance whose socket unit ended. The event may be older than a listener that
-// has joined since, so the shim asks PID 1 for the present state. It asks for a list of units: to
-// ask for a property of a unit that is gone would load the unit again.
-func (s *Shim) socketGone(in *instance) {
+// dropGone drops those of the instances whose socket units have ended. PID 1's signals may be older
+// than a listener that has joined since, or late, so the shim asks for the present states. It asks
+// for a list of units: to ask for a property of a unit that is gone would load the unit again.
+func (s *Shim) dropGone(suspects ...*instance) {
+	if len(suspects) == 0 {
+		return
+	}
+	var sockets []string
+	for _, in := range suspects {
+		sockets = append(sockets, s.options.App.InstanceSocket(in.number))
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	var loaded []systemd.UnitState
 	conn, err := systemd.Dial(ctx, s.options.Manager)
 	if err == nil {
 		defer conn.Close()
-		loaded, err = conn.ListUnits(ctx, s.options.App.InstanceSocket(in.number))
+		loaded, err = conn.ListUnits(ctx, sockets...)
 	}
 	if err != nil {
-		s.log.Warn("read state of socket, ignoring", "instance", in.number, "error", err)
+		s.log.Warn("read states of sockets, ignoring", "sockets", sockets, "error", err)
 		return
 	}
-	if len(loaded) == 0 || loaded[0].Dead() {
-		s.drop(in)
+	for i, in := range suspects {
+		if !slices.ContainsFunc(loaded, func(u systemd.UnitState) bool { return u.Name == sockets[i] && !u.Dead() }) {
+			s.drop(in)
+		}
 	}
 }
 

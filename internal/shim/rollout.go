@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/unitgen/unitgen/internal/balance"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/shim/path"
 )
@@ -33,13 +34,24 @@ func (s *Shim) rolling(ctx context.Context, r *control.Request) (any, error) {
 	return nil, path.ErrEnded
 }
 
-// rolled answers method Rolled: the rollout ends, and has left what it wants to leave.
+// rolled answers method Rolled: the rollout ends, and has left what it wants to leave. Whoever asks
+// for the status when the reload has returned finds its extra instances no more.
 func (s *Shim) rolled(ctx context.Context, r *control.Request) error {
 	pid, err := rolloutOf(r)
 	if err != nil {
 		return err
 	}
-	return s.run1(ctx, func() error { delete(s.rollouts, pid); return nil })
+	return s.run1(ctx, func() error {
+		delete(s.rollouts, pid)
+		var down []*instance
+		for _, in := range s.instances {
+			if in.state() != balance.Up {
+				down = append(down, in)
+			}
+		}
+		s.dropGone(down...)
+		return nil
+	})
 }
 
 func rolloutOf(r *control.Request) (pid int, err error) {

@@ -30,6 +30,9 @@ func testSurge(t *testing.T, s *apps.System) {
 		before, log := a.PIDs(), len(a.Log(a.Name+"*"))
 		stop := a.Capacity()
 		a.Reload()
+		if n := len(a.Status().Instances); n != a.N {
+			t.Errorf("--surge=%s --parallel=%s: after the reload the balancer has %d instances, want %d", tt.surge, tt.parallel, n, a.N)
+		}
 		least, looks := stop()
 		if least < tt.least || looks == 0 {
 			t.Errorf("--surge=%s --parallel=%s: as few as %d instances were up (%d looks), want %d", tt.surge, tt.parallel, least, looks, tt.least)
