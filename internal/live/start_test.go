@@ -30,15 +30,17 @@ func TestInstanceThatIsStartedAgainIsNotGone(t *testing.T) {
 	s := &starting{ended: make(map[string]bool), old: "before"}
 	for _, step := range []struct {
 		sub, run  string
+		result    string
 		gone      bool
 		ended     int
 		wantsMore bool
 	}{
-		{"failed-before-auto-restart", "before", false, 0, true},
-		{"failed-before-auto-restart", "first", false, 1, true},
-		{"failed", "second", true, 2, false},
+		{"failed-before-auto-restart", "before", "exit-code", false, 0, true},
+		{"failed-before-auto-restart", "first", "exit-code", false, 1, true},
+		{"auto-restart-queued", "second", "success", false, 1, true}, // as it begins
+		{"failed", "second", "exit-code", true, 2, false},
 	} {
-		s.told(systemd.UnitState{ActiveState: "failed", SubState: step.sub, InvocationID: step.run, Result: "exit-code"})
+		s.told(systemd.UnitState{ActiveState: "failed", SubState: step.sub, InvocationID: step.run, Result: step.result})
 		if s.gone != step.gone || len(s.ended) != step.ended {
 			t.Errorf("%s in run %s: gone %t, %d runs ended; want %t, %d", step.sub, step.run, s.gone, len(s.ended), step.gone, step.ended)
 		}

@@ -30,8 +30,15 @@ func (s UnitState) AwaitsRestart() bool { return strings.Contains(s.SubState, "a
 func (s UnitState) Ended() bool { return s.Dead() || s.Leaving() || s.AwaitsRestart() }
 
 // Failed reports that the last run of a service is over and nobody asked for its end.
+//
+// As the next run begins, a signal may have its InvocationID, and no result and no end of a process,
+// beside the SubState of the wait before it: PID 1 sends what it has when a job of the unit changes
+// (bus_job_send_pending_change_signal in src/core/dbus-job.c; seen on 257). That is no end.
 func (s UnitState) Failed() bool {
-	return s.ActiveState == "failed" || s.AwaitsRestart() || s.SubState == "stop-post" && s.Result != "success"
+	if s.AwaitsRestart() {
+		return s.Result != "success" || s.ExecMainCode != 0
+	}
+	return s.ActiveState == "failed" || s.SubState == "stop-post" && s.Result != "success"
 }
 
 // Balance returns what the state of a service means for connections. A program that has ended takes

@@ -7,6 +7,9 @@ import (
 	"github.com/unitgen/unitgen/internal/balance"
 )
 
+// exited is CLD_EXITED.
+const exited = 1
+
 // Every pair of states that a service has on systemd 252 to 258 and that matters to somebody.
 func TestWhatAStateMeans(t *testing.T) {
 	const up, dead, leaving, ended, failed = "up ", "dead ", "leaving ", "ended ", "failed "
@@ -34,7 +37,7 @@ func TestWhatAStateMeans(t *testing.T) {
 		{"maintenance", "", "", "", balance.Down},
 		{"", "", "", "", balance.Down},
 	} {
-		s := UnitState{ActiveState: tt.active, SubState: tt.sub, Result: tt.result}
+		s := UnitState{ActiveState: tt.active, SubState: tt.sub, Result: tt.result, ExecMainCode: exited}
 		got := ""
 		for _, m := range []struct {
 			word string
@@ -46,6 +49,24 @@ func TestWhatAStateMeans(t *testing.T) {
 		}
 		if got != tt.want || s.Balance() != tt.balance {
 			t.Errorf("%s is %q and %s, want %q and %s", fmt.Sprint(tt.active, " (", tt.sub, ")"), got, s.Balance(), tt.want, tt.balance)
+		}
+	}
+}
+
+// The first signal of a next run has the SubState of the wait before it.
+func TestBeginOfNextRunIsNoFailure(t *testing.T) {
+	for _, tt := range []struct {
+		result string
+		code   int
+		failed bool
+	}{
+		{"success", 0, false},
+		{"success", exited, true}, // exit status 0
+		{"resources", 0, true},    // no process was started
+	} {
+		s := UnitState{ActiveState: "activating", SubState: "auto-restart-queued", Result: tt.result, ExecMainCode: tt.code}
+		if s.Failed() != tt.failed {
+			t.Errorf("result %s, end %d: failed %t, want %t", tt.result, tt.code, s.Failed(), tt.failed)
 		}
 	}
 }
