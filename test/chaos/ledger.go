@@ -58,7 +58,7 @@ type kill struct {
 // window is when an app was stopped; to is zero until it is started.
 type window struct {
 	from, to time.Time
-	cuts     bool // the stop may have been cancelled half way: connections that wait may be reset
+	cuts     bool // the stop may have been cancelled half way, or met a start: connections that wait may be reset
 }
 
 func newLedger() *ledger { return &ledger{counts: map[string]*counts{}, shut: map[string][]window{}} }

@@ -65,7 +65,8 @@ func (w *world) mainPIDs(ctx context.Context, name string) (map[string]string, e
 
 // stopStart stops the app, sees that the port is closed, and starts it.
 func stopStart(ctx context.Context, w *world, s step, a act) error {
-	opened := w.ledger.close(a.app, s.merges(a, "reload", "broken-release"))
+	// A second stop meets the app while it starts. Nobody can answer what waits at the port then.
+	opened := w.ledger.close(a.app, s.merges(a, "reload", "broken-release", "stop-start"))
 	_, err := w.run(ctx, "systemctl", "stop", a.app)
 	if err == nil && !s.spoiled(a) {
 		err = w.refused(ctx, a.app)
