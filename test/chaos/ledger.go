@@ -57,8 +57,8 @@ type kill struct {
 
 // window is when an app was stopped; to is zero until it is started.
 type window struct {
-	from, to time.Time
-	cuts     bool // the stop may have been cancelled half way, or met a start: connections that wait may be reset
+	from, started, to time.Time
+	cuts              bool // the stop may have been cancelled half way: connections that wait may be reset
 }
 
 func newLedger() *ledger { return &ledger{counts: map[string]*counts{}, shut: map[string][]window{}} }
@@ -100,17 +100,21 @@ func (l *ledger) kill(k kill) {
 	l.killed = append(l.killed, k)
 }
 
-// close says that app is being stopped, until the function that it returns or open is called.
-func (l *ledger) close(app string, cuts bool) (opened func()) {
+// close says that app is being stopped, until opened or open is called. starts is called when its
+// start is about to be requested.
+func (l *ledger) close(app string, cuts bool) (starts, opened func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := len(l.shut[app])
 	l.shut[app] = append(l.shut[app], window{from: time.Now(), cuts: cuts})
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.shut[app][i].end()
+	change := func(f func(*window)) func() {
+		return func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			f(&l.shut[app][i])
+		}
 	}
+	return change(func(w *window) { w.started = time.Now() }), change((*window).end)
 }
 
 // open says that app is started, whichever commands have stopped it.
@@ -139,7 +143,17 @@ func (l *ledger) mayRefuse(app string, began time.Time) bool {
 func (l *ledger) mayCut(app string, began time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.shut[app], func(w window) bool { return w.cuts && (w.to.IsZero() || w.to.After(began)) })
+	return slices.ContainsFunc(l.shut[app], func(w window) bool {
+		return w.cuts && (w.to.IsZero() || w.to.After(began)) ||
+			slices.ContainsFunc(l.shut[app], func(stop window) bool { return w.metBy(stop, began) })
+	})
+}
+
+// metBy says whether stop came while the app that w has stopped was starting, and a request that
+// began then was made for that start: nobody could answer it.
+func (w window) metBy(stop window, began time.Time) bool {
+	starting := !w.started.IsZero() && began.After(w.started) && (w.to.IsZero() || w.to.After(began))
+	return starting && stop.from.After(w.started) && (stop.started.IsZero() || began.Before(stop.started))
 }
 
 // lost returns the failures that nothing explains.

@@ -112,7 +112,7 @@ func TestLedger(t *testing.T) {
 	if l.mayRefuse("a", at) {
 		t.Error("an app that was not stopped may refuse")
 	}
-	opened := l.close("a", false)
+	_, opened := l.close("a", false)
 	began := time.Now()
 	if !l.mayRefuse("a", began) || l.mayRefuse("b", began) {
 		t.Error("a stopped app may refuse, and no other")
@@ -131,6 +131,28 @@ func TestLedger(t *testing.T) {
 	l.open("a")
 	if l.mayRefuse("a", time.Now()) || l.mayCut("a", time.Now()) {
 		t.Error("an app that was started again may refuse")
+	}
+}
+
+// A stop that meets an app which is starting may cut off what was asked since that start began, and
+// neither what the app had to answer before nor what it is asked when it is started again.
+func TestStopThatMeetsAStart(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
+	first := window{from: at(10), started: at(20)}
+	second := window{from: at(30), started: at(40)}
+	for began, cut := range map[int]bool{5: false, 15: false, 25: true, 35: true, 45: false} {
+		l := newLedger()
+		l.shut["a"] = []window{first, second}
+		if l.mayCut("a", at(began)) != cut || l.mayCut("b", at(began)) {
+			t.Errorf("a request of second %d: may be cut off %t, want %t", began, !cut, cut)
+		}
+	}
+	up := first
+	up.to = at(24)
+	l := newLedger()
+	l.shut["a"] = []window{up, second}
+	if l.mayCut("a", at(25)) {
+		t.Error("an app that was up when it was asked may reset a connection in its stop")
 	}
 }
 

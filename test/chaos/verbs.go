@@ -65,8 +65,7 @@ func (w *world) mainPIDs(ctx context.Context, name string) (map[string]string, e
 
 // stopStart stops the app, sees that the port is closed, and starts it.
 func stopStart(ctx context.Context, w *world, s step, a act) error {
-	// A second stop meets the app while it starts. Nobody can answer what waits at the port then.
-	opened := w.ledger.close(a.app, s.merges(a, "reload", "broken-release", "stop-start"))
+	starts, opened := w.ledger.close(a.app, s.merges(a, "reload", "broken-release"))
 	_, err := w.run(ctx, "systemctl", "stop", a.app)
 	if err == nil && !s.spoiled(a) {
 		err = w.refused(ctx, a.app)
@@ -75,6 +74,7 @@ func stopStart(ctx context.Context, w *world, s step, a act) error {
 	if err == nil && !s.spoiled(a) {
 		err = w.refused(ctx, a.app)
 	}
+	starts()
 	_, started := w.run(ctx, "systemctl", "start", a.app)
 	if s.merges(a, "kill-shim") {
 		started = nil // it says that the shim has died; PID 1 starts the next one
