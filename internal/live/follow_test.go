@@ -94,3 +94,30 @@ func TestFollowedFromTheBeginning(t *testing.T) {
 		t.Errorf("failed: %v, %v", numbers, err)
 	}
 }
+
+// A start has one watcher. What another instance costs PID 1 is a dozen questions when it is first
+// read, and one at the end.
+func TestStartIsFollowedOnce(t *testing.T) {
+	start := func(instances int) (watchers, asked int) {
+		h := newMachine(t)
+		p := h.plan(instances, nil)
+		h.apply(p, false)
+		count := func() (watchers, asked int) {
+			asked = h.pid1.Asked()
+			h.pid1.Lock()
+			defer h.pid1.Unlock()
+			return h.pid1.Subscribed, asked
+		}
+		w, q := count()
+		if err := h.Start(t.Context(), p.App); err != nil {
+			t.Fatal(err)
+		}
+		watchers, asked = count()
+		return watchers - w, asked - q
+	}
+	watchers, few := start(2)
+	_, more := start(4)
+	if each := (more - few) / 2; watchers != 1 || each != 13 {
+		t.Errorf("%d watchers, %d questions for each instance; want 1 and 13", watchers, each)
+	}
+}
