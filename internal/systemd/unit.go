@@ -71,7 +71,7 @@ func typeInterface(name string) string {
 func watchedProperties(iface string) []string {
 	switch iface {
 	case unitIf:
-		// The time first. If the state changes while it is read, the time is too old, and missed sees
+		// The time first. If the state changes while it is read, the time is too old, and changed sees
 		// that.
 		return []string{"StateChangeTimestamp", "LoadState", "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp"}
 	case busName + ".Service":
