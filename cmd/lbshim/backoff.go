@@ -30,13 +30,8 @@ func backOff(ctx context.Context, e *env, o options) error {
 			return nil // no restart follows
 		}
 	}
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	unit := o.app.Instance(o.instance)
-	state, err := conn.Unit(ctx, unit)
+	state, err := systemd.ReadUnit(ctx, o.endpoint(e), unit)
 	if err != nil {
 		return err
 	}
@@ -49,8 +44,8 @@ func backOff(ctx context.Context, e *env, o options) error {
 	}
 	timed, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	conn.Close() // or PID 1 would send all that happens on the host to each instance that waits
-	if conn, err = systemd.DialToStay(timed, o.endpoint(e)); err == nil {
+	conn, err := systemd.DialToStay(timed, o.endpoint(e))
+	if err == nil {
 		defer conn.Close()
 		err = conn.AwaitStop(timed, unit)
 	}

@@ -30,14 +30,11 @@ func resume(ctx context.Context, e *env, o options) error {
 	if err != nil {
 		return errShimEnded // PID 1 tells each such process of the shim, unless that has just ended
 	}
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	alive, cancel := process.Context(ctx, shimPID)
 	defer cancel()
-	err = lifecycle.Resume(alive, conn, o.app, filepath.Dir(o.controlPath(e)), e.log)
+	err = systemd.Ask(alive, o.endpoint(e), func(c *systemd.Conn) error {
+		return lifecycle.Resume(alive, c, o.app, filepath.Dir(o.controlPath(e)), e.log)
+	})
 	switch {
 	case err == nil:
 		return nil

@@ -62,6 +62,11 @@ func roll(ctx context.Context, e *env, o options) error {
 		return errors.Join(err, tell(alive, e, o, "reload refused: "+err.Error()))
 	}
 	defer follow(alive, e, o)()
+	manager, err := systemd.DialToStay(alive, o.endpoint(e))
+	if err != nil {
+		return err
+	}
+	defer manager.Close()
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e), UnitOnly: true})
 	defer units.Close()
 	note := func(text string) {
@@ -77,7 +82,7 @@ func roll(ctx context.Context, e *env, o options) error {
 		UserUnits:  o.userUnits,
 		RuntimeDir: filepath.Dir(o.controlPath(e)),
 		Steered:    func(ctx context.Context, number int) error { return awaitSteered(ctx, e, o, number) },
-	}, o.endpoint(e), units, note, e.log).Run(ctx)
+	}, manager, units, note, e.log).Run(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = errors.Join(err, stopInstead(alive, e, o))
 	}
@@ -152,12 +157,11 @@ func parseSurge(s string) (int, error) {
 
 // reconfigure sends the shim the present options of its ExecStart=, drop-ins included.
 func reconfigure(ctx context.Context, e *env, o options) error {
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
-	if err != nil {
+	var now options
+	err := systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) (err error) {
+		now, err = serveOptions(ctx, c, o.app)
 		return err
-	}
-	defer conn.Close()
-	now, err := serveOptions(ctx, conn, o.app)
+	})
 	if err != nil {
 		return err
 	}

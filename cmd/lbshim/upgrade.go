@@ -15,10 +15,5 @@ func upgrade(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	endpoint := o.endpoint(e)
-	conn, err := systemd.Dial(ctx, endpoint)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return lifecycle.Upgrade(ctx, conn, endpoint, program, e.log)
+	return systemd.Ask(ctx, endpoint, func(c *systemd.Conn) error { return lifecycle.Upgrade(ctx, c, endpoint, program, e.log) })
 }

@@ -39,7 +39,7 @@ func RemoveAbandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtim
 	if last, err := tally.Read(runtimeDir); len(extra) == 0 && (err != nil || last.Running == 0) {
 		return nil
 	}
-	r := New(Options{App: name, RuntimeDir: runtimeDir}, systemd.Endpoint{}, nil, nil, log)
+	r := New(Options{App: name, RuntimeDir: runtimeDir}, c, nil, nil, log)
 	held, err := r.lock()
 	if err != nil {
 		return nil // the rollout that holds the lock removes them
@@ -50,7 +50,7 @@ func RemoveAbandoned(ctx context.Context, c *systemd.Conn, name app.Name, runtim
 		return nil
 	}
 	log.Info("extra instances of an interrupted rollout are removed", "instances", fmt.Sprint(extra))
-	if err := r.abandon(ctx, c, extra); err != nil {
+	if err := r.abandon(ctx, extra); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, abandonedWait)
@@ -82,14 +82,14 @@ func stopJobs(name app.Name, numbers []int) [2][]systemd.Job {
 // waits for it to end.
 func (r *Rollout) abandonExtra(ctx context.Context, extra []int) error {
 	gone, err := r.disposable(ctx, extra)
-	return errors.Join(err, r.asker.Ask(ctx, func(c *systemd.Conn) error { return r.abandon(ctx, c, gone) }))
+	return errors.Join(err, r.abandon(ctx, gone))
 }
 
-func (r *Rollout) abandon(ctx context.Context, c *systemd.Conn, extra []int) error {
+func (r *Rollout) abandon(ctx context.Context, extra []int) error {
 	var errs []error
 	for _, jobs := range stopJobs(r.options.App, extra) {
 		for _, job := range jobs {
-			errs = append(errs, c.Enqueue(ctx, job))
+			errs = append(errs, r.manager.Enqueue(ctx, job))
 		}
 	}
 	return errors.Join(errs...)

@@ -61,7 +61,7 @@ type Options struct {
 // Rollout is one run. Make one per reload.
 type Rollout struct {
 	options Options
-	asker   systemd.Asker // for questions and jobs
+	manager *systemd.Conn // for questions and jobs
 	units   *systemd.Watcher
 	note    func(text string) // shown by systemctl status; "" takes it back
 	log     *slog.Logger
@@ -70,9 +70,10 @@ type Rollout struct {
 	fresh map[int]string // instances on the new code, with the invocation that proved itself
 }
 
-// New prepares a rollout. The caller keeps ownership of units, which the rollout alone may use
-// until it has ended. note is called with each step.
-func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(string), log *slog.Logger) *Rollout {
+// New prepares a rollout. The caller keeps ownership of manager, which is one that stays
+// (systemd.DialToStay), and of units, which the rollout alone may use until it has ended. note is
+// called with each step.
+func New(o Options, manager *systemd.Conn, units *systemd.Watcher, note func(string), log *slog.Logger) *Rollout {
 	if o.Parallel == 0 {
 		o.Parallel = 1
 	}
@@ -83,8 +84,7 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 		o.Surge = max(o.Surge, o.Parallel) // or as many as are down at a time would be missing
 	}
 	r := &Rollout{
-		options: o, units: units, note: note, log: log,
-		asker: systemd.Asker{Dial: func(ctx context.Context) (*systemd.Conn, error) { return systemd.DialToStay(ctx, manager) }},
+		options: o, manager: manager, units: units, note: note, log: log,
 		fresh: make(map[int]string),
 	}
 	if o.Enabled == nil {
@@ -98,7 +98,6 @@ func New(o Options, manager systemd.Endpoint, units *systemd.Watcher, note func(
 // ErrNoBalancer. The end of ctx is such an error.
 func (r *Rollout) Run(ctx context.Context) (err error) {
 	r.began = time.Now()
-	defer r.asker.Close()
 	lock, err := r.lock()
 	if err != nil {
 		return err
@@ -204,7 +203,7 @@ func (r *Rollout) clean(ctx context.Context, extra []int, err error) error {
 // stops reports whether the app, and the rollout with it, is being stopped or restarted: then the
 // extra instances are stopped with the app, or removed by the next balancer.
 func (r *Rollout) stops(ctx context.Context) bool {
-	u, err := r.state(ctx, r.options.App.Service())
+	u, err := r.manager.Unit(ctx, r.options.App.Service())
 	return err == nil && u.Leaving()
 }
 
@@ -249,11 +248,7 @@ func (r *Rollout) renew(ctx context.Context, numbers []int) error {
 // running lists the instances of a rollout, or those among numbers: all that run or are to be
 // restarted. An instance that an admin has stopped stays stopped.
 func (r *Rollout) running(ctx context.Context, among ...int) ([]int, error) {
-	var all []systemd.Instance
-	err := r.asker.Ask(ctx, func(c *systemd.Conn) (err error) {
-		all, err = c.Instances(ctx, r.options.App, among...)
-		return err
-	})
+	all, err := r.manager.Instances(ctx, r.options.App, among...)
 	if err != nil {
 		return nil, err
 	}
@@ -293,12 +288,8 @@ func (r *Rollout) extra(ctx context.Context, numbers []int) ([]int, error) {
 }
 
 // enabled reports whether an instance is enabled.
-func (r *Rollout) enabled(ctx context.Context, number int) (is bool, err error) {
-	err = r.asker.Ask(ctx, func(c *systemd.Conn) error {
-		is, err = Enabled(ctx, c, r.options.App, number)
-		return err
-	})
-	return is, err
+func (r *Rollout) enabled(ctx context.Context, number int) (bool, error) {
+	return Enabled(ctx, r.manager, r.options.App, number)
 }
 
 // Enabled reports whether an instance is enabled, permanently or until the next boot.

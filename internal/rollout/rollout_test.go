@@ -8,14 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/unitgen/unitgen/internal/systemd"
 )
 
 func newTest(t *testing.T, surge int) *Rollout {
 	t.Helper()
 	enabled := func(_ context.Context, number int) (bool, error) { return number == 3 || number == 9, nil }
-	return New(Options{App: "app", Surge: surge, RuntimeDir: t.TempDir(), Enabled: enabled}, systemd.Endpoint{}, nil,
+	return New(Options{App: "app", Surge: surge, RuntimeDir: t.TempDir(), Enabled: enabled}, nil, nil,
 		func(string) {}, slog.New(slog.DiscardHandler))
 }
 

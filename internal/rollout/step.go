@@ -20,10 +20,7 @@ func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) 
 		if err := r.forgive(ctx, number); err != nil {
 			return err
 		}
-		err := r.asker.Ask(ctx, func(c *systemd.Conn) error {
-			return c.Enqueue(ctx, systemd.Job{Verb: verb, Unit: r.options.App.Instance(number), Mode: systemd.Fail})
-		})
-		if err != nil {
+		if err := r.manager.Enqueue(ctx, systemd.Job{Verb: verb, Unit: r.options.App.Instance(number), Mode: systemd.Fail}); err != nil {
 			return err
 		}
 	}
@@ -48,7 +45,7 @@ func (r *Rollout) change(ctx context.Context, verb systemd.Verb, numbers []int) 
 // because of the limit (socket_trigger_notify in src/core/socket.c).
 func (r *Rollout) forgive(ctx context.Context, number int) error {
 	for _, unit := range []string{r.options.App.Instance(number), r.options.App.InstanceSocket(number)} {
-		if err := r.asker.Ask(ctx, func(c *systemd.Conn) error { return c.ResetFailed(ctx, unit) }); err != nil {
+		if err := r.manager.ResetFailed(ctx, unit); err != nil {
 			return err
 		}
 	}
@@ -59,7 +56,7 @@ func (r *Rollout) forgive(ctx context.Context, number int) error {
 func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]string, error) {
 	before := make(map[int]string)
 	for _, number := range numbers {
-		u, err := r.active(ctx, r.options.App.Instance(number))
+		u, err := r.manager.Active(ctx, r.options.App.Instance(number))
 		if err != nil {
 			return nil, err
 		}
@@ -74,9 +71,9 @@ func (r *Rollout) invocations(ctx context.Context, numbers []int) (map[int]strin
 func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error {
 	unit := r.options.App.Instance(number)
 	for {
-		u, err := r.active(ctx, unit)
+		u, err := r.manager.Active(ctx, unit)
 		if err == nil && !underWay(u, before) && !renewed(u, before) {
-			u, err = r.state(ctx, unit) // all of it, to judge
+			u, err = r.manager.Unit(ctx, unit) // all of it, to judge
 		}
 		switch {
 		case err != nil:
@@ -106,7 +103,7 @@ func (r *Rollout) awaitUp(ctx context.Context, number int, before string) error 
 		if err := r.news(ctx, unit, before); err != nil {
 			if errors.Is(err, context.DeadlineExceeded) {
 				ctx := context.WithoutCancel(ctx)
-				if now, err := r.state(ctx, unit); err == nil {
+				if now, err := r.manager.Unit(ctx, unit); err == nil {
 					u = now
 				}
 				return r.failure(ctx, u, "did not get ready within "+r.options.Limit.String())
@@ -148,9 +145,9 @@ func (r *Rollout) soak(ctx context.Context) error {
 func (r *Rollout) freshUp(ctx context.Context) error {
 	for number, invocation := range r.fresh {
 		unit := r.options.App.Instance(number)
-		u, err := r.active(ctx, unit)
+		u, err := r.manager.Active(ctx, unit)
 		if err == nil && (u.InvocationID != invocation || !u.Up()) {
-			u, err = r.state(ctx, unit) // all of it, to say what became of it
+			u, err = r.manager.Unit(ctx, unit) // all of it, to say what became of it
 		}
 		if err != nil {
 			return err
@@ -195,11 +192,9 @@ func (r *Rollout) failure(ctx context.Context, u systemd.UnitState, what string)
 		f.public = "it is " + u.ActiveState + " (" + u.SubState + ")"
 	}
 	unit, _ := r.options.App.ParseUnit(u.Name)
-	err := r.asker.Ask(ctx, func(c *systemd.Conn) (err error) {
-		f.reason, err = explain.Question{Conn: c, App: r.options.App, UserUnits: r.options.UserUnits, RuntimeDir: r.options.RuntimeDir,
-			Since: r.began}.Instance(ctx, unit.Instance)
-		return err
-	})
+	var err error
+	f.reason, err = explain.Question{Conn: r.manager, App: r.options.App, UserUnits: r.options.UserUnits, RuntimeDir: r.options.RuntimeDir,
+		Since: r.began}.Instance(ctx, unit.Instance)
 	if err != nil {
 		r.log.Warn("find out why an instance is not ready, ignoring", "instance", unit.Instance, "error", err)
 	}
@@ -233,27 +228,11 @@ func (r *Rollout) next(ctx context.Context) (systemd.UnitState, error) {
 	}
 }
 
-func (r *Rollout) state(ctx context.Context, unit string) (u systemd.UnitState, err error) {
-	err = r.asker.Ask(ctx, func(c *systemd.Conn) error {
-		u, err = c.Unit(ctx, unit)
-		return err
-	})
-	return u, err
-}
-
-func (r *Rollout) active(ctx context.Context, unit string) (u systemd.UnitState, err error) {
-	err = r.asker.Ask(ctx, func(c *systemd.Conn) error {
-		u, err = c.Active(ctx, unit)
-		return err
-	})
-	return u, err
-}
-
 // still reports whether a second read of a unit returns the same state. PID 1 answers property by
 // property, so a state that is read during a change may be consistent with neither the old nor the
 // new state, and must not be judged.
 func (r *Rollout) still(ctx context.Context, u systemd.UnitState) (bool, error) {
-	now, err := r.state(ctx, u.Name)
+	now, err := r.manager.Unit(ctx, u.Name)
 	return now == u, err
 }
 
@@ -289,7 +268,7 @@ func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 		r.units.Forget(r.options.App.Instance(number)) // nobody follows them any more
 	}
 	for _, jobs := range stopJobs(r.options.App, gone) {
-		if err := r.asker.Ask(ctx, func(c *systemd.Conn) error { return c.Run(ctx, jobs...) }); err != nil {
+		if err := r.manager.Run(ctx, jobs...); err != nil {
 			return fmt.Errorf("remove extra instances: %w", err)
 		}
 	}
@@ -302,7 +281,7 @@ func (r *Rollout) removeExtra(ctx context.Context, extra []int) error {
 		}
 		if enabled, err := r.options.Enabled(ctx, number); err != nil || enabled {
 			start := systemd.Job{Verb: systemd.Start, Unit: r.options.App.Instance(number)}
-			err = errors.Join(err, r.asker.Ask(ctx, func(c *systemd.Conn) error { return c.Enqueue(ctx, start) }))
+			err = errors.Join(err, r.manager.Enqueue(ctx, start))
 			if err != nil {
 				return fmt.Errorf("keep instance that was enabled meanwhile: %w", err)
 			}

@@ -4,7 +4,7 @@
 // It is not a general client. It has the calls that unitgen and lbshim need, and makes them with
 // godbus. The context of a call limits that call and never the connection. Signals arrive in order,
 // and jobs can be waited for in parallel. A Watcher outlives daemon-reload, daemon-reexec and a
-// restart of the bus. Only messages of the manager and of the bus are accepted; a message of any
+// restart of the bus, and so do a Conn that is kept and its jobs. Only messages of the manager and of the bus are accepted; a message of any
 // other sender costs a read of its header, whatever its size.
 //
 // Types and object paths are those of github.com/coreos/go-systemd, whose D-Bus client is the
@@ -25,13 +25,12 @@
 package systemd
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -99,216 +98,157 @@ func UserEndpoint(runtimeDir, busAddress string) Endpoint {
 	return e
 }
 
-// Conn is a connection to a service manager. It is safe for concurrent use. Whoever dialled it
-// closes it.
+// Conn is a way to a service manager. It is safe for concurrent use. Whoever dialled it closes it.
 type Conn struct {
-	bus     *dbus.Conn
-	private bool // no bus daemon between us: no match rules, all signals arrive
-	found   bool // the manager was there when the connection was made
+	again func(context.Context) (*link, error) // makes the next connection; nil: one that breaks stays broken
+
+	mu     sync.Mutex // held while again runs
+	link   *link      // nil after it broke
+	broke  bool       // there was another before
+	closed bool
 }
 
-// Dial connects to the manager at e. ctx ends the attempt, not the connection. The error names
-// every way tried.
+// Dial connects to the manager at e, and first tries the manager's own socket. ctx ends the
+// attempt, not the connection. The error names every way tried.
 func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	conn, private := e.dialPrivate(ctx)
-	if private == nil {
-		return conn, nil
-	}
-	conn, bus := e.dialBus(ctx)
-	if bus == nil {
-		return conn, nil
-	}
-	return nil, dialError(private, bus)
-}
-
-// DialToStay is Dial for a connection that is kept while units start and stop. It tries the bus
-// first, where match rules select the signals. On its own socket a manager sends every signal of
-// every unit to each connection, and encodes each signal for each connection: three such
-// connections took a third of the CPU of a reload. If a bus does not answer in time, or its manager
-// is not there yet, DialToStay uses the manager's own socket.
-func DialToStay(ctx context.Context, e Endpoint) (*Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	patience, end := context.WithTimeout(ctx, busPatience)
-	conn, bus := e.dialBus(patience)
-	end()
-	if bus == nil && conn.found {
-		return conn, nil
-	}
-	direct, private := e.dialPrivate(ctx)
-	switch {
-	case private == nil && bus == nil:
-		conn.Close()
-		return direct, nil
-	case private == nil:
-		return direct, nil
-	case bus == nil:
-		return conn, nil
-	}
-	return nil, dialError(bus, private)
-}
-
-var errNotGiven = errors.New("no address given")
-
-// dialError leaves out a way that was not given, unless none was.
-func dialError(first, second error) error {
-	switch {
-	case errors.Is(first, errNotGiven):
-		first = nil
-	case errors.Is(second, errNotGiven):
-		second = nil
-	}
-	return fmt.Errorf("connect to systemd: %w", errors.Join(first, second))
-}
-
-func (e Endpoint) dialPrivate(ctx context.Context) (*Conn, error) {
-	if e.Private == "" {
-		return nil, errNotGiven
-	}
-	bus, err := dialPrivate(ctx, e.Private)
+	l, err := e.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{bus: bus, private: true, found: true}, nil
+	return &Conn{link: l}, nil
 }
 
-func (e Endpoint) dialBus(ctx context.Context) (*Conn, error) {
-	if e.Bus == "" {
-		return nil, errNotGiven
-	}
-	bus, owner, err := dialBus(ctx, e.Bus)
-	if err != nil {
+// DialToStay is Dial for a Conn that is kept while units start and stop. When the connection
+// breaks, as it does in daemon-reexec or when the bus is restarted, the Conn makes another and asks
+// again, for up to two seconds beside the question. A request may then be made twice: a job that is
+// queued already is merged.
+//
+// It tries the bus first, where match rules select the signals. On its own socket a manager sends
+// every signal of every unit to each connection, and encodes each signal for each connection: three
+// such connections took a third of the CPU of a reload. If a bus does not answer in time, or its
+// manager is not there yet, the manager's own socket serves.
+func DialToStay(ctx context.Context, e Endpoint) (*Conn, error) { return stay(ctx, e.dialToStay) }
+
+// stay returns a Conn that is connected by again each time.
+func stay(ctx context.Context, again func(context.Context) (*link, error)) (*Conn, error) {
+	c := &Conn{again: again}
+	if err := c.use(ctx, func(*link) error { return nil }); err != nil {
 		return nil, err
 	}
-	return &Conn{bus: bus, found: owner != ""}, nil
+	return c, nil
+}
+
+// Ask runs f with a Conn that is kept as by DialToStay, for some questions at a time when few units
+// change: it tries the manager's own socket first.
+func Ask(ctx context.Context, e Endpoint, f func(*Conn) error) error {
+	c, err := stay(ctx, e.dial)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(c)
+}
+
+// How often a question is repeated when the connection breaks: PID 1 goes away for some 100 ms in
+// daemon-reexec.
+const (
+	useTries = 20
+	usePause = 100 * time.Millisecond
+)
+
+var errClosed = errors.New("connection to systemd is closed")
+
+// use runs f with the connection, and if that breaks, and the Conn stays, again with another.
+func (c *Conn) use(ctx context.Context, f func(*link) error) error {
+	for try := 1; ; try++ {
+		l, err := c.present(ctx)
+		if err == nil {
+			err = f(l)
+		}
+		switch {
+		case err == nil || c.again == nil || !IsDisconnected(err):
+			return err
+		case try == useTries:
+			return lost(err)
+		}
+		c.drop(l)
+		timer := time.NewTimer(usePause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// lost is err for a connection that there was.
+func lost(err error) error {
+	if errors.Is(err, errConnectionLost) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errConnectionLost, err)
+}
+
+// present returns the connection, which it makes if there is none.
+func (c *Conn) present(ctx context.Context) (l *link, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return nil, errClosed
+	case c.link == nil:
+		c.link, err = c.again(ctx)
+	}
+	if err != nil && c.broke {
+		err = lost(err) // even if there is no socket: somebody makes it again
+	}
+	return c.link, err
+}
+
+// drop gives up a connection that broke. Whoever waits on it meets an error and takes the next.
+func (c *Conn) drop(l *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l != nil && l == c.link {
+		c.link, c.broke = nil, true
+		l.bus.Close()
+	}
 }
 
 // Close closes the connection; calls under way return an error. It may be called more than once.
-func (c *Conn) Close() error { return c.bus.Close() }
-
-// buffered reads ahead. godbus reads a message field by field, and a manager sends every signal of
-// every unit to each connection on its own socket.
-type buffered struct {
-	net.Conn
-	r *bufio.Reader
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.link == nil {
+		c.closed = true
+		return nil
+	}
+	c.closed = true
+	return c.link.bus.Close()
 }
 
-func (b buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
-
-// dialPrivate connects to a manager's own socket, which uses the authentication of D-Bus but has no
-// Hello, as there is no bus to give a name. It does not use godbus's dial, which has no deadline
-// for connecting and authenticating.
-func dialPrivate(ctx context.Context, path string) (*dbus.Conn, error) {
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	deadline, _ := ctx.Deadline()
-	if err := nc.SetDeadline(deadline); err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("set deadline of %s: %w", path, err)
-	}
-	conn, err := dbus.NewConn(buffered{nc, bufio.NewReader(nc)}, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
-	if err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("speak D-Bus on %s: %w", path, err)
-	}
-	if err := conn.Auth(nil); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("authenticate on %s: %w", path, err)
-	}
-	if err := nc.SetDeadline(time.Time{}); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("clear deadline of %s: %w", path, err)
-	}
-	if err := wake(ctx, conn); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("greet %s: %w", path, err)
-	}
-	return conn, nil
+// call is link.call.
+func (c *Conn) call(ctx context.Context, method string, args []any, reply ...any) error {
+	return c.use(ctx, func(l *link) error { return l.call(ctx, method, args, reply...) })
 }
 
-// wake makes the manager serve a new private connection. The server side of sd-bus (seen on 252 and
-// 257) reads the end of the authentication together with a first message that follows closely,
-// keeps the message in its buffer and looks at it when more arrives: without another message the
-// first is never answered. So pings are sent until one is.
-func wake(ctx context.Context, conn *dbus.Conn) error {
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		pingCtx, cancel := context.WithTimeout(ctx, wait)
-		err := conn.Object(busName, managerPath).CallWithContext(pingCtx, "org.freedesktop.DBus.Peer.Ping", 0).Err
-		cancel()
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-			return err
-		}
-	}
+// property is link.property.
+func (c *Conn) property(ctx context.Context, path dbus.ObjectPath, iface, name string) (v dbus.Variant, err error) {
+	err = c.use(ctx, func(l *link) error {
+		v, err = l.property(ctx, path, iface, name)
+		return err
+	})
+	return v, err
 }
 
-// dialBus connects to a bus and says Hello. The connection receives messages from the bus and the
-// manager only (see gate), and takes no descriptors: those in an unwanted message would stay open.
-// It does not use godbus's dial, which takes no deadline. owner is the manager; empty if the bus has
-// none.
-func dialBus(ctx context.Context, address string) (conn *dbus.Conn, owner string, err error) {
-	sockets, err := busSockets(address)
-	if err != nil {
-		return nil, "", err
-	}
-	var failed []error
-	for _, path := range sockets {
-		conn, owner, err := dialBusSocket(ctx, path)
-		if err == nil {
-			return conn, owner, nil
-		}
-		failed = append(failed, err)
-	}
-	return nil, "", errors.Join(failed...)
-}
-
-func dialBusSocket(ctx context.Context, path string) (conn *dbus.Conn, owner string, err error) {
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, "", err
-	}
-	g := newGate(nc)
-	conn, err = dbus.NewConn(g, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()), dbus.WithIncomingInterceptor(g.hear))
-	if err != nil {
-		nc.Close()
-		return nil, "", fmt.Errorf("speak D-Bus on %s: %w", path, err)
-	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	owner, err = greetBus(ctx, conn, g)
-	if !stop() {
-		err = ctx.Err() // the connection was closed under us, or is about to be
-	}
-	if err != nil {
-		conn.Close()
-		return nil, "", fmt.Errorf("greet bus on %s: %w", path, err)
-	}
-	return conn, owner, nil
-}
-
-// greetBus authenticates, gets a name and finds the manager.
-func greetBus(ctx context.Context, conn *dbus.Conn, g *gate) (owner string, err error) {
-	if err := conn.Auth(nil); err != nil {
-		return "", err
-	}
-	if err := conn.Hello(); err != nil {
-		return "", err
-	}
-	err = conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(daemonName), dbus.WithMatchInterface(daemonName),
-		dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName))
-	if err != nil {
-		return "", err
-	}
-	err = conn.BusObject().CallWithContext(ctx, daemonName+".GetNameOwner", 0, busName).Store(&owner)
-	if err != nil && !isDBusError(err, daemonName+".Error.NameHasNoOwner") {
-		return "", err
-	}
-	g.begin(owner)
-	return owner, nil
+// properties is link.properties.
+func (c *Conn) properties(ctx context.Context, path dbus.ObjectPath, iface string, names []string) (values map[string]dbus.Variant, err error) {
+	err = c.use(ctx, func(l *link) error {
+		values, _, err = l.properties(ctx, path, iface, names)
+		return err
+	})
+	return values, err
 }
 
 // errConnectionLost: the connection ended while something was waited for.
@@ -329,45 +269,6 @@ func IsDisconnected(err error) bool {
 		}
 	}
 	return false
-}
-
-// manager is the manager object, for calls.
-func (c *Conn) manager() dbus.BusObject { return c.bus.Object(busName, managerPath) }
-
-// call calls method of interface managerIf and stores the reply. It never starts a manager: there
-// is one, or the call fails at once instead of waiting for the bus to try.
-func (c *Conn) call(ctx context.Context, method string, args []any, reply ...any) error {
-	call := c.manager().CallWithContext(ctx, managerIf+"."+method, dbus.FlagNoAutoStart, args...)
-	if call.Err != nil {
-		return call.Err
-	}
-	return call.Store(reply...)
-}
-
-// addMatch asks the bus for the signals that rule describes. On a private socket all signals arrive
-// anyway.
-func (c *Conn) addMatch(ctx context.Context, rule ...dbus.MatchOption) error {
-	if c.private {
-		return nil
-	}
-	return c.bus.AddMatchSignalContext(ctx, rule...)
-}
-
-// removeMatch undoes one addMatch of the same rule.
-func (c *Conn) removeMatch(ctx context.Context, rule ...dbus.MatchOption) error {
-	if c.private {
-		return nil
-	}
-	return c.bus.RemoveMatchSignalContext(ctx, rule...)
-}
-
-// signals registers a channel for all signals that reach the connection. It is closed when the
-// connection ends. The caller hands it back to dbus.Conn.RemoveSignal if it stops reading before
-// that.
-func (c *Conn) signals() chan *dbus.Signal {
-	ch := make(chan *dbus.Signal, signalBuffer)
-	c.bus.Signal(ch)
-	return ch
 }
 
 // Booted reports whether systemd is the init system under root (the real root is "/"), as

@@ -111,7 +111,7 @@ func TestForgedSignalsBringNoDescriptors(t *testing.T) {
 	defer f.Close()
 	before := descriptors(t)
 	for range 20 {
-		s.send(c.bus.Names()[0], managerPath, managerIf, "JobNew", dbus.UnixFD(f.Fd()))
+		s.send(c.link.bus.Names()[0], managerPath, managerIf, "JobNew", dbus.UnixFD(f.Fd()))
 	}
 	s.sent()
 	if _, err := c.Version(testContext(t)); err != nil { // its answer comes after them
@@ -130,7 +130,7 @@ func TestForgedEndOfAJobIsNotBelieved(t *testing.T) {
 	s := newStranger(t, b)
 	m.Lock()
 	m.BeforeEnd = func() {
-		s.send(c.bus.Names()[0], managerPath, managerIf, "JobRemoved", uint32(1), managerPath+"/job/1", "bad.service", "done")
+		s.send(c.link.bus.Names()[0], managerPath, managerIf, "JobRemoved", uint32(1), managerPath+"/job/1", "bad.service", "done")
 		s.sent()
 	}
 	m.Unlock()
@@ -161,7 +161,7 @@ func TestForgedJobIsNotAwaited(t *testing.T) {
 		}
 	}
 	for range 50 {
-		s.send(c.bus.Names()[0], managerPath, managerIf, "JobNew", uint32(7), managerPath+"/job/7", unit)
+		s.send(c.link.bus.Names()[0], managerPath, managerIf, "JobNew", uint32(7), managerPath+"/job/7", unit)
 	}
 	s.sent()
 	giveJob(m, unit, "stop")

@@ -57,79 +57,147 @@ func (e *JobError) Error() string {
 // The jobs are separate transactions: the manager runs them side by side as far as the units'
 // ordering permits.
 func (c *Conn) Run(ctx context.Context, jobs ...Job) error {
+	r := jobRun{todo: jobs, waiting: make(map[dbus.ObjectPath]Job, len(jobs))}
+	err := c.use(ctx, func(l *link) error { return r.follow(ctx, l) })
+	return errors.Join(append(r.failed, err)...)
+}
+
+// jobRun is jobs under way, over as many connections as they last.
+type jobRun struct {
+	todo    []Job
+	waiting map[dbus.ObjectPath]Job // queued. Two requests that were merged into one job share its path, and end with it
+	lost    map[string]bool         // units whose job ended when nobody could tell how
+	failed  []error
+}
+
+// follow returns when all jobs have ended, or with the error of the connection.
+func (r *jobRun) follow(ctx context.Context, l *link) error {
 	rule := []dbus.MatchOption{
 		dbus.WithMatchSender(busName), dbus.WithMatchObjectPath(managerPath),
 		dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("JobRemoved"),
 	}
 	// Listening starts before the first job is queued: a short job has ended before its number is
 	// known here.
-	ended := c.signals()
-	defer c.bus.RemoveSignal(ended)
-	if err := c.addMatch(ctx, rule...); err != nil {
+	ended := l.signals()
+	defer l.bus.RemoveSignal(ended)
+	if err := l.addMatch(ctx, rule...); err != nil {
 		return fmt.Errorf("follow jobs: %w", err)
 	}
-	defer c.removeMatch(context.WithoutCancel(ctx), rule...)
+	defer l.removeMatch(context.WithoutCancel(ctx), rule...)
+	if len(r.waiting) > 0 {
+		if err := r.review(ctx, l); err != nil {
+			return err
+		}
+	}
+	for ; len(r.todo) > 0; r.todo = r.todo[1:] {
+		job := r.todo[0]
+		path, err := l.enqueue(ctx, job)
+		switch {
+		case IsDisconnected(err):
+			return err
+		case err == nil:
+			r.waiting[path] = job
+		case !r.lost[job.Unit] || !IsNoSuchUnit(err): // else it has stopped, and been forgotten
+			r.failed = append(r.failed, err)
+		}
+	}
+	return r.await(ctx, l, ended)
+}
 
-	var failed []error
-	waiting := make(map[dbus.ObjectPath]Job, len(jobs))
-	for _, job := range jobs {
-		path, err := c.enqueue(ctx, job)
-		if err != nil {
-			failed = append(failed, err)
+// review goes on with jobs that were queued on an earlier connection. It looks for those that ended
+// while there was none. What a start, a restart or a stop came to is asked by a job that has
+// nothing to do if it succeeded.
+func (r *jobRun) review(ctx context.Context, l *link) error {
+	if err := l.subscribe(ctx); err != nil { // to the manager another has queued them
+		return err
+	}
+	for path, job := range r.waiting {
+		_, err := l.property(ctx, path, jobIf, "JobType")
+		if err == nil {
 			continue
 		}
-		waiting[path] = job
+		if !isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
+			return fmt.Errorf("follow jobs: %w", err)
+		}
+		delete(r.waiting, path)
+		if job.Verb == Reload {
+			if err := r.reloaded(ctx, l, job); err != nil {
+				return err
+			}
+			continue
+		}
+		if job.Verb == Restart {
+			job.Verb = Start
+		}
+		job.Mode = Fail // what somebody has asked for since holds
+		r.todo = append(r.todo, job)
+		if r.lost == nil {
+			r.lost = make(map[string]bool)
+		}
+		r.lost[job.Unit] = true
 	}
-	return errors.Join(append(failed, c.await(ctx, waiting, ended))...)
+	return nil
+}
+
+// reloaded finds out how a reload ended, which must not be repeated for that.
+func (r *jobRun) reloaded(ctx context.Context, l *link, job Job) error {
+	v, err := l.property(ctx, UnitPath(job.Unit), typeInterface(job.Unit), "ReloadResult")
+	if err != nil {
+		return fmt.Errorf("read how the reload of %s ended: %w", job.Unit, err)
+	}
+	if v.Value() != "success" {
+		r.failed = append(r.failed, &JobError{Job: job, Result: "failed"})
+	}
+	return nil
 }
 
 // Enqueue queues the job and returns without waiting for it.
 func (c *Conn) Enqueue(ctx context.Context, job Job) error {
-	_, err := c.enqueue(ctx, job)
-	return err
+	return c.use(ctx, func(l *link) error {
+		_, err := l.enqueue(ctx, job)
+		return err
+	})
 }
 
-func (c *Conn) enqueue(ctx context.Context, job Job) (dbus.ObjectPath, error) {
+func (l *link) enqueue(ctx context.Context, job Job) (dbus.ObjectPath, error) {
 	if job.Mode == "" {
 		job.Mode = Replace
 	}
 	var path dbus.ObjectPath
-	if err := c.call(ctx, string(job.Verb), []any{job.Unit, string(job.Mode)}, &path); err != nil {
+	if err := l.call(ctx, string(job.Verb), []any{job.Unit, string(job.Mode)}, &path); err != nil {
 		return "", fmt.Errorf("%s %s: %w", job.Verb.Word(), job.Unit, err)
 	}
 	return path, nil
 }
 
-// await reads ended until every job of waiting was named there. Two requests that the manager
-// merged into one job share a path; the map then holds one of them, and both ended with it.
-func (c *Conn) await(ctx context.Context, waiting map[dbus.ObjectPath]Job, ended <-chan *dbus.Signal) error {
-	var failed []error
-	for len(waiting) > 0 {
+// await reads ended until every job of waiting was named there.
+func (r *jobRun) await(ctx context.Context, l *link, ended <-chan *dbus.Signal) error {
+	for len(r.waiting) > 0 {
 		select {
 		case sig, ok := <-ended:
 			if !ok {
-				return errors.Join(append(failed, errConnectionLost)...)
+				return errConnectionLost
 			}
 			var removed jobRemoved
 			if sig.Name != managerIf+".JobRemoved" || dbus.Store(sig.Body, &removed.ID, &removed.Path, &removed.Unit, &removed.Result) != nil {
 				continue
 			}
-			job, ours := waiting[removed.Path]
+			job, ours := r.waiting[removed.Path]
 			if !ours {
 				continue
 			}
-			delete(waiting, removed.Path)
+			delete(r.waiting, removed.Path)
 			// As in systemctl, a job that had nothing to do has not failed.
 			if removed.Result != "done" && removed.Result != "skipped" {
-				failed = append(failed, &JobError{Job: job, Result: removed.Result})
+				r.failed = append(r.failed, &JobError{Job: job, Result: removed.Result})
 			}
-		case <-c.bus.Context().Done():
-			return errors.Join(append(failed, errConnectionLost)...)
+		case <-l.bus.Context().Done():
+			return errConnectionLost
 		case <-ctx.Done():
-			return errors.Join(append(failed, fmt.Errorf("wait for jobs: %w", ctx.Err()))...)
+			return fmt.Errorf("wait for jobs: %w", ctx.Err())
 		}
 	}
-	return errors.Join(failed...)
+	return nil
 }
 
 // jobRemoved is the body of signal JobRemoved.

@@ -141,16 +141,6 @@ func (c *Conn) KillSignal(ctx context.Context, unit string) (int, error) {
 	return int(number), nil
 }
 
-// property reads one property of an object of the manager.
-func (c *Conn) property(ctx context.Context, path dbus.ObjectPath, iface, name string) (dbus.Variant, error) {
-	var v dbus.Variant
-	call := c.bus.Object(busName, path).CallWithContext(ctx, propertyIf+".Get", dbus.FlagNoAutoStart, iface, name)
-	if call.Err != nil {
-		return v, call.Err
-	}
-	return v, call.Store(&v)
-}
-
 // IsNoSuchUnit reports whether the manager knows no unit of the name that was asked for.
 func IsNoSuchUnit(err error) bool { return isDBusError(err, busName+".NoSuchUnit") }
 

@@ -17,11 +17,10 @@ func (c *Conn) Properties(ctx context.Context, unit string, names ...string) (ma
 			continue
 		}
 		var all map[string]dbus.Variant
-		call := c.bus.Object(busName, UnitPath(unit)).CallWithContext(ctx, propertyIf+".GetAll", dbus.FlagNoAutoStart, iface)
-		if call.Err != nil {
-			return nil, fmt.Errorf("read properties of %s: %w", unit, call.Err)
-		}
-		if err := call.Store(&all); err != nil {
+		err := c.use(ctx, func(l *link) error {
+			return l.bus.Object(busName, UnitPath(unit)).CallWithContext(ctx, propertyIf+".GetAll", dbus.FlagNoAutoStart, iface).Store(&all)
+		})
+		if err != nil {
 			return nil, fmt.Errorf("read properties of %s: %w", unit, err)
 		}
 		for _, name := range names {

@@ -20,7 +20,15 @@ const sweepWindow = 64
 // Sweep reads one property of each of many units. It sends all questions before it waits for an
 // answer. Answers are in the order of the questions, with godbus's types; nil for a property that
 // its unit does not have.
-func (c *Conn) Sweep(ctx context.Context, questions []Question) ([]any, error) {
+func (c *Conn) Sweep(ctx context.Context, questions []Question) (answers []any, err error) {
+	err = c.use(ctx, func(l *link) error {
+		answers, err = l.sweep(ctx, questions)
+		return err
+	})
+	return answers, err
+}
+
+func (l *link) sweep(ctx context.Context, questions []Question) ([]any, error) {
 	answers := make([]any, len(questions))
 	calls := make([]*dbus.Call, len(questions))
 	for i := range len(questions) + sweepWindow {
@@ -41,7 +49,7 @@ func (c *Conn) Sweep(ctx context.Context, questions []Question) ([]any, error) {
 			if q.OfType {
 				iface = typeInterface(q.Unit)
 			}
-			calls[i] = c.bus.Object(busName, UnitPath(q.Unit)).GoWithContext(ctx, propertyIf+".Get", dbus.FlagNoAutoStart,
+			calls[i] = l.bus.Object(busName, UnitPath(q.Unit)).GoWithContext(ctx, propertyIf+".Get", dbus.FlagNoAutoStart,
 				make(chan *dbus.Call, 1), iface, q.Property)
 		}
 	}

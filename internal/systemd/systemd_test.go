@@ -96,7 +96,7 @@ func TestDialToStayPrefersTheBus(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if c.private {
+	if c.link.private {
 		t.Error("the connection is to the manager's own socket, though there is a bus")
 	}
 	private.Close()
@@ -114,8 +114,8 @@ func TestDialToStayWithoutManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if c.found || c.private {
-		t.Errorf("manager found: %t, on its own socket: %t; there is none", c.found, c.private)
+	if c.link.found || c.link.private {
+		t.Errorf("manager found: %t, on its own socket: %t; there is none", c.link.found, c.link.private)
 	}
 }
 

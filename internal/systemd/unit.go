@@ -106,7 +106,7 @@ func ReadUnit(ctx context.Context, e Endpoint, name string) (state UnitState, er
 // InvocationID of its state, in three requests instead of a dozen.
 func (c *Conn) Active(ctx context.Context, name string) (UnitState, error) {
 	state := UnitState{Name: name}
-	values, _, err := c.properties(ctx, UnitPath(name), unitIf, []string{"ActiveState", "SubState", "InvocationID"})
+	values, err := c.properties(ctx, UnitPath(name), unitIf, []string{"ActiveState", "SubState", "InvocationID"})
 	if err != nil {
 		return state, fmt.Errorf("read state of %s: %w", name, err)
 	}
@@ -120,7 +120,7 @@ func (c *Conn) Unit(ctx context.Context, name string) (UnitState, error) {
 	state := UnitState{Name: name}
 	var job dbus.ObjectPath
 	for _, iface := range []string{unitIf, typeInterface(name)} {
-		values, _, err := c.properties(ctx, UnitPath(name), iface, append(watchedProperties(iface), silentProperties(iface)...))
+		values, err := c.properties(ctx, UnitPath(name), iface, append(watchedProperties(iface), silentProperties(iface)...))
 		if err != nil {
 			return state, fmt.Errorf("read state of %s: %w", name, err)
 		}
@@ -143,7 +143,11 @@ func (c *Conn) Unit(ctx context.Context, name string) (UnitState, error) {
 // Refresh is Unit for a state that is known: it is returned if the unit has not changed since, which
 // costs one request.
 func (c *Conn) Refresh(ctx context.Context, known UnitState) (UnitState, error) {
-	changed, err := c.changed(ctx, known)
+	changed := false
+	err := c.use(ctx, func(l *link) (err error) {
+		changed, err = l.changed(ctx, known)
+		return err
+	})
 	if err != nil || !changed {
 		return known, err
 	}
@@ -151,8 +155,8 @@ func (c *Conn) Refresh(ctx context.Context, known UnitState) (UnitState, error) 
 }
 
 // changed reports whether a unit has changed its state since the one that is known.
-func (c *Conn) changed(ctx context.Context, known UnitState) (bool, error) {
-	values, _, err := c.properties(ctx, UnitPath(known.Name), unitIf, []string{"StateChangeTimestamp"})
+func (l *link) changed(ctx context.Context, known UnitState) (bool, error) {
+	values, _, err := l.properties(ctx, UnitPath(known.Name), unitIf, []string{"StateChangeTimestamp"})
 	if err != nil {
 		return false, fmt.Errorf("read time of the last change of %s: %w", known.Name, err)
 	}
@@ -176,33 +180,6 @@ func jobPath(values map[string]dbus.Variant, was dbus.ObjectPath) dbus.ObjectPat
 		return was
 	}
 	return job.Path
-}
-
-// properties reads the named properties of one interface. It sends all requests before it waits for
-// the first answer. read is the sequence number on the connection of the first answer: a signal
-// with a higher number has the same state or a newer one.
-func (c *Conn) properties(ctx context.Context, path dbus.ObjectPath, iface string, names []string) (values map[string]dbus.Variant, read dbus.Sequence, err error) {
-	object := c.bus.Object(busName, path)
-	calls := make([]*dbus.Call, len(names))
-	for i, name := range names {
-		calls[i] = object.GoWithContext(ctx, propertyIf+".Get", dbus.FlagNoAutoStart, make(chan *dbus.Call, 1), iface, name)
-	}
-	values = make(map[string]dbus.Variant, len(names))
-	for i, call := range calls {
-		<-call.Done
-		var v dbus.Variant
-		if e := call.Store(&v); e != nil {
-			if err == nil {
-				err = e
-			}
-			continue
-		}
-		values[names[i]] = v
-		if len(values) == 1 || call.ResponseSequence < read {
-			read = call.ResponseSequence
-		}
-	}
-	return values, read, err
 }
 
 // apply takes over the properties that are named in values, of whatever interface: no name means

@@ -109,7 +109,7 @@ type watchLoop struct {
 	byPath  map[dbus.ObjectPath]*watchedUnit
 	outbox  []*watchedUnit // have something to report, oldest first
 
-	conn     *Conn // nil while there is none
+	link     *link // nil while there is none
 	signals  chan *dbus.Signal
 	allUnits bool // the connection has the rules that serve all units
 	lost     bool // Lost was told so
@@ -161,11 +161,11 @@ func (l *watchLoop) report(err error) {
 // connect makes a connection, asks for the signals and then reads all units, in this order so that
 // nothing falls in between.
 func (l *watchLoop) connect(ctx context.Context) error {
-	conn, err := DialToStay(ctx, l.options.Endpoint)
+	conn, err := l.options.Endpoint.dialToStay(ctx)
 	if err != nil {
 		return err
 	}
-	l.conn, l.signals = conn, conn.signals()
+	l.link, l.signals = conn, conn.signals()
 	rules := [][]dbus.MatchOption{
 		{dbus.WithMatchSender(busName), dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("Reloading")},
 	}
@@ -185,24 +185,21 @@ func (l *watchLoop) connect(ctx context.Context) error {
 // disconnect gives the connection up. Bodies of signals that were not read go with it: the next
 // connect reads all.
 func (l *watchLoop) disconnect() {
-	if l.conn != nil {
-		l.conn.Close()
+	if l.link != nil {
+		l.link.bus.Close()
 	}
-	l.conn, l.signals, l.allUnits = nil, nil, false
+	l.link, l.signals, l.allUnits = nil, nil, false
 	for _, u := range l.units {
 		u.ownRule, u.read = false, 0
 	}
 }
 
-// resync subscribes, without which the manager sends no signals to the bus, and reads all units.
+// resync subscribes and reads all units.
 func (l *watchLoop) resync(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	// A second Subscribe on a connection fails with AlreadySubscribed: after a reexec the manager
-	// may have kept the first.
-	err := l.conn.call(ctx, "Subscribe", nil)
-	if err != nil && !isDBusError(err, busName+".AlreadySubscribed") {
-		return fmt.Errorf("subscribe to systemd: %w", err)
+	if err := l.link.subscribe(ctx); err != nil {
+		return err
 	}
 	for _, u := range l.units {
 		if err := l.readUnit(ctx, u); err != nil {
@@ -270,7 +267,7 @@ func (l *watchLoop) handleRequest(ctx context.Context, r watchRequest) error {
 	case u == nil:
 		u = &watchedUnit{state: UnitState{Name: r.unit}, pathOf: UnitPath(r.unit)}
 		l.units[r.unit], l.byPath[u.pathOf] = u, u
-		if l.conn == nil {
+		if l.link == nil {
 			return nil
 		}
 		if err := l.addRules(ctx, u); err != nil {
@@ -278,7 +275,7 @@ func (l *watchLoop) handleRequest(ctx context.Context, r watchRequest) error {
 		}
 	}
 	u.isTold = false
-	if l.conn == nil {
+	if l.link == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
@@ -295,13 +292,13 @@ func (l *watchLoop) forget(ctx context.Context, u *watchedUnit) error {
 			break
 		}
 	}
-	if l.conn == nil || !u.ownRule {
+	if l.link == nil || !u.ownRule {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	for _, rule := range l.unitRules(u) {
-		if err := l.conn.removeMatch(ctx, rule...); err != nil {
+		if err := l.link.removeMatch(ctx, rule...); err != nil {
 			return fmt.Errorf("stop following %s: %w", u.state.Name, err)
 		}
 	}

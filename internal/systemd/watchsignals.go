@@ -59,7 +59,7 @@ func (l *watchLoop) addRules(ctx context.Context, u *watchedUnit) error {
 func (l *watchLoop) match(ctx context.Context, rule []dbus.MatchOption) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if err := l.conn.addMatch(ctx, rule...); err != nil {
+	if err := l.link.addMatch(ctx, rule...); err != nil {
 		return fmt.Errorf("follow signals of systemd: %w", err)
 	}
 	return nil
@@ -74,7 +74,7 @@ func (l *watchLoop) readUnit(ctx context.Context, u *watchedUnit) error {
 		interfaces = append(interfaces, typeInterface(state.Name))
 	}
 	for _, iface := range interfaces {
-		values, read, err := l.conn.properties(ctx, u.pathOf, iface, watchedProperties(iface))
+		values, read, err := l.link.properties(ctx, u.pathOf, iface, watchedProperties(iface))
 		if isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
 			// No unit can have this name. That is the caller's fault and no reason to give up the
 			// connection.
@@ -109,7 +109,7 @@ func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
 		// One question where readUnit asks a dozen, as nearly always the signals have told all.
-		if changed, err := l.conn.changed(ctx, u.state); err != nil || !changed {
+		if changed, err := l.link.changed(ctx, u.state); err != nil || !changed {
 			return err
 		}
 		return l.readUnit(ctx, u)

@@ -57,6 +57,7 @@ func TestUnitgen(t *testing.T) {
 		{"NowFails", testNowFails},
 		{"MendStarting", testMendStarting},
 		{"MendFailing", testMendFailing},
+		{"Outage", testOutage},
 		{"Remove", testRemove},
 		{"ReadOnlyVerbs", testReadOnlyVerbs},
 		{"List", testList},

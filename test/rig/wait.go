@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -219,7 +220,10 @@ func (w *unitWatch) subscribe(ctx context.Context, unit string) error {
 	// systemd sends its signals only while somebody has subscribed; the subscription ends with the
 	// connection.
 	manager := w.conn.Object("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
-	if err := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager.Subscribe", 0).Err; err != nil {
+	err := manager.CallWithContext(ctx, "org.freedesktop.systemd1.Manager.Subscribe", 0).Err
+	// After a reexec PID 1 keeps the names of its subscribers, and the next bus gives them anew.
+	var already dbus.Error
+	if err != nil && !(errors.As(err, &already) && already.Name == "org.freedesktop.systemd1.AlreadySubscribed") {
 		return fmt.Errorf("subscribe to systemd: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 	managerIf   = busName + ".Manager"
 	unitIf      = busName + ".Unit"
 	propertyIf  = "org.freedesktop.DBus.Properties"
+	jobs        = "/org/freedesktop/systemd1/job/" // objects of jobs that have not ended
 )
 
 // Manager owns org.freedesktop.systemd1 on a Bus. It knows no unit before it is told of one. The
@@ -42,7 +44,7 @@ type Manager struct {
 	Subscriber string // who has subscribed last
 
 	t       *testing.T
-	conn    *dbus.Conn
+	conn    atomic.Pointer[dbus.Conn]
 	units   map[dbus.ObjectPath]map[string]any
 	names   map[dbus.ObjectPath]string
 	runs    byte   // invocations of units so far
@@ -71,7 +73,7 @@ func (m *Manager) Connect(b *Bus) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.conn = conn
+	m.conn.Store(conn)
 	m.t.Cleanup(func() { conn.Close() })
 	methods := map[string]any{
 		"Subscribe": m.subscribe, "Reload": m.reload, "ListUnitsByPatterns": m.list, "ResetFailedUnit": m.reset, "EnableUnitFiles": m.enable,
@@ -90,7 +92,7 @@ func (m *Manager) Connect(b *Bus) {
 }
 
 // Disconnect leaves the bus, as a manager that is executed again does.
-func (m *Manager) Disconnect() { m.conn.Close() }
+func (m *Manager) Disconnect() { m.conn.Load().Close() }
 
 // Called takes the calls so far that changed something.
 func (m *Manager) Called() []string {
@@ -181,11 +183,13 @@ func (m *Manager) job(verb string) any {
 		m.jobs++
 		id, before, beforeEnd := m.jobs, m.BeforeRun, m.BeforeEnd
 		m.Unlock()
-		at := managerPath + "/job/" + dbus.ObjectPath(strconv.Itoa(int(id)))
+		at := jobs + dbus.ObjectPath(strconv.Itoa(int(id)))
+		m.SetProperties(at, map[string]any{"JobType": strings.ToLower(strings.TrimSuffix(verb, "Unit"))})
 		end := func() {
 			if act != nil {
 				result = act(verb, unit)
 			}
+			m.SetProperties(at, nil)
 			m.Emit(managerPath, managerIf+".JobRemoved", id, at, unit, result)
 		}
 		if before {
@@ -212,7 +216,7 @@ func (m *Manager) Ends(unit, result string) {
 // Emit sends a signal. It fails where a test has ended the bus, perhaps after that test; one that
 // needs the signal misses it.
 func (m *Manager) Emit(path dbus.ObjectPath, name string, values ...any) {
-	_ = m.conn.Emit(path, name, values...)
+	_ = m.conn.Load().Emit(path, name, values...)
 }
 
 // get answers a question for a property before anything changes, and announcements are sent before
@@ -223,11 +227,19 @@ func (m *Manager) get(msg dbus.Message, _, name string) (dbus.Variant, *dbus.Err
 	m.Lock()
 	defer m.Unlock()
 	m.asked++
-	value := dbus.MakeVariant(m.property(msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath), name))
-	m.conn.Send(&dbus.Message{Type: dbus.TypeMethodReply, Body: []any{value}, Headers: map[dbus.HeaderField]dbus.Variant{
+	at := msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
+	answer := &dbus.Message{Type: dbus.TypeMethodReply, Headers: map[dbus.HeaderField]dbus.Variant{
 		dbus.FieldDestination: msg.Headers[dbus.FieldSender], dbus.FieldReplySerial: dbus.MakeVariant(msg.Serial()),
-		dbus.FieldSignature: dbus.MakeVariant(dbus.SignatureOf(value)),
-	}}, nil)
+	}}
+	if strings.HasPrefix(string(at), jobs) && m.units[at] == nil { // it has ended
+		answer.Type = dbus.TypeError
+		answer.Headers[dbus.FieldErrorName] = dbus.MakeVariant("org.freedesktop.DBus.Error.UnknownObject")
+	} else {
+		value := dbus.MakeVariant(m.property(at, name))
+		answer.Body = []any{value}
+		answer.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(value))
+	}
+	m.conn.Load().Send(answer, nil)
 	return dbus.MakeVariant(""), nil // which nobody gets
 }
 
