@@ -163,10 +163,14 @@ func (c *Conn) use(ctx context.Context, f func(*link) error) error {
 	for try := 1; ; try++ {
 		l, err := c.present(ctx)
 		if err == nil {
+			began := time.Now()
 			err = f(l)
+			if time.Since(began) > useTries*usePause {
+				try = 1 // it was a wait, which another outage has ended
+			}
 		}
 		switch {
-		case err == nil || c.again == nil || !IsDisconnected(err):
+		case err == nil || c.again == nil || !IsDisconnected(err) || errors.Is(err, context.DeadlineExceeded):
 			return err
 		case try == useTries:
 			return lost(err)
