@@ -119,24 +119,29 @@ func (r *jobRun) review(ctx context.Context, l *link) error {
 		if !isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
 			return fmt.Errorf("follow jobs: %w", err)
 		}
-		delete(r.waiting, path)
 		if job.Verb == Reload {
 			if err := r.reloaded(ctx, l, job); err != nil {
 				return err
 			}
-			continue
+		} else {
+			r.askAgain(job)
 		}
-		if job.Verb == Restart {
-			job.Verb = Start
-		}
-		job.Mode = Fail // what somebody has asked for since holds
-		r.todo = append(r.todo, job)
-		if r.lost == nil {
-			r.lost = make(map[string]bool)
-		}
-		r.lost[job.Unit] = true
+		delete(r.waiting, path)
 	}
 	return nil
+}
+
+// askAgain asks what a job came to. What somebody has asked for since holds.
+func (r *jobRun) askAgain(job Job) {
+	if job.Verb == Restart {
+		job.Verb = Start
+	}
+	job.Mode = Fail
+	r.todo = append(r.todo, job)
+	if r.lost == nil {
+		r.lost = make(map[string]bool)
+	}
+	r.lost[job.Unit] = true
 }
 
 // reloaded finds out how a reload ended, which must not be repeated for that.
