@@ -127,24 +127,19 @@ func Dial(ctx context.Context, e Endpoint) (*Conn, error) {
 // every signal of every unit to each connection, and encodes each signal for each connection: three
 // such connections took a third of the CPU of a reload. If a bus does not answer in time, or its
 // manager is not there yet, the manager's own socket serves.
-func DialToStay(ctx context.Context, e Endpoint) (*Conn, error) { return stay(ctx, e.dialToStay) }
-
-// stay returns a Conn that is connected by again each time.
-func stay(ctx context.Context, again func(context.Context) (*link, error)) (*Conn, error) {
-	c := &Conn{again: again}
-	if err := c.use(ctx, func(*link) error { return nil }); err != nil {
+func DialToStay(ctx context.Context, e Endpoint) (*Conn, error) {
+	l, err := e.dialToStay(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	return &Conn{again: e.dialToStay, link: l}, nil
 }
 
 // Ask runs f with a Conn that is kept as by DialToStay, for some questions at a time when few units
-// change: it tries the manager's own socket first.
+// change: it tries the manager's own socket first. It waits as long for the first connection as for
+// another.
 func Ask(ctx context.Context, e Endpoint, f func(*Conn) error) error {
-	c, err := stay(ctx, e.dial)
-	if err != nil {
-		return err
-	}
+	c := &Conn{again: e.dial}
 	defer c.Close()
 	return f(c)
 }
@@ -172,8 +167,10 @@ func (c *Conn) use(ctx context.Context, f func(*link) error) error {
 		switch {
 		case err == nil || c.again == nil || !IsDisconnected(err) || errors.Is(err, context.DeadlineExceeded):
 			return err
-		case try == useTries:
+		case try == useTries && l != nil:
 			return lost(err)
+		case try == useTries:
+			return err
 		}
 		c.drop(l)
 		timer := time.NewTimer(usePause)
