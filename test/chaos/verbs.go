@@ -18,15 +18,17 @@ func reload(ctx context.Context, w *world, s step, a act) error {
 	}
 	// A reload that meets the start after a crash is merged into that, and PID 1 reports its
 	// success; see ARCHITECTURE.md.
-	return w.renew(ctx, a.app, "reload", s.merges(a, "kill-shim", "stop-start", "restart"))
+	return w.renew(ctx, s, a, "reload", s.merges(a, "kill-shim", "stop-start", "restart"))
 }
 
 func restart(ctx context.Context, w *world, s step, a act) error {
-	return w.renew(ctx, a.app, "restart", s.merges(a, "stop-start"))
+	return w.renew(ctx, s, a, "restart", s.merges(a, "stop-start"))
 }
 
-// renew runs a verb after which all instances must be new, unless it may be merged into another.
-func (w *world) renew(ctx context.Context, name, verb string, merged bool) error {
+// renew runs a verb after which all instances must be new, unless it may be merged into another. An
+// instance that the app loses in the same step may still drain for that.
+func (w *world) renew(ctx context.Context, s step, a act, verb string, merged bool) error {
+	name := a.app
 	before, err := w.mainPIDs(ctx, name)
 	if err != nil {
 		return err
@@ -37,6 +39,9 @@ func (w *world) renew(ctx context.Context, name, verb string, merged bool) error
 	after, err := w.mainPIDs(ctx, name)
 	if err != nil {
 		return err
+	}
+	if s.merges(a, "shrink") {
+		delete(before, w.apps[name].instance(instances))
 	}
 	for unit, pid := range before {
 		if pid != "0" && after[unit] == pid {
