@@ -25,23 +25,20 @@ func restart(ctx context.Context, w *world, s step, a act) error {
 	return w.renew(ctx, s, a, "restart", s.merges(a, "stop-start"))
 }
 
-// renew runs a verb after which all instances must be new, unless it may be merged into another. An
-// instance that the app loses in the same step may still drain for that.
+// renew runs a verb after which all instances must be new, unless it may be merged into another. The
+// one that a shrink of the same step takes away may still be on its way out.
 func (w *world) renew(ctx context.Context, s step, a act, verb string, merged bool) error {
 	name := a.app
-	before, err := w.mainPIDs(ctx, name)
+	before, err := w.mainPIDs(ctx, name, false)
 	if err != nil {
 		return err
 	}
 	if _, err := w.run(ctx, "systemctl", verb, name); err != nil || merged {
 		return err
 	}
-	after, err := w.mainPIDs(ctx, name)
+	after, err := w.mainPIDs(ctx, name, s.merges(a, "shrink"))
 	if err != nil {
 		return err
-	}
-	if s.merges(a, "shrink") {
-		delete(before, w.apps[name].instance(instances))
 	}
 	for unit, pid := range before {
 		if pid != "0" && after[unit] == pid {
@@ -51,9 +48,10 @@ func (w *world) renew(ctx context.Context, s step, a act, verb string, merged bo
 	return nil
 }
 
-// mainPIDs are those of the instances of an app.
-func (w *world) mainPIDs(ctx context.Context, name string) (map[string]string, error) {
-	args := []string{"systemctl", "show", "--property=Id,MainPID"}
+// mainPIDs are those of the instances of an app; with shrinks, without the last instance while that
+// is stopped.
+func (w *world) mainPIDs(ctx context.Context, name string, shrinks bool) (map[string]string, error) {
+	args := []string{"systemctl", "show", "--property=Id,MainPID,ActiveState"}
 	for i := 1; i <= instances; i++ {
 		args = append(args, w.apps[name].instance(i))
 	}
@@ -63,6 +61,9 @@ func (w *world) mainPIDs(ctx context.Context, name string) (map[string]string, e
 	}
 	pids := map[string]string{}
 	for _, unit := range parseShow(out) {
+		if shrinks && unit["ActiveState"] == "deactivating" && unit["Id"] == w.apps[name].instance(instances) {
+			continue
+		}
 		pids[unit["Id"]] = unit["MainPID"]
 	}
 	return pids, nil
