@@ -221,11 +221,10 @@ func (c *Conn) drop(l *link) {
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.link == nil {
-		c.closed = true
+	c.closed = true
+	if c.link == nil {
 		return nil
 	}
-	c.closed = true
 	return c.link.bus.Close()
 }
 

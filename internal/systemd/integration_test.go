@@ -14,6 +14,7 @@ import (
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,6 +150,28 @@ func checkRest(t *testing.T, c *Conn) {
 	}
 	if err := c.Run(ctx, many...); err != nil {
 		t.Error(err)
+	}
+}
+
+// A real manager says of a job that has ended that it is unknown, and how a reload ended.
+func TestRealJobThatEndedUnheard(t *testing.T) {
+	setUp(t)
+	run(t, "systemctl", "start", "ug-ok.service")
+	for name, e := range endpoints() {
+		for _, verb := range []Verb{Reload, Restart, Stop} { // the last one of a unit that is forgotten then, too
+			c, err := DialToStay(testContext(t), e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			r := jobRun{waiting: map[dbus.ObjectPath]Job{managerPath + "/job/4000000000": {Verb: verb, Unit: "ug-ok.service"}}}
+			if err := c.use(testContext(t), func(l *link) error { return r.follow(testContext(t), l) }); err != nil {
+				t.Errorf("%s, %s: %v", name, verb, err)
+			}
+			if err := errors.Join(r.failed...); err != nil {
+				t.Errorf("%s, %s: %v", name, verb, err)
+			}
+		}
 	}
 }
 

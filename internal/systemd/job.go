@@ -108,7 +108,7 @@ func (r *jobRun) follow(ctx context.Context, l *link) error {
 // while there was none. What a start, a restart or a stop came to is asked by a job that has
 // nothing to do if it succeeded.
 func (r *jobRun) review(ctx context.Context, l *link) error {
-	if err := l.subscribe(ctx); err != nil { // to the manager another has queued them
+	if err := l.subscribe(ctx); err != nil { // the manager knows that somebody else queued them
 		return err
 	}
 	for path, job := range r.waiting {
