@@ -241,13 +241,29 @@ func (l *link) property(ctx context.Context, path dbus.ObjectPath, iface, name s
 // the first answer. read is the sequence number on the connection of the first answer: a signal
 // with a higher number has the same state or a newer one.
 func (l *link) properties(ctx context.Context, path dbus.ObjectPath, iface string, names []string) (values map[string]dbus.Variant, read dbus.Sequence, err error) {
+	return l.ask(ctx, path, iface, names).answers()
+}
+
+// question is what properties has sent.
+type question struct {
+	names []string
+	calls []*dbus.Call
+}
+
+// ask sends the requests of properties, in this order.
+func (l *link) ask(ctx context.Context, path dbus.ObjectPath, iface string, names []string) question {
 	object := l.bus.Object(busName, path)
-	calls := make([]*dbus.Call, len(names))
+	q := question{names, make([]*dbus.Call, len(names))}
 	for i, name := range names {
-		calls[i] = object.GoWithContext(ctx, propertyIf+".Get", dbus.FlagNoAutoStart, make(chan *dbus.Call, 1), iface, name)
+		q.calls[i] = object.GoWithContext(ctx, propertyIf+".Get", dbus.FlagNoAutoStart, make(chan *dbus.Call, 1), iface, name)
 	}
-	values = make(map[string]dbus.Variant, len(names))
-	for i, call := range calls {
+	return q
+}
+
+// answers waits for the answers of properties.
+func (q question) answers() (values map[string]dbus.Variant, read dbus.Sequence, err error) {
+	values = make(map[string]dbus.Variant, len(q.names))
+	for i, call := range q.calls {
 		<-call.Done
 		var v dbus.Variant
 		if e := call.Store(&v); e != nil {
@@ -256,7 +272,7 @@ func (l *link) properties(ctx context.Context, path dbus.ObjectPath, iface strin
 			}
 			continue
 		}
-		values[names[i]] = v
+		values[q.names[i]] = v
 		if len(values) == 1 || call.ResponseSequence < read {
 			read = call.ResponseSequence
 		}

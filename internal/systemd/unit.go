@@ -71,15 +71,28 @@ func typeInterface(name string) string {
 func watchedProperties(iface string) []string {
 	switch iface {
 	case unitIf:
-		// The time first. If the state changes while it is read, the time is too old, and changed sees
-		// that.
-		return []string{"StateChangeTimestamp", "LoadState", "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp"}
+		return append(firstProperties(), "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp")
 	case busName + ".Service":
 		return []string{"MainPID", "Result", "NRestarts", "StatusText", "ExecMainCode", "ExecMainStatus"}
 	case busName + ".Socket":
 		return []string{"Result"}
 	}
 	return nil
+}
+
+// firstProperties are the first of watchedProperties, and all that a unit has whose state has never
+// changed. The time is before the others: if the state changes while it is read, the time is too
+// old, and changed sees that.
+func firstProperties() []string { return []string{"StateChangeTimestamp", "LoadState"} }
+
+// asLoaded completes the state of a service or socket that has never changed it, after
+// firstProperties. It reports false for other units.
+func (s *UnitState) asLoaded() bool {
+	if s.StateChange != 0 || typeInterface(s.Name) == "" {
+		return false
+	}
+	s.ActiveState, s.SubState, s.Result = "inactive", "dead", "success"
+	return true
 }
 
 func silentProperties(iface string) []string {

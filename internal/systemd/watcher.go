@@ -3,6 +3,8 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -111,7 +113,8 @@ type watchLoop struct {
 
 	link     *link // nil while there is none
 	signals  chan *dbus.Signal
-	allUnits bool // the connection has the rules that serve all units
+	ownRules int  // units that have match rules of their own on the connection
+	allUnits bool // it has the rules that serve all units
 	lost     bool // Lost was told so
 }
 
@@ -158,26 +161,16 @@ func (l *watchLoop) report(err error) {
 	l.lost = err != nil
 }
 
-// connect makes a connection, asks for the signals and then reads all units, in this order so that
-// nothing falls in between.
+// connect makes a connection, asks for the signals and reads all units.
 func (l *watchLoop) connect(ctx context.Context) error {
 	conn, err := l.options.Endpoint.dialToStay(ctx)
 	if err != nil {
 		return err
 	}
 	l.link, l.signals = conn, conn.signals()
-	rules := [][]dbus.MatchOption{
-		{dbus.WithMatchSender(busName), dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("Reloading")},
-	}
-	for _, rule := range rules {
-		if err := l.match(ctx, rule); err != nil {
-			return err
-		}
-	}
-	for _, u := range l.units {
-		if err := l.addRules(ctx, u); err != nil {
-			return err
-		}
+	reloading := []dbus.MatchOption{dbus.WithMatchSender(busName), dbus.WithMatchInterface(managerIf), dbus.WithMatchMember("Reloading")}
+	if err := l.match(ctx, reloading); err != nil {
+		return err
 	}
 	return l.resync(ctx)
 }
@@ -188,7 +181,7 @@ func (l *watchLoop) disconnect() {
 	if l.link != nil {
 		l.link.bus.Close()
 	}
-	l.link, l.signals, l.allUnits = nil, nil, false
+	l.link, l.signals, l.ownRules, l.allUnits = nil, nil, 0, false
 	for _, u := range l.units {
 		u.ownRule, u.read = false, 0
 	}
@@ -201,12 +194,7 @@ func (l *watchLoop) resync(ctx context.Context) error {
 	if err := l.link.subscribe(ctx); err != nil {
 		return err
 	}
-	for _, u := range l.units {
-		if err := l.readUnit(ctx, u); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.readUnits(ctx, slices.Collect(maps.Values(l.units)))
 }
 
 // follow serves signals, requests and readers until the connection fails or, if it is given, until
@@ -222,7 +210,7 @@ func (l *watchLoop) follow(ctx context.Context, until <-chan time.Time) error {
 		case out <- next:
 			l.sent()
 		case r := <-l.w.requests:
-			if err := l.handleRequest(ctx, r); err != nil {
+			if err := l.handleRequests(ctx, r); err != nil {
 				return err
 			}
 		case sig, ok := <-l.signals:
@@ -257,30 +245,43 @@ func (l *watchLoop) changed(u *watchedUnit) {
 	l.outbox = append(l.outbox, u)
 }
 
-func (l *watchLoop) handleRequest(ctx context.Context, r watchRequest) error {
-	u := l.units[r.unit]
-	switch {
-	case r.forget && u == nil:
-		return nil
-	case r.forget:
-		return l.forget(ctx, u)
-	case u == nil:
-		u = &watchedUnit{state: UnitState{Name: r.unit}, pathOf: UnitPath(r.unit)}
-		l.units[r.unit], l.byPath[u.pathOf] = u, u
-		if l.link == nil {
-			return nil
+// handleRequests serves r and the requests that wait behind it, so that their units are read together.
+func (l *watchLoop) handleRequests(ctx context.Context, r watchRequest) error {
+	var added []*watchedUnit
+	for more := true; more; {
+		u := l.units[r.unit]
+		switch {
+		case !r.forget:
+			added = append(added, l.add(r.unit))
+		case u != nil:
+			added = slices.DeleteFunc(added, func(a *watchedUnit) bool { return a == u })
+			if err := l.forget(ctx, u); err != nil {
+				return err
+			}
 		}
-		if err := l.addRules(ctx, u); err != nil {
-			return err
+		select {
+		case r = <-l.w.requests:
+		default:
+			more = false
 		}
 	}
-	u.isTold = false
 	if l.link == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	return l.readUnit(ctx, u)
+	return l.readUnits(ctx, added)
+}
+
+// add adds a unit, whose state will be reported again if it was.
+func (l *watchLoop) add(unit string) *watchedUnit {
+	u := l.units[unit]
+	if u == nil {
+		u = &watchedUnit{state: UnitState{Name: unit}, pathOf: UnitPath(unit)}
+		l.units[unit], l.byPath[u.pathOf] = u, u
+	}
+	u.isTold = false
+	return u
 }
 
 func (l *watchLoop) forget(ctx context.Context, u *watchedUnit) error {
@@ -295,6 +296,7 @@ func (l *watchLoop) forget(ctx context.Context, u *watchedUnit) error {
 	if l.link == nil || !u.ownRule {
 		return nil
 	}
+	l.ownRules--
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	for _, rule := range l.unitRules(u) {

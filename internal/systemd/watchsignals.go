@@ -3,6 +3,7 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -30,67 +31,114 @@ func allUnitsRules() [][]dbus.MatchOption {
 	}
 }
 
-// addRules requests the signals about u: by the unit's rules, or by those for all units if there
-// are too many.
-func (l *watchLoop) addRules(ctx context.Context, u *watchedUnit) error {
-	if l.allUnits || u.ownRule {
+// needed are the match rules that bring the signals about u and that the connection does not have:
+// those of the unit, or those for all units if there are too many.
+func (l *watchLoop) needed(u *watchedUnit) [][]dbus.MatchOption {
+	switch {
+	case l.allUnits || u.ownRule:
 		return nil
+	case l.ownRules >= maxOwnRules:
+		l.allUnits = true
+		return allUnitsRules()
 	}
-	own := 0
-	for _, v := range l.units {
-		if v.ownRule {
-			own++
-		}
-	}
-	rules := l.unitRules(u)
-	if own >= maxOwnRules {
-		rules, l.allUnits = allUnitsRules(), true
-	} else {
-		u.ownRule = true
-	}
-	for _, rule := range rules {
-		if err := l.match(ctx, rule); err != nil {
-			return err
-		}
-	}
-	return nil
+	u.ownRule = true
+	l.ownRules++
+	return l.unitRules(u)
 }
 
-func (l *watchLoop) match(ctx context.Context, rule []dbus.MatchOption) error {
+// match asks for signals by all of rules at once.
+func (l *watchLoop) match(ctx context.Context, rules ...[]dbus.MatchOption) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if err := l.link.addMatch(ctx, rule...); err != nil {
-		return fmt.Errorf("follow signals of systemd: %w", err)
+	link, answers := l.link, make(chan error, len(rules))
+	for _, rule := range rules {
+		go func() { answers <- link.addMatch(ctx, rule...) }() // it ends with ctx
+	}
+	for range rules {
+		if err := <-answers; err != nil {
+			return fmt.Errorf("follow signals of systemd: %w", err)
+		}
 	}
 	return nil
 }
 
-// readUnit reads the state of u and queues it if it is news.
-func (l *watchLoop) readUnit(ctx context.Context, u *watchedUnit) error {
-	state := UnitState{Name: u.state.Name}
-	first := dbus.NoSequence
-	interfaces := []string{unitIf}
-	if !l.options.UnitOnly {
-		interfaces = append(interfaces, typeInterface(state.Name))
-	}
-	for _, iface := range interfaces {
-		values, read, err := l.link.properties(ctx, u.pathOf, iface, watchedProperties(iface))
-		if isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
-			// No unit can have this name. That is the caller's fault and no reason to give up the
-			// connection.
-			state.LoadState, state.ActiveState, state.SubState = "error", "inactive", "dead"
-			break
+// readAtATime is how many units are read together. dbus-daemon lets a connection of the system bus
+// wait for 128 answers (max_replies_per_connection), and a unit has ten properties after the first.
+const readAtATime = 12
+
+// readUnits asks for the signals of units, so that nothing falls in between, then reads their states
+// and queues those that are news. It sends the requests for some units before it waits for answers:
+// the manager answers what has reached it before it starts the next unit. So most units that are
+// added before they start are read before, and of those two properties are all.
+func (l *watchLoop) readUnits(ctx context.Context, units []*watchedUnit) error {
+	for some := range slices.Chunk(units, readAtATime) {
+		var rules [][]dbus.MatchOption
+		for _, u := range some {
+			rules = append(rules, l.needed(u)...)
 		}
+		if err := l.match(ctx, rules...); err != nil {
+			return err
+		}
+		readings := make([]reading, len(some))
+		for i, u := range some {
+			readings[i] = reading{u: u, state: UnitState{Name: u.state.Name}, asked: []question{l.link.ask(ctx, u.pathOf, unitIf, firstProperties())}}
+		}
+		for i := range readings {
+			if err := l.first(ctx, &readings[i]); err != nil {
+				return err
+			}
+		}
+		for _, r := range readings {
+			if err := r.take(); err != nil {
+				return err
+			}
+			r.u.state, r.u.read = r.state, r.read
+			l.changed(r.u)
+		}
+	}
+	return nil
+}
+
+// reading is a unit that is being read.
+type reading struct {
+	u     *watchedUnit
+	state UnitState
+	read  dbus.Sequence // of the first answer
+	asked []question
+}
+
+// first takes the first properties and asks for the others, if the unit has any.
+func (l *watchLoop) first(ctx context.Context, r *reading) error {
+	err := r.take()
+	if isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
+		// No unit can have this name. That is the caller's fault and no reason to give up the
+		// connection.
+		r.state.LoadState, r.state.ActiveState, r.state.SubState = "error", "inactive", "dead"
+		return nil
+	}
+	if err != nil || r.state.asLoaded() {
+		return err
+	}
+	r.asked = append(r.asked, l.link.ask(ctx, r.u.pathOf, unitIf, watchedProperties(unitIf)[len(firstProperties()):]))
+	if iface := typeInterface(r.state.Name); !l.options.UnitOnly && iface != "" {
+		r.asked = append(r.asked, l.link.ask(ctx, r.u.pathOf, iface, watchedProperties(iface)))
+	}
+	return nil
+}
+
+// take takes the answers to all that was asked.
+func (r *reading) take() error {
+	for _, q := range r.asked {
+		values, read, err := q.answers()
 		if err != nil {
-			return fmt.Errorf("read state of %s: %w", state.Name, err)
+			return fmt.Errorf("read state of %s: %w", r.state.Name, err)
 		}
-		if first == dbus.NoSequence {
-			first = read
+		if r.read == dbus.NoSequence {
+			r.read = read
 		}
-		state.apply(values)
+		r.state.apply(values)
 	}
-	u.state, u.read = state, first
-	l.changed(u)
+	r.asked = nil
 	return nil
 }
 
@@ -108,11 +156,11 @@ func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
-		// One question where readUnit asks a dozen, as nearly always the signals have told all.
+		// One question where readUnits asks a dozen, as nearly always the signals have told all.
 		if changed, err := l.link.changed(ctx, u.state); err != nil || !changed {
 			return err
 		}
-		return l.readUnit(ctx, u)
+		return l.readUnits(ctx, []*watchedUnit{u})
 	case managerIf + ".Reloading":
 		// Sent with true before and with false after; a unit file that went or came shows in
 		// LoadState.
