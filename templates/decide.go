@@ -36,15 +36,22 @@ type values struct {
 	ChannelPath  string // of Node.js programs and others that take messages; else empty
 	NodeChannel  bool   // ChannelPath is of a Node.js program
 	BindAnswered bool   // the program's bind() is answered with the instance's listeners
+	Joined       string // the directory of the instances that have joined
 	HandoffPath  string // empty but on the handoff path
 	Settings     string // the section [X-Unitgen]
 
 	// Sockets.
 	Listen       []string
 	FreeBind     bool
+	Colon        bool   // the app's name has one
 	HandoffTCP   bool   // on the handoff path, and not only unix sockets
 	BindIPv6Only string // empty: as the kernel has it
 	PollLimit    bool   // PollLimitIntervalSec= is known (255)
+
+	// Joining.
+	Instances      []int    // whose listeners the balancer gets when the app starts
+	InstanceGroups []string // patterns of control groups in which an instance runs
+	JoinedDir      string   // Joined as RuntimeDirectory= takes it
 
 	// Who answers beside the app.
 	Agent, Metrics beside
@@ -106,12 +113,14 @@ func decide(a app.App, p Paths) (values, error) {
 	}
 	v := values{
 		Name:           a.Name,
+		Colon:          strings.Contains(string(a.Name), ":"),
 		Lbshim:         lbshim,
 		MetricsProgram: metrics,
 		Root:           "+",
 		Privileged:     "-+",
 		ControlPath:    a.Name.ControlPath("/run"),
 		Settings:       app.Settings(a),
+		Instances:      p.Instances,
 		BindIPv6Only:   bindIPv6Only(a.Listen),
 		PollLimit:      a.SystemdVersion >= 255,
 		ServeOptions:   serveOptions(a),
@@ -148,7 +157,30 @@ func decide(a app.App, p Paths) (values, error) {
 	v.decideHandoff(a)
 	v.decideProcess(a)
 	v.decideBind(a)
+	v.decideJoin()
 	return v, nil
+}
+
+// decideJoin decides where it is noted that instances have joined, and where PID 1 looks for those
+// that run: in no slice, in the app's, or in one that the administrator has chosen, up to a depth of
+// three.
+func (v *values) decideJoin() {
+	v.Joined = path.Join(path.Dir(v.ControlPath), app.JoinedName)
+	// A colon would begin another name of the directory.
+	v.JoinedDir = strings.ReplaceAll(path.Join("unitgen", string(v.Name), app.JoinedName), ":", `\:`)
+	groups := "/sys/fs/cgroup"
+	if v.UserUnits {
+		groups += "/user.slice/user-%U.slice/user@%U.service"
+	}
+	names := []string{string(v.Name)}
+	if strings.HasPrefix(names[0], "_") || strings.Contains(names[0], ".") {
+		names = append(names, "_"+names[0]) // where the kernel has a file like that (cg_escape in src/basic/cgroup-util.c)
+	}
+	for _, name := range names {
+		for _, slices := range []string{"*", "*/*", "*/*/*"} {
+			v.InstanceGroups = append(v.InstanceGroups, path.Join(groups, slices, name+"@*.service"))
+		}
+	}
 }
 
 // beside is an address beside the app's own; the zero value is none.

@@ -22,8 +22,9 @@ var embedded embed.FS
 
 // Paths says what units need to know of the machine that they are for.
 type Paths struct {
-	Lbshim string   // where the balancer is, absolute
-	Script []string // the first line of the app's program if it is a script, as program.Script has it
+	Lbshim    string   // where the balancer is, absolute
+	Instances []int    // those that the app starts with
+	Script    []string // the first line of the app's program if it is a script, as program.Script has it
 }
 
 // File is a unit file.

@@ -6,7 +6,7 @@
 // run.
 //
 //	lbshim serve APP     ExecStart= of APP.service: keeps the ring, watches the instances
-//	lbshim join APP I    APP-join@I.service: gives instance I's listeners to the shim
+//	lbshim join APP [I]  APP-join.service, APP-join@I.service: gives the listeners of all instances, or of I, to the shim
 //	lbshim exec APP I -- COMMAND…
 //	                     ExecStart= of APP@I.service: has the program's bind() answered, or connects a Node.js program with
 //	                     the shim, and becomes it
@@ -93,6 +93,7 @@ type verb struct {
 	name     string
 	allApps  bool // takes no app
 	instance bool // takes an instance number after the app's name
+	maybeAll bool // without the number, it is for all instances
 	command  bool // takes a command after "--"
 	run      func(ctx context.Context, e *env, o options) error
 
@@ -103,12 +104,18 @@ type verb struct {
 
 func theShim(o options) string     { return o.app.Service() }
 func theInstance(o options) string { return o.app.Instance(o.instance) }
-func theJoin(o options) string     { return o.app.Join(o.instance) }
+
+func theJoin(o options) string {
+	if o.instance == 0 {
+		return o.app.JoinAll()
+	}
+	return o.app.Join(o.instance)
+}
 
 func verbs() []verb {
 	return []verb{
 		{name: "serve", run: serve},
-		{name: "join", instance: true, run: join, unit: theJoin},
+		{name: "join", instance: true, maybeAll: true, run: join, unit: theJoin},
 		{name: "connect", instance: true, run: connect, unit: theInstance},
 		{name: "exec", instance: true, command: true, run: execute},
 		{name: "ready", instance: true, run: ready, unit: theInstance},
@@ -206,7 +213,7 @@ The balancer of one app and the commands its units run; units are written by uni
 
 Verbs:
   serve APP            balance connections over the app's instances
-  join APP INSTANCE    give the listeners of an instance to the balancer
+  join APP [INSTANCE]  give the listeners of an instance, or of all, to the balancer
   connect APP INSTANCE give an instance's channel of the handoff path to it
   exec APP INSTANCE -- COMMAND [ARG...]
                        run a program of --kind=bind or --kind=node
@@ -230,7 +237,7 @@ func (o *options) operands(v verb, words []string) error {
 	switch {
 	case v.allApps:
 		want = 0
-	case v.instance:
+	case v.instance && !(v.maybeAll && len(words) == 1):
 		want = 2
 	}
 	if len(words) != want {
@@ -250,7 +257,7 @@ func (o *options) operands(v verb, words []string) error {
 		return usageError("%v", err)
 	}
 	o.app = name
-	if v.instance {
+	if want == 2 {
 		i, ok := app.ParseInstance(words[1])
 		if !ok {
 			return usageError("instance must be a number between 1 and %s, got %q", strconv.Itoa(app.MaxInstances), words[1])

@@ -65,7 +65,7 @@ func (c *command) logUnits() (app.Name, []string, error) {
 		return "", nil, inputf("journalctl "+c.live().UserOption()+"-u "+name.Service(), "there is no app %q; its old messages may still be in the journal", name)
 	}
 	if !one {
-		return name, []string{name.Service(), string(name) + ".socket", string(name) + "@*", string(name) + "-join@*"}, nil
+		return name, []string{name.Service(), string(name) + ".socket", string(name) + "@*", name.JoinAll(), string(name) + "-join@*"}, nil
 	}
 	i, ok := app.ParseInstance(number)
 	if !ok {

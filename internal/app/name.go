@@ -92,7 +92,11 @@ func (n Name) Instance(i int) string { return string(n) + "@" + strconv.Itoa(i) 
 // InstanceSocket is the unit of instance i's listeners, app@i.socket.
 func (n Name) InstanceSocket(i int) string { return string(n) + "@" + strconv.Itoa(i) + ".socket" }
 
-// Join is the unit that hands instance i's listeners to the shim, app-join@i.service.
+// JoinAll is the unit that hands the listeners of all instances to the shim when the app starts,
+// app-join.service.
+func (n Name) JoinAll() string { return string(n) + "-join.service" }
+
+// Join is the unit that does so for instance i later, app-join@i.service.
 func (n Name) Join(i int) string { return string(n) + "-join@" + strconv.Itoa(i) + ".service" }
 
 // DiagSocket is the unit of the shim's view of the kernel's TCP sockets, app-diag.socket.
@@ -148,10 +152,14 @@ const ChannelName = "channel"
 // channel on the handoff path, beside the control socket.
 const HandoffName = "handoff@"
 
+// JoinedName is the base name of the directory beside the control socket that has an entry for each
+// instance whose listeners the shim has.
+const JoinedName = "joined"
+
 // Units lists all unit files that an app can have, sorted; App.Units lists those that it has.
 func (n Name) Units() []string {
 	// In byte order "-" sorts before "." before "@".
-	return []string{n.AgentService(), n.AgentSocket(), n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinTemplate(), n.MemoryService(), n.MemoryTimer(),
+	return []string{n.AgentService(), n.AgentSocket(), n.ChannelSocket(), n.ControlSocket(), n.DiagSocket(), n.JoinAll(), n.JoinTemplate(), n.MemoryService(), n.MemoryTimer(),
 		n.MetricsService(), n.MetricsSocket(),
 		n.ReloadPath(), n.ReloadService(), n.ReloadTimer(), n.Service(), n.Socket(), n.InstanceTemplate(), n.InstanceSocketTemplate()}
 }
@@ -183,7 +191,7 @@ const (
 	RoleDiag                           // app-diag.socket
 	RoleInstance                       // app@i.service
 	RoleInstanceSocket                 // app@i.socket
-	RoleJoin                           // app-join@i.service
+	RoleJoin                           // app-join@i.service, and app-join.service of all instances
 	RoleChannel                        // app-channel.socket
 )
 
@@ -208,6 +216,8 @@ func (n Name) ParseUnit(unit string) (Unit, bool) {
 		return Unit{Role: RoleChannel}, true
 	case n.DiagSocket():
 		return Unit{Role: RoleDiag}, true
+	case n.JoinAll():
+		return Unit{Role: RoleJoin}, true
 	}
 	prefix, rest, ok := strings.Cut(unit, "@")
 	dot := strings.IndexByte(rest, '.')

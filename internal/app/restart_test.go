@@ -68,7 +68,7 @@ func TestPinPath(t *testing.T) {
 // The units that an app has are some of those that one can have, in their order.
 func TestUnits(t *testing.T) {
 	a := App{Name: "app"}
-	if len(a.Units()) != 7 || len(a.Triggers()) != 0 || !slices.IsSorted(a.Name.Units()) {
+	if len(a.Units()) != 8 || len(a.Triggers()) != 0 || !slices.IsSorted(a.Name.Units()) {
 		t.Errorf("an app has %v of %v", a.Units(), a.Name.Units())
 	}
 	a.Restart.Watch = []string{"/x"}
@@ -76,7 +76,7 @@ func TestUnits(t *testing.T) {
 		t.Errorf("with a watch: triggers %v, units %v", got, a.Units())
 	}
 	a.Restart.Watch, a.Restart.ReloadAt, a.Restart.MemoryReload = nil, "daily", 1<<30
-	if got := a.Triggers(); !slices.Equal(got, []string{"app-memory.timer", "app-reload.timer"}) || len(a.Units()) != 11 {
+	if got := a.Triggers(); !slices.Equal(got, []string{"app-memory.timer", "app-reload.timer"}) || len(a.Units()) != 12 {
 		t.Errorf("with timers: triggers %v, units %v", got, a.Units())
 	}
 }

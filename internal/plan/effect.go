@@ -72,8 +72,8 @@ func (p *Plan) effectOf(c Change) Effect {
 		return EffectNone
 	case file == name.Service():
 		return shimEffect(old, c.Text)
-	case old == "" || isTrigger(name, file):
-		return EffectNone
+	case old == "" || isTrigger(name, file), file == name.JoinAll():
+		return EffectNone // PID 1 reads them again before it starts them
 	case c.Text == "": // links, of instances that scale starts and stops
 		return EffectNone
 	case strings.HasSuffix(file, ".socket"):
@@ -119,15 +119,20 @@ func shimEffect(old, text string) Effect {
 // [X-Unitgen]), or because they change with the listeners only (BindIPv6Only=).
 func held(text string) string {
 	text, _, _ = strings.Cut(text, "\n["+app.SettingsSection+"]\n")
+	socket := strings.Contains(text, "\n[Socket]\n")
 	var b strings.Builder
 	for line := range strings.Lines(text) {
 		key, _, _ := strings.Cut(line, "=")
 		switch key {
-		case "Description", "Documentation", "ExecReload", "ExecStop", "ExecStopPost", "KillSignal", "TimeoutStartSec", "TimeoutStopSec", "Restart",
+		case "Description", "Documentation", "Wants", "After", "Before", "ExecReload", "ExecStop", "ExecStopPost", "KillSignal", "TimeoutStartSec", "TimeoutStopSec", "Restart",
 			"RestartSec", "RestartSteps", "RestartMaxDelaySec", "RestartPreventExitStatus", "SuccessExitStatus",
 			"StartLimitIntervalSec", "StartLimitBurst", "WantedBy", "Also", "ExecStart",
 			"AmbientCapabilities", "CapabilityBoundingSet", "BindIPv6Only":
 			continue
+		case "RuntimeDirectory": // PID 1 removes that of a socket when it closes it
+			if socket {
+				continue
+			}
 		}
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
 			b.WriteString(line + "\n")

@@ -55,7 +55,9 @@ func (c Change) Verb() string {
 // with the disk.
 func (d *Disk) For(a app.App, n int) (*Plan, error) {
 	override := os.DirFS(d.site.Root + "/etc/unitgen/templates")
-	files, err := templates.RenderFS(a, d.site.Paths(a), override)
+	paths := d.site.Paths(a)
+	paths.Instances = d.After(n)
+	files, err := templates.RenderFS(a, paths, override)
 	if err != nil {
 		return nil, err
 	}

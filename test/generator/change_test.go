@@ -21,7 +21,7 @@ func unitsOf(name string, from, to int) []string {
 }
 
 func appUnits(name string) []string {
-	return []string{name + ".service", name + ".socket", name + "-control.socket", name + "-diag.socket"}
+	return []string{name + ".service", name + ".socket", name + "-control.socket", name + "-diag.socket", name + "-join.service"}
 }
 
 // testScale scales a live app under load from 3 to 5 to 2: nothing but the difference is touched.
@@ -55,10 +55,11 @@ func testScale(t *testing.T, s *system) {
 	}
 }
 
-// unitFiles describes the unit files of an app, without the links that are its instances.
+// unitFiles describes the unit files of an app, without those that say what its instances are: links,
+// and the one that lists their listeners.
 func (s *system) unitFiles(t *testing.T, name string) string {
 	t.Helper()
-	return sortLines(s.MustExec(t, "find", units, "-maxdepth", "1", "-name", name+"*", "-type", "f", "-printf", `%p %i %m %T@ %s\n`))
+	return sortLines(s.MustExec(t, "find", units, "-maxdepth", "1", "-name", name+"*", "!", "-name", name+"-join.service", "-type", "f", "-printf", `%p %i %m %T@ %s\n`))
 }
 
 // checkInstances checks that an app has n instances: links, running units and listening sockets.
@@ -72,9 +73,20 @@ func (s *system) checkInstances(t *testing.T, name string, port, n int) {
 	if got := sortLines(s.MustExec(t, "find", units+"/"+name+".service.wants", "-mindepth", "1", "-printf", `%f -> %l\n`)); got != strings.Join(links, "") {
 		t.Errorf("links of %s:\n%swant %d", name, got, n)
 	}
-	list := s.MustExec(t, "systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating,deactivating,failed", name+"@*", name+"-join@*")
-	if got := strings.Count(list, " active "); got != 3*n || strings.Count(list, "\n") != got {
-		t.Errorf("units of %s:\n%swant %d active ones", name, list, 3*n)
+	var sockets, entries []string
+	for i := 1; i <= n; i++ {
+		sockets = append(sockets, fmt.Sprintf("Sockets=%s@%d.socket\n", name, i))
+		entries = append(entries, fmt.Sprintln(i))
+	}
+	if got := s.MustExec(t, "grep", "^Sockets=", units+"/"+name+"-join.service"); got != strings.Join(sockets, "") {
+		t.Errorf("listeners that join when %s starts:\n%swant %d", name, got, n)
+	}
+	if got := s.MustExec(t, "ls", "/run/unitgen/"+name+"/joined"); got != strings.Join(entries, "") {
+		t.Errorf("instances of %s that have joined:\n%swant %d", name, got, n)
+	}
+	list := s.MustExec(t, "systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating,deactivating,failed", name+"@*")
+	if got := strings.Count(list, " active "); got != 2*n || strings.Count(list, "\n") != got {
+		t.Errorf("units of %s:\n%swant %d active ones", name, list, 2*n)
 	}
 	if list := s.listeners(t, port); strings.Count(list, "\n") != n+1 {
 		t.Errorf("listeners of %s:\n%swant one of each of %d instances and the parking listener", name, list, n)

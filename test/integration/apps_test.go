@@ -58,7 +58,6 @@ func TestApps(t *testing.T) {
 		{"Spoken", testSpoken},
 		{"Watchdog", testWatchdog},
 		{"Exposure", testExposure},
-		{"JoinIsReadOnly", testJoinIsReadOnly},
 		{"CommandsAskNothing", testCommandsAskNothing},
 		{"Slice", testSlice},
 		{"PrivateNetwork", testPrivateNetwork},

@@ -143,7 +143,7 @@ func TestRPMMacros(t *testing.T) {
 	if strings.Contains(string(list), "admin") {
 		t.Errorf("the list of files has those of another app:\n%s", list)
 	}
-	for _, path := range []string{"hello.service", "hello.socket", "hello@.service", "hello@.socket", "hello-join@.service", "hello-control.socket",
+	for _, path := range []string{"hello.service", "hello.socket", "hello@.service", "hello@.socket", "hello-join.service", "hello-join@.service", "hello-control.socket",
 		"hello-diag.socket", "hello.service.wants/hello@1.service", "hello.service.wants/hello@2.service"} {
 		if !strings.Contains(string(list), "/usr/lib/systemd/system/"+path+"\n") {
 			t.Errorf("the list of files has no %s:\n%s", path, list)

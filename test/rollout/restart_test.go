@@ -4,6 +4,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,20 +110,72 @@ func testKillShimInRestart(t *testing.T, s *apps.System) {
 	}
 }
 
-// testJoinByHand tries to restart the unit that gave a listener to the shim, which would change the
-// listener's flags under the program.
-func testJoinByHand(t *testing.T, s *apps.System) {
-	a := start(t, s, "joined")
-	if err := a.Systemctl(t.Context(), "restart", a.Name+"-join@1.service"); err == nil {
-		t.Error("a restart of the join unit succeeds")
+// asks is a program in Python whose listener must not block.
+const asks = `
+import asyncio, socket
+async def answer(r, w):
+    w.write(b"HTTP/1.0 200 OK\r\n\r\n")
+    w.close()
+async def main():
+    await (await asyncio.start_server(answer, sock=socket.socket(fileno=3))).serve_forever()
+asyncio.run(main())
+`
+
+// testJoin starts an app: one command gives all listeners to the shim, and an instance whose listener
+// comes later, or anew, has one of its own. None runs beside the instances, as PID 1 would change the
+// flags of their listeners.
+func testJoin(t *testing.T, s *apps.System) {
+	a := start(t, s, "joined", "--instances=2", "--", "/usr/bin/python3", "-c", asks)
+	all := a.Name + "-join.service"
+	one := func(i int) string { return fmt.Sprintf("%s-join@%d.service", a.Name, i) }
+	check := func(when, joined string, own ...int) {
+		t.Helper()
+		if got := strings.Join(strings.Fields(a.MustExec(t, "ls", "/run/unitgen/"+a.Name+"/joined")), " "); got != joined {
+			t.Errorf("%s: %s have joined, want %s", when, got, joined)
+		}
+		for i := 1; i <= a.N+1; i++ {
+			if got, want := a.MustShow(t, one(i), "ActiveState") == "active", slices.Contains(own, i); got != want {
+				t.Errorf("%s: instance %d has joined by its own unit: %v, want %v", when, i, got, want)
+			}
+		}
 	}
-	before := a.PIDs()
-	a.MustSystemctl("restart", a.Instance(1))
-	if a.PID(a.Instance(1)) == before[1] {
-		t.Error("the instance is not new")
+	flags := func() string {
+		return a.MustExec(t, "grep", "-h", "flags", "/proc/"+a.PID(a.Instance(1))+"/fdinfo/3", "/proc/"+a.PID(a.Instance(2))+"/fdinfo/3")
 	}
-	a.MustSystemctl("stop", a.Socket(2)) // takes its join unit along
-	a.MustWait(t, apps.Limit, a.Name+"-join@2.service", func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	check("start", "1 2")
+
+	before := flags()
+	if word, _, _ := strings.Cut(strings.TrimPrefix(before, "flags:\t"), "\n"); len(word) < 4 || (word[len(word)-4]-'0')&4 == 0 {
+		t.Fatalf("the program's listener blocks: flags %s, want octal 4000 among them", word)
+	}
+	for _, unit := range []string{all, one(1)} {
+		if err := a.Systemctl(t.Context(), "restart", unit); err == nil {
+			t.Errorf("a restart of %s succeeds", unit)
+		}
+	}
+	a.MustSystemctl("start", all, one(1))
+	check("a start by hand", "1 2")
+	a.MustSystemctl("start", a.Instance(3))
+	check("an instance more", "1 2 3", 3)
+	a.MustSystemctl("stop", a.Socket(2)) // PID 1 forgets that it has joined
+	a.MustWait(t, apps.Limit, a.Socket(2), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	check("a listener less", "1 3", 3)
 	a.MustSystemctl("start", a.Instance(2))
+	check("the listener anew", "1 2 3", 2, 3)
+	a.AwaitUp(3)
+
+	// If the command for all has failed, each has its own.
+	a.MustSystemctl("stop", a.Name)
+	undo := a.DropIn(all, "[Service]\nExecStart=\nExecStart=/bin/false\n")
+	a.MustSystemctl("start", a.Name)
 	a.AwaitUp(a.N)
+	check("a start in which it failed", "1 2", 1, 2)
+	undo()
+	a.MustSystemctl("start", all)
+	if got := a.MustShow(t, all, "ConditionResult"); got != "no" {
+		t.Errorf("the command for all has run beside the instances: condition %s", got)
+	}
+	if after := flags(); after != before {
+		t.Errorf("flags of the listeners are\n%sthey were\n%s", after, before)
+	}
 }

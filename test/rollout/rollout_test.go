@@ -84,7 +84,7 @@ func TestRollout(t *testing.T) {
 		{name: "RestartFails", run: testRestartFails},
 		{name: "RestartAfterCrash", run: testRestartAfterCrash},
 		{name: "KillShimInRestart", run: testKillShimInRestart},
-		{name: "JoinByHand", run: testJoinByHand},
+		{name: "Join", run: testJoin},
 		{name: "Surge", run: testSurge},
 		{name: "SecondReload", run: testSecondReload},
 		{name: "StoppedStays", run: testStoppedStays},
