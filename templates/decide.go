@@ -43,7 +43,6 @@ type values struct {
 	// Sockets.
 	Listen       []string
 	FreeBind     bool
-	Colon        bool   // the app's name has one
 	HandoffTCP   bool   // on the handoff path, and not only unix sockets
 	BindIPv6Only string // empty: as the kernel has it
 	PollLimit    bool   // PollLimitIntervalSec= is known (255)
@@ -51,7 +50,7 @@ type values struct {
 	// Joining.
 	Instances      []int    // whose listeners the balancer gets when the app starts
 	InstanceGroups []string // patterns of control groups in which an instance runs
-	JoinedDir      string   // Joined as RuntimeDirectory= takes it
+	JoinedDir      string   // Joined, as RuntimeDirectory= takes it
 
 	// Who answers beside the app.
 	Agent, Metrics beside
@@ -113,7 +112,6 @@ func decide(a app.App, p Paths) (values, error) {
 	}
 	v := values{
 		Name:           a.Name,
-		Colon:          strings.Contains(string(a.Name), ":"),
 		Lbshim:         lbshim,
 		MetricsProgram: metrics,
 		Root:           "+",
@@ -166,8 +164,7 @@ func decide(a app.App, p Paths) (values, error) {
 // three.
 func (v *values) decideJoin() {
 	v.Joined = path.Join(path.Dir(v.ControlPath), app.JoinedName)
-	// A colon would begin another name of the directory.
-	v.JoinedDir = strings.ReplaceAll(path.Join("unitgen", string(v.Name), app.JoinedName), ":", `\:`)
+	v.JoinedDir = path.Join("unitgen", string(v.Name), app.JoinedName)
 	groups := "/sys/fs/cgroup"
 	if v.UserUnits {
 		groups += "/user.slice/user-%U.slice/user@%U.service"

@@ -29,7 +29,7 @@ func ParseName(s string) (Name, error) {
 	}
 	for _, r := range s {
 		if !nameRune(r) {
-			return "", inputErrorf("", "the app's name must consist of letters, digits and \":-_.\" (systemd.unit(5)), got %q in %q", r, s)
+			return "", inputErrorf("", "the app's name must consist of letters, digits and \"-_.\", got %q in %q", r, s)
 		}
 	}
 	for _, suffix := range []string{".service", ".socket", ".target", ".timer", ".slice", ".mount"} {
@@ -62,10 +62,11 @@ func NameFromCommand(path string) (Name, error) {
 	return ParseName(strings.TrimLeft(base, "-."))
 }
 
-// nameRune leaves out "@", which separates the instance, and "\", which only escapes (VALID_CHARS
-// in src/basic/unit-name.c).
+// nameRune leaves out, of the characters of a unit's name (VALID_CHARS in src/basic/unit-name.c),
+// "@", which separates the instance, "\", which only escapes, and ":", which a name of a descriptor
+// must not have: PID 1 and the balancer name them after units.
 func nameRune(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(":-_.", r)
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
 }
 
 func reserved(s string) bool {

@@ -6,7 +6,7 @@ import (
 )
 
 func TestParseName(t *testing.T) {
-	for _, good := range []string{"app", "web-shop", "a", "7", "a.b", "a_b:c", "App2", strings.Repeat("x", MaxName), "a-control-b"} {
+	for _, good := range []string{"app", "web-shop", "a", "7", "a.b", "a_b-c", "App2", strings.Repeat("x", MaxName), "a-control-b"} {
 		if n, err := ParseName(good); err != nil || string(n) != good {
 			t.Errorf("%q: got %q, %v", good, n, err)
 		}
@@ -19,6 +19,7 @@ func TestParseName(t *testing.T) {
 		"-app":                         "must not begin with",
 		"a/b":                          "must consist of",
 		"a@b":                          "must consist of",
+		"a:b":                          "must consist of",
 		`a\b`:                          "must consist of",
 		"a b":                          "must consist of",
 		"a\n":                          "must consist of",

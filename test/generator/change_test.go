@@ -55,6 +55,23 @@ func testScale(t *testing.T, s *system) {
 	}
 }
 
+// testNames starts apps whose names PID 1 must quote somewhere: its instances join, and PID 1 sees by
+// their control groups that they run.
+func testNames(t *testing.T, s *system) {
+	for name, option := range map[string]string{"_odd": "--surge=1", "cpu.odd": "--surge=1", "odd-slice": "-pSlice=odd-deep-er.slice"} {
+		s.removeLater(t, name)
+		s.unitgen(t, name, "--instances=2", "--now", listenOption(s.newPort()), option, "--", server)
+		s.awaitUp(t, name, 2)
+		if got := s.MustExec(t, "ls", "/run/unitgen/"+name+"/joined"); got != "1\n2\n" {
+			t.Errorf("%s: %q have joined, want both", name, got)
+		}
+		const script = `ls -d $(sed -n "s/^ConditionPathExistsGlob=!//p" "$1") 2>/dev/null | wc -l`
+		if got := s.MustExec(t, "sh", "-c", script, "sh", units+"/"+name+"-join.service"); got != "2\n" {
+			t.Errorf("%s: PID 1 sees %s control groups of instances, want 2", name, strings.TrimSpace(got))
+		}
+	}
+}
+
 // unitFiles describes the unit files of an app, without those that say what its instances are: links,
 // and the one that lists their listeners.
 func (s *system) unitFiles(t *testing.T, name string) string {

@@ -49,6 +49,7 @@ func TestUnitgen(t *testing.T) {
 		{"Place", testPlace},
 		{"BindV6Only", testBindV6Only},
 		{"Scale", testScale},
+		{"Names", testNames},
 		{"Update", testUpdate},
 		{"Listen", testListen},
 		{"ListenIdle", testListenIdle},
