@@ -7,7 +7,10 @@ import (
 	"runtime"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/cgroup"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/sockdiag"
@@ -18,10 +21,10 @@ import (
 // counting fails, drainAlone reports it and the drain ends, and then the program is stopped, as PID
 // 1 waits for this process.
 //
-// An idle app, or one that stops in the usual order, has no connection then: its instances end
-// before the shim.
+// An app that stops in the usual order has no connection then: its instances end before the shim. An
+// idle one may have one that waits until the app starts again.
 func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameters, began time.Time) error {
-	ports, paths, serve, err := readAlone(ctx, e, o)
+	ports, paths, parking, serve, err := readAlone(ctx, e, o)
 	if err != nil {
 		return err
 	}
@@ -37,8 +40,15 @@ func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameter
 				return own, err
 			}
 			count, err := conn.Count(sockdiag.Filter{Ports: ports})
-			if serve.path == string(app.PathHandoff) {
-				count.Queued = 0 // nobody accepts them without a balancer
+			// Without a balancer nobody accepts these. If the app is idle, they start it when it has
+			// stopped.
+			switch {
+			case serve.path == string(app.PathHandoff):
+				count.Queued = 0
+			case err == nil && parking != 0 && count.Queued > 0:
+				var parked sockdiag.Stat
+				parked, err = conn.Count(sockdiag.Filter{Ports: ports, Cgroup: parking})
+				count.Queued -= min(count.Queued, parked.Queued)
 			}
 			return count.Plus(own), err
 		},
@@ -68,16 +78,24 @@ func countUnix(paths []string) (sockdiag.Stat, error) {
 	return lifecycle.CountUnix(table, paths)
 }
 
-// readAlone asks PID 1 for what the shim knew: the app's listeners and the shim's options, drop-ins
-// included.
-func readAlone(ctx context.Context, e *env, o options) (ports []uint16, paths []string, serve options, err error) {
+// readAlone asks PID 1 for what the shim knew: the app's listeners, the control group of the parking
+// listener, 0 if it is not known, and the shim's options, drop-ins included.
+func readAlone(ctx context.Context, e *env, o options) (ports []uint16, paths []string, parking uint64, serve options, err error) {
 	err = systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) (err error) {
-		if serve, err = serveOptions(ctx, c, o.app); err == nil {
-			ports, paths, err = lifecycle.Listeners(ctx, c, o.app)
+		if serve, err = serveOptions(ctx, c, o.app); err != nil {
+			return err
+		}
+		if ports, paths, err = lifecycle.Listeners(ctx, c, o.app); err != nil {
+			return err
+		}
+		socket, err := c.Unit(ctx, o.app.Socket())
+		var dir unix.Stat_t
+		if err == nil && socket.ControlGroup != "" && unix.Stat(cgroup.Dir(socket.ControlGroup), &dir) == nil {
+			parking = dir.Ino // which is the id of the group
 		}
 		return err
 	})
-	return ports, paths, serve, err
+	return ports, paths, parking, serve, err
 }
 
 // serveOptions returns the options in ExecStart= of the shim's unit.

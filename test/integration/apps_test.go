@@ -47,6 +47,7 @@ func TestApps(t *testing.T) {
 		{"AddInstance", testAddInstance},
 		{"IdleExit", testIdleExit},
 		{"StopWhileIdle", testStopWhileIdle},
+		{"WakeWhileIdling", testWakeWhileIdling},
 		{"HeldConnection", testHeldConnection},
 		{"LeastConnections", testLeastConnections},
 		{"SourceHash", testSourceHash},

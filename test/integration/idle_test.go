@@ -5,6 +5,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +33,19 @@ func testIdleExit(t *testing.T, s *apps.System) {
 				t.Errorf("the balancer is process %s after a reload that has succeeded, and was %s", pid, shim)
 			}
 		}
+	}
+}
+
+// testWakeWhileIdling connects when an idle app stops: the connection waits for its next start, and no
+// instance waits for the connection.
+func testWakeWhileIdling(t *testing.T, s *apps.System) {
+	a := startApp(t, s, "woken", "--idle-exit=500ms", "--drain-timeout=5s")
+	drain := a.MustExec(t, "grep", "^ExecStop=", "/etc/systemd/system/"+a.Name+"@.service")
+	a.DropIn(a.Instance(1), "[Service]\nExecStop=\nExecStop=/bin/sleep 1\n"+drain) // so that there is time to connect
+	a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["SubState"] == "stop-post" })
+	a.Lossless(a.load(rig.LoadOptions{Clients: 1, Requests: 1}).Wait())
+	if log := a.Log(a.Name + "@*"); strings.Contains(log, "timed_out=true") {
+		t.Errorf("an instance has waited for a connection that waits for its end:\n%s", log)
 	}
 }
 
