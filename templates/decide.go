@@ -36,7 +36,8 @@ type values struct {
 	ChannelPath  string // of Node.js programs and others that take messages; else empty
 	NodeChannel  bool   // ChannelPath is of a Node.js program
 	BindAnswered bool   // the program's bind() is answered with the instance's listeners
-	Joined       string // the directory of the instances that have joined
+	Joined       string // the directory of notes that instances have joined
+	JoinedFile   string // the note, in the instance's directory there
 	HandoffPath  string // empty but on the handoff path
 	Settings     string // the section [X-Unitgen]
 
@@ -159,12 +160,19 @@ func decide(a app.App, p Paths) (values, error) {
 	return v, nil
 }
 
+// maxNames is below the limit of the kernel for LISTEN_FDNAMES=, in bytes.
+const maxNames = 120 << 10
+
 // decideJoin decides where it is noted that instances have joined, and where PID 1 looks for those
 // that run: in no slice, in the app's, or in one that the administrator has chosen, up to a depth of
 // three.
 func (v *values) decideJoin() {
-	v.Joined = path.Join(path.Dir(v.ControlPath), app.JoinedName)
+	v.Joined, v.JoinedFile = path.Join(path.Dir(v.ControlPath), app.JoinedName), app.JoinedFile
 	v.JoinedDir = path.Join("unitgen", string(v.Name), app.JoinedName)
+	// PID 1 passes a name for each descriptor, in one variable, which must not be longer than 128 KiB
+	// (MAX_ARG_STRLEN). Whoever comes later joins alone.
+	name := len(v.Name.InstanceSocket(app.MaxInstances)) + 1
+	v.Instances = v.Instances[:min(len(v.Instances), maxNames/(name*max(len(v.Listen), 1)))]
 	groups := "/sys/fs/cgroup"
 	if v.UserUnits {
 		groups += "/user.slice/user-%U.slice/user@%U.service"

@@ -19,6 +19,7 @@ func connect(ctx context.Context, e *env, o options) error {
 	defer cancel()
 	err := control.Retry(ctx, func() error { return connectOnce(ctx, e, o) })
 	if err != nil {
+		joinNext(e, o, err)
 		return fmt.Errorf("connect instance %d with its balancer: %w", o.instance, err)
 	}
 	return nil

@@ -6,52 +6,54 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/control"
+	"github.com/unitgen/unitgen/internal/lifecycle"
 )
 
 // join gives the shim copies of the listeners that PID 1 passed: of one instance, or of all. It notes
 // which instances have joined. An instance of all that cannot join has another try, and the error of
-// that, in its own unit; so the command fails only if none can.
+// that, in its own unit; so the command fails only if none has joined.
 func join(ctx context.Context, e *env, o options) error {
 	of, err := listeners(o)
 	if err != nil {
 		return &statusError{exitNotConfigured, err}
 	}
-	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
-	defer cancel()
 	var joined []int
 	for _, instance := range slices.Sorted(maps.Keys(of)) {
-		e := control.Retry(ctx, func() error {
-			return control.Call(ctx, o.controlPath(e), control.MethodJoin, control.Instance{Instance: instance}, nil, of[instance]...)
-		})
-		if e != nil {
-			err = errors.Join(err, fmt.Errorf("join shim as instance %d: %w", instance, e))
-			continue
+		failed := joinOne(ctx, e, o, instance, of[instance])
+		if failed == nil {
+			joined = append(joined, instance)
 		}
-		joined = append(joined, instance)
+		err = errors.Join(err, failed)
+		if _, refused := errors.AsType[*control.Error](failed); failed != nil && !refused {
+			break // there is no shim, for the others neither
+		}
 	}
 	if len(joined) > 0 && err != nil {
 		e.log.Warn("some instances have not joined, their own units try again", "error", err)
 		err = nil
 	}
-	return errors.Join(err, noteJoined(o.joinedDir(e), joined))
+	// At the end: if the command is killed before, all join again.
+	for _, instance := range joined {
+		err = errors.Join(err, lifecycle.NoteJoined(filepath.Dir(o.controlPath(e)), instance))
+	}
+	return err
 }
 
-// noteJoined makes the entries that PID 1 looks for before it starts the join unit of an instance.
-// It does so at the end: if the command is killed before, all join again.
-func noteJoined(dir string, instances []int) error {
-	for _, instance := range instances {
-		if err := os.Mkdir(filepath.Join(dir, strconv.Itoa(instance)), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("note that instance %d has joined: %w", instance, err)
-		}
+func joinOne(ctx context.Context, e *env, o options, instance int, listeners []int) error {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	err := control.Retry(ctx, func() error {
+		return control.Call(ctx, o.controlPath(e), control.MethodJoin, control.Instance{Instance: instance}, nil, listeners...)
+	})
+	if err != nil {
+		return fmt.Errorf("join shim as instance %d: %w", instance, err)
 	}
 	return nil
 }
@@ -80,6 +82,18 @@ func listeners(o options) (map[int][]int, error) {
 		return nil, errors.New("take listeners: systemd passed none, Sockets= of this unit must name the instance's socket")
 	}
 	return of, nil
+}
+
+// joinNext has an instance join with its next start if err says that the shim does not have its
+// listeners, whatever is noted.
+func joinNext(e *env, o options, err error) {
+	refused, _ := errors.AsType[*control.Error](err)
+	if refused == nil || refused.Name != control.ErrNoSuchInstance {
+		return
+	}
+	if err := lifecycle.ForgetJoined(filepath.Dir(o.controlPath(e)), o.instance); err != nil {
+		e.log.Warn("forget that the instance has joined, ignoring", "instance", o.instance, "error", err)
+	}
 }
 
 // instanceOf is the instance of one of many listeners: by the name of its socket unit, which is that

@@ -58,7 +58,7 @@ func cleanup(ctx context.Context, e *env, o options) error {
 		if e.getenv("SERVICE_RESULT") != "" { // of a service
 			err = lifecycle.NoteEnd(ctx, c, o.app, filepath.Dir(o.controlPath(e)))
 		}
-		return errors.Join(err, lifecycle.Cleanup(ctx, c, o.app, idle))
+		return errors.Join(err, lifecycle.Cleanup(ctx, c, o.app, filepath.Dir(o.controlPath(e)), idle))
 	})
 }
 

@@ -116,11 +116,6 @@ func (o *options) handoffPath(e *env) string {
 	return filepath.Join(filepath.Dir(o.controlPath(e)), app.HandoffName+strconv.Itoa(o.instance))
 }
 
-// joinedDir has an entry for each instance that has joined.
-func (o *options) joinedDir(e *env) string {
-	return filepath.Join(filepath.Dir(o.controlPath(e)), app.JoinedName)
-}
-
 // channelPath is where PID 1 listens for the Node.js programs of the app.
 func (o *options) channelPath(e *env) string {
 	return filepath.Join(filepath.Dir(o.controlPath(e)), app.ChannelName)

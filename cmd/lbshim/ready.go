@@ -76,6 +76,7 @@ func ready(ctx context.Context, e *env, o options) error {
 	case err == nil:
 		return explain.Forget(filepath.Dir(o.controlPath(e)), o.instance)
 	}
+	joinNext(e, o, err)
 	seen := explain.Seen{Invocation: e.getenv("INVOCATION_ID"), Waited: time.Since(began)}
 	look(context.WithoutCancel(ctx), &seen, check, pid, err)
 	seen.NoteBinding(string(o.app), supervisorState(o))

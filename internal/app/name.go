@@ -153,9 +153,12 @@ const ChannelName = "channel"
 // channel on the handoff path, beside the control socket.
 const HandoffName = "handoff@"
 
-// JoinedName is the base name of the directory beside the control socket that has an entry for each
-// instance whose listeners the shim has.
-const JoinedName = "joined"
+// JoinedName is the base name of the directory beside the control socket that has a directory, by
+// number, for each instance whose listeners the shim has, and JoinedFile the file in that.
+const (
+	JoinedName = "joined"
+	JoinedFile = "noted"
+)
 
 // Units lists all unit files that an app can have, sorted; App.Units lists those that it has.
 func (n Name) Units() []string {

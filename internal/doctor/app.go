@@ -126,8 +126,8 @@ func (e *examination) units() error {
 	}
 	if program := d.Lbshim(); program != site.Lbshim {
 		e.add(unitgen, "its balancer is %s, and this unitgen's is %s", program, site.Lbshim)
-	} else if len(p.Changes) > 0 {
-		e.add(unitgen, "%d of its files differ from what this unitgen writes", len(p.Changes))
+	} else if n := len(p.Changes) - p.Relisted(); n > 0 {
+		e.add(unitgen, "%d of its files differ from what this unitgen writes", n)
 	}
 	if m := e.manager; m != nil && d.App.SystemdVersion != 0 && d.App.SystemdVersion != m.Version {
 		e.add(fmt.Sprintf("%s --systemd-version=%d", unitgen, m.Version), "its units are for systemd %d, and this machine has %d", d.App.SystemdVersion, m.Version)

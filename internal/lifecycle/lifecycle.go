@@ -111,7 +111,7 @@ func stopInstances(ctx context.Context, conn *systemd.Conn, name app.Name) error
 // commands. It does stop the control socket (PartOf=), and that socket's ExecStopPost= calls
 // Cleanup. Cleanup recognises the case: app.service is inactive and has no queued start job, or
 // only one from a socket.
-func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) error {
+func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir string, idle bool) error {
 	shim, err := conn.Unit(ctx, name.Service())
 	if err != nil {
 		return err
@@ -146,7 +146,11 @@ func Cleanup(ctx context.Context, conn *systemd.Conn, name app.Name, idle bool) 
 	}
 	// Wait for the sockets. If a new start of the app cancelled the stop of an instance's socket,
 	// the socket would not join again, and the next shim would not know the instance.
-	return errors.Join(append(errs, conn.Run(ctx, jobs...))...)
+	errs = append(errs, conn.Run(ctx, jobs...))
+	for _, u := range sockets { // PID 1 has done it, unless a unit of the administrator's keeps it from that
+		errs = append(errs, ForgetJoined(runtimeDir, u.Number))
+	}
+	return errors.Join(errs...)
 }
 
 // leftOpen reports whether this is the ExecStopPost= of the control socket, at the end of a stop

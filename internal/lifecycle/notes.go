@@ -7,6 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/app"
 )
 
 // The commands of an instance leave notes to each other in the runtime directory of the app, which
@@ -66,6 +70,44 @@ func removeNote(note string) error {
 	return nil
 }
 
+// NoteJoined notes that the shim has the listeners of an instance, for PID 1, which does not start the
+// instance's join unit then. The note is a file in a directory: PID 1 removes the directory when it
+// closes the listener (RuntimeDirectory= of the socket), and may make it when it opens it, as for
+// ExecStartPost= of an administrator.
+//
+// For units that make no directory of such notes, those of unitgen before it had them, it does nothing.
+func NoteJoined(runtimeDir string, instance int) error {
+	dir := joinedDir(runtimeDir, instance)
+	err := os.Mkdir(dir, 0o700)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		err = os.WriteFile(filepath.Join(dir, app.JoinedFile), nil, 0o600)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("note that instance %d has joined: %w", instance, err)
+	}
+	return nil
+}
+
+// ForgetJoined removes NoteJoined's note. The next start of the instance joins again, which does no
+// harm if that is not needed.
+func ForgetJoined(runtimeDir string, instance int) error {
+	return os.RemoveAll(joinedDir(runtimeDir, instance))
+}
+
+func joinedDir(runtimeDir string, instance int) string {
+	return filepath.Join(runtimeDir, app.JoinedName, strconv.Itoa(instance))
+}
+
+// AdoptJoined makes the directory of the notes for a running app whose units had none, with a note for
+// each of instances.
+func AdoptJoined(runtimeDir string, instances []int) error {
+	err := os.MkdirAll(filepath.Join(runtimeDir, app.JoinedName), 0o755)
+	for _, i := range instances {
+		err = errors.Join(err, NoteJoined(runtimeDir, i))
+	}
+	return err
+}
+
 // Forget removes the notes of an app that is gone: NoteEnd's and those of its instances.
 func Forget(runtimeDir string) error {
 	notes := []string{filepath.Join(runtimeDir, endFile)}
@@ -73,7 +115,7 @@ func Forget(runtimeDir string) error {
 		all, _ := filepath.Glob(filepath.Join(runtimeDir, kind+"*"))
 		notes = append(notes, all...)
 	}
-	var errs []error
+	errs := []error{os.RemoveAll(filepath.Join(runtimeDir, app.JoinedName))}
 	for _, note := range notes {
 		if err := removeNote(note); err != nil {
 			errs = append(errs, fmt.Errorf("forget an app: %w", err))

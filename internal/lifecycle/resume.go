@@ -89,7 +89,7 @@ func writeNote(path, text string) error {
 // one only after the drains, which wait for a shim.
 //
 // After any start Resume removes the extra instances of a rollout that the end of the shim has
-// interrupted.
+// interrupted, and closes the listeners of instances that are not the app's any more.
 func Resume(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir string, log *slog.Logger) error {
 	extra, err := rollout.Abandoned(ctx, conn, name, runtimeDir)
 	if err != nil {
@@ -104,7 +104,35 @@ func Resume(ctx context.Context, conn *systemd.Conn, name app.Name, runtimeDir s
 	if errs = append(errs, err); asked {
 		errs = append(errs, renew(ctx, conn, name, shim, extra))
 	}
-	return errors.Join(append(errs, rollout.RemoveAbandoned(ctx, conn, name, runtimeDir, extra, log))...)
+	return errors.Join(append(errs, rollout.RemoveAbandoned(ctx, conn, name, runtimeDir, extra, log), closeUnwanted(ctx, conn, name, log))...)
+}
+
+// closeUnwanted closes the listeners of instances that do not run and that nothing starts with the app.
+// The unit that joins them opens them, until unitgen writes it again, if an instance was disabled by
+// systemctl.
+func closeUnwanted(ctx context.Context, conn *systemd.Conn, name app.Name, log *slog.Logger) error {
+	wanted, err := conn.Wants(ctx, name.Service())
+	if err != nil {
+		return err
+	}
+	sockets, err := conn.InstanceSockets(ctx, name)
+	if err != nil {
+		return err
+	}
+	instances, err := conn.Instances(ctx, name)
+	if err != nil {
+		return err
+	}
+	var jobs []systemd.Job
+	for _, socket := range sockets {
+		unit := name.Instance(socket.Number)
+		used := slices.ContainsFunc(instances, func(in systemd.Instance) bool { return in.Name == unit && (!in.Dead() || in.JobType != "") })
+		if socket.ActiveState == "active" && !used && !slices.Contains(wanted, unit) {
+			log.Info("the instance is not enabled, its listener closes", "instance", socket.Number)
+			jobs = append(jobs, systemd.Job{Verb: systemd.Stop, Unit: socket.Name})
+		}
+	}
+	return conn.Run(ctx, jobs...)
 }
 
 // askedFor reports whether an administrator restarted the shim, and removes the note of its end.

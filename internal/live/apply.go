@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/plan"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -127,7 +128,33 @@ func (a *application) write(ctx context.Context) error {
 	if len(p.Changes) == 0 && !enabled {
 		return nil
 	}
+	if err := a.adoptJoined(ctx); err != nil {
+		return err
+	}
 	return a.reload(ctx)
+}
+
+// adoptJoined notes which instances of a running app have joined, if its units are the first that look
+// for that. Without the notes, PID 1 would start the unit for all beside the instances.
+func (a *application) adoptJoined(ctx context.Context) error {
+	first := func(c plan.Change) bool { return filepath.Base(c.Path) == a.name.JoinAll() && c.Verb() == "create" }
+	if a.plan.Was == nil || !slices.ContainsFunc(a.plan.Changes, first) {
+		return nil
+	}
+	units, err := a.Conn.ListUnits(ctx, string(a.name)+"-join@*.service")
+	if err != nil {
+		return err
+	}
+	var joined []int
+	for _, u := range units {
+		if unit, ok := a.name.ParseUnit(u.Name); ok && u.ActiveState == "active" {
+			joined = append(joined, unit.Instance)
+		}
+	}
+	if len(joined) == 0 {
+		return nil
+	}
+	return lifecycle.AdoptJoined(a.appDir(a.name), joined)
 }
 
 func (m *Manager) reload(ctx context.Context) error {

@@ -145,6 +145,25 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// The instances of an app that runs by units of before app-join.service have joined already.
+func TestApplyAdoptsJoined(t *testing.T) {
+	h := newMachine(t)
+	h.apply(h.plan(2, nil), true)
+	if _, err := os.Stat(filepath.Join(h.appDir("web"), app.JoinedName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("notes of a new app: %v", err)
+	}
+	if err := os.Remove(filepath.Join(h.Site.Dir, "web-join.service")); err != nil {
+		t.Fatal(err)
+	}
+	h.pid1.Run("web-join@2.service", "active")
+	h.pid1.Run("web-join@1.service", "failed")
+	h.apply(h.plan(2, nil), false)
+	notes, _ := filepath.Glob(filepath.Join(h.appDir("web"), app.JoinedName, "*", "*"))
+	if want := []string{filepath.Join(h.appDir("web"), app.JoinedName, "2", app.JoinedFile)}; !slices.Equal(notes, want) {
+		t.Errorf("notes are %q, want %q", notes, want)
+	}
+}
+
 // An app whose listeners change is stopped and started again. A run that is killed while the app is
 // stopped is noticed.
 func TestApplyOtherListeners(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -110,8 +109,7 @@ func (m *Manager) Remove(ctx context.Context, name app.Name, changes []plan.Chan
 func (m *Manager) removeRuntime(name app.Name) error {
 	os.Remove(m.stoppedNote(name))
 	dir := m.appDir(name)
-	if err := errors.Join(removeNotes(m.drainNotes(name)), rollout.Forget(dir), explain.Forget(dir, 0), lifecycle.Forget(dir),
-		os.RemoveAll(filepath.Join(dir, app.JoinedName))); err != nil {
+	if err := errors.Join(removeNotes(m.drainNotes(name)), rollout.Forget(dir), explain.Forget(dir, 0), lifecycle.Forget(dir)); err != nil {
 		return err
 	}
 	err := os.Remove(dir)

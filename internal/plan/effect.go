@@ -72,8 +72,10 @@ func (p *Plan) effectOf(c Change) Effect {
 		return EffectNone
 	case file == name.Service():
 		return shimEffect(old, c.Text)
-	case old == "" || isTrigger(name, file), file == name.JoinAll():
-		return EffectNone // PID 1 reads them again before it starts them
+	case old == "" || isTrigger(name, file):
+		return EffectNone
+	case file == name.JoinAll() || file == name.JoinTemplate():
+		return EffectNone // they count for listeners that are yet to come
 	case c.Text == "": // links, of instances that scale starts and stops
 		return EffectNone
 	case strings.HasSuffix(file, ".socket"):

@@ -148,6 +148,28 @@ func (d *Disk) compare(a app.App, files []templates.File, n int) *Plan {
 	return p
 }
 
+// Relisted counts the changes that only bring up to date which instances join together: somebody has
+// enabled or disabled one by systemctl, which is no fault.
+func (p *Plan) Relisted() (n int) {
+	for _, c := range p.Changes {
+		if c.Verb() == "change" && filepath.Base(c.Path) == p.App.Name.JoinAll() && unlisted(c.Old) == unlisted(c.Text) {
+			n++
+		}
+	}
+	return n
+}
+
+// unlisted is the text of a unit without the sockets that it lists.
+func unlisted(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "Sockets=") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
 // After are the instances when there are n.
 func (d *Disk) After(n int) []int {
 	add, drop := difference(d.Instances, n)

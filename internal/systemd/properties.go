@@ -7,6 +7,16 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
+// Wants lists the units that a unit wants (Wants=, and the links in its .wants directories).
+func (c *Conn) Wants(ctx context.Context, unit string) ([]string, error) {
+	v, err := c.property(ctx, UnitPath(unit), unitIf, "Wants")
+	if err != nil {
+		return nil, fmt.Errorf("read what %s wants: %w", unit, err)
+	}
+	wants, _ := v.Value().([]string)
+	return wants, nil
+}
+
 // Properties reads properties of a unit by name, of the interface Unit or of the unit's type.
 // Values have godbus's types: a string, bool, integer or slice. Names that this manager does not
 // know are left out.

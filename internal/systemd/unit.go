@@ -86,12 +86,15 @@ func watchedProperties(iface string) []string {
 func firstProperties() []string { return []string{"StateChangeTimestamp", "LoadState"} }
 
 // asLoaded completes the state of a service or socket that has never changed it, after
-// firstProperties. It reports false for other units.
-func (s *UnitState) asLoaded() bool {
+// firstProperties, without what its type alone has if unitOnly. It reports false for other units.
+func (s *UnitState) asLoaded(unitOnly bool) bool {
 	if s.StateChange != 0 || typeInterface(s.Name) == "" {
 		return false
 	}
-	s.ActiveState, s.SubState, s.Result = "inactive", "dead", "success"
+	s.ActiveState, s.SubState = "inactive", "dead"
+	if !unitOnly {
+		s.Result = "success"
+	}
 	return true
 }
 

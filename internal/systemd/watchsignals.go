@@ -116,7 +116,7 @@ func (l *watchLoop) first(ctx context.Context, r *reading) error {
 		r.state.LoadState, r.state.ActiveState, r.state.SubState = "error", "inactive", "dead"
 		return nil
 	}
-	if err != nil || r.state.asLoaded() {
+	if err != nil || r.state.asLoaded(l.options.UnitOnly) {
 		return err
 	}
 	r.asked = append(r.asked, l.link.ask(ctx, r.u.pathOf, unitIf, watchedProperties(unitIf)[len(firstProperties()):]))

@@ -163,10 +163,33 @@ func testJoin(t *testing.T, s *apps.System) {
 	a.MustSystemctl("start", a.Instance(2))
 	check("the listener anew", "1 2 3", 2, 3)
 	a.AwaitUp(3)
+	undo := a.DropIn(a.Socket(3), "[Socket]\nExecStartPost=/bin/true\n") // then PID 1 makes the directory itself
+	a.MustSystemctl("stop", a.Socket(3))
+	a.MustSystemctl("start", a.Instance(3))
+	check("a command of the administrator's", "1 2 3", 2, 3)
+	undo()
+	a.MustSystemctl("stop", a.Socket(3))
+	a.MustExec(t, "mkdir", "/run/unitgen/"+a.Name+"/joined/3")
+	a.MustWriteFile(t, "/run/unitgen/"+a.Name+"/joined/3/noted", "", 0o600)
+	if err := a.Systemctl(t.Context(), "start", a.Instance(3)); err == nil {
+		t.Error("an instance that has not joined has started")
+	}
+	a.AwaitUp(3) // the next try has joined
+	check("a note that was wrong", "1 2 3", 2, 3)
+
+	// The listener of an instance that was disabled is opened, and closes.
+	a.MustSystemctl("disable", a.Instance(2))
+	a.MustSystemctl("stop", a.Name)
+	a.MustSystemctl("start", a.Name)
+	a.AwaitUp(1)
+	check("an instance less", "1")
+	a.MustSystemctl("enable", "--now", a.Instance(2))
+	a.AwaitUp(2)
+	check("and again", "1 2", 2)
 
 	// If the command for all has failed, each has its own.
 	a.MustSystemctl("stop", a.Name)
-	undo := a.DropIn(all, "[Service]\nExecStart=\nExecStart=/bin/false\n")
+	undo = a.DropIn(all, "[Service]\nExecStart=\nExecStart=/bin/false\n")
 	a.MustSystemctl("start", a.Name)
 	a.AwaitUp(a.N)
 	check("a start in which it failed", "1 2", 1, 2)
