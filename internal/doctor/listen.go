@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,16 +32,30 @@ func CheckSocketPaths(root string, p *plan.Plan) error {
 }
 
 // CheckPorts finds new ports of a plan that another program listens on. The app's own are not asked
-// for.
+// for, nor one that the app has had at another address and that the app, or systemd, still listens on:
+// that listener closes before the new one opens, or is just closing after a stop.
 func CheckPorts(p *plan.Plan) error {
 	var found []error
 	for _, l := range p.NewListeners() {
-		found = append(found, portOf("--listen=", l))
+		if err := portOf("--listen=", l); err != nil && !ownPort(p, l) {
+			found = append(found, err)
+		}
 	}
 	for _, b := range p.NewBeside() {
 		found = append(found, portOf(b.Option, b.Listen))
 	}
 	return errors.Join(found...)
+}
+
+// ownPort reports whether the app has had the port of l, and nobody else is seen to listen on it.
+func ownPort(p *plan.Plan, l app.Listen) bool {
+	had := func(was app.Listen) bool { return !was.IsUnix() && was.Port == l.Port }
+	if p.Was == nil || l.IsUnix() || !slices.ContainsFunc(p.Was.Listen, had) {
+		return false
+	}
+	h, ok := explain.FindHolder(int(l.Port))
+	_, own := p.App.Name.ParseUnit(h.Unit)
+	return !ok || own || h.PID == 1
 }
 
 // portOf is port with the option in the error.

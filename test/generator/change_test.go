@@ -218,6 +218,14 @@ func testListen(t *testing.T, s *system) {
 			}
 		}
 	}
+	// The port at another address, while the app itself is what listens there.
+	for _, address := range []string{"127.0.0.1", "0.0.0.0"} {
+		s.unitgen(t, "moved", fmt.Sprintf("--listen=%s:%d", address, first))
+		s.awaitUp(t, "moved", 3)
+		if list := s.listeners(t, first); strings.Count(list, fmt.Sprintf(" %s:%d ", address, first)) != 4 {
+			t.Errorf("listeners on %d:\n%swant 4 at %s", first, list, address)
+		}
+	}
 	journal, err := s.Journal(t.Context(), "moved*")
 	if err != nil || strings.Contains(journal, "has changed while unit has been running") || strings.Contains(journal, "Failed with result") {
 		t.Errorf("%v; the sockets changed under a running unit, or a unit failed:\n%s", err, journal)
