@@ -76,7 +76,8 @@ func noJobs(_ *world, l *look) error {
 }
 
 // units compares the units that PID 1 has of each app, and their states, with those of the first
-// look; there they are checked by themselves. One that is not loaded any more was inactive.
+// look; there they are checked by themselves. One that is not loaded any more was inactive. An
+// instance has joined with all others or later, by a unit of its own; the note says that it has.
 func units(w *world, l *look) error {
 	var errs []error
 	for _, name := range w.honest {
@@ -92,6 +93,7 @@ func units(w *world, l *look) error {
 				errs = append(errs, fmt.Errorf("%s has failed (%s)", unit, p["Result"]))
 			case service && expected[unit] != (p["ActiveState"] == "active"):
 				errs = append(errs, fmt.Errorf("%s is %s (%s)", unit, p["ActiveState"], p["SubState"]))
+			case strings.Contains(unit, "-join@") && (p["ActiveState"] == "active" || p["ActiveState"] == "inactive"):
 			case !service && l.calm != nil && p["ActiveState"] != state(l.calm.units[name][unit]):
 				errs = append(errs, fmt.Errorf("%s is %s, and was %s", unit, p["ActiveState"], state(l.calm.units[name][unit])))
 			}
@@ -99,6 +101,14 @@ func units(w *world, l *look) error {
 		}
 		for unit := range expected {
 			errs = append(errs, fmt.Errorf("%s is not there", unit))
+		}
+		var joined []string
+		for i := 1; i <= instances; i++ {
+			joined = append(joined, fmt.Sprintf("/run/unitgen/%s/joined/%d/noted", name, i))
+		}
+		notes := slices.DeleteFunc(strings.Fields(l.joined), func(path string) bool { return !strings.HasPrefix(path, "/run/unitgen/"+name+"/") })
+		if slices.Sort(notes); !slices.Equal(notes, joined) {
+			errs = append(errs, fmt.Errorf("%q have joined, want %q", notes, joined))
 		}
 	}
 	return errors.Join(errs...)

@@ -18,6 +18,7 @@ import (
 type look struct {
 	calm   *look // the first one; nil in that itself
 	jobs   string
+	joined string                                  // the notes of instances that have joined, a path a line
 	units  map[string]map[string]map[string]string // by app, by unit, its properties
 	status map[string]control.Status               // by app, on the control socket
 	shims  map[string]usage                        // by app
@@ -81,6 +82,9 @@ const properties = "Id,ActiveState,SubState,Result,MainPID,StatusText,NFileDescr
 // seeUnits asks PID 1, in two commands for all apps.
 func (w *world) seeUnits(ctx context.Context, l *look) error {
 	var err error
+	if l.joined, err = w.run(ctx, "find", "/run/unitgen", "-path", "*/joined/*/noted"); err != nil {
+		return err
+	}
 	if l.jobs, err = w.run(ctx, "systemctl", "list-jobs", "--no-legend", "--plain"); err != nil {
 		return err
 	}
