@@ -164,13 +164,12 @@ func decide(a app.App, p Paths) (values, error) {
 const maxNames = 120 << 10
 
 // decideJoin decides where it is noted that instances have joined, and where PID 1 looks for those
-// that run: in no slice, in the app's, or in one that the administrator has chosen, up to a depth of
-// three.
+// that run: in the app's own slice, or in one that the administrator has chosen, at most three deep.
 func (v *values) decideJoin() {
 	v.Joined, v.JoinedFile = path.Join(path.Dir(v.ControlPath), app.JoinedName), app.JoinedFile
 	v.JoinedDir = path.Join("unitgen", string(v.Name), app.JoinedName)
 	// PID 1 passes a name for each descriptor, in one variable, which must not be longer than 128 KiB
-	// (MAX_ARG_STRLEN). Whoever comes later joins alone.
+	// (MAX_ARG_STRLEN). Instances beyond that join on their own.
 	name := len(v.Name.InstanceSocket(app.MaxInstances)) + 1
 	v.Instances = v.Instances[:min(len(v.Instances), maxNames/(name*max(len(v.Listen), 1)))]
 	groups := "/sys/fs/cgroup"
@@ -182,8 +181,8 @@ func (v *values) decideJoin() {
 		names = append(names, "_"+names[0]) // where the kernel has a file like that (cg_escape in src/basic/cgroup-util.c)
 	}
 	for _, name := range names {
-		for _, slices := range []string{"*", "*/*", "*/*/*"} {
-			v.InstanceGroups = append(v.InstanceGroups, path.Join(groups, slices, name+"@*.service"))
+		for _, slice := range []string{"*", "*/*", "*/*/*"} {
+			v.InstanceGroups = append(v.InstanceGroups, path.Join(groups, slice, name+"@*.service"))
 		}
 	}
 }

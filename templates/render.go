@@ -20,7 +20,8 @@ import (
 //go:embed *.tmpl
 var embedded embed.FS
 
-// Paths says what units need to know of the machine that they are for.
+// Paths says what units need to know beside the app's settings: of the machine that they are for, and
+// which instances there are.
 type Paths struct {
 	Lbshim    string   // where the balancer is, absolute
 	Instances []int    // those that the app starts with
