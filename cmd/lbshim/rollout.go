@@ -67,7 +67,7 @@ func roll(ctx context.Context, e *env, o options) error {
 		return err
 	}
 	defer manager.Close()
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e), UnitOnly: true})
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e), Properties: rollout.Properties})
 	defer units.Close()
 	note := func(text string) {
 		err := tell(alive, e, o, text)

@@ -47,7 +47,7 @@ func serve(ctx context.Context, e *env, o options) error {
 
 	endpoint := o.endpoint(e)
 	log := e.log.With("app", string(o.app))
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: endpoint, Lost: func(err error) {
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: endpoint, Properties: shim.Properties, Lost: func(err error) {
 		if err != nil {
 			log.Warn("lost the connection to systemd, the ring does not change until it is back", "error", err)
 			return

@@ -70,6 +70,9 @@ type Rollout struct {
 	fresh map[int]string // instances on the new code, with the invocation that proved itself
 }
 
+// Properties are what the watcher of a rollout must report of units (systemd.WatcherOptions).
+var Properties = []string{"InvocationID"}
+
 // New prepares a rollout. The caller keeps ownership of manager, which is one that stays
 // (systemd.DialToStay), and of units, which the rollout alone may use until it has ended. note is
 // called with each step.

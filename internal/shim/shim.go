@@ -29,6 +29,9 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
+// Properties are what Options.Units must report of units (systemd.WatcherOptions).
+var Properties = []string{"MainPID", "NRestarts"}
+
 // Options are the settings of a shim.
 type Options struct {
 	App app.Name

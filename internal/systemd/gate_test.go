@@ -65,7 +65,7 @@ func TestForgedSignalsAreNotBelieved(t *testing.T) {
 	b := systemdtest.NewBus(t)
 	m := systemdtest.NewManager(t, b)
 	m.SetQuietly("app@1.service", "active", 11)
-	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b)})
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Properties: allSignalled})
 	defer w.Close()
 	w.Watch("app@1.service")
 	next(t, w, "app@1.service")
@@ -151,8 +151,7 @@ func TestForgedJobIsNotAwaited(t *testing.T) {
 	giveJob(m, unit, "start")
 	done := make(chan error, 1)
 	go func() { done <- c.AwaitStop(testContext(t), unit) }()
-	look := len(watchedProperties(unitIf)) + len(silentProperties(unitIf)) + 1 // JobType
-	look += len(watchedProperties(busName+".Service")) + len(silentProperties(busName+".Service"))
+	look := len(allProperties(unitIf)) + len(allProperties(busName+".Service")) + 1 // JobType
 	for m.Asked() < look {
 		select {
 		case err := <-done:

@@ -196,7 +196,7 @@ func TestRealWatcher(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := setUp(t) // daemon-reexec ends it
 			lost := make(chan error, 64)
-			w := observe(NewWatcher(WatcherOptions{Endpoint: e, Lost: func(err error) { lost <- err }}))
+			w := observe(NewWatcher(WatcherOptions{Endpoint: e, Properties: allSignalled, Lost: func(err error) { lost <- err }}))
 			defer w.Close()
 			watchLife(t, w, c)
 			for round := range 3 {
@@ -377,7 +377,7 @@ func TestRealSandbox(t *testing.T) {
 
 // sandboxed is TestRealSandbox inside of the sandbox.
 func sandboxed(t *testing.T) {
-	w := observe(NewWatcher(WatcherOptions{Endpoint: SystemEndpoint(os.Geteuid(), ""), Lost: func(err error) { t.Log("lost:", err) }}))
+	w := observe(NewWatcher(WatcherOptions{Endpoint: SystemEndpoint(os.Geteuid(), ""), Properties: allSignalled, Lost: func(err error) { t.Log("lost:", err) }}))
 	defer w.Close()
 	w.Watch("ug-tpl@3.service")
 	w.untilSub(t, "ug-tpl@3.service", "running")

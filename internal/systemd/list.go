@@ -3,10 +3,12 @@ package systemd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
 
 	"github.com/unitgen/unitgen/internal/app"
 )
@@ -19,9 +21,28 @@ func (c *Conn) ListUnits(ctx context.Context, patterns ...string) ([]UnitState, 
 	if err := c.call(ctx, "ListUnitsByPatterns", []any{[]string{}, patterns}, &listed); err != nil {
 		return nil, fmt.Errorf("list units: %w", err)
 	}
+	return unitStates(listed), nil
+}
+
+func unitStates(listed []systemd.UnitStatus) []UnitState {
 	units := make([]UnitState, len(listed))
 	for i, u := range listed {
 		units[i] = UnitState{Name: u.Name, LoadState: u.LoadState, ActiveState: u.ActiveState, SubState: u.SubState, JobType: u.JobType}
+	}
+	return units
+}
+
+// listNamed lists units by their names, with ListUnits's fields. A name that is another unit's alias
+// is missing. If the manager does not take one of the names, all are.
+func (l *link) listNamed(ctx context.Context, names []string) (map[string]UnitState, error) {
+	var listed []systemd.UnitStatus
+	err := l.call(ctx, "ListUnitsByNames", []any{names}, &listed)
+	if _, refused := errors.AsType[dbus.Error](err); err != nil && !refused {
+		return nil, fmt.Errorf("list units: %w", err)
+	}
+	units := make(map[string]UnitState, len(listed))
+	for _, u := range unitStates(listed) {
+		units[u.Name] = u
 	}
 	return units, nil
 }

@@ -236,12 +236,15 @@ func until(t *testing.T, w *Watcher, unit, active string, pid int) {
 	}
 }
 
+// allSignalled are all properties that a Watcher can report of a service.
+var allSignalled = append(signalledProperties(unitIf), signalledProperties(busName+".Service")...)
+
 func TestWatcher(t *testing.T) {
 	b := systemdtest.NewBus(t)
 	m := systemdtest.NewManager(t, b)
 	m.SetQuietly("app@1.service", "active", 11)
 	before := runtime.NumGoroutine()
-	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b)})
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Properties: allSignalled})
 	w.Watch("app@1.service")
 	if s := next(t, w, "app@1.service"); s.ActiveState != "active" || s.MainPID != 11 || s.LoadState != "loaded" {
 		t.Errorf("first event %+v", s)
@@ -282,7 +285,7 @@ func TestWatcher(t *testing.T) {
 	}
 	w.Watch("app@1.service")
 	next(t, w, "app@1.service")
-	again := len(watchedProperties(unitIf)) + len(watchedProperties(busName+".Service"))
+	again := 1 + len(allSignalled)
 	if got := m.Asked() - asked; got != 1+again {
 		t.Errorf("%d questions for the end of a job and for Watch, want %d", got, 1+again)
 	}
@@ -306,18 +309,18 @@ func TestWatcher(t *testing.T) {
 }
 
 // Who wants nothing of services asks for nothing of them, and is woken by no change of them alone.
-func TestUnitOnly(t *testing.T) {
+func TestWatcherAsksForWhatIsWanted(t *testing.T) {
 	b := systemdtest.NewBus(t)
 	m := systemdtest.NewManager(t, b)
 	m.SetQuietly("app@1.service", "active", 11)
-	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), UnitOnly: true})
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Properties: []string{"InvocationID"}})
 	defer w.Close()
 	w.Watch("app@1.service")
 	if s := next(t, w, "app@1.service"); s.ActiveState != "active" || s.MainPID != 0 {
 		t.Errorf("first event %+v, want the unit's state and nothing of a service", s)
 	}
-	if asked, want := m.Asked(), len(watchedProperties(unitIf)); asked != want {
-		t.Errorf("%d questions, want %d", asked, want)
+	if asked := m.Asked(); asked != 2 {
+		t.Errorf("%d questions, want 2: the time of the last change, and the invocation", asked)
 	}
 	m.Set("app@1.service", "failed", 0)
 	if s := next(t, w, "app@1.service"); s.ActiveState != "failed" {
@@ -335,7 +338,7 @@ func TestWatcherOutlivesBusAndManager(t *testing.T) {
 	m := systemdtest.NewManager(t, b)
 	m.SetQuietly("app@1.service", "active", 11)
 	lost := make(chan error, 16)
-	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Lost: func(err error) { lost <- err }})
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Properties: allSignalled, Lost: func(err error) { lost <- err }})
 	defer w.Close()
 	w.Watch("app@1.service")
 	until(t, w, "app@1.service", "active", 11)
@@ -374,7 +377,7 @@ func TestWatcherOutlivesBusAndManager(t *testing.T) {
 func TestWatcherManyUnits(t *testing.T) {
 	b := systemdtest.NewBus(t)
 	m := systemdtest.NewManager(t, b)
-	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Lost: func(err error) {
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Properties: allSignalled, Lost: func(err error) {
 		if err != nil {
 			t.Errorf("lost: %v", err)
 		}
@@ -397,7 +400,7 @@ func TestWatcherManyUnits(t *testing.T) {
 func TestWatcherCoalesces(t *testing.T) {
 	b := systemdtest.NewBus(t)
 	m := systemdtest.NewManager(t, b)
-	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b)})
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Properties: allSignalled})
 	defer w.Close()
 	w.Watch("app@1.service")
 	next(t, w, "app@1.service")

@@ -64,14 +64,21 @@ func typeInterface(name string) string {
 	return ""
 }
 
-// Properties to read, by interface. PropertiesChanged announces those of the first lists, so a
+// listedProperties are the states of a unit, which a listing has too.
+func listedProperties() []string { return []string{"LoadState", "ActiveState", "SubState"} }
+
+// changeTime is when a unit last changed its state. It is asked for before the rest: if the state
+// changes while it is read, the time is too old, and link.changed sees that.
+const changeTime = "StateChangeTimestamp"
+
+// signalledProperties are what PropertiesChanged announces beside the above, by interface, so that a
 // Watcher reads them once and then gets their changes. Single Gets, sent together, are cheaper for
-// the manager than GetAll, which computes some hundred values and reads the unit's control group
-// for it.
-func watchedProperties(iface string) []string {
+// the manager than GetAll, which computes some hundred values and reads the unit's control group for
+// it.
+func signalledProperties(iface string) []string {
 	switch iface {
 	case unitIf:
-		return append(firstProperties(), "ActiveState", "SubState", "InvocationID", "ActiveEnterTimestamp")
+		return []string{"InvocationID", "ActiveEnterTimestamp"}
 	case busName + ".Service":
 		return []string{"MainPID", "Result", "NRestarts", "StatusText", "ExecMainCode", "ExecMainStatus"}
 	case busName + ".Socket":
@@ -80,22 +87,13 @@ func watchedProperties(iface string) []string {
 	return nil
 }
 
-// firstProperties are the first of watchedProperties, and all that a unit has whose state has never
-// changed. The time is before the others: if the state changes while it is read, the time is too
-// old, and changed sees that.
-func firstProperties() []string { return []string{"StateChangeTimestamp", "LoadState"} }
-
-// asLoaded completes the state of a service or socket that has never changed it, after
-// firstProperties, without what its type alone has if unitOnly. It reports false for other units.
-func (s *UnitState) asLoaded(unitOnly bool) bool {
-	if s.StateChange != 0 || typeInterface(s.Name) == "" {
-		return false
+// allProperties are all that Conn.Unit reads of an interface.
+func allProperties(iface string) []string {
+	all := append(signalledProperties(iface), silentProperties(iface)...)
+	if iface == unitIf {
+		all = append(append([]string{changeTime}, listedProperties()...), all...)
 	}
-	s.ActiveState, s.SubState = "inactive", "dead"
-	if !unitOnly {
-		s.Result = "success"
-	}
-	return true
+	return all
 }
 
 func silentProperties(iface string) []string {
@@ -136,7 +134,7 @@ func (c *Conn) Unit(ctx context.Context, name string) (UnitState, error) {
 	state := UnitState{Name: name}
 	var job dbus.ObjectPath
 	for _, iface := range []string{unitIf, typeInterface(name)} {
-		values, err := c.properties(ctx, UnitPath(name), iface, append(watchedProperties(iface), silentProperties(iface)...))
+		values, err := c.properties(ctx, UnitPath(name), iface, allProperties(iface))
 		if err != nil {
 			return state, fmt.Errorf("read state of %s: %w", name, err)
 		}
@@ -172,7 +170,7 @@ func (c *Conn) Refresh(ctx context.Context, known UnitState) (UnitState, error) 
 
 // changed reports whether a unit has changed its state since the one that is known.
 func (l *link) changed(ctx context.Context, known UnitState) (bool, error) {
-	values, _, err := l.properties(ctx, UnitPath(known.Name), unitIf, []string{"StateChangeTimestamp"})
+	values, _, err := l.properties(ctx, UnitPath(known.Name), unitIf, []string{changeTime})
 	if err != nil {
 		return false, fmt.Errorf("read time of the last change of %s: %w", known.Name, err)
 	}
@@ -225,7 +223,7 @@ func (s *UnitState) apply(values map[string]dbus.Variant) {
 			switch name {
 			case "ActiveEnterTimestamp":
 				s.ActiveEnter = int64(value)
-			case "StateChangeTimestamp":
+			case changeTime:
 				s.StateChange = int64(value)
 			case "InactiveExitTimestamp":
 				s.InactiveExit = int64(value)

@@ -48,9 +48,11 @@ type Watcher struct {
 type WatcherOptions struct {
 	Endpoint Endpoint
 
-	// UnitOnly leaves out of the states what is of services and sockets alone, which saves half of
-	// the requests and signals.
-	UnitOnly bool
+	// Properties names what is reported of each unit beside its name, LoadState, ActiveState, SubState
+	// and StateChange: InvocationID, ActiveEnterTimestamp, MainPID, Result, NRestarts, StatusText,
+	// ExecMainCode or ExecMainStatus. Each costs a question for every unit that has ever run; without
+	// those of services and sockets their signals, half of all, are left out.
+	Properties []string
 
 	// Lost, if set, is called when the manager cannot be reached, once an outage and with its
 	// reason, and with nil when it answers again. It runs on the Watcher's goroutine: it must not

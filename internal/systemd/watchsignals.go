@@ -3,6 +3,7 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/godbus/dbus/v5"
@@ -14,7 +15,7 @@ import (
 // itself does not serve: reading an unloaded unit loads it, so every answer would cause a signal.
 func (l *watchLoop) unitRules(u *watchedUnit) [][]dbus.MatchOption {
 	changes := []dbus.MatchOption{dbus.WithMatchSender(busName), dbus.WithMatchObjectPath(u.pathOf)}
-	if l.options.UnitOnly {
+	if len(l.wanted(typeInterface(u.state.Name))) == 0 {
 		changes = append(changes, dbus.WithMatchInterface(propertyIf), dbus.WithMatchArg(0, unitIf))
 	}
 	return [][]dbus.MatchOption{
@@ -62,14 +63,19 @@ func (l *watchLoop) match(ctx context.Context, rules ...[]dbus.MatchOption) erro
 	return nil
 }
 
+// wanted are the properties of an interface that are read and reported, of a unit that has run.
+func (l *watchLoop) wanted(iface string) []string {
+	return slices.DeleteFunc(signalledProperties(iface), func(name string) bool { return !slices.Contains(l.options.Properties, name) })
+}
+
 // readAtATime is how many units are read together. dbus-daemon lets a connection of the system bus
-// wait for 128 answers (max_replies_per_connection), and a unit has ten properties after the first.
-const readAtATime = 12
+// wait for 128 answers (max_replies_per_connection), and a unit has eight questions after the first.
+const readAtATime = 14
 
 // readUnits asks for the signals of units, so that nothing falls in between, then reads their states
 // and queues those that are news. It sends the requests for some units before it waits for answers:
 // the manager answers what has reached it before it starts the next unit. So most units that are
-// added before they start are read before, and of those two properties are all.
+// added before they start are read before, and their time is all that is asked of each.
 func (l *watchLoop) readUnits(ctx context.Context, units []*watchedUnit) error {
 	for some := range slices.Chunk(units, readAtATime) {
 		var rules [][]dbus.MatchOption
@@ -80,11 +86,17 @@ func (l *watchLoop) readUnits(ctx context.Context, units []*watchedUnit) error {
 			return err
 		}
 		readings := make([]reading, len(some))
+		names := make([]string, len(some))
 		for i, u := range some {
-			readings[i] = reading{u: u, state: UnitState{Name: u.state.Name}, asked: []question{l.link.ask(ctx, u.pathOf, unitIf, firstProperties())}}
+			names[i] = u.state.Name
+			readings[i] = reading{u: u, state: UnitState{Name: u.state.Name}, asked: []question{l.link.ask(ctx, u.pathOf, unitIf, []string{changeTime})}}
+		}
+		listed, err := l.link.listNamed(ctx, names)
+		if err != nil {
+			return err
 		}
 		for i := range readings {
-			if err := l.first(ctx, &readings[i]); err != nil {
+			if err := l.first(ctx, &readings[i], listed); err != nil {
 				return err
 			}
 		}
@@ -107,8 +119,9 @@ type reading struct {
 	asked []question
 }
 
-// first takes the first properties and asks for the others, if the unit has any.
-func (l *watchLoop) first(ctx context.Context, r *reading) error {
+// first takes the time of the last change and the listed states, and asks for the rest, if the unit
+// has any.
+func (l *watchLoop) first(ctx context.Context, r *reading, listed map[string]UnitState) error {
 	err := r.take()
 	if isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
 		// No unit can have this name. That is the caller's fault and no reason to give up the
@@ -116,14 +129,35 @@ func (l *watchLoop) first(ctx context.Context, r *reading) error {
 		r.state.LoadState, r.state.ActiveState, r.state.SubState = "error", "inactive", "dead"
 		return nil
 	}
-	if err != nil || r.state.asLoaded(l.options.UnitOnly) {
+	if err != nil {
 		return err
 	}
-	r.asked = append(r.asked, l.link.ask(ctx, r.u.pathOf, unitIf, watchedProperties(unitIf)[len(firstProperties()):]))
-	if iface := typeInterface(r.state.Name); !l.options.UnitOnly && iface != "" {
-		r.asked = append(r.asked, l.link.ask(ctx, r.u.pathOf, iface, watchedProperties(iface)))
+	wanted := l.wanted(unitIf)
+	is, ok := listed[r.state.Name]
+	if ok {
+		r.state.LoadState, r.state.ActiveState, r.state.SubState = is.LoadState, is.ActiveState, is.SubState
+	} else { // this name is an alias
+		wanted = append(listedProperties(), wanted...)
+	}
+	iface := typeInterface(r.state.Name)
+	if ok && r.state.StateChange == 0 && iface != "" {
+		r.neverRan(l.wanted(iface))
+		return nil
+	}
+	r.asked = append(r.asked, l.link.ask(ctx, r.u.pathOf, unitIf, wanted))
+	if names := l.wanted(iface); len(names) > 0 {
+		r.asked = append(r.asked, l.link.ask(ctx, r.u.pathOf, iface, names))
 	}
 	return nil
+}
+
+// neverRan completes the state of a service or socket that had never changed it when it was asked.
+// If it has begun to since, as its listed state may say, that is still to be signalled.
+func (r *reading) neverRan(wanted []string) {
+	r.state.ActiveState, r.state.SubState = "inactive", "dead"
+	if slices.Contains(wanted, "Result") {
+		r.state.Result = "success"
+	}
 }
 
 // take takes the answers to all that was asked.
@@ -156,7 +190,7 @@ func (l *watchLoop) handleSignal(ctx context.Context, sig *dbus.Signal) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
-		// One question where readUnits asks a dozen, as nearly always the signals have told all.
+		// One question where readUnits has several, as nearly always the signals have told all.
 		if changed, err := l.link.changed(ctx, u.state); err != nil || !changed {
 			return err
 		}
@@ -187,9 +221,11 @@ func (l *watchLoop) applySignal(u *watchedUnit, sig *dbus.Signal) {
 	if !ok || sig.Sequence < u.read {
 		return // it was sent before what was read since
 	}
-	if iface != unitIf && l.options.UnitOnly {
-		return // from the manager's own socket, which sends all
+	known := l.wanted(iface)
+	if iface == unitIf {
+		known = append(append(known, changeTime), listedProperties()...)
 	}
+	maps.DeleteFunc(values, func(name string, _ dbus.Variant) bool { return !slices.Contains(known, name) })
 	u.state.apply(values)
 	if iface == unitIf {
 		l.changed(u)

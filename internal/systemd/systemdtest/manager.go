@@ -66,8 +66,9 @@ func NewManager(t *testing.T, b *Bus) *Manager {
 func (m *Manager) Connect(b *Bus) {
 	m.t.Helper()
 	conn, err := dbus.Connect(b.Address, dbus.WithIncomingInterceptor(func(msg *dbus.Message) {
-		if msg.Type == dbus.TypeMethodCall && msg.Headers[dbus.FieldInterface].Value() == propertyIf {
-			msg.Flags |= dbus.FlagNoReplyExpected // get answers by itself
+		property := msg.Headers[dbus.FieldInterface].Value() == propertyIf
+		if msg.Type == dbus.TypeMethodCall && (property || msg.Headers[dbus.FieldMember].Value() == "ListUnitsByNames") {
+			msg.Flags |= dbus.FlagNoReplyExpected // get and listNamed answer by themselves
 		}
 	}))
 	if err != nil {
@@ -76,7 +77,7 @@ func (m *Manager) Connect(b *Bus) {
 	m.conn.Store(conn)
 	m.t.Cleanup(func() { conn.Close() })
 	methods := map[string]any{
-		"Subscribe": m.subscribe, "Reload": m.reload, "ListUnitsByPatterns": m.list, "ResetFailedUnit": m.reset, "EnableUnitFiles": m.enable,
+		"Subscribe": m.subscribe, "Reload": m.reload, "ListUnitsByPatterns": m.list, "ListUnitsByNames": m.listNamed, "ResetFailedUnit": m.reset, "EnableUnitFiles": m.enable,
 		"KillUnit":  m.kill,
 		"StartUnit": m.job("StartUnit"), "StopUnit": m.job("StopUnit"), "RestartUnit": m.job("RestartUnit"), "ReloadUnit": m.job("ReloadUnit"),
 	}
@@ -170,6 +171,23 @@ func (m *Manager) list(_, patterns []string) ([]systemd.UnitStatus, *dbus.Error)
 	return all, nil
 }
 
+// listNamed answers as get does.
+func (m *Manager) listNamed(msg dbus.Message, names []string) ([]systemd.UnitStatus, *dbus.Error) {
+	m.Lock()
+	defer m.Unlock()
+	all := []systemd.UnitStatus{}
+	for _, name := range names {
+		at := UnitPath(name)
+		states := make(map[string]string)
+		for _, of := range []string{"LoadState", "ActiveState", "SubState"} {
+			states[of], _ = m.property(at, of).(string)
+		}
+		all = append(all, systemd.UnitStatus{Name: name, LoadState: states["LoadState"], ActiveState: states["ActiveState"], SubState: states["SubState"], Path: at, JobPath: "/"})
+	}
+	m.answer(msg, all)
+	return nil, nil // which nobody gets
+}
+
 func (m *Manager) job(verb string) any {
 	return func(unit, mode string) (dbus.ObjectPath, *dbus.Error) {
 		m.Lock()
@@ -228,19 +246,27 @@ func (m *Manager) get(msg dbus.Message, _, name string) (dbus.Variant, *dbus.Err
 	defer m.Unlock()
 	m.asked++
 	at := msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
-	answer := &dbus.Message{Type: dbus.TypeMethodReply, Headers: map[dbus.HeaderField]dbus.Variant{
-		dbus.FieldDestination: msg.Headers[dbus.FieldSender], dbus.FieldReplySerial: dbus.MakeVariant(msg.Serial()),
-	}}
 	if strings.HasPrefix(string(at), jobs) && m.units[at] == nil { // it has ended
+		m.answer(msg, nil)
+	} else {
+		m.answer(msg, dbus.MakeVariant(m.property(at, name)))
+	}
+	return dbus.MakeVariant(""), nil // which nobody gets
+}
+
+// answer answers a call, with nil that its object is not there. The caller holds the mutex.
+func (m *Manager) answer(call dbus.Message, value any) {
+	answer := &dbus.Message{Type: dbus.TypeMethodReply, Headers: map[dbus.HeaderField]dbus.Variant{
+		dbus.FieldDestination: call.Headers[dbus.FieldSender], dbus.FieldReplySerial: dbus.MakeVariant(call.Serial()),
+	}}
+	if value == nil {
 		answer.Type = dbus.TypeError
 		answer.Headers[dbus.FieldErrorName] = dbus.MakeVariant("org.freedesktop.DBus.Error.UnknownObject")
 	} else {
-		value := dbus.MakeVariant(m.property(at, name))
 		answer.Body = []any{value}
 		answer.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(value))
 	}
 	m.conn.Load().Send(answer, nil)
-	return dbus.MakeVariant(""), nil // which nobody gets
 }
 
 func (m *Manager) property(at dbus.ObjectPath, name string) any {
