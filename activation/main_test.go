@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unitgen/unitgen/internal/listenfds"
 )
 
 // childMode makes the test binary a service instead of a test. PID 1 knows the PID of a service
@@ -44,7 +46,7 @@ func childExec(mode string) int {
 	os.Setenv(childMode, mode)
 	os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	if os.Getenv("LISTEN_PIDFDID") == "own" {
-		id, known, err := ownPidfdID()
+		id, known, err := listenfds.OwnPidfdID()
 		if err != nil || !known {
 			os.Unsetenv("LISTEN_PIDFDID")
 		} else {

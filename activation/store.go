@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/unitgen/unitgen/internal/listenfds"
 )
 
 // maxRights is the kernel's SCM_MAX_FD: the descriptors that one message can carry.
@@ -60,5 +62,5 @@ func checkStoreName(name string) error {
 	if name == "" {
 		return errors.New("check descriptor name: empty")
 	}
-	return checkName(name)
+	return listenfds.CheckName(name)
 }

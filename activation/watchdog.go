@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/unitgen/unitgen/internal/listenfds"
 )
 
 // WatchdogInterval is WatchdogSec= of the unit: the manager kills the process when it stays silent
@@ -28,7 +30,7 @@ func parseWatchdog(lookup func(string) (string, bool), pid int) (time.Duration, 
 		return 0, nil
 	}
 	if text, ok := lookup("WATCHDOG_PID"); ok {
-		owner, err := parseNumber("WATCHDOG_PID", text, 31)
+		owner, err := listenfds.ParseNumber("WATCHDOG_PID", text, 31)
 		if err != nil {
 			return 0, err
 		}
@@ -36,7 +38,7 @@ func parseWatchdog(lookup func(string) (string, bool), pid int) (time.Duration, 
 			return 0, nil
 		}
 	}
-	usec, err := parseNumber("WATCHDOG_USEC", text, 64)
+	usec, err := listenfds.ParseNumber("WATCHDOG_USEC", text, 64)
 	if err != nil {
 		return 0, err
 	}

@@ -180,3 +180,26 @@ func TestHTTPCheckSaysWhatTheLastAnswerWas(t *testing.T) {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
+
+func TestStatusLines(t *testing.T) {
+	for line, want := range map[string]string{
+		"HTTP/1.1 200 OK\r\n":            "",
+		"HTTP/1.0 204\n":                 "",
+		"HTTP/1.1 399 \r\n":              "",
+		"HTTP/1.1 400 Bad Request\r\n":   "answer is 400 Bad Request",
+		"HTTP/1.1 199 \r\n":              "answer is 199 ",
+		"HTTP/1.1 0200 OK\r\n":           `answer is not HTTP: "HTTP/1.1 0200 OK"`,
+		"HTTP/1.1 OK\r\n":                `answer is not HTTP: "HTTP/1.1 OK"`,
+		"HTTP/2 200 OK\r\n":              `answer is not HTTP: "HTTP/2 200 OK"`,
+		"SSH-2.0-OpenSSH_9.2p1\r\n":      `answer is not HTTP: "SSH-2.0-OpenSSH_9.2p1"`,
+		"220 mail.example.org ESMTP\r\n": `answer is not HTTP: "220 mail.example.org ESMTP"`,
+	} {
+		got := ""
+		if err := judge(line); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-package activation
+package listenfds
 
 import (
 	"errors"
@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownPidfdID returns the inode number of a pidfd of this process: LISTEN_PIDFDID of
+// OwnPidfdID returns the inode number of a pidfd of this process: LISTEN_PIDFDID of
 // sd_listen_fds(3). known is false if the kernel gives pidfds no inode numbers (before Linux 6.9,
 // and in 32 bits), or does not let us open one.
-func ownPidfdID() (id uint64, known bool, err error) {
+func OwnPidfdID() (id uint64, known bool, err error) {
 	if strconv.IntSize < 64 {
 		return 0, false, nil // the kernel's inode numbers have 32 bits there, the id has 64
 	}
