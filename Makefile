@@ -23,7 +23,7 @@ all: build
 
 # Static, so that the same files run on every distribution and in the tests' containers.
 build:
-	CGO_ENABLED=$(CGO_ENABLED) $(GO) build -trimpath -ldflags "-X main.version=$(VERSION) $(GO_LDFLAGS)" -o bin/ ./cmd/unitgen ./cmd/lbshim ./cmd/unitgen-metrics
+	CGO_ENABLED=$(CGO_ENABLED) $(GO) build -trimpath -ldflags "-X main.version=$(VERSION) $(GO_LDFLAGS)" -o bin/ ./cmd/unitgen ./cmd/lbshim ./cmd/lbshim-balancer ./cmd/unitgen-metrics
 
 # With the tag, vet reads all files: none is for builds without it.
 check:
@@ -94,7 +94,7 @@ install: build install-files
 
 install-files:
 	install -D -m 755 bin/unitgen $(DESTDIR)$(PREFIX)/bin/unitgen
-	install -D -m 755 bin/lbshim $(DESTDIR)$(PREFIX)/lib/unitgen/lbshim
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/lib/unitgen bin/lbshim bin/lbshim-balancer
 	install -D -m 755 bin/unitgen-metrics $(DESTDIR)$(PREFIX)/lib/unitgen/metrics
 	install -D -m 644 packaging/node/drain.cjs $(DESTDIR)$(PREFIX)/lib/unitgen/node/drain.cjs
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 packaging/man/unitgen.1

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"runtime"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/cgroup"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/sockdiag"
@@ -23,7 +23,7 @@ import (
 //
 // An app that stops in the usual order has no connection then: its instances end before the shim. An
 // idle one may have one that waits until the app starts again.
-func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameters, began time.Time) error {
+func drainAlone(ctx context.Context, e *command.Env, o command.Options, p control.DrainParameters, began time.Time) error {
 	ports, paths, parking, serve, err := readAlone(ctx, e, o)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameter
 			// Without a balancer nobody accepts these. If the app is idle, they start it when it has
 			// stopped.
 			switch {
-			case serve.path == string(app.PathHandoff):
+			case serve.Path == string(app.PathHandoff):
 				count.Queued = 0
 			case err == nil && parking != 0 && count.Queued > 0:
 				var parked sockdiag.Stat
@@ -52,16 +52,16 @@ func drainAlone(ctx context.Context, e *env, o options, p control.DrainParameter
 			}
 			return count.Plus(own), err
 		},
-		Began: began, Limit: serve.drainTimeout, Graceful: p.Graceful, Settle: p.Settle,
+		Began: began, Limit: serve.DrainTimeout, Graceful: p.Graceful, Settle: p.Settle,
 	}.Wait(ctx)
 	if err != nil {
 		return err
 	}
-	log := e.log.Info
+	log := e.Log.Info
 	if timedOut {
-		log = e.log.Warn
+		log = e.Log.Warn
 	}
-	log("instance drained without a balancer, which has died", "instance", o.instance, "connections", left.Open, "busy", left.Busy,
+	log("instance drained without a balancer, which has died", "instance", o.Instance, "connections", left.Open, "busy", left.Busy,
 		"timed_out", timedOut)
 	return nil
 }
@@ -80,15 +80,15 @@ func countUnix(paths []string) (sockdiag.Stat, error) {
 
 // readAlone asks PID 1 for what the shim knew: the app's listeners, the control group of the parking
 // listener, 0 if it is not known, and the shim's options, drop-ins included.
-func readAlone(ctx context.Context, e *env, o options) (ports []uint16, paths []string, parking uint64, serve options, err error) {
-	err = systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) (err error) {
-		if serve, err = serveOptions(ctx, c, o.app); err != nil {
+func readAlone(ctx context.Context, e *command.Env, o command.Options) (ports []uint16, paths []string, parking uint64, serve command.Options, err error) {
+	err = systemd.Ask(ctx, o.Endpoint(e), func(c *systemd.Conn) (err error) {
+		if serve, err = command.ServeOptions(ctx, c, o.App); err != nil {
 			return err
 		}
-		if ports, paths, err = lifecycle.Listeners(ctx, c, o.app); err != nil {
+		if ports, paths, err = lifecycle.Listeners(ctx, c, o.App); err != nil {
 			return err
 		}
-		socket, err := c.Unit(ctx, o.app.Socket())
+		socket, err := c.Unit(ctx, o.App.Socket())
 		var dir unix.Stat_t
 		if err == nil && socket.ControlGroup != "" && unix.Stat(cgroup.Dir(socket.ControlGroup), &dir) == nil {
 			parking = dir.Ino // which is the id of the group
@@ -98,22 +98,9 @@ func readAlone(ctx context.Context, e *env, o options) (ports []uint16, paths []
 	return ports, paths, parking, serve, err
 }
 
-// serveOptions returns the options in ExecStart= of the shim's unit.
-func serveOptions(ctx context.Context, conn *systemd.Conn, name app.Name) (options, error) {
-	now := defaultOptions()
-	argv, err := conn.ExecStart(ctx, name.Service())
-	if err != nil {
-		return now, err
-	}
-	if err := now.flags().Parse(argv[1:]); err != nil {
-		return now, fmt.Errorf("parse ExecStart= of %s: %w", name.Service(), err)
-	}
-	return now, nil
-}
-
 // openDiag opens a socket to count connections with in the network of the port, as an instance may
 // have another one. The thread stays there and ends with its goroutine.
-func openDiag(o options) (*sockdiag.Conn, error) {
+func openDiag(o command.Options) (*sockdiag.Conn, error) {
 	type result struct {
 		conn *sockdiag.Conn
 		err  error
@@ -128,8 +115,8 @@ func openDiag(o options) (*sockdiag.Conn, error) {
 	return r.conn, r.err
 }
 
-func diagHere(o options) (*sockdiag.Conn, error) {
-	if !o.userUnits {
+func diagHere(o command.Options) (*sockdiag.Conn, error) {
+	if !o.UserUnits {
 		if err := joinNetwork("/proc/1/ns/net"); err != nil {
 			return nil, err
 		}

@@ -11,13 +11,13 @@ import (
 	"strconv"
 
 	"github.com/coreos/go-systemd/v22/journal"
-	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/bindnotify"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/sdlog"
 )
 
-// Arguments of a supervisor after bindnotify.Verb. It takes no options, to be small: there is one
+// Arguments of a supervisor after bindnotify.Verb. It takes no command.Options, to be small: there is one
 // for each instance.
 const (
 	answerApp = 2 + iota
@@ -36,16 +36,16 @@ var answerEnvironment = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=8MiB", 
 // answer is the supervisor of an instance, which launch has started. It ends with the last process
 // of the program, by no signal but SIGKILL: PID 1 sends the stop signal to all of the unit, and a
 // program that is shutting down may still call bind.
-func answer(e *env) int {
+func answer(e *command.Env) int {
 	signal.Ignore()
-	nameProcess()
-	args := e.args
+	command.NameProcess()
+	args := e.Args
 	if len(args) <= answerPort {
-		return exitInvalidArgument
+		return command.ExitInvalidArgument
 	}
 	port, err := strconv.ParseUint(args[answerPort], 10, 16)
 	if err != nil {
-		return exitInvalidArgument
+		return command.ExitInvalidArgument
 	}
 	s := bindnotify.Supervisor{ProgramPort: uint16(port), Learn: len(args) > answerMode && args[answerMode] == learnMode}
 	s.Note = func(f bindnotify.Fact) {
@@ -56,33 +56,22 @@ func answer(e *env) int {
 	err = s.Serve()
 	switch {
 	case errors.Is(err, bindnotify.ErrAbandoned):
-		return exitFailure
+		return command.ExitFailure
 	case err != nil:
 		answerLog(e).Error("bind is no longer answered, ignoring", "error", err, "instance", args[answerInstance])
-		return exitFailure
+		return command.ExitFailure
 	}
-	return exitSuccess
-}
-
-// nameProcess gives the process its name, as it was executed by another one (self). Package os
-// would make a poller for that.
-func nameProcess() {
-	fd, err := unix.Open("/proc/self/comm", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	_, _ = unix.Write(fd, []byte("lbshim"))
-	unix.Close(fd)
+	return command.ExitSuccess
 }
 
 // answerLog makes the log when there is a message, which is rare. It writes to the stream of the
 // unit, which journald can assign to the unit also after the end of this process. The lines have
 // the program's identifier, so each begins with our prefix.
-func answerLog(e *env) *slog.Logger {
+func answerLog(e *command.Env) *slog.Logger {
 	if is, _ := journal.StderrIsJournalStream(); !is {
-		return slog.New(sdlog.NewStream("lbshim", e.stderr, slog.LevelInfo))
+		return slog.New(sdlog.NewStream("lbshim", e.Stderr, slog.LevelInfo))
 	}
-	return slog.New(sdlog.NewJournalStream("lbshim", prefixed{e.stderr}, slog.LevelInfo))
+	return slog.New(sdlog.NewJournalStream("lbshim", prefixed{e.Stderr}, slog.LevelInfo))
 }
 
 // prefixed puts bindnotify.Prefix behind the priority of each line, which is written at once.

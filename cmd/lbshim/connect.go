@@ -8,35 +8,36 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 )
 
 // connect makes a channel to an instance that is starting, and gives it to the shim. Only root may
 // use the socket, so that nobody else can hand connections over. The shim, which is not root, gets
 // only the channel.
-func connect(ctx context.Context, e *env, o options) error {
+func connect(ctx context.Context, e *command.Env, o command.Options) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	err := control.Retry(ctx, func() error { return connectOnce(ctx, e, o) })
 	if err != nil {
 		joinNext(e, o, err)
-		return fmt.Errorf("connect instance %d with its balancer: %w", o.instance, err)
+		return fmt.Errorf("connect instance %d with its balancer: %w", o.Instance, err)
 	}
 	return nil
 }
 
-func connectOnce(ctx context.Context, e *env, o options) error {
+func connectOnce(ctx context.Context, e *command.Env, o command.Options) error {
 	// Connecting to the control socket of a shim that is being stopped would make PID 1 start it
 	// again.
 	if there, err := shimAnswers(ctx, e, o); err != nil || !there {
 		return errors.Join(err, errors.New("the app stops"))
 	}
-	fd, err := dialHandoff(o.handoffPath(e))
+	fd, err := dialHandoff(o.HandoffPath(e))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return control.Call(ctx, o.controlPath(e), control.MethodConnect, control.Instance{Instance: o.instance}, nil, fd)
+	return control.Call(ctx, o.ControlPath(e), control.MethodConnect, control.Instance{Instance: o.Instance}, nil, fd)
 }
 
 // dialHandoff never waits: a socket whose backlog is full, of channels that no program took, is an

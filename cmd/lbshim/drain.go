@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/process"
@@ -30,8 +31,8 @@ const hangLimit = 30 * time.Second
 // drain waits until the shim reports that the instance may stop, the program has ended, or the time
 // is up. If the shim has died while the app is being stopped, no shim will answer, and drain counts
 // by itself. TimeoutStopSec= of the instance bounds it.
-func drain(ctx context.Context, e *env, o options) error {
-	if e.getenv("EXIT_CODE") != "" {
+func drain(ctx context.Context, e *command.Env, o command.Options) error {
+	if e.Getenv("EXIT_CODE") != "" {
 		return nil // the program has ended by itself, and with success: PID 1 runs ExecStop= then too
 	}
 	p, err := drainParameters(ctx, e, o)
@@ -40,7 +41,7 @@ func drain(ctx context.Context, e *env, o options) error {
 	}
 	// Connections that wait at a program that has ended move to other instances when PID 1 reports
 	// this one dead, which it does not do before this command ends.
-	if pid, err := strconv.Atoi(e.getenv("MAINPID")); err == nil {
+	if pid, err := strconv.Atoi(e.Getenv("MAINPID")); err == nil {
 		program, stop := process.Context(ctx, pid)
 		defer stop()
 		ctx = program
@@ -48,9 +49,9 @@ func drain(ctx context.Context, e *env, o options) error {
 	}
 	began := time.Now()
 	err = control.Retry(ctx, func() error {
-		balancer := lifecycle.Running(o.app)
+		balancer := lifecycle.Running(o.App)
 		if balancer == 0 {
-			shim, err := shimState(ctx, e, o)
+			shim, err := command.Balancer(ctx, e, o)
 			if err != nil {
 				return err
 			}
@@ -66,7 +67,7 @@ func drain(ctx context.Context, e *env, o options) error {
 		return err
 	})
 	if err != nil && !errors.Is(context.Cause(ctx), process.ErrEnded) {
-		return fmt.Errorf("drain instance %d: %w", o.instance, err)
+		return fmt.Errorf("drain instance %d: %w", o.Instance, err)
 	}
 	return nil
 }
@@ -74,30 +75,30 @@ func drain(ctx context.Context, e *env, o options) error {
 // noteStop tells ExecStopPost= that PID 1 ends this invocation, unless its main process, which ctx
 // follows, has ended. PID 1 does not see how a process ends that it has not started (MAINPID= of
 // sd_notify(3)), and runs ExecStop= then as in a stop.
-func noteStop(ctx context.Context, e *env, o options) {
+func noteStop(ctx context.Context, e *command.Env, o command.Options) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err := lifecycle.NoteStop(filepath.Dir(o.controlPath(e)), o.instance, e.getenv("INVOCATION_ID")); err != nil {
-		e.log.Warn("note that the instance stops, ignoring", "instance", o.instance, "error", err)
+	if err := lifecycle.NoteStop(filepath.Dir(o.ControlPath(e)), o.Instance, e.Getenv("INVOCATION_ID")); err != nil {
+		e.Log.Warn("note that the instance stops, ignoring", "instance", o.Instance, "error", err)
 	}
 }
 
 // drainParameters finds out what the program does on its stop signal, unless --shutdown= says it.
-func drainParameters(ctx context.Context, e *env, o options) (control.DrainParameters, error) {
-	p := control.DrainParameters{Instance: o.instance, Settle: settleTime}
-	switch app.Shutdown(o.shutdown) {
+func drainParameters(ctx context.Context, e *command.Env, o command.Options) (control.DrainParameters, error) {
+	p := control.DrainParameters{Instance: o.Instance, Settle: settleTime}
+	switch app.Shutdown(o.Shutdown) {
 	case app.ShutdownGraceful:
 		p.Graceful = true
 	case app.ShutdownQuick:
 		return p, nil
 	case "":
 	default:
-		return p, usageError("--shutdown= must be graceful or quick, got %q", o.shutdown)
+		return p, command.UsageError("--shutdown= must be graceful or quick, got %q", o.Shutdown)
 	}
 	serves, err := runsServe(ctx, e, o)
 	if err != nil {
-		e.log.Warn("find out whether the program shuts down gracefully, ignoring", "instance", o.instance, "error", err)
+		e.Log.Warn("find out whether the program shuts down gracefully, ignoring", "instance", o.Instance, "error", err)
 	}
 	if serves {
 		p.Graceful, p.Settle = true, 0
@@ -107,7 +108,7 @@ func drainParameters(ctx context.Context, e *env, o options) (control.DrainParam
 
 // drainBy is drainOnce that fails as soon as the shim has died. PID 1 holds the control socket,
 // which still accepts connections that no process serves.
-func drainBy(ctx context.Context, e *env, o options, p control.DrainParameters, pid int) error {
+func drainBy(ctx context.Context, e *command.Env, o command.Options, p control.DrainParameters, pid int) error {
 	if pid != 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = process.Context(ctx, pid)
@@ -120,12 +121,12 @@ func drainBy(ctx context.Context, e *env, o options, p control.DrainParameters, 
 	return err
 }
 
-func drainOnce(ctx context.Context, e *env, o options, p control.DrainParameters) error {
+func drainOnce(ctx context.Context, e *command.Env, o command.Options, p control.DrainParameters) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := time.AfterFunc(control.AnswerTimeout, func() { cancel(control.ErrNoAnswer) })
 	defer silent.Stop()
-	return control.Stream(ctx, o.controlPath(e), control.MethodDrain, p, func(json.RawMessage) error {
+	return control.Stream(ctx, o.ControlPath(e), control.MethodDrain, p, func(json.RawMessage) error {
 		silent.Stop()
 		return nil
 	})
@@ -134,14 +135,14 @@ func drainOnce(ctx context.Context, e *env, o options, p control.DrainParameters
 // runsServe reports whether the instance is a program in Go that handles its stop signal with
 // activation.StopSignal and runs activation.Serve, which shuts down gracefully and gives new
 // connections time to send a request.
-func runsServe(ctx context.Context, e *env, o options) (bool, error) {
-	pid := e.getenv("MAINPID")
+func runsServe(ctx context.Context, e *command.Env, o command.Options) (bool, error) {
+	pid := e.Getenv("MAINPID")
 	if pid == "" || !holdsMark(pid) {
 		return false, nil // it has ended, or is another program, for which PID 1 need not be asked
 	}
 	number := 0
-	err := systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) (err error) {
-		number, err = c.KillSignal(ctx, o.app.Instance(o.instance))
+	err := systemd.Ask(ctx, o.Endpoint(e), func(c *systemd.Conn) (err error) {
+		number, err = c.KillSignal(ctx, o.App.Instance(o.Instance))
 		return err
 	})
 	return err == nil && (number == int(unix.SIGTERM) || number == int(unix.SIGINT)), err

@@ -5,24 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/unitgen/unitgen/activation"
+	"golang.org/x/sys/unix"
+
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
+	"github.com/unitgen/unitgen/internal/listenfds"
 )
 
 // join gives the shim copies of the listeners that PID 1 passed: of one instance, or of all. It notes
 // which instances have joined. An instance of all that cannot join has another try, and the error of
 // that, in its own unit; so the command fails only if none has joined.
-func join(ctx context.Context, e *env, o options) error {
+func join(ctx context.Context, e *command.Env, o command.Options) error {
 	of, err := listeners(o)
 	if err != nil {
-		return &statusError{exitNotConfigured, err}
+		return command.WithStatus(command.ExitNotConfigured, err)
 	}
 	var joined []int
 	for _, instance := range slices.Sorted(maps.Keys(of)) {
@@ -36,21 +38,21 @@ func join(ctx context.Context, e *env, o options) error {
 		}
 	}
 	if len(joined) > 0 && err != nil {
-		e.log.Warn("some instances have not joined, their own units try again", "error", err)
+		e.Log.Warn("some instances have not joined, their own units try again", "error", err)
 		err = nil
 	}
 	// At the end: if the command is killed before, all join again.
 	for _, instance := range joined {
-		err = errors.Join(err, lifecycle.NoteJoined(filepath.Dir(o.controlPath(e)), instance))
+		err = errors.Join(err, lifecycle.NoteJoined(filepath.Dir(o.ControlPath(e)), instance))
 	}
 	return err
 }
 
-func joinOne(ctx context.Context, e *env, o options, instance int, listeners []int) error {
+func joinOne(ctx context.Context, e *command.Env, o command.Options, instance int, listeners []int) error {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	err := control.Retry(ctx, func() error {
-		return control.Call(ctx, o.controlPath(e), control.MethodJoin, control.Instance{Instance: instance}, nil, listeners...)
+		return control.Call(ctx, o.ControlPath(e), control.MethodJoin, control.Instance{Instance: instance}, nil, listeners...)
 	})
 	if err != nil {
 		return fmt.Errorf("join shim as instance %d: %w", instance, err)
@@ -60,25 +62,21 @@ func joinOne(ctx context.Context, e *env, o options, instance int, listeners []i
 
 // listeners takes the descriptors that PID 1 passed to a join unit: only listeners of instances.
 // Their flags are shared with the instances and stay as they are.
-func listeners(o options) (map[int][]int, error) {
-	passed, err := activation.Inherit()
+func listeners(o command.Options) (map[int][]int, error) {
+	passed, err := passedDescriptors()
 	if err != nil {
 		return nil, err
 	}
 	of := make(map[int][]int)
-	for _, d := range passed.All() {
-		instance := o.instance
+	for _, fd := range passed {
+		instance := o.Instance
 		if instance == 0 {
-			instance = instanceOf(o.app, d)
+			instance = instanceOf(o.App, fd)
 		}
-		fd, err := d.Take()
-		if err != nil {
-			return nil, err
-		}
-		of[instance] = append(of[instance], fd)
+		of[instance] = append(of[instance], fd.Number)
 	}
 	delete(of, 0)
-	if o.instance != 0 && len(of) == 0 {
+	if o.Instance != 0 && len(of) == 0 {
 		return nil, errors.New("take listeners: systemd passed none, Sockets= of this unit must name the instance's socket")
 	}
 	return of, nil
@@ -86,25 +84,26 @@ func listeners(o options) (map[int][]int, error) {
 
 // joinNext has an instance join with its next start if err says that the shim does not have its
 // listeners, whatever is noted.
-func joinNext(e *env, o options, err error) {
+func joinNext(e *command.Env, o command.Options, err error) {
 	refused, _ := errors.AsType[*control.Error](err)
 	if refused == nil || refused.Name != control.ErrNoSuchInstance {
 		return
 	}
-	if err := lifecycle.ForgetJoined(filepath.Dir(o.controlPath(e)), o.instance); err != nil {
-		e.log.Warn("forget that the instance has joined, ignoring", "instance", o.instance, "error", err)
+	if err := lifecycle.ForgetJoined(filepath.Dir(o.ControlPath(e)), o.Instance); err != nil {
+		e.Log.Warn("forget that the instance has joined, ignoring", "instance", o.Instance, "error", err)
 	}
 }
 
 // instanceOf is the instance of one of many listeners: by the name of its socket unit, which is that
 // of the descriptor, or by its path. It is 0 if an administrator has given it another name
 // (FileDescriptorName=); the instance's own join unit has that one then.
-func instanceOf(name app.Name, d *activation.Descriptor) int {
-	if a, ok := d.Addr().(*net.UnixAddr); ok {
+func instanceOf(name app.Name, fd listenfds.FD) int {
+	address, _ := unix.Getsockname(fd.Number)
+	if a, ok := address.(*unix.SockaddrUnix); ok {
 		number, _ := strings.CutPrefix(filepath.Base(a.Name), app.HandoffName)
 		instance, _ := app.ParseInstance(number)
 		return instance
 	}
-	unit, _ := name.ParseUnit(d.Name())
+	unit, _ := name.ParseUnit(fd.Name)
 	return unit.Instance
 }

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/nodecluster"
@@ -25,10 +25,10 @@ const preload = "node/drain.cjs"
 
 // connectNode connects a Node.js program with the shim. It returns the channel, which is closed at
 // an execve(2), and what the program starts with.
-func connectNode(ctx context.Context, e *env, o options) (channel int, environ []string, err error) {
+func connectNode(ctx context.Context, e *command.Env, o command.Options) (channel int, environ []string, err error) {
 	channel, err = openChannel(ctx, e, o)
 	if err != nil {
-		return -1, nil, fmt.Errorf("connect instance %d with its balancer: %w", o.instance, err)
+		return -1, nil, fmt.Errorf("connect instance %d with its balancer: %w", o.Instance, err)
 	}
 	program, err := os.Executable()
 	if err != nil {
@@ -36,33 +36,33 @@ func connectNode(ctx context.Context, e *env, o options) (channel int, environ [
 	}
 	script := filepath.Join(filepath.Dir(program), preload)
 	if _, err := os.Stat(script); err != nil {
-		e.log.Warn("find preload, busy connections that are kept alive will hold a stop until the drain time-out", "error", err)
+		e.Log.Warn("find preload, busy connections that are kept alive will hold a stop until the drain time-out", "error", err)
 		script = ""
 	}
-	return channel, nodeEnvironment(e.environ(), o, channel, script), nil
+	return channel, nodeEnvironment(e.Environ(), o, channel, script), nil
 }
 
 // launch becomes a Node.js program that the shim gives connections, so that the program has the
 // process that PID 1 started. On success it does not return.
-func launch(o options, channel int, environ []string) error {
-	passed, err := activation.Inherit()
+func launch(o command.Options, channel int, environ []string) error {
+	passed, err := passedDescriptors()
 	if err != nil {
-		return &statusError{exitNotConfigured, err}
+		return command.WithStatus(command.ExitNotConfigured, err)
 	}
-	if err := passed.Close(); err != nil { // what the unit has for programs in Go
-		return err
+	for _, fd := range passed { // what the unit has for programs in Go
+		unix.Close(fd.Number)
 	}
 	if _, err := unix.FcntlInt(uintptr(channel), unix.F_SETFD, 0); err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	err = unix.Exec(o.command[0], o.command, environ)
-	return &statusError{exitExec, fmt.Errorf("%s%w", explain.LauncherFailed, err)}
+	err = unix.Exec(o.Command[0], o.Command, environ)
+	return command.WithStatus(command.ExitExec, fmt.Errorf("%s%w", explain.LauncherFailed, err))
 }
 
 // nodeEnvironment returns the program's environment: PID 1's, the channel, and the variables that
 // programs made for PM2 expect. Existing variables stay. Only on the handoff path is the program a
 // cluster worker.
-func nodeEnvironment(environ []string, o options, channel int, script string) []string {
+func nodeEnvironment(environ []string, o command.Options, channel int, script string) []string {
 	var options string
 	environ = slices.DeleteFunc(slices.Clone(environ), func(assignment string) bool {
 		value, ok := strings.CutPrefix(assignment, "NODE_OPTIONS=")
@@ -73,7 +73,7 @@ func nodeEnvironment(environ []string, o options, channel int, script string) []
 	})
 	if script != "" {
 		ours := nodeOption("--require=" + script)
-		if restricted(append(strings.Fields(options), o.command[1:]...)) {
+		if restricted(append(strings.Fields(options), o.Command[1:]...)) {
 			ours += " " + nodeOption("--allow-fs-read="+script)
 		}
 		// The script takes itself out again: the program's children need it not.
@@ -85,11 +85,11 @@ func nodeEnvironment(environ []string, o options, channel int, script string) []
 	environ = append(environ,
 		"NODE_CHANNEL_FD="+strconv.Itoa(channel),
 		"NODE_CHANNEL_SERIALIZATION_MODE=json")
-	if app.Path(o.path) == app.PathHandoff {
-		environ = append(environ, "NODE_UNIQUE_ID="+strconv.Itoa(o.instance))
+	if app.Path(o.Path) == app.PathHandoff {
+		environ = append(environ, "NODE_UNIQUE_ID="+strconv.Itoa(o.Instance))
 	}
 	if !slices.ContainsFunc(environ, func(a string) bool { return strings.HasPrefix(a, "NODE_APP_INSTANCE=") }) {
-		environ = append(environ, "NODE_APP_INSTANCE="+strconv.Itoa(o.instance-1)) // PM2 counts from 0
+		environ = append(environ, "NODE_APP_INSTANCE="+strconv.Itoa(o.Instance-1)) // PM2 counts from 0
 	}
 	return environ
 }
@@ -123,19 +123,19 @@ const channelTimeout = time.Minute
 
 // openChannel returns a channel that the shim has greeted. A shim that crashes costs time and
 // nothing else.
-func openChannel(ctx context.Context, e *env, o options) (fd int, err error) {
+func openChannel(ctx context.Context, e *command.Env, o command.Options) (fd int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, channelTimeout)
 	defer cancel()
 	began := time.Now()
 	err = control.Retry(ctx, func() error {
-		if fd, err = dialChannel(ctx, o.channelPath(e)); err == nil {
-			err = greeted(fd, o.instance)
+		if fd, err = dialChannel(ctx, o.ChannelPath(e)); err == nil {
+			err = greeted(fd, o.Instance)
 		}
 		if err != nil && fd >= 0 {
 			unix.Close(fd)
 		}
 		if errors.Is(err, os.ErrNotExist) && time.Since(began) > joinTimeout {
-			return fmt.Errorf("%v (an app that was of another kind needs: systemctl restart %s)", err, o.app) // the end of retries
+			return fmt.Errorf("%v (an app that was of another kind needs: systemctl restart %s)", err, o.App) // the end of retries
 		}
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/command"
 )
 
 func TestNodeEnvironment(t *testing.T) {
@@ -39,14 +40,14 @@ func TestNodeEnvironment(t *testing.T) {
 }
 
 // onHandoff are the options of instance 3 on the handoff path.
-func onHandoff(command ...string) options {
-	return options{instance: 3, path: string(app.PathHandoff), command: command}
+func onHandoff(words ...string) command.Options {
+	return command.Options{Instance: 3, Path: string(app.PathHandoff), Command: words}
 }
 
 // A program that opens its port by itself is no worker of a cluster, and has a cluster of its own
 // if it likes.
 func TestNodeIsNoWorkerOnTheSteerPath(t *testing.T) {
-	o := options{instance: 3, path: string(app.PathSteer), command: []string{"/usr/bin/node", "x.js"}}
+	o := command.Options{Instance: 3, Path: string(app.PathSteer), Command: []string{"/usr/bin/node", "x.js"}}
 	want := []string{"NODE_CHANNEL_FD=5", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_APP_INSTANCE=2"}
 	if got := nodeEnvironment([]string{"NODE_UNIQUE_ID=9"}, o, 5, ""); !slices.Equal(got, want) {
 		t.Errorf("it starts with %q, want %q", got, want)

@@ -16,6 +16,7 @@ import (
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/bindnotify"
 	"github.com/unitgen/unitgen/internal/cgroup"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/explain"
 	"github.com/unitgen/unitgen/internal/process"
@@ -23,9 +24,9 @@ import (
 )
 
 // ready is ExecStartPost= of an instance that does not send READY=1 to PID 1.
-func ready(ctx context.Context, e *env, o options) error {
-	check := readiness.Check{Control: o.controlPath(e), Instance: o.instance}
-	switch how, path, _ := strings.Cut(o.check, ":"); how {
+func ready(ctx context.Context, e *command.Env, o command.Options) error {
+	check := readiness.Check{Control: o.ControlPath(e), Instance: o.Instance}
+	switch how, path, _ := strings.Cut(o.Check, ":"); how {
 	case "listen":
 	case "node":
 		check.Node = true
@@ -34,19 +35,19 @@ func ready(ctx context.Context, e *env, o options) error {
 	case "http":
 		check.HTTPPath = path
 	default:
-		return usageError("--check= must be listen, node, message or http:/PATH, got %q", o.check)
+		return command.UsageError("--check= must be listen, node, message or http:/PATH, got %q", o.Check)
 	}
 	// The instance may have no network; its listeners are in the network namespace of PID 1.
 	runtime.LockOSThread()
-	if !o.userUnits {
+	if !o.UserUnits {
 		if err := joinNetwork("/proc/1/ns/net"); err != nil {
 			return err
 		}
 	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, o.startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, o.StartTimeout)
 	defer cancel()
-	pid, err := strconv.Atoi(e.getenv("MAINPID"))
+	pid, err := strconv.Atoi(e.Getenv("MAINPID"))
 	if err == nil {
 		var stop context.CancelFunc
 		ctx, stop = process.Context(ctx, pid)
@@ -67,23 +68,23 @@ func ready(ctx context.Context, e *env, o options) error {
 	})
 	switch {
 	case errors.Is(err, readiness.ErrUnsupported):
-		e.log.Info("readiness is not checked: a single instance cannot be tried with classic BPF", "instance", o.instance)
+		e.Log.Info("readiness is not checked: a single instance cannot be tried with classic BPF", "instance", o.Instance)
 		return nil
 	case errors.Is(err, errAppStops):
 		// This error does not say why the instance is not ready, and must not hide the reason of an
 		// earlier run.
-		return &statusError{exitFailure, errSilent{}}
+		return command.WithStatus(command.ExitFailure, command.ErrSilent)
 	case err == nil:
-		return explain.Forget(filepath.Dir(o.controlPath(e)), o.instance)
+		return explain.Forget(filepath.Dir(o.ControlPath(e)), o.Instance)
 	}
 	joinNext(e, o, err)
-	seen := explain.Seen{Invocation: e.getenv("INVOCATION_ID"), Waited: time.Since(began)}
+	seen := explain.Seen{Invocation: e.Getenv("INVOCATION_ID"), Waited: time.Since(began)}
 	look(context.WithoutCancel(ctx), &seen, check, pid, err)
-	seen.NoteBinding(string(o.app), supervisorState(o))
-	if err := seen.Write(filepath.Dir(o.controlPath(e)), o.instance); err != nil {
-		e.log.Warn("note why the instance is not ready, ignoring", "instance", o.instance, "error", err)
+	seen.NoteBinding(string(o.App), supervisorState(o))
+	if err := seen.Write(filepath.Dir(o.ControlPath(e)), o.Instance); err != nil {
+		e.Log.Warn("note why the instance is not ready, ignoring", "instance", o.Instance, "error", err)
 	}
-	return fmt.Errorf("instance %d is not ready: %s", o.instance, seen)
+	return fmt.Errorf("instance %d is not ready: %s", o.Instance, seen)
 }
 
 // errAppStops means that nobody waits for the instance any more, as the app is being stopped.
@@ -112,8 +113,8 @@ func look(ctx context.Context, seen *explain.Seen, check readiness.Check, pid in
 
 // supervisorState is what the supervisor of the instance has seen, which is in the same unit as
 // this process. Where none runs, or the program has ended, its lines in the journal have to do.
-func supervisorState(o options) bindnotify.State {
-	if app.Kind(o.kind) != app.KindBind {
+func supervisorState(o command.Options) bindnotify.State {
+	if app.Kind(o.Kind) != app.KindBind {
 		return bindnotify.State{}
 	}
 	group, err := cgroup.Own()

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/unitgen/unitgen/internal/account"
@@ -109,16 +110,18 @@ func (m Machine) examineMachine(ctx context.Context) ([]Finding, *live.Manager) 
 	return found, manager
 }
 
-// CheckLbshim makes sure that the program which all units call is there.
+// CheckLbshim makes sure that the program which all units call is there, and its other half beside it.
 func CheckLbshim(root, lbshim string) error {
-	st, err := os.Stat(root + lbshim)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fault.With(fmt.Errorf("find %s: it is not installed, and no app can run without it", lbshim), "make install")
-	case err != nil:
-		return fmt.Errorf("find lbshim: %w", err)
-	case !st.Mode().IsRegular() || st.Mode()&0o111 == 0:
-		return fault.With(fmt.Errorf("%s is not an executable file", lbshim), "make install")
+	for _, program := range []string{lbshim, filepath.Join(filepath.Dir(lbshim), "lbshim-balancer")} {
+		st, err := os.Stat(root + program)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return fault.With(fmt.Errorf("find %s: it is not installed, and no app can run without it", program), "make install")
+		case err != nil:
+			return fmt.Errorf("find lbshim: %w", err)
+		case !st.Mode().IsRegular() || st.Mode()&0o111 == 0:
+			return fault.With(fmt.Errorf("%s is not an executable file", program), "make install")
+		}
 	}
 	return nil
 }

@@ -56,7 +56,8 @@ func Boot(t *testing.T, suite string, args ...string) *System {
 	build(t, root, "cc", "-O2", "-static", "-o", cserver, "examples/c/server.c")
 	for dst, src := range map[string]string{
 		Server: server, CServer: cserver, "/usr/bin/unitgen": rig.Bin(t, "unitgen"), Lbshim: rig.Bin(t, "lbshim"),
-		Answer: filepath.Join(root, "examples/socat/answer"),
+		Lbshim + "-balancer": rig.Bin(t, "lbshim-balancer"),
+		Answer:               filepath.Join(root, "examples/socat/answer"),
 	} {
 		c.MustCopyIn(t, src, dst, 0o755)
 	}

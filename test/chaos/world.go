@@ -88,6 +88,7 @@ func (w *world) prepare(ctx context.Context, leftOut map[string]bool) error {
 	for dst, src := range map[string]string{
 		"/usr/bin/unitgen":                 filepath.Join(root, "bin/unitgen"),
 		"/usr/lib/unitgen/lbshim":          filepath.Join(root, "bin/lbshim"),
+		"/usr/lib/unitgen/lbshim-balancer": filepath.Join(root, "bin/lbshim-balancer"),
 		"/usr/lib/unitgen/node/drain.cjs":  filepath.Join(root, "packaging/node/drain.cjs"),
 		"/usr/lib/sysusers.d/unitgen.conf": filepath.Join(root, "packaging/sysusers.d/unitgen.conf"),
 		strangerProgram:                    filepath.Join(built, "stranger"),

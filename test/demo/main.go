@@ -85,6 +85,7 @@ func (d *demo) install() error {
 	for src, dst := range map[string]string{
 		filepath.Join(root, "bin", "unitgen"):                          "/usr/bin/unitgen",
 		filepath.Join(root, "bin", "lbshim"):                           "/usr/lib/unitgen/lbshim",
+		filepath.Join(root, "bin", "lbshim-balancer"):                  "/usr/lib/unitgen/lbshim-balancer",
 		filepath.Join(root, "packaging", "sysusers.d", "unitgen.conf"): "/usr/lib/sysusers.d/unitgen.conf",
 		filepath.Join(root, "packaging", "node", "drain.cjs"):          "/usr/lib/unitgen/node/drain.cjs",
 		filepath.Join(root, "examples", "node", "server.js"):           "/srv/web/server.js",

@@ -132,6 +132,7 @@ func boot(t *testing.T, suite, programs string) *system {
 	}
 	c.MustCopyIn(t, rig.Bin(t, "unitgen"), "/usr/bin/unitgen", 0o755)
 	c.MustCopyIn(t, rig.Bin(t, "lbshim"), lbshim, 0o755)
+	c.MustCopyIn(t, rig.Bin(t, "lbshim-balancer"), lbshim+"-balancer", 0o755)
 	c.MustCopyIn(t, filepath.Join(root, "packaging/sysusers.d/unitgen.conf"), "/usr/lib/sysusers.d/unitgen.conf", 0o644)
 	c.MustExec(t, "systemd-sysusers")
 	return &system{Container: c, port: 3000}

@@ -148,6 +148,7 @@ func boot(t *testing.T, suite string) *system {
 	for src, dst := range map[string]string{
 		rig.Bin(t, "unitgen"):                                    "/usr/bin/unitgen",
 		rig.Bin(t, "lbshim"):                                     "/usr/lib/unitgen/lbshim",
+		rig.Bin(t, "lbshim-balancer"):                            "/usr/lib/unitgen/lbshim-balancer",
 		filepath.Join(root, "packaging/node/drain.cjs"):          "/usr/lib/unitgen/node/drain.cjs",
 		filepath.Join(root, "packaging/sysusers.d/unitgen.conf"): "/usr/lib/sysusers.d/unitgen.conf",
 	} {

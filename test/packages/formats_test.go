@@ -29,7 +29,7 @@ func TestDeb(t *testing.T) {
 	dir := build(t, "deb")
 	for name, want := range map[string][]string{
 		"unitgen": {"./usr/bin/unitgen", "./usr/share/man/man1/unitgen.1.gz", "./usr/share/man/man5/unitgen.5.gz", "./usr/share/polkit-1/rules.d/50-unitgen.rules"},
-		"lbshim":  {"./usr/lib/unitgen/lbshim", "./usr/lib/unitgen/node/drain.cjs", "./usr/lib/sysusers.d/unitgen.conf", "./usr/share/man/man8/lbshim.8.gz"},
+		"lbshim":  {"./usr/lib/unitgen/lbshim", "./usr/lib/unitgen/lbshim-balancer", "./usr/lib/unitgen/node/drain.cjs", "./usr/lib/sysusers.d/unitgen.conf", "./usr/share/man/man8/lbshim.8.gz"},
 		"dh-unitgen": {"./usr/bin/dh_unitgen", "./usr/share/man/man1/dh_unitgen.1.gz", "./usr/share/perl5/Debian/Debhelper/Sequence/unitgen.pm",
 			"./usr/share/debhelper/autoscripts/postinst-unitgen"},
 		"golang-github-unitgen-unitgen-dev": {"./usr/share/gocode/src/github.com/unitgen/unitgen/activation/doc.go", "./usr/share/gocode/src/github.com/unitgen/unitgen/go.mod"},
@@ -40,10 +40,20 @@ func TestDeb(t *testing.T) {
 				t.Errorf("%s has no %s", name, path)
 			}
 		}
-		if strings.Contains(list, "/internal/") || strings.Contains(list, "/vendor/") {
+		if name != "golang-github-unitgen-unitgen-dev" && strings.Contains(list, "/internal/") || strings.Contains(list, "/vendor/") {
 			t.Errorf("%s has folders that are not its", name)
 		}
 	}
+	// Package activation compiles where only its own package is installed.
+	library := t.TempDir()
+	output(t, "dpkg-deb", "--extract", one(t, filepath.Join(dir, "golang-github-unitgen-unitgen-dev_*.deb")), library)
+	library = filepath.Join(library, "usr/share/gocode/src/github.com/unitgen/unitgen")
+	root, err := rig.RepoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output(t, "cp", filepath.Join(root, "go.sum"), library)
+	output(t, "go", "-C", library, "build", "-mod=mod", "./activation")
 }
 
 // TestDebIsReproducible builds once more, elsewhere, and without what Go has cached.
@@ -81,7 +91,7 @@ func TestDebIsReproducible(t *testing.T) {
 var files = map[string][]string{
 	"unitgen": {"/usr/bin/unitgen", "/usr/share/man/man1/unitgen.1", "/usr/share/man/man5/unitgen.5", "/usr/share/polkit-1/rules.d/50-unitgen.rules",
 		"/usr/share/bash-completion/completions/unitgen"},
-	"lbshim": {"/usr/lib/unitgen/lbshim", "/usr/lib/unitgen/node/drain.cjs", "/usr/lib/sysusers.d/unitgen.conf", "/usr/share/man/man8/lbshim.8"},
+	"lbshim": {"/usr/lib/unitgen/lbshim", "/usr/lib/unitgen/lbshim-balancer", "/usr/lib/unitgen/node/drain.cjs", "/usr/lib/sysusers.d/unitgen.conf", "/usr/share/man/man8/lbshim.8"},
 }
 
 // contains checks a list of a package's files, in which compressed ones end in .gz.

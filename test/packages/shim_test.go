@@ -39,7 +39,7 @@ func testUpgradeLbshimInRollout(t *testing.T, a *hello) {
 
 // testUpgradeToBrokenLbshim: a program that does not run cannot replace the one that does.
 func testUpgradeToBrokenLbshim(t *testing.T, a *hello) {
-	a.system.repack(t, "lbshim", "lbshim-broken", "0.1.0-3", `printf '#!/bin/sh\nexit 70\n' >usr/lib/unitgen/lbshim`)
+	a.system.repack(t, "lbshim", "lbshim-broken", "0.1.0-3", `printf '#!/bin/sh\nexit 70\n' >usr/lib/unitgen/lbshim-balancer`)
 	instances, shims := a.instances(), a.shims()
 	var said string
 	a.underLoad(func() { said = a.system.install(t, "lbshim-broken") })
@@ -67,7 +67,7 @@ func testUpgradeUnitgen(t *testing.T, a *hello) {
 func (a *hello) runInstalledShim() {
 	a.T.Helper()
 	for unit, pid := range a.shims() {
-		if exe := strings.TrimSpace(a.MustExec(a.T, "readlink", "/proc/"+pid+"/exe")); exe != "/usr/lib/unitgen/lbshim" {
+		if exe := strings.TrimSpace(a.MustExec(a.T, "readlink", "/proc/"+pid+"/exe")); exe != "/usr/lib/unitgen/lbshim-balancer" {
 			a.T.Errorf("%s runs %q", unit, exe)
 		}
 	}

@@ -104,7 +104,7 @@ func (s *scale) install() error {
 		}
 	}
 	for src, dst := range map[string]string{
-		"bin/unitgen": "/usr/bin/unitgen", "bin/lbshim": "/usr/lib/unitgen/lbshim",
+		"bin/unitgen": "/usr/bin/unitgen", "bin/lbshim": "/usr/lib/unitgen/lbshim", "bin/lbshim-balancer": "/usr/lib/unitgen/lbshim-balancer",
 		"packaging/sysusers.d/unitgen.conf": "/usr/lib/sysusers.d/unitgen.conf",
 	} {
 		if err := s.c.CopyIn(s.ctx, filepath.Join(root, src), dst, 0o755); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/rollout"
@@ -28,12 +29,12 @@ const (
 const rolloutMargin = 20 * time.Second
 
 // roll is ExecReload= of the shim's unit.
-func roll(ctx context.Context, e *env, o options) error {
-	surge, err := parseSurge(o.surge)
+func roll(ctx context.Context, e *command.Env, o command.Options) error {
+	surge, err := parseSurge(o.Surge)
 	if err != nil {
 		return err
 	}
-	shimPID, err := strconv.Atoi(e.getenv("MAINPID"))
+	shimPID, err := strconv.Atoi(e.Getenv("MAINPID"))
 	if err != nil {
 		return rollout.ErrNoBalancer // PID 1 tells each process of a reload whom it reloads, unless that has just ended
 	}
@@ -62,27 +63,27 @@ func roll(ctx context.Context, e *env, o options) error {
 		return errors.Join(err, tell(alive, e, o, "reload refused: "+err.Error()))
 	}
 	defer follow(alive, e, o)()
-	manager, err := systemd.DialToStay(alive, o.endpoint(e))
+	manager, err := systemd.DialToStay(alive, o.Endpoint(e))
 	if err != nil {
 		return err
 	}
 	defer manager.Close()
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.endpoint(e), Properties: rollout.Properties})
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.Endpoint(e), Properties: rollout.Properties})
 	defer units.Close()
 	note := func(text string) {
 		err := tell(alive, e, o, text)
 		// The status line of a shim that has ended has gone with it.
 		if err != nil && !errors.Is(context.Cause(alive), rollout.ErrNoBalancer) {
-			e.log.Warn("tell shim of the rollout, ignoring", "error", err)
+			e.Log.Warn("tell shim of the rollout, ignoring", "error", err)
 		}
 	}
 	err = rollout.New(rollout.Options{
-		App: o.app, Surge: surge, Parallel: o.parallel, Soak: o.soak,
-		Limit:      app.App{DrainTimeout: o.drainTimeout}.LongestStop() + o.startTimeout + rolloutMargin,
-		UserUnits:  o.userUnits,
-		RuntimeDir: filepath.Dir(o.controlPath(e)),
+		App: o.App, Surge: surge, Parallel: o.Parallel, Soak: o.Soak,
+		Limit:      app.App{DrainTimeout: o.DrainTimeout}.LongestStop() + o.StartTimeout + rolloutMargin,
+		UserUnits:  o.UserUnits,
+		RuntimeDir: filepath.Dir(o.ControlPath(e)),
 		Steered:    func(ctx context.Context, number int) error { return awaitSteered(ctx, e, o, number) },
-	}, manager, units, note, e.log).Run(ctx)
+	}, manager, units, note, e.Log).Run(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = errors.Join(err, stopInstead(alive, e, o))
 	}
@@ -91,19 +92,19 @@ func roll(ctx context.Context, e *env, o options) error {
 
 // follow has the shim notice when this process is killed. The caller calls done when the rollout
 // has ended in any other way.
-func follow(alive context.Context, e *env, o options) (done func()) {
+func follow(alive context.Context, e *command.Env, o command.Options) (done func()) {
 	self := control.Rollout{PID: os.Getpid()}
 	ctx, cancel := context.WithTimeout(alive, control.AnswerTimeout)
 	defer cancel()
-	held, err := control.Hold(ctx, o.controlPath(e), control.MethodRolling, self)
+	held, err := control.Hold(ctx, o.ControlPath(e), control.MethodRolling, self)
 	if err != nil {
 		// A shim of an older version does not know the method.
-		e.log.Warn("have the balancer follow the rollout, ignoring", "error", err)
+		e.Log.Warn("have the balancer follow the rollout, ignoring", "error", err)
 		return func() {}
 	}
 	return func() {
 		defer held.Close()
-		_ = control.Call(alive, o.controlPath(e), control.MethodRolled, self, nil) // it fails when the shim has died, which then has nothing to notice
+		_ = control.Call(alive, o.ControlPath(e), control.MethodRolled, self, nil) // it fails when the shim has died, which then has nothing to notice
 	}
 }
 
@@ -120,21 +121,21 @@ func guard(alive context.Context, died context.CancelCauseFunc, shim int) (stop 
 
 // awaitSteered returns when the shim gives connections to an instance. It waits for a restarting
 // shim until ctx ends.
-func awaitSteered(ctx context.Context, e *env, o options, number int) error {
+func awaitSteered(ctx context.Context, e *command.Env, o command.Options, number int) error {
 	return control.Retry(ctx, func() error {
-		return control.Wait(ctx, o.controlPath(e), control.MethodSteered, control.Instance{Instance: number}, nil)
+		return control.Wait(ctx, o.ControlPath(e), control.MethodSteered, control.Instance{Instance: number}, nil)
 	})
 }
 
 // extend keeps PID 1 from cutting the reload off while it makes progress; every step has its own
 // limit.
-func extend(ctx context.Context, e *env, notify *activation.Notifier, done chan<- struct{}) {
+func extend(ctx context.Context, e *command.Env, notify *activation.Notifier, done chan<- struct{}) {
 	defer close(done)
 	tick := time.NewTicker(extendEvery)
 	defer tick.Stop()
 	for {
 		if err := notify.ExtendTimeout(extendBy); err != nil {
-			e.log.Warn("extend time-out of the reload, ignoring", "error", err)
+			e.Log.Warn("extend time-out of the reload, ignoring", "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -150,27 +151,27 @@ func parseSurge(s string) (int, error) {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 || n > app.MaxInstances {
-		return 0, usageError("--surge= must be a number from 0 to %d or all, got %q", app.MaxInstances, s)
+		return 0, command.UsageError("--surge= must be a number from 0 to %d or all, got %q", app.MaxInstances, s)
 	}
 	return n, nil
 }
 
 // reconfigure sends the shim the present options of its ExecStart=, drop-ins included.
-func reconfigure(ctx context.Context, e *env, o options) error {
-	var now options
-	err := systemd.Ask(ctx, o.endpoint(e), func(c *systemd.Conn) (err error) {
-		now, err = serveOptions(ctx, c, o.app)
+func reconfigure(ctx context.Context, e *command.Env, o command.Options) error {
+	var now command.Options
+	err := systemd.Ask(ctx, o.Endpoint(e), func(c *systemd.Conn) (err error) {
+		now, err = command.ServeOptions(ctx, c, o.App)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return control.Call(ctx, o.controlPath(e), control.MethodConfigure, now.settings(), nil)
+	return control.Call(ctx, o.ControlPath(e), control.MethodConfigure, now.Settings(), nil)
 }
 
 // tell sends the shim a line for systemctl status.
-func tell(ctx context.Context, e *env, o options, text string) error {
-	err := control.Call(ctx, o.controlPath(e), control.MethodNote, control.Note{Text: text}, nil)
+func tell(ctx context.Context, e *command.Env, o command.Options, text string) error {
+	err := control.Call(ctx, o.ControlPath(e), control.MethodNote, control.Note{Text: text}, nil)
 	if _, ok := errors.AsType[*control.Error](err); ok {
 		return fmt.Errorf("shim refused: %w", err)
 	}

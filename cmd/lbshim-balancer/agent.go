@@ -8,6 +8,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/agent"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 )
 
@@ -20,21 +21,21 @@ const agentIdle = 2 * time.Minute
 
 // tellHost is ExecStart= of app-agent.service: it answers load balancers with the state of the app
 // on this host.
-func tellHost(ctx context.Context, e *env, o options) error {
+func tellHost(ctx context.Context, e *command.Env, o command.Options) error {
 	passed, err := activation.Inherit()
 	if err != nil {
-		return &statusError{exitNotConfigured, err}
+		return command.WithStatus(command.ExitNotConfigured, err)
 	}
 	defer passed.Close()
 	all, err := passed.Listeners(nameAgent)
 	if err != nil {
-		return &statusError{exitNotConfigured, err}
+		return command.WithStatus(command.ExitNotConfigured, err)
 	}
 	if len(all) != 1 {
-		return &statusError{exitNotConfigured, fmt.Errorf("take agent's socket: %d sockets named %q were passed, want one", len(all), nameAgent)}
+		return command.WithStatus(command.ExitNotConfigured, fmt.Errorf("take agent's socket: %d sockets named %q were passed, want one", len(all), nameAgent))
 	}
-	asker := &hostAsker{path: o.controlPath(e)}
-	server := &agent.Server{App: string(o.app), Idle: agentIdle, Log: e.log.With("app", string(o.app)), Ask: asker.ask}
+	asker := &hostAsker{path: o.ControlPath(e)}
+	server := &agent.Server{App: string(o.App), Idle: agentIdle, Log: e.Log.With("app", string(o.App)), Ask: asker.ask}
 	if err := server.Serve(ctx, all[0]); !errors.Is(err, agent.ErrIdle) {
 		return err
 	}

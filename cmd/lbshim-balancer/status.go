@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/unitgen/unitgen/activation"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/relay"
 )
 
@@ -15,21 +16,21 @@ import (
 const metricsUser = "unitgen-metrics"
 
 // status is ExecStart= of unitgen-status.service.
-func status(ctx context.Context, e *env, o options) error {
+func status(ctx context.Context, e *command.Env, o command.Options) error {
 	passed, err := activation.Inherit()
 	if err != nil {
-		return &statusError{exitNotConfigured, err}
+		return command.WithStatus(command.ExitNotConfigured, err)
 	}
 	defer passed.Close()
 	ln, err := unixListener(passed, "status")
 	if err != nil {
-		return &statusError{exitNotConfigured, fmt.Errorf("%w (systemctl start unitgen-status.socket)", err)}
+		return command.WithStatus(command.ExitNotConfigured, fmt.Errorf("%w (systemctl start unitgen-status.socket)", err))
 	}
 	uid, err := uidOf(metricsUser)
 	if err != nil {
-		return &statusError{exitNotConfigured, err}
+		return command.WithStatus(command.ExitNotConfigured, err)
 	}
-	return relay.New("/run", e.log).Serve(ctx, ln, uid, relay.Idle)
+	return relay.New("/run", e.Log).Serve(ctx, ln, uid, relay.Idle)
 }
 
 func uidOf(name string) (int, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/process"
 	"github.com/unitgen/unitgen/internal/systemd"
@@ -19,7 +20,7 @@ const lingerMargin = 15 * time.Second
 
 // linger returns a context that ends when ctx has ended and no process needs the shim for a stop
 // any more. The caller calls cancel, which waits.
-func linger(ctx context.Context, e *env, o options) (lasting context.Context, cancel func()) {
+func linger(ctx context.Context, e *command.Env, o command.Options) (lasting context.Context, cancel func()) {
 	lasting, end := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	go func() { // ends with ctx and the stop, or with lasting
@@ -35,14 +36,14 @@ func linger(ctx context.Context, e *env, o options) (lasting context.Context, ca
 }
 
 // awaitStopper returns when the process that stops the app has ended; at once if there is none.
-func awaitStopper(ctx context.Context, e *env, o options) {
-	ctx, cancel := context.WithTimeout(ctx, o.drainTimeout+lingerMargin)
+func awaitStopper(ctx context.Context, e *command.Env, o command.Options) {
+	ctx, cancel := context.WithTimeout(ctx, o.DrainTimeout+lingerMargin)
 	defer cancel()
 	shim, err := stopped(ctx, e, o)
 	if err != nil || shim.ControlPID == 0 {
 		return
 	}
-	e.log.Info("the app is stopped in the middle of a reload or start: instances drain first")
+	e.Log.Info("the app is stopped in the middle of a reload or start: instances drain first")
 	ctx, end := process.Context(ctx, shim.ControlPID)
 	defer end()
 	<-ctx.Done()
@@ -50,10 +51,10 @@ func awaitStopper(ctx context.Context, e *env, o options) {
 
 // stopped returns the state of the shim's unit if it is being stopped, not restarted; otherwise
 // nothing.
-func stopped(ctx context.Context, e *env, o options) (systemd.UnitState, error) {
-	ctx, cancel := context.WithTimeout(ctx, stopsTimeout)
+func stopped(ctx context.Context, e *command.Env, o command.Options) (systemd.UnitState, error) {
+	ctx, cancel := context.WithTimeout(ctx, command.StopsTimeout)
 	defer cancel()
-	shim, err := shimState(ctx, e, o)
+	shim, err := command.Balancer(ctx, e, o)
 	if err != nil || shim.JobType != "stop" || !shim.Leaving() {
 		return systemd.UnitState{}, err
 	}
@@ -62,10 +63,10 @@ func stopped(ctx context.Context, e *env, o options) (systemd.UnitState, error) 
 
 // stopInstead does what ExecStop= would have done, when a reload or start was ended because the app
 // is stopped. ctx has ended then; alive ends with the shim.
-func stopInstead(alive context.Context, e *env, o options) error {
+func stopInstead(alive context.Context, e *command.Env, o command.Options) error {
 	shim, err := stopped(alive, e, o)
 	if err != nil || shim.MainPID == 0 {
 		return err
 	}
-	return systemd.Ask(alive, o.endpoint(e), func(c *systemd.Conn) error { return lifecycle.Stop(alive, c, o.app, o.controlPath(e)) })
+	return systemd.Ask(alive, o.Endpoint(e), func(c *systemd.Conn) error { return lifecycle.Stop(alive, c, o.App, o.ControlPath(e)) })
 }

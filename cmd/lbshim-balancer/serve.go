@@ -10,6 +10,7 @@ import (
 
 	"github.com/unitgen/unitgen/activation"
 	"github.com/unitgen/unitgen/internal/app"
+	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/shim"
@@ -29,15 +30,15 @@ const (
 )
 
 // serve is the shim.
-func serve(ctx context.Context, e *env, o options) error {
+func serve(ctx context.Context, e *command.Env, o command.Options) error {
 	passed, err := activation.Inherit()
 	if err != nil {
-		return &statusError{exitNotConfigured, err}
+		return command.WithStatus(command.ExitNotConfigured, err)
 	}
 	defer passed.Close()
 	inherited, ln, err := sortPassed(passed)
 	if err != nil {
-		return &statusError{exitNotConfigured, fmt.Errorf("%w (start it with: systemctl start %s)", err, o.app.Service())}
+		return command.WithStatus(command.ExitNotConfigured, fmt.Errorf("%w (start it with: systemctl start %s)", err, o.App.Service()))
 	}
 	notify, err := activation.NewNotifier()
 	if err != nil {
@@ -45,8 +46,8 @@ func serve(ctx context.Context, e *env, o options) error {
 	}
 	defer notify.Close()
 
-	endpoint := o.endpoint(e)
-	log := e.log.With("app", string(o.app))
+	endpoint := o.Endpoint(e)
+	log := e.Log.With("app", string(o.App))
 	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: endpoint, Properties: shim.Properties, Lost: func(err error) {
 		if err != nil {
 			log.Warn("lost the connection to systemd, the ring does not change until it is back", "error", err)
@@ -56,9 +57,9 @@ func serve(ctx context.Context, e *env, o options) error {
 	}})
 	defer units.Close()
 
-	store := path.NewStore(o.app, notify, inherited.stored, log)
+	store := path.NewStore(o.App, notify, inherited.stored, log)
 	shimOptions := shim.Options{
-		App: o.app, Settings: o.settings(), Channels: inherited.channels, Messages: o.messages, Drained: drainedSince(e, o),
+		App: o.App, Settings: o.Settings(), Channels: inherited.channels, Messages: o.Messages, Drained: drainedSince(e, o),
 		Store: store, Notify: notify, Manager: endpoint, Units: units, Log: log,
 	}
 	if err := openPath(&shimOptions, e, o, inherited); err != nil {
@@ -75,8 +76,8 @@ func serve(ctx context.Context, e *env, o options) error {
 
 // drainedSince reads the notes that keep the drain of the host when the shim ends; zero if there is
 // none.
-func drainedSince(e *env, o options) (since time.Time) {
-	for _, note := range []string{o.app.DrainNote(o.runtimeDir(e)), o.app.PersistentDrainNote(app.StateDir(o.userUnits, e.getenv))} {
+func drainedSince(e *command.Env, o command.Options) (since time.Time) {
+	for _, note := range []string{o.App.DrainNote(o.RuntimeDir(e)), o.App.PersistentDrainNote(app.StateDir(o.UserUnits, e.Getenv))} {
 		if info, err := os.Stat(note); err == nil {
 			since = info.ModTime()
 		}
@@ -85,24 +86,24 @@ func drainedSince(e *env, o options) (since time.Time) {
 }
 
 // openPath opens the data path of the options.
-func openPath(s *shim.Options, e *env, o options, in inherited) (err error) {
-	switch app.Path(o.path) {
+func openPath(s *shim.Options, e *command.Env, o command.Options, in inherited) (err error) {
+	switch app.Path(o.Path) {
 	case app.PathSteer:
 		s.Path, err = steered.Open(steered.Options{
-			App: o.app, Strategy: s.Strategy, Parking: in.parking, Diag: in.diag, Store: s.Store, Log: s.Log,
-			Cgroup: func(instance int) (string, error) { return cgroupOf(e, o, o.app.InstanceSocket(instance)) },
+			App: o.App, Strategy: s.Strategy, Parking: in.parking, Diag: in.diag, Store: s.Store, Log: s.Log,
+			Cgroup: func(instance int) (string, error) { return cgroupOf(e, o, o.App.InstanceSocket(instance)) },
 		})
 	case app.PathHandoff:
 		var p *handed.Path
 		p, err = handed.Open(handed.Options{
-			App: o.app, Strategy: s.Strategy, MaxConnections: s.MaxConnections, Parking: in.parking, Diag: in.diag,
-			Receivers: in.channels != nil && !o.messages, Store: s.Store, Log: s.Log,
+			App: o.App, Strategy: s.Strategy, MaxConnections: s.MaxConnections, Parking: in.parking, Diag: in.diag,
+			Receivers: in.channels != nil && !o.Messages, Store: s.Store, Log: s.Log,
 		})
-		if s.Path = p; in.channels != nil && !o.messages {
+		if s.Path = p; in.channels != nil && !o.Messages {
 			s.Receiving = p
 		}
 	default:
-		err = usageError("--path= must be steer or handoff, got %q", o.path)
+		err = command.UsageError("--path= must be steer or handoff, got %q", o.Path)
 	}
 	return err
 }
@@ -113,10 +114,10 @@ func openPath(s *shim.Options, e *env, o options, in inherited) (err error) {
 const cgroupTimeout = 5 * time.Second
 
 // cgroupOf asks PID 1 for the control group of a unit.
-func cgroupOf(e *env, o options, unit string) (string, error) {
+func cgroupOf(e *command.Env, o command.Options, unit string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cgroupTimeout)
 	defer cancel()
-	conn, err := systemd.Dial(ctx, o.endpoint(e))
+	conn, err := systemd.Dial(ctx, o.Endpoint(e))
 	if err != nil {
 		return "", err
 	}
@@ -141,15 +142,10 @@ func serveUntil(ctx context.Context, s *shim.Shim, ln *net.UnixListener, server 
 		err = serveErr
 	}
 	if errors.Is(err, shim.ErrIdle) {
-		return &statusError{lifecycle.ExitIdle, errSilent{}}
+		return command.WithStatus(lifecycle.ExitIdle, command.ErrSilent)
 	}
 	return err
 }
-
-// errSilent carries an exit status without a message.
-type errSilent struct{}
-
-func (errSilent) Error() string { return "" }
 
 // inherited is what PID 1 passes to a shim.
 type inherited struct {
