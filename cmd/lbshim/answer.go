@@ -17,7 +17,7 @@ import (
 	"github.com/unitgen/unitgen/internal/sdlog"
 )
 
-// Arguments of a supervisor after bindnotify.Verb. It takes no command.Options, to be small: there is one
+// Arguments of a supervisor after bindnotify.Verb. It takes no options, to be small: there is one
 // for each instance.
 const (
 	answerApp = 2 + iota

@@ -13,7 +13,7 @@ import (
 	"github.com/unitgen/unitgen/internal/rollout"
 )
 
-// options are the settings of all verbs; each verb reads what concerns it.
+// Options are the settings of all verbs; each verb reads what concerns it.
 type Options struct {
 	App       app.Name
 	Instance  int
@@ -45,6 +45,7 @@ type Options struct {
 	Limit           app.Size // of memory
 }
 
+// DefaultOptions are what units leave out.
 func DefaultOptions() Options {
 	return Options{
 		Kind:         string(app.KindNode),
@@ -60,6 +61,7 @@ func DefaultOptions() Options {
 	}
 }
 
+// Flags are the options of the command line, which set o.
 func (o *Options) Flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("lbshim", pflag.ContinueOnError)
 	f.SortFlags = false
@@ -91,10 +93,10 @@ func (o *Options) Flags() *pflag.FlagSet {
 	return f
 }
 
-// controlPath is where PID 1 (or the user's manager) listens for the shim.
+// ControlPath is where PID 1 (or the user's manager) listens for the shim.
 func (o *Options) ControlPath(e *Env) string { return o.App.ControlPath(o.RuntimeDir(e)) }
 
-// runtimeDir is where the manager's units have their sockets.
+// RuntimeDir is where the manager's units have their sockets.
 func (o *Options) RuntimeDir(e *Env) string {
 	if o.UserUnits {
 		return e.Getenv("XDG_RUNTIME_DIR")
@@ -102,7 +104,7 @@ func (o *Options) RuntimeDir(e *Env) string {
 	return "/run"
 }
 
-// settings are what a running shim can be told again.
+// Settings are what a running shim can be told again.
 func (o *Options) Settings() control.Settings {
 	return control.Settings{
 		Strategy: balance.Strategy(o.Strategy), DrainTimeout: o.DrainTimeout, StartTimeout: o.StartTimeout,
@@ -111,12 +113,12 @@ func (o *Options) Settings() control.Settings {
 	}
 }
 
-// handoffPath is where the channels of the instance on the handoff path are made.
+// HandoffPath is where the channels of the instance on the handoff path are made.
 func (o *Options) HandoffPath(e *Env) string {
 	return filepath.Join(filepath.Dir(o.ControlPath(e)), app.HandoffName+strconv.Itoa(o.Instance))
 }
 
-// channelPath is where PID 1 listens for the Node.js programs of the app.
+// ChannelPath is where PID 1 listens for the Node.js programs of the app.
 func (o *Options) ChannelPath(e *Env) string {
 	return filepath.Join(filepath.Dir(o.ControlPath(e)), app.ChannelName)
 }

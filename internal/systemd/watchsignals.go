@@ -69,8 +69,9 @@ func (l *watchLoop) wanted(iface string) []string {
 }
 
 // readAtATime is how many units are read together. dbus-daemon lets a connection of the system bus
-// wait for 128 answers (max_replies_per_connection), and a unit has eight questions after the first.
-const readAtATime = 14
+// wait for 128 answers (max_replies_per_connection), and a unit has eleven questions after the first at
+// most.
+const readAtATime = 11
 
 // readUnits asks for the signals of units, so that nothing falls in between, then reads their states
 // and queues those that are news. It sends the requests for some units before it waits for answers:
