@@ -54,7 +54,7 @@ func awaitStopper(ctx context.Context, e *command.Env, o command.Options) {
 func stopped(ctx context.Context, e *command.Env, o command.Options) (systemd.UnitState, error) {
 	ctx, cancel := context.WithTimeout(ctx, command.StopsTimeout)
 	defer cancel()
-	shim, err := command.Balancer(ctx, e, o)
+	shim, err := command.BalancerState(ctx, e, o)
 	if err != nil || shim.JobType != "stop" || !shim.Leaving() {
 		return systemd.UnitState{}, err
 	}

@@ -28,7 +28,6 @@ import (
 var version = "devel"
 
 func main() {
-	command.NameProcess()
 	os.Exit(command.Main(version, verbs()))
 }
 

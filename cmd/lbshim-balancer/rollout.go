@@ -68,7 +68,7 @@ func roll(ctx context.Context, e *command.Env, o command.Options) error {
 		return err
 	}
 	defer manager.Close()
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.Endpoint(e), Properties: rollout.Properties})
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: o.Endpoint(e), Properties: rollout.Properties()})
 	defer units.Close()
 	note := func(text string) {
 		err := tell(alive, e, o, text)

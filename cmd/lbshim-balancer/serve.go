@@ -48,7 +48,7 @@ func serve(ctx context.Context, e *command.Env, o command.Options) error {
 
 	endpoint := o.Endpoint(e)
 	log := e.Log.With("app", string(o.App))
-	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: endpoint, Properties: shim.Properties, Lost: func(err error) {
+	units := systemd.NewWatcher(systemd.WatcherOptions{Endpoint: endpoint, Properties: shim.Properties(), Lost: func(err error) {
 		if err != nil {
 			log.Warn("lost the connection to systemd, the ring does not change until it is back", "error", err)
 			return

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"path/filepath"
 
 	"github.com/unitgen/unitgen/internal/command"
 	"github.com/unitgen/unitgen/internal/lifecycle"
@@ -15,6 +16,6 @@ func upgrade(ctx context.Context, e *command.Env, o command.Options) error {
 	if err != nil {
 		return err
 	}
-	endpoint := o.Endpoint(e)
-	return systemd.Ask(ctx, endpoint, func(c *systemd.Conn) error { return lifecycle.Upgrade(ctx, c, endpoint, program, e.Log) })
+	endpoint, lbshim := o.Endpoint(e), filepath.Join(filepath.Dir(program), "lbshim")
+	return systemd.Ask(ctx, endpoint, func(c *systemd.Conn) error { return lifecycle.Upgrade(ctx, c, endpoint, lbshim, program, e.Log) })
 }

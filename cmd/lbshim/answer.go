@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/coreos/go-systemd/v22/journal"
+	"golang.org/x/sys/unix"
 
 	"github.com/unitgen/unitgen/internal/bindnotify"
 	"github.com/unitgen/unitgen/internal/command"
@@ -38,7 +39,7 @@ var answerEnvironment = []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=8MiB", 
 // program that is shutting down may still call bind.
 func answer(e *command.Env) int {
 	signal.Ignore()
-	command.NameProcess()
+	nameProcess()
 	args := e.Args
 	if len(args) <= answerPort {
 		return command.ExitInvalidArgument
@@ -62,6 +63,17 @@ func answer(e *command.Env) int {
 		return command.ExitFailure
 	}
 	return command.ExitSuccess
+}
+
+// nameProcess gives the process its name, as it was executed by another one (self). Package os
+// would make a poller for that.
+func nameProcess() {
+	fd, err := unix.Open("/proc/self/comm", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_, _ = unix.Write(fd, []byte("lbshim"))
+	unix.Close(fd)
 }
 
 // answerLog makes the log when there is a message, which is rare. It writes to the stream of the

@@ -17,6 +17,6 @@ func shimAnswers(ctx context.Context, e *command.Env, o command.Options) (bool, 
 	if lifecycle.Running(o.App) != 0 {
 		return true, nil
 	}
-	shim, err := command.Balancer(ctx, e, o)
+	shim, err := command.BalancerState(ctx, e, o)
 	return err == nil && lifecycle.Answers(shim), err
 }

@@ -51,7 +51,7 @@ func drain(ctx context.Context, e *command.Env, o command.Options) error {
 	err = control.Retry(ctx, func() error {
 		balancer := lifecycle.Running(o.App)
 		if balancer == 0 {
-			shim, err := command.Balancer(ctx, e, o)
+			shim, err := command.BalancerState(ctx, e, o)
 			if err != nil {
 				return err
 			}

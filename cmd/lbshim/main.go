@@ -21,10 +21,10 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -39,11 +39,17 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == bindnotify.Verb {
 		os.Exit(answer(&command.Env{Args: os.Args, Getenv: os.Getenv, Stderr: os.Stderr}))
 	}
-	if len(os.Args) < 2 || !slices.ContainsFunc(verbs(), func(v command.Verb) bool { return v.Name == os.Args[1] }) {
-		fmt.Fprintln(os.Stderr, "lbshim:", becomeBalancer())
+	if !ours(os.Args[1:]) {
+		command.Own().LastWords().Error(becomeBalancer().Error())
 		os.Exit(command.ExitExec)
 	}
 	os.Exit(command.Main(version, verbs()))
+}
+
+// ours says that the first word that is no option is a verb of this program.
+func ours(args []string) bool {
+	i := slices.IndexFunc(args, func(word string) bool { return !strings.HasPrefix(word, "-") })
+	return i >= 0 && slices.ContainsFunc(verbs(), func(v command.Verb) bool { return v.Name == args[i] })
 }
 
 // becomeBalancer has the other program do what this one was started for. On success it does not

@@ -45,6 +45,25 @@ func TestBadInputIsOneSpecificLine(t *testing.T) {
 	}
 }
 
+func TestVerbsOfInstancesAreThisProgramsOwn(t *testing.T) {
+	for args, want := range map[string]bool{
+		"ready app 1":                true,
+		"--user-units ready app 1":   true,
+		"exec app 1 -- serve":        true,
+		"serve app":                  false,
+		"serve ready":                false,
+		"--user-units rollout drain": false,
+		"--help":                     false,
+		"--":                         false,
+		"dance":                      false,
+		"":                           false,
+	} {
+		if got := ours(strings.Fields(args)); got != want {
+			t.Errorf("%q: %t, want %t", args, got, want)
+		}
+	}
+}
+
 // What this program is made of, each command of each instance waits for.
 func TestItIsSmall(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()

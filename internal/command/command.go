@@ -51,6 +51,11 @@ type Env struct {
 func Main(version string, verbs []Verb) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	return Run(ctx, Own(), version, verbs)
+}
+
+// Own is the world of this process.
+func Own() *Env {
 	e := &Env{Args: os.Args[1:], Getenv: os.Getenv, Environ: os.Environ, Stdout: os.Stdout, Stderr: os.Stderr}
 	// If that is not known, stderr is the user's, and all messages go there.
 	e.Journal, _ = journal.StderrIsJournalStream()
@@ -59,7 +64,7 @@ func Main(version string, verbs []Verb) int {
 	} else {
 		e.Log = slog.New(sdlog.NewStream("lbshim", e.Stderr, slog.LevelInfo))
 	}
-	return Run(ctx, e, version, verbs)
+	return e
 }
 
 // LastWords returns the log for messages just before the process ends, so that the reason of a

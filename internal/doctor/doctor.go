@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/unitgen/unitgen/internal/account"
 	"github.com/unitgen/unitgen/internal/app"
@@ -112,7 +113,11 @@ func (m Machine) examineMachine(ctx context.Context) ([]Finding, *live.Manager) 
 
 // CheckLbshim makes sure that the program which all units call is there, and its other half beside it.
 func CheckLbshim(root, lbshim string) error {
-	for _, program := range []string{lbshim, filepath.Join(filepath.Dir(lbshim), "lbshim-balancer")} {
+	beside := lbshim
+	if file, err := filepath.EvalSymlinks(root + lbshim); err == nil {
+		beside = strings.TrimPrefix(file, root)
+	}
+	for _, program := range []string{lbshim, filepath.Join(filepath.Dir(beside), "lbshim-balancer")} {
 		st, err := os.Stat(root + program)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

@@ -20,20 +20,20 @@ const (
 	successTimeout = 30 * time.Second
 )
 
-// Upgrade restarts, as the new program, every running shim whose unit names program and that was
-// started before program was replaced. A package runs it after an upgrade. Connections are not
-// affected, as the kernel steers without a shim.
+// Upgrade restarts every running shim whose unit names lbshim and that was started before program
+// was replaced: what lbshim becomes to be a shim. A package runs it after an upgrade. Connections are
+// not affected, as the kernel steers without a shim.
 //
 // Upgrade ends the old process, and PID 1 starts the next one; systemctl restart would restart the
 // instances too. A shim with a rollout under way gets time to finish it. Upgrade returns when all
 // shims are up again. Errors are those of single apps; the other apps are handled all the same. It
 // needs root, to see the programs of processes.
-func Upgrade(ctx context.Context, conn *systemd.Conn, manager systemd.Endpoint, program string, log *slog.Logger) error {
+func Upgrade(ctx context.Context, conn *systemd.Conn, manager systemd.Endpoint, lbshim, program string, log *slog.Logger) error {
 	shims, err := conn.ListUnits(ctx, "*"+controlSuffix)
 	if err != nil {
 		return err
 	}
-	u := &upgrade{conn: conn, manager: manager, program: program, log: log}
+	u := &upgrade{conn: conn, manager: manager, lbshim: lbshim, program: program, log: log}
 	var errs []error
 	for _, s := range shims {
 		name, err := app.ParseName(strings.TrimSuffix(s.Name, controlSuffix))
@@ -52,12 +52,13 @@ const controlSuffix = "-control.socket"
 type upgrade struct {
 	conn    *systemd.Conn
 	manager systemd.Endpoint
-	program string
+	lbshim  string // what units name
+	program string // what runs
 	log     *slog.Logger
 }
 
 func (u *upgrade) one(ctx context.Context, unit string) error {
-	if argv, err := u.conn.ExecStart(ctx, unit); err != nil || argv[0] != u.program {
+	if argv, err := u.conn.ExecStart(ctx, unit); err != nil || argv[0] != u.lbshim {
 		return nil // not of ours, or of another installation
 	}
 	// A shim that never gets ready needs no action: PID 1 starts it again and again.

@@ -20,8 +20,8 @@ const (
 	// maxDescriptors is the kernel's own default limit for the descriptors of one process,
 	// fs.nr_open.
 	maxDescriptors = 1 << 20
-	// MaxName is systemd's FDNAME_MAX.
-	MaxName = 255
+	// maxName is systemd's FDNAME_MAX.
+	maxName = 255
 	// unnamed is the name of every descriptor when there is no LISTEN_FDNAMES, as in
 	// sd_listen_fds_with_names(3).
 	unnamed = "unknown"
@@ -176,8 +176,8 @@ func parseNames(text string, count int) ([]string, error) {
 
 // CheckName applies the rules of FileDescriptorName= in systemd.socket(5).
 func CheckName(name string) error {
-	if len(name) > MaxName {
-		return fmt.Errorf("check descriptor name %q: longer than %d bytes", name, MaxName)
+	if len(name) > maxName {
+		return fmt.Errorf("check descriptor name %q: longer than %d bytes", name, maxName)
 	}
 	for i := range len(name) {
 		if c := name[i]; c < ' ' || c > '~' || c == ':' {

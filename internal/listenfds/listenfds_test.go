@@ -10,7 +10,7 @@ import (
 
 func TestParseListen(t *testing.T) {
 	ours := func() (uint64, bool, error) { return 9001, true, nil }
-	long := strings.Repeat("n", MaxName+1)
+	long := strings.Repeat("n", maxName+1)
 	tests := []struct {
 		name  string
 		env   string // KEY=VALUE, separated by "|"

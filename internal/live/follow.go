@@ -40,7 +40,9 @@ const drainLook = 500 * time.Millisecond
 const watchLimit = 5 * time.Second
 
 // followedProperties are what is read of an instance and, the line of its status, of the balancer.
-var followedProperties = []string{"InvocationID", "Result", "ExecMainCode", "StatusText"}
+func followedProperties() []string {
+	return []string{"InvocationID", "Result", "ExecMainCode", "StatusText"}
+}
 
 // followed is one instance that is followed.
 type followed struct {
@@ -79,7 +81,7 @@ type follower struct {
 func (m *Manager) followed(ctx context.Context, name app.Name, verb systemd.Verb, numbers, extra []int, states chan<- systemd.UnitState,
 	do func(ctx context.Context) error) (failed []int, err error) {
 	f := &follower{Manager: m, name: name, verb: verb, at: make(map[int]*followed)}
-	f.units = systemd.NewWatcher(systemd.WatcherOptions{Endpoint: m.Endpoint, Properties: followedProperties})
+	f.units = systemd.NewWatcher(systemd.WatcherOptions{Endpoint: m.Endpoint, Properties: followedProperties()})
 	defer f.units.Close()
 	f.units.Watch(name.Service())
 	for _, i := range slices.Concat(numbers, extra) {

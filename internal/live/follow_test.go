@@ -117,7 +117,7 @@ func TestStartIsFollowedOnce(t *testing.T) {
 	}
 	watchers, few := start(2)
 	_, more := start(4)
-	if each := (more - few) / 2; watchers != 1 || each != 2 {
-		t.Errorf("%d watchers, %d questions for each instance; want 1 and 2", watchers, each)
+	if each := (more - few) / 2; watchers != 1 || each != 3 {
+		t.Errorf("%d watchers, %d questions for each instance; want 1 and 3", watchers, each)
 	}
 }

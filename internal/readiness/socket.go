@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"net/textproto"
 	"net/url"
 	"os"
 	"strconv"
@@ -90,14 +91,14 @@ func (s *socket) connect() (net.Conn, error) {
 	return net.FileConn(file)
 }
 
-// get makes one request on conn, which it closes, and wants an answer of 2xx or 3xx. Of the answer it
-// reads the first line. Package net/http would do the same, and its initialisation would be a fifth
-// of what this process costs, for every instance of every app.
+// get makes one request on conn, which it closes, and wants an answer of 2xx or 3xx, of which it reads
+// the head. Package net/http would do the same, and its initialisation would be a fifth of what this
+// process costs, for every instance of every app.
 func get(ctx context.Context, conn net.Conn, path string) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	target, err := url.ParseRequestURI(path)
+	target, err := url.Parse("http://localhost" + path)
 	if err != nil {
 		return err
 	}
@@ -105,26 +106,35 @@ func get(ctx context.Context, conn net.Conn, path string) error {
 	if err != nil {
 		return fmt.Errorf("send request: %w", err)
 	}
-	line, err := bufio.NewReader(io.LimitReader(conn, longestStatus)).ReadString('\n')
+	answer := textproto.NewReader(bufio.NewReader(io.LimitReader(conn, longestHead)))
+	line, err := answer.ReadLine()
 	if err != nil {
 		return fmt.Errorf("read answer: %w", err)
 	}
-	return judge(line)
-}
-
-// longestStatus is how long the first line of an answer may be, in bytes.
-const longestStatus = 4096
-
-// judge takes the status line of an answer: RFC 9112, section 4.
-func judge(line string) error {
-	version, status, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
-	code, _, _ := strings.Cut(status, " ")
-	number, err := strconv.Atoi(code)
-	switch {
-	case !strings.HasPrefix(version, "HTTP/1.") || err != nil || len(code) != 3:
-		return fmt.Errorf("answer is not HTTP: %q", strings.TrimRight(line, "\r\n"))
-	case number < 200 || number > 399:
+	code, status, err := parseStatus(line)
+	if err != nil {
+		return err
+	}
+	// A program that is cut off while it writes them may complain, or end.
+	if _, err := answer.ReadMIMEHeader(); err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if code < 200 || code > 399 {
 		return fmt.Errorf("answer is %s", status)
 	}
 	return nil
+}
+
+// longestHead is how long the head of an answer may be, in bytes.
+const longestHead = 64 << 10
+
+// parseStatus takes a status line (RFC 9112, section 4) apart: the code, and the text from it on.
+func parseStatus(line string) (code int, status string, err error) {
+	version, status, _ := strings.Cut(line, " ")
+	digits, _, _ := strings.Cut(status, " ")
+	code, err = strconv.Atoi(digits)
+	if !strings.HasPrefix(version, "HTTP/1.") || err != nil || len(digits) != 3 || code < 0 {
+		return 0, "", fmt.Errorf("answer is not HTTP: %q", line)
+	}
+	return code, status, nil
 }

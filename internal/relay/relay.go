@@ -4,7 +4,7 @@
 // its one client and with balancers, has no network and no bus, and knows one method.
 //
 // A question starts a balancer that has crashed, and none that is being stopped (see
-// cmd/lbshim/agent.go). One whose app goes idle in the very moment of the question starts again,
+// cmd/lbshim-balancer/agent.go). One whose app goes idle in the very moment of the question starts again,
 // for as long as --idle-exit= says.
 //
 // It costs a process for as long as somebody asks, and one JSON round trip more for each answer.

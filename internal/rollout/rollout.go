@@ -71,7 +71,7 @@ type Rollout struct {
 }
 
 // Properties are what the watcher of a rollout must report of units (systemd.WatcherOptions).
-var Properties = []string{"InvocationID"}
+func Properties() []string { return []string{"InvocationID"} }
 
 // New prepares a rollout. The caller keeps ownership of manager, which is one that stays
 // (systemd.DialToStay), and of units, which the rollout alone may use until it has ended. note is

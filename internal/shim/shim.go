@@ -29,8 +29,11 @@ import (
 	"github.com/unitgen/unitgen/internal/systemd"
 )
 
-// Properties are what Options.Units must report of units (systemd.WatcherOptions).
-var Properties = []string{"MainPID", "NRestarts"}
+// Properties are what Options.Units must report of units (systemd.WatcherOptions): for the status, and
+// to say how instances ended that never got ready.
+func Properties() []string {
+	return []string{"MainPID", "NRestarts", "Result", "ExecMainCode", "ExecMainStatus"}
+}
 
 // Options are the settings of a shim.
 type Options struct {

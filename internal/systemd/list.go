@@ -3,12 +3,10 @@ package systemd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
-	"github.com/godbus/dbus/v5"
 
 	"github.com/unitgen/unitgen/internal/app"
 )
@@ -32,12 +30,12 @@ func unitStates(listed []systemd.UnitStatus) []UnitState {
 	return units
 }
 
-// listNamed lists units by their names, with ListUnits's fields. A name that is another unit's alias
-// is missing. If the manager does not take one of the names, all are.
+// listNamed lists units by their names, with ListUnits's fields. A name is missing if it is another
+// unit's alias, and all are if the manager does not take one of them.
 func (l *link) listNamed(ctx context.Context, names []string) (map[string]UnitState, error) {
 	var listed []systemd.UnitStatus
 	err := l.call(ctx, "ListUnitsByNames", []any{names}, &listed)
-	if _, refused := errors.AsType[dbus.Error](err); err != nil && !refused {
+	if err != nil && !isDBusError(err, "org.freedesktop.DBus.Error.InvalidArgs") {
 		return nil, fmt.Errorf("list units: %w", err)
 	}
 	units := make(map[string]UnitState, len(listed))

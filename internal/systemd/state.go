@@ -29,7 +29,8 @@ func (s UnitState) AwaitsRestart() bool { return strings.Contains(s.SubState, "a
 // Ended says that the last run of a service is over or about to be, for whatever reason.
 func (s UnitState) Ended() bool { return s.Dead() || s.Leaving() || s.AwaitsRestart() }
 
-// Failed reports that the last run of a service is over and nobody asked for its end.
+// Failed reports that the last run of a service is over and nobody asked for its end. It needs Result
+// and ExecMainCode.
 //
 // As the next run begins, a signal may have its InvocationID, and no result and no end of a process,
 // beside the SubState of the wait before it: PID 1 sends what it has when a job of the unit changes

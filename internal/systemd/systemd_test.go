@@ -333,6 +333,41 @@ func TestWatcherAsksForWhatIsWanted(t *testing.T) {
 	}
 }
 
+// An alias is not in the listing, and a name that cannot be loaded spoils it for all.
+func TestWatcherReadsWhatIsNotListed(t *testing.T) {
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	m.Unlisted = true
+	m.SetQuietly("app@1.service", "active", 11)
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b), Properties: []string{"InvocationID", "MainPID"}})
+	defer w.Close()
+	w.Watch("app@1.service")
+	if s := next(t, w, "app@1.service"); s.LoadState != "loaded" || s.ActiveState != "active" || s.SubState != "running" || s.MainPID != 11 {
+		t.Errorf("it is %+v", s)
+	}
+	w.Watch("app@2.service")
+	if s := next(t, w, "app@2.service"); s.LoadState != "not-found" || s.ActiveState != "inactive" || s.SubState != "dead" {
+		t.Errorf("a unit without a file: %+v", s)
+	}
+}
+
+// A name that no unit can have stops nothing else.
+func TestWatcherOfAnImpossibleName(t *testing.T) {
+	b := systemdtest.NewBus(t)
+	m := systemdtest.NewManager(t, b)
+	m.SetQuietly("app@1.service", "active", 11)
+	w := NewWatcher(WatcherOptions{Endpoint: endpoint(b)})
+	defer w.Close()
+	w.Watch("")
+	if s := next(t, w, ""); s.LoadState != "error" || s.ActiveState != "inactive" {
+		t.Errorf("it is %+v", s)
+	}
+	w.Watch("app@1.service")
+	if s := next(t, w, "app@1.service"); s.ActiveState != "active" {
+		t.Errorf("another unit: %+v", s)
+	}
+}
+
 func TestWatcherOutlivesBusAndManager(t *testing.T) {
 	b := systemdtest.NewBus(t)
 	m := systemdtest.NewManager(t, b)

@@ -30,7 +30,8 @@ type UnitState struct {
 	ExecMainCode   int    // how the last main process ended: CLD_EXITED, CLD_KILLED or CLD_DUMPED of sigaction(2); 0 while it runs
 	ExecMainStatus int    // its exit status or signal
 
-	// What the manager sends no signals for: read by Conn.Unit, zero in what a Watcher reports.
+	// What the manager sends no signals for: read by Conn.Unit, zero in what a Watcher reports, as all
+	// above is but the name, the three states and the time of the change if its owner does not want it.
 	// UnitFileState and NeedDaemonReload are not among them: for each PID 1 reads all directories
 	// of unit files.
 	InactiveExit int64 // when it last began to start, µs since 1970; an automatic restart begins with its delay
@@ -71,6 +72,9 @@ func listedProperties() []string { return []string{"LoadState", "ActiveState", "
 // changes while it is read, the time is too old, and link.changed sees that.
 const changeTime = "StateChangeTimestamp"
 
+// invocation is the InvocationID of a unit.
+const invocation = "InvocationID"
+
 // signalledProperties are what PropertiesChanged announces beside the above, by interface, so that a
 // Watcher reads them once and then gets their changes. Single Gets, sent together, are cheaper for
 // the manager than GetAll, which computes some hundred values and reads the unit's control group for
@@ -78,7 +82,7 @@ const changeTime = "StateChangeTimestamp"
 func signalledProperties(iface string) []string {
 	switch iface {
 	case unitIf:
-		return []string{"InvocationID", "ActiveEnterTimestamp"}
+		return []string{invocation, "ActiveEnterTimestamp"}
 	case busName + ".Service":
 		return []string{"MainPID", "Result", "NRestarts", "StatusText", "ExecMainCode", "ExecMainStatus"}
 	case busName + ".Socket":
@@ -229,7 +233,7 @@ func (s *UnitState) apply(values map[string]dbus.Variant) {
 				s.InactiveExit = int64(value)
 			}
 		case []byte:
-			if name == "InvocationID" {
+			if name == invocation {
 				s.InvocationID = hex.EncodeToString(value)
 			}
 		}

@@ -82,7 +82,7 @@ func NewWatcher(o WatcherOptions) *Watcher {
 
 // Events delivers the state of a unit when it is first read and whenever it has changed. A reader
 // that is slow gets the latest state of each unit, not every state in between; a restart that it
-// missed shows in InvocationID. The channel is closed by Close.
+// missed shows in InvocationID, if that is wanted. The channel is closed by Close.
 func (w *Watcher) Events() <-chan UnitState { return w.events }
 
 // Watch adds a unit. Its first event is its present state; a unit that has no file is inactive, and

@@ -68,16 +68,26 @@ func (l *watchLoop) wanted(iface string) []string {
 	return slices.DeleteFunc(signalledProperties(iface), func(name string) bool { return !slices.Contains(l.options.Properties, name) })
 }
 
+// firstProperties are asked for before the listing. If a unit is started anew meanwhile, its
+// invocation is the old one beside a newer state, and whoever waits for another one waits on.
+func (l *watchLoop) firstProperties() []string {
+	if slices.Contains(l.options.Properties, invocation) {
+		return []string{changeTime, invocation}
+	}
+	return []string{changeTime}
+}
+
 // readAtATime is how many units are read together. dbus-daemon lets a connection of the system bus
-// wait for 128 answers (max_replies_per_connection), and a unit has eleven questions after the first at
+// wait for 128 answers (max_replies_per_connection), and a unit has ten questions after the first ones at
 // most.
-const readAtATime = 11
+const readAtATime = 12
 
 // readUnits asks for the signals of units, so that nothing falls in between, then reads their states
 // and queues those that are news. It sends the requests for some units before it waits for answers:
 // the manager answers what has reached it before it starts the next unit. So most units that are
-// added before they start are read before, and their time is all that is asked of each.
+// added before they start are read before, and the first questions are all that is asked of each.
 func (l *watchLoop) readUnits(ctx context.Context, units []*watchedUnit) error {
+	first := l.firstProperties()
 	for some := range slices.Chunk(units, readAtATime) {
 		var rules [][]dbus.MatchOption
 		for _, u := range some {
@@ -90,7 +100,7 @@ func (l *watchLoop) readUnits(ctx context.Context, units []*watchedUnit) error {
 		names := make([]string, len(some))
 		for i, u := range some {
 			names[i] = u.state.Name
-			readings[i] = reading{u: u, state: UnitState{Name: u.state.Name}, asked: []question{l.link.ask(ctx, u.pathOf, unitIf, []string{changeTime})}}
+			readings[i] = reading{u: u, state: UnitState{Name: u.state.Name}, asked: []question{l.link.ask(ctx, u.pathOf, unitIf, first)}}
 		}
 		listed, err := l.link.listNamed(ctx, names)
 		if err != nil {
@@ -117,27 +127,28 @@ type reading struct {
 	u     *watchedUnit
 	state UnitState
 	read  dbus.Sequence // of the first answer
-	asked []question
+	asked []question    // not answered yet
 }
 
-// first takes the time of the last change and the listed states, and asks for the rest, if the unit
-// has any.
+// first takes the answers to the first questions and the listed states, and asks for the rest, if the
+// unit has any.
 func (l *watchLoop) first(ctx context.Context, r *reading, listed map[string]UnitState) error {
 	err := r.take()
 	if isDBusError(err, "org.freedesktop.DBus.Error.UnknownObject") {
 		// No unit can have this name. That is the caller's fault and no reason to give up the
 		// connection.
 		r.state.LoadState, r.state.ActiveState, r.state.SubState = "error", "inactive", "dead"
+		r.asked = nil
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	wanted := l.wanted(unitIf)
+	wanted := slices.DeleteFunc(l.wanted(unitIf), func(name string) bool { return name == invocation })
 	is, ok := listed[r.state.Name]
 	if ok {
 		r.state.LoadState, r.state.ActiveState, r.state.SubState = is.LoadState, is.ActiveState, is.SubState
-	} else { // this name is an alias
+	} else { // see listNamed
 		wanted = append(listedProperties(), wanted...)
 	}
 	iface := typeInterface(r.state.Name)

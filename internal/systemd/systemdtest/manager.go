@@ -33,6 +33,7 @@ type Manager struct {
 	// Act is what a job does to its unit; the result is how the job ends. Nil: jobs end as Ends
 	// says. It is called without the mutex.
 	Act       func(verb, unit string) (result string)
+	Unlisted  bool   // units are not listed by their names
 	BeforeRun bool   // JobRemoved is sent before the answer that names the job
 	BeforeEnd func() // is called before a job ends; nil: nothing is
 
@@ -184,7 +185,11 @@ func (m *Manager) listNamed(msg dbus.Message, names []string) ([]systemd.UnitSta
 		}
 		all = append(all, systemd.UnitStatus{Name: name, LoadState: states["LoadState"], ActiveState: states["ActiveState"], SubState: states["SubState"], Path: at, JobPath: "/"})
 	}
-	m.answer(msg, all)
+	if m.Unlisted {
+		m.fail(msg, "org.freedesktop.DBus.Error.InvalidArgs")
+	} else {
+		m.answer(msg, all)
+	}
 	return nil, nil // which nobody gets
 }
 
@@ -246,27 +251,33 @@ func (m *Manager) get(msg dbus.Message, _, name string) (dbus.Variant, *dbus.Err
 	defer m.Unlock()
 	m.asked++
 	at := msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
-	if strings.HasPrefix(string(at), jobs) && m.units[at] == nil { // it has ended
-		m.answer(msg, nil)
+	if strings.HasPrefix(string(at), jobs) && m.units[at] == nil || at == UnitPath("") { // it has ended, or no unit can have the name
+		m.fail(msg, "org.freedesktop.DBus.Error.UnknownObject")
 	} else {
 		m.answer(msg, dbus.MakeVariant(m.property(at, name)))
 	}
 	return dbus.MakeVariant(""), nil // which nobody gets
 }
 
-// answer answers a call, with nil that its object is not there. The caller holds the mutex.
+// answer answers a call. The caller holds the mutex.
 func (m *Manager) answer(call dbus.Message, value any) {
-	answer := &dbus.Message{Type: dbus.TypeMethodReply, Headers: map[dbus.HeaderField]dbus.Variant{
+	answer := reply(dbus.TypeMethodReply, call)
+	answer.Body = []any{value}
+	answer.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(value))
+	m.conn.Load().Send(answer, nil)
+}
+
+// fail answers a call with an error. The caller holds the mutex.
+func (m *Manager) fail(call dbus.Message, name string) {
+	answer := reply(dbus.TypeError, call)
+	answer.Headers[dbus.FieldErrorName] = dbus.MakeVariant(name)
+	m.conn.Load().Send(answer, nil)
+}
+
+func reply(as dbus.Type, call dbus.Message) *dbus.Message {
+	return &dbus.Message{Type: as, Headers: map[dbus.HeaderField]dbus.Variant{
 		dbus.FieldDestination: call.Headers[dbus.FieldSender], dbus.FieldReplySerial: dbus.MakeVariant(call.Serial()),
 	}}
-	if value == nil {
-		answer.Type = dbus.TypeError
-		answer.Headers[dbus.FieldErrorName] = dbus.MakeVariant("org.freedesktop.DBus.Error.UnknownObject")
-	} else {
-		answer.Body = []any{value}
-		answer.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(value))
-	}
-	m.conn.Load().Send(answer, nil)
 }
 
 func (m *Manager) property(at dbus.ObjectPath, name string) any {

@@ -6,8 +6,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/unitgen/unitgen/internal/app"
 	"github.com/unitgen/unitgen/internal/systemd"
 )
@@ -20,8 +18,8 @@ func (o *Options) Endpoint(e *Env) systemd.Endpoint {
 	return systemd.SystemEndpoint(os.Geteuid(), e.Getenv("DBUS_SYSTEM_BUS_ADDRESS"))
 }
 
-// Balancer reads the state of the balancer's unit.
-func Balancer(ctx context.Context, e *Env, o Options) (systemd.UnitState, error) {
+// BalancerState reads the state of the balancer's unit.
+func BalancerState(ctx context.Context, e *Env, o Options) (systemd.UnitState, error) {
 	return systemd.ReadUnit(ctx, o.Endpoint(e), o.App.Service())
 }
 
@@ -48,15 +46,4 @@ func stops(e *Env, o Options, unit string) bool {
 	defer cancel()
 	state, err := systemd.ReadUnit(ctx, o.Endpoint(e), unit)
 	return err == nil && (state.Leaving() || state.JobType == "stop")
-}
-
-// NameProcess gives a process its name that was executed by another program of the shim. Package os
-// would make a poller for that.
-func NameProcess() {
-	fd, err := unix.Open("/proc/self/comm", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	_, _ = unix.Write(fd, []byte("lbshim"))
-	unix.Close(fd)
 }
