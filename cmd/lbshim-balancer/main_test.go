@@ -1,27 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/unitgen/unitgen/internal/command"
-	"github.com/unitgen/unitgen/internal/sdlog"
+	"github.com/unitgen/unitgen/internal/command/commandtest"
 )
 
-// run runs the program in-process and returns its exit status and what it wrote.
-func run(t *testing.T, args ...string) (status int, stdout, stderr string) {
-	t.Helper()
-	var out, errOut bytes.Buffer
-	e := &command.Env{Args: args, Getenv: func(string) string { return "" }, Stdout: &out, Stderr: &errOut}
-	e.Log = slog.New(sdlog.NewStream("lbshim", &errOut, slog.LevelInfo))
-	status = command.Run(t.Context(), e, version, verbs())
-	return status, out.String(), errOut.String()
-}
-
 func TestWithoutSocketsItSaysHowToStartIt(t *testing.T) {
-	status, _, stderr := run(t, "serve", "app")
+	status, _, stderr := commandtest.Run(t, verbs(), "serve", "app")
 	if status != command.ExitNotConfigured {
 		t.Errorf("exit status %d, want %d", status, command.ExitNotConfigured)
 	}
@@ -31,26 +19,21 @@ func TestWithoutSocketsItSaysHowToStartIt(t *testing.T) {
 }
 
 func TestBadInputIsOneSpecificLine(t *testing.T) {
-	for args, want := range map[string]string{
-		"":                           "lbshim: a verb is missing, try 'lbshim --help'\n",
-		"balance app":                "lbshim: unknown verb \"balance\", try 'lbshim --help'\n",
-		"serve":                      "lbshim: serve takes 1 operands, got 0, try 'lbshim --help'\n",
-		"serve app --bogus":          "lbshim: unknown flag: --bogus, try 'lbshim --help'\n",
-		"serve app --weights=1,,2":   "lbshim: invalid argument \"1,,2\" for \"--weights\" flag: --weights= must be numbers from 1 to 256 with commas between them, got \"1,,2\", try 'lbshim --help'\n",
-		"memory app":                 "lbshim: memory needs --limit=\n",
-		"memory app --limit=big":     "lbshim: invalid argument \"big\" for \"--limit\" flag: parse size \"big\": it must be a whole number of bytes, or end in K, M, G or T, try 'lbshim --help'\n",
-		"upgrade app":                "lbshim: upgrade takes 0 operands, got 1, try 'lbshim --help'\n",
-		"rollout app --surge=second": "lbshim: --surge= must be a number from 0 to 512 or all, got \"second\"\n",
-	} {
-		status, stdout, stderr := run(t, strings.Fields(args)...)
-		if status != command.ExitInvalidArgument || stderr != want || stdout != "" {
-			t.Errorf("%q: exit status %d, %q, want %d, %q", args, status, stderr, command.ExitInvalidArgument, want)
-		}
-	}
+	commandtest.Refuses(t, verbs(), map[string]string{
+		"":                           "a verb is missing, try 'lbshim --help'",
+		"balance app":                "unknown verb \"balance\", try 'lbshim --help'",
+		"serve":                      "serve takes 1 operands, got 0, try 'lbshim --help'",
+		"serve app --bogus":          "unknown flag: --bogus, try 'lbshim --help'",
+		"serve app --weights=1,,2":   "invalid argument \"1,,2\" for \"--weights\" flag: --weights= must be numbers from 1 to 256 with commas between them, got \"1,,2\", try 'lbshim --help'",
+		"memory app":                 "memory needs --limit=",
+		"memory app --limit=big":     "invalid argument \"big\" for \"--limit\" flag: parse size \"big\": it must be a whole number of bytes, or end in K, M, G or T, try 'lbshim --help'",
+		"upgrade app":                "upgrade takes 0 operands, got 1, try 'lbshim --help'",
+		"rollout app --surge=second": "--surge= must be a number from 0 to 512 or all, got \"second\"",
+	})
 }
 
 func TestHelpNamesEveryVerb(t *testing.T) {
-	status, stdout, stderr := run(t, "--help")
+	status, stdout, stderr := commandtest.Run(t, verbs(), "--help")
 	if status != command.ExitSuccess || stderr != "" {
 		t.Errorf("exit status %d, %q", status, stderr)
 	}
