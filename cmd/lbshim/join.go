@@ -16,6 +16,7 @@ import (
 	"github.com/unitgen/unitgen/internal/control"
 	"github.com/unitgen/unitgen/internal/lifecycle"
 	"github.com/unitgen/unitgen/internal/listenfds"
+	"github.com/unitgen/unitgen/internal/readiness"
 )
 
 // join gives the shim copies of the listeners that PID 1 passed: of one instance, or of all. It notes
@@ -82,11 +83,12 @@ func listeners(o command.Options) (map[int][]int, error) {
 	return of, nil
 }
 
-// joinNext has an instance join with its next start if err says that the shim does not have its
-// listeners, whatever is noted.
+// joinNext has an instance join with its next start, whatever is noted, if err says that the shim does
+// not have its listeners, or has others: one whose socket was closed and opened at once looks the same.
 func joinNext(e *command.Env, o command.Options, err error) {
 	refused, _ := errors.AsType[*control.Error](err)
-	if refused == nil || refused.Name != control.ErrNoSuchInstance {
+	none := refused != nil && refused.Name == control.ErrNoSuchInstance
+	if !none && !errors.Is(err, readiness.ErrNotAccepted) {
 		return
 	}
 	if err := lifecycle.ForgetJoined(filepath.Dir(o.ControlPath(e)), o.Instance); err != nil {

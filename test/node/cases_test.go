@@ -439,6 +439,7 @@ for (let i = 0; i < 20; i++) knock(250);
 	if n := a.logged("channel refused"); n == 0 || n > mostLines {
 		t.Errorf("5000 connections of a stranger make %d lines", n)
 	}
+	a.awaitUp()
 	a.evenly()
 }
 

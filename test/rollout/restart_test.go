@@ -125,7 +125,7 @@ asyncio.run(main())
 // comes later, or anew, has one of its own. None runs beside the instances, as PID 1 would change the
 // flags of their listeners.
 func testJoin(t *testing.T, s *apps.System) {
-	a := start(t, s, "joined", "--instances=2", "--", "/usr/bin/python3", "-c", asks)
+	a := start(t, s, "joined", "--instances=2", "--start-timeout=10s", "--", "/usr/bin/python3", "-c", asks)
 	all := a.Name + "-join.service"
 	one := func(i int) string { return fmt.Sprintf("%s-join@%d.service", a.Name, i) }
 	check := func(when, joined string, own ...int) {
