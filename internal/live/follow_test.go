@@ -82,7 +82,7 @@ func TestFollowedFromTheBeginning(t *testing.T) {
 			t.Error("nobody listens to PID 1")
 		}
 		h.pid1.Run("web@2.service", "activating")
-		h.pid1.Run("web@2.service", "failed")
+		h.pid1.Run("web@2.service", "failed", "Result", "exit-code")
 		select {
 		case <-failed:
 		case <-time.After(watchLimit):

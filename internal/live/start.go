@@ -33,7 +33,7 @@ type starting struct {
 func (s *starting) told(u systemd.UnitState) {
 	old := u.InvocationID == s.old
 	s.up = u.Up() && !(s.renew && old)
-	s.gone = u.ActiveState == "failed" && !u.AwaitsRestart() && !(s.renew && old)
+	s.gone = u.ActiveState == "failed" && u.Failed() && !u.AwaitsRestart() && !(s.renew && old)
 	if u.Failed() && !old {
 		s.ended[u.InvocationID] = true
 	}

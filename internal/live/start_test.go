@@ -10,15 +10,16 @@ import (
 func TestRunThatIsRenewedIsNotGone(t *testing.T) {
 	s := &starting{ended: make(map[string]bool), old: "before", renew: true}
 	for _, step := range []struct {
-		active, run string
-		up, gone    bool
+		active, run, result string
+		up, gone            bool
 	}{
-		{"active", "before", false, false},
-		{"failed", "before", false, false},
-		{"active", "new", true, false},
-		{"failed", "new", false, true},
+		{"active", "before", "success", false, false},
+		{"failed", "before", "exit-code", false, false},
+		{"failed", "new", "success", false, false}, // as it begins
+		{"active", "new", "success", true, false},
+		{"failed", "new", "exit-code", false, true},
 	} {
-		s.told(systemd.UnitState{ActiveState: step.active, InvocationID: step.run, Result: "exit-code"})
+		s.told(systemd.UnitState{ActiveState: step.active, InvocationID: step.run, Result: step.result})
 		if s.up != step.up || s.gone != step.gone {
 			t.Errorf("%s in run %s: up %t, gone %t; want %t, %t", step.active, step.run, s.up, s.gone, step.up, step.gone)
 		}

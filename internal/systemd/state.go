@@ -33,13 +33,14 @@ func (s UnitState) Ended() bool { return s.Dead() || s.Leaving() || s.AwaitsRest
 // and ExecMainCode.
 //
 // As the next run begins, a signal may have its InvocationID, and no result and no end of a process,
-// beside the SubState of the wait before it: PID 1 sends what it has when a job of the unit changes
-// (bus_job_send_pending_change_signal in src/core/dbus-job.c; seen on 257). That is no end.
+// beside the states of the end before it, or of the wait: PID 1 sends what it has when a job of the
+// unit changes (bus_job_send_pending_change_signal in src/core/dbus-job.c; seen on 257). That is no
+// end. A service that has failed has a result (service_enter_dead in src/core/service.c).
 func (s UnitState) Failed() bool {
 	if s.AwaitsRestart() {
 		return s.Result != "success" || s.ExecMainCode != 0
 	}
-	return s.ActiveState == "failed" || s.SubState == "stop-post" && s.Result != "success"
+	return (s.ActiveState == "failed" || s.SubState == "stop-post") && s.Result != "success"
 }
 
 // Balance returns what the state of a service means for connections. A program that has ended takes

@@ -53,7 +53,7 @@ func TestWhatAStateMeans(t *testing.T) {
 	}
 }
 
-// The first signal of a next run has the SubState of the wait before it.
+// The first signal of a next run has the state of the end or of the wait before it.
 func TestBeginOfNextRunIsNoFailure(t *testing.T) {
 	for _, tt := range []struct {
 		result string
@@ -67,6 +67,11 @@ func TestBeginOfNextRunIsNoFailure(t *testing.T) {
 		s := UnitState{ActiveState: "activating", SubState: "auto-restart-queued", Result: tt.result, ExecMainCode: tt.code}
 		if s.Failed() != tt.failed {
 			t.Errorf("result %s, end %d: failed %t, want %t", tt.result, tt.code, s.Failed(), tt.failed)
+		}
+	}
+	for result, failed := range map[string]bool{"success": false, "exit-code": true} {
+		if s := (UnitState{ActiveState: "failed", SubState: "failed", Result: result}); s.Failed() != failed {
+			t.Errorf("%+v: failed %t, want %t", s, s.Failed(), failed)
 		}
 	}
 }
