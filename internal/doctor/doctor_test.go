@@ -196,3 +196,29 @@ func TestCheckPort(t *testing.T) {
 		}
 	}
 }
+
+// Both programs may be links, or one alone, to a folder that has both.
+func TestLbshimMayBeALink(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"/usr/lib/unitgen", "/store"} {
+		if err := os.MkdirAll(root+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const lbshim = "/usr/lib/unitgen/lbshim"
+	if err := os.WriteFile(root+"/store/lbshim", nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../../../store/lbshim", root+lbshim); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckLbshim(root, lbshim); err == nil || !strings.Contains(err.Error(), "find /store/lbshim-balancer: it is not installed") {
+		t.Errorf("without the other: %v", err)
+	}
+	if err := os.WriteFile(root+"/store/lbshim-balancer", nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckLbshim(root, lbshim); err != nil {
+		t.Errorf("with both: %v", err)
+	}
+}
