@@ -457,7 +457,7 @@ func awaitBusy(a *apps.App) {
 
 // testIdleExit lets the app go to sleep; the next connection wakes it and is served.
 func testIdleExit(t *testing.T, s *apps.System) {
-	a := start(t, s, "ho-idle", "--idle-exit=1s")
+	a := apps.New(t, s, "ho-idle", "--path=handoff", apps.Size(3), "--now", "--idle-exit=1s")
 	a.MustWait(t, apps.Limit, a.Shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 	for i := 1; i <= a.N; i++ {
 		a.MustWait(t, apps.Limit, a.Instance(i), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })

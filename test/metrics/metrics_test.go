@@ -209,9 +209,11 @@ func oneApp(t *testing.T, s *apps.System) {
 	a.MustSystemctl("stop", "api.socket", "api.service")
 	s.MustWait(t, apps.Limit, "api-metrics.socket", func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 	a.MustSystemctl("start", "api")
+	awake := a.Hold(1)[0]
 	ask(t, s, at, "app that runs", func(v values) bool {
 		return v[`unitgen_app_state{app="api",state="active"}`] == 1 && v[`unitgen_balancer_up{app="api"}`] == 1
 	})
+	awake.Close()
 	a.MustSystemctl("stop", "api")
 	s.MustWait(t, apps.Limit, "api-metrics.socket", func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 }

@@ -524,7 +524,7 @@ func testRestartApp(t *testing.T, s *system, node string) {
 // An idle app sleeps, and the next connection starts it.
 func testIdleExit(t *testing.T, s *system, node string) {
 	a := newApp(t, s, node, "idle")
-	a.start("--idle-exit=1s", "--", node, "plain.js", strconv.Itoa(a.port))
+	a.run("--idle-exit=1s", "--", node, "plain.js", strconv.Itoa(a.port))
 	for range 2 {
 		a.MustWait(t, limit, a.shim(), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 		a.MustWait(t, limit, a.instance(1), func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })

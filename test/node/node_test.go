@@ -185,9 +185,15 @@ func newApp(t *testing.T, s *system, node, name string) *app {
 // the command.
 func (a *app) start(words ...string) {
 	a.t.Helper()
+	a.run(words...)
+	a.awaitUp()
+}
+
+// run is start for an app that may be asleep when it returns.
+func (a *app) run(words ...string) {
+	a.t.Helper()
 	a.MustExec(a.t, append([]string{"unitgen", a.name, a.size(), fmt.Sprintf("--listen=%d", a.port), "--now",
 		"--env=APP_VERSION=1", "--working-directory=/srv"}, words...)...)
-	a.awaitUp()
 }
 
 func (a *app) remove() {
