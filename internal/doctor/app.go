@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,7 @@ func (e *examination) run(ctx context.Context) error {
 		e.steering()
 		return nil
 	}
+	defer e.manager.Keep(ctx, e.name)()
 	state, err := e.manager.State(ctx, e.name)
 	if err != nil {
 		return err
@@ -173,6 +175,19 @@ func (e *examination) users(ctx context.Context) {
 	}
 }
 
+// loaded are the enabled instances that PID 1 has loaded: others neither run nor have failed. To ask
+// about them would load the whole app for each question.
+func (e *examination) loaded(ctx context.Context) (numbers []int, err error) {
+	all, err := e.manager.Conn.Instances(ctx, e.name)
+	enabled := e.Live.Site.Instances(e.name)
+	for _, in := range all {
+		if slices.Contains(enabled, in.Number) {
+			numbers = append(numbers, in.Number)
+		}
+	}
+	return numbers, err
+}
+
 // instances finds those that fail, and why, and those that are not whole.
 func (e *examination) instances(ctx context.Context) error {
 	told := 0
@@ -180,7 +195,11 @@ func (e *examination) instances(ctx context.Context) error {
 		told++
 		e.instance(number, r.Hint, "%s%s", words, r)
 	}
-	for _, i := range e.Live.Site.Instances(e.name) {
+	numbers, err := e.loaded(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range numbers {
 		u, err := e.manager.Conn.Unit(ctx, e.name.Instance(i))
 		if err != nil {
 			return err
@@ -199,7 +218,7 @@ func (e *examination) instances(ctx context.Context) error {
 			add(i, r, "it is not up: ")
 		}
 	}
-	refused, err := e.manager.Question(e.name).Running(ctx, e.Live.Site.Instances(e.name))
+	refused, err := e.manager.Question(e.name).Running(ctx, numbers)
 	for _, f := range refused {
 		e.found = append(e.found, Finding{strings.Join(f.Instances, ", "), "it runs, but " + f.Reason.String(), f.Hint})
 	}

@@ -80,6 +80,7 @@ type follower struct {
 // operation, and all that follow. Others give nil.
 func (m *Manager) followed(ctx context.Context, name app.Name, verb systemd.Verb, numbers, extra []int, states chan<- systemd.UnitState,
 	do func(ctx context.Context) error) (failed []int, err error) {
+	defer m.Keep(ctx, name)() // it may stop
 	f := &follower{Manager: m, name: name, verb: verb, at: make(map[int]*followed)}
 	f.units = systemd.NewWatcher(systemd.WatcherOptions{Endpoint: m.Endpoint, Properties: followedProperties()})
 	defer f.units.Close()

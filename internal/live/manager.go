@@ -110,8 +110,18 @@ type State struct {
 	Open    bool // the port is open; alone, the app is idle and the next connection starts it
 }
 
+// Keep keeps the units of an app loaded until release is called (see systemd.Conn.Keep), so that they
+// can be asked about one by one. Of a user who would have to be authorized for it, polkit is not asked.
+func (m *Manager) Keep(ctx context.Context, name app.Name) (release func()) {
+	if m.EUID != 0 && !m.Site.UserUnits {
+		return func() {}
+	}
+	return m.Conn.Keep(ctx, name.Service())
+}
+
 // State reads whether the app runs.
 func (m *Manager) State(ctx context.Context, name app.Name) (State, error) {
+	defer m.Keep(ctx, name)()
 	shim, err := m.Conn.Unit(ctx, name.Service())
 	if err != nil {
 		return State{}, err

@@ -18,7 +18,7 @@ import (
 // Status gathers the state of an app and of its instances: the enabled instances, and others that
 // run. Rates are averages since the look before, if there was one.
 func Status(ctx context.Context, m *live.Manager, a app.App, before *survey.Look) (*view.Status, *survey.Look, error) {
-	balancer, err := m.Conn.Unit(ctx, a.Name.Service())
+	balancer, err := loaded(ctx, m, a.Name.Service())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -40,23 +40,41 @@ func Status(ctx context.Context, m *live.Manager, a app.App, before *survey.Look
 	}
 	explained := 0
 	for _, in := range withDown(seen.Instances, m.Site.Instances(a.Name)) {
-		if err := addReason(ctx, m, a, in, s.Add(seen, in, look, before), &explained); err != nil {
+		line := s.Add(seen, in, look, before)
+		if !has(seen.Instances, in.Number) {
+			continue // it neither runs nor has failed
+		}
+		if err := addReason(ctx, m, a, in, line, &explained); err != nil {
 			return nil, nil, err
 		}
 	}
 	return s, look, nil
 }
 
+// loaded is the state of a unit, which is inactive if PID 1 has not loaded it. To ask about such a unit
+// would load the whole app for each question.
+func loaded(ctx context.Context, m *live.Manager, unit string) (systemd.UnitState, error) {
+	listed, err := m.Conn.ListUnits(ctx, unit)
+	if err != nil || len(listed) == 0 {
+		return systemd.UnitState{Name: unit, ActiveState: "inactive"}, err
+	}
+	return m.Conn.Unit(ctx, unit)
+}
+
 // withDown adds the instances that are enabled on disk and that PID 1 does not know yet.
 func withDown(seen []survey.Instance, enabled []int) []survey.Instance {
 	all := slices.Clone(seen)
 	for _, i := range enabled {
-		if !slices.ContainsFunc(seen, func(in survey.Instance) bool { return in.Number == i }) {
+		if !has(seen, i) {
 			all = append(all, survey.Instance{Number: i, State: "down", Open: -1})
 		}
 	}
 	slices.SortFunc(all, func(a, b survey.Instance) int { return a.Number - b.Number })
 	return all
+}
+
+func has(all []survey.Instance, number int) bool {
+	return slices.ContainsFunc(all, func(in survey.Instance) bool { return in.Number == number })
 }
 
 // addReason adds the reason why an instance is not up, or not whole. It asks PID 1 about an instance

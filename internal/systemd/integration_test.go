@@ -30,6 +30,7 @@ func units() map[string]string {
 		"ug-slow.service":   "[Service]\nType=oneshot\nTimeoutStartSec=300ms\nExecStart=/bin/sleep 60\n",
 		"ug-tpl@.service":   "[Service]\nExecStart=/bin/sleep inf\nRestart=always\nRestartSec=50ms\n",
 		"ug-argv.service":   "[Service]\nExecStart=/bin/echo \"a b\" %%n $$x\n",
+		"ug-wants.service":  "[Unit]\nWants=ug-ok.service\n[Service]\nExecStart=/bin/sleep inf\n",
 		"ug-listen.socket":  "[Socket]\nListenStream=/run/ug-listen.sock\n",
 		"ug-listen.service": "[Service]\nExecStart=/bin/sleep inf\n",
 	}
@@ -394,4 +395,50 @@ func sandboxed(t *testing.T) {
 func isAccessDenied(err error) bool {
 	return isDBusError(err, "org.freedesktop.DBus.Error.AccessDenied") ||
 		isDBusError(err, "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired")
+}
+
+// TestRealKeep compares the units that the manager has loaded with and without a Keep.
+func TestRealKeep(t *testing.T) {
+	setUp(t)
+	ctx := testContext(t)
+	dial := func(e Endpoint) *Conn {
+		c, err := Dial(ctx, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	c, witness := dial(endpoints()["bus"]), dial(endpoints()["private"])
+	loaded := func() int {
+		if _, err := witness.Unit(ctx, "ug-wants.service"); err != nil { // after which it is loaded if it was
+			t.Fatal(err)
+		}
+		units, err := witness.ListUnits(ctx, "ug-wants.service", "ug-ok.service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(units)
+	}
+	if n := loaded(); n != 0 {
+		t.Fatalf("%d units are loaded that nobody needs: the test proves nothing", n)
+	}
+	first, second := c.Keep(ctx, "ug-wants.service"), c.Keep(ctx, "ug-wants.service")
+	if n := loaded(); n != 2 {
+		t.Errorf("%d of 2 units are loaded while they are kept", n)
+	}
+	first()
+	if n := loaded(); n != 2 {
+		t.Errorf("%d of 2 units are loaded while they are kept by a second one", n)
+	}
+	second()
+	if n := loaded(); n != 0 {
+		t.Errorf("%d units are loaded after the end", n)
+	}
+	witness.Keep(ctx, "ug-wants.service")() // its connection cannot keep, which is no error
+	release := c.Keep(ctx, "ug-wants.service")
+	c.Close()
+	release()
+	for loaded() != 0 { // until ctx ends: PID 1 hears of it from the bus
+	}
 }

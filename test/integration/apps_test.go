@@ -60,6 +60,7 @@ func TestApps(t *testing.T) {
 		{"Watchdog", testWatchdog},
 		{"Exposure", testExposure},
 		{"CommandsAskNothing", testCommandsAskNothing},
+		{"Unloaded", testUnloaded},
 		{"Slice", testSlice},
 		{"PrivateNetwork", testPrivateNetwork},
 		{"LbshimAlone", testLbshimAlone},
