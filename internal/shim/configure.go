@@ -89,5 +89,10 @@ func (s *Shim) takeNote(ctx context.Context, r *control.Request) error {
 	if err := r.Decode(&p); err != nil {
 		return err
 	}
-	return s.run1(ctx, func() error { s.note = p.Text; return nil })
+	return s.run1(ctx, func() error {
+		s.note = p.Text
+		// Whatever the pace, and before the answer: whoever has waited for the reload looks at it next.
+		s.tellStatus(s.line(time.Now()))
+		return nil
+	})
 }

@@ -151,9 +151,13 @@ func (s *Shim) report(now time.Time) {
 		s.log.Info("app is ready", "after", now.Sub(s.started).Round(time.Millisecond).String())
 	}
 	if line != s.status && s.statusPace.Take(now) { // else the next tick tells
-		s.status = line
-		s.told(s.notify.Status(line))
+		s.tellStatus(line)
 	}
+}
+
+func (s *Shim) tellStatus(line string) {
+	s.status = line
+	s.told(s.notify.Status(line))
 }
 
 // line says it in one line: "4/4 instances up, 123 connections".
