@@ -47,8 +47,6 @@ const callFile = "/run/unit-calls"
 func (a *testApp) monitor() {
 	a.T.Helper()
 	unit := a.Name + "-monitor.service"
-	a.MustExec(a.T, "systemd-run", "--quiet", "--unit="+unit, "-p", "StandardOutput=truncate:"+callFile,
-		"dbus-monitor", "--system", "type='method_call',path_namespace='/org/freedesktop/systemd1/unit'")
 	a.T.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), apps.Limit) // the test's own has ended
 		defer cancel()
@@ -56,16 +54,26 @@ func (a *testApp) monitor() {
 			a.T.Errorf("stop %s: %v, %v", unit, out, err)
 		}
 	})
+	a.MustExec(a.T, "systemd-run", "--quiet", "--unit="+unit, "-p", "StandardOutput=truncate:"+callFile,
+		"dbus-monitor", "--system", "type='method_call',path_namespace='/org/freedesktop/systemd1/unit'")
+	a.mark()
 }
 
-// asked are the calls so far about units of the app, each with its method. The last one
-// before is a question of its own, which the monitor sees after all others.
+// mark returns when the monitor hears, and has noted all calls before: it asks PID 1 about a service
+// with a name of its own until that is in the file.
+func (a *testApp) mark() {
+	a.T.Helper()
+	const script = `until grep -qs "unit/$1_2e" ` + callFile + `; do
+			busctl get-property org.freedesktop.systemd1 "/org/freedesktop/systemd1/unit/$1_2eservice" org.freedesktop.systemd1.Unit Id
+		done`
+	name := "mark" + strconv.FormatInt(time.Now().UnixNano(), 10)
+	a.MustExec(a.T, "timeout", strconv.Itoa(int(apps.Limit.Seconds())), "sh", "-c", script, "sh", name)
+}
+
+// asked are the calls so far about units of the app, each with its method.
 func (a *testApp) asked() [][]string {
 	a.T.Helper()
-	mark := "mark" + strconv.FormatInt(time.Now().UnixNano(), 10)
-	a.MustExec(a.T, "busctl", "get-property", "org.freedesktop.systemd1", "/org/freedesktop/systemd1/unit/"+mark+"_2eservice",
-		"org.freedesktop.systemd1.Unit", "Id")
-	a.MustExec(a.T, "timeout", "10", "sh", "-c", "tail -n +1 -f "+callFile+" | grep -q -m 1 "+mark)
+	a.mark()
 	calls := regexp.MustCompile(`(?m)^method call .*path=/org/freedesktop/systemd1/unit/` + a.Name + `_\S+; .*member=(\S+)$`)
 	return calls.FindAllStringSubmatch(a.MustExec(a.T, "cat", callFile), -1)
 }
