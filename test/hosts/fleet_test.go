@@ -5,7 +5,6 @@ package hosts
 import (
 	"context"
 	"fmt"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -331,18 +330,21 @@ func (f *fleet) testKilledBalancer(t *testing.T) {
 	load.stop("a balancer is killed", 0)
 }
 
-// A HAProxy that is killed is started again by PID 1. What comes meanwhile is refused, however long a
-// busy machine takes for it, and nothing that comes later.
+// A HAProxy that is killed is started again by PID 1. What comes meanwhile is refused, and nothing that
+// comes later. A busy machine takes longer for it, and the load then makes up for some requests.
 func (f *fleet) testKilledHAProxy(t *testing.T) {
 	active, _ := f.activeFront()
-	load := f.load(virtual+":80", 500)
+	const rate, late, clients = 500, 100 * time.Millisecond, 16
+	load := f.load(virtual+":80", rate)
 	load.flow(100)
 	pid := active.MustShow(t, "haproxy.service", "MainPID")
+	killed := time.Now()
 	active.MustExec(t, "systemctl", "kill", "--signal=KILL", "haproxy.service")
 	active.MustWait(t, apps.Limit, "haproxy.service", func(p rig.Properties) bool { return p["ActiveState"] == "active" && p["MainPID"] != pid })
+	down := time.Since(killed)
 	load.flow(100)
-	load.stop("HAProxy is killed", math.MaxInt)
-	load = f.load(virtual+":80", 500)
+	load.stop("HAProxy is killed", int(rate*(down+late).Seconds())+clients)
+	load = f.load(virtual+":80", rate)
 	load.flow(100)
 	load.stop("HAProxy is back", 0)
 	if now, _ := f.activeFront(); now != active {
