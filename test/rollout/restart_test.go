@@ -142,6 +142,10 @@ func testJoin(t *testing.T, s *apps.System) {
 	flags := func() string {
 		return a.MustExec(t, "grep", "-h", "flags", "/proc/"+a.PID(a.Instance(1))+"/fdinfo/3", "/proc/"+a.PID(a.Instance(2))+"/fdinfo/3")
 	}
+	stop := func() { // PID 1 stops the command for all after the last listener; a start before that has it no more
+		a.MustSystemctl("stop", a.Name)
+		a.MustWait(t, apps.Limit, all, func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
+	}
 	check("start", "1 2")
 
 	before := flags()
@@ -179,7 +183,7 @@ func testJoin(t *testing.T, s *apps.System) {
 
 	// The listener of an instance that was disabled is opened, and closes.
 	a.MustSystemctl("disable", a.Instance(2))
-	a.MustSystemctl("stop", a.Name)
+	stop()
 	a.MustSystemctl("start", a.Name)
 	a.AwaitUp(1)
 	check("an instance less", "1")
@@ -188,7 +192,7 @@ func testJoin(t *testing.T, s *apps.System) {
 	check("and again", "1 2", 2)
 
 	// If the command for all has failed, each has its own.
-	a.MustSystemctl("stop", a.Name)
+	stop()
 	undo = a.DropIn(all, "[Service]\nExecStart=\nExecStart=/bin/false\n")
 	a.MustSystemctl("start", a.Name)
 	a.AwaitUp(a.N)
