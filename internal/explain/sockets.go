@@ -222,7 +222,8 @@ func isForkOfInit(proc, pid string) bool {
 	}
 	exe, _ := os.Readlink(filepath.Join(proc, pid, "exe"))
 	init, _ := os.Readlink(filepath.Join(proc, "1", "exe"))
-	return pid != "1" && exe != "" && exe == init && (strings.HasPrefix(of(pid, "comm"), "(") || of(pid, "cmdline") == of("1", "cmdline"))
+	// In this order: a process that is being named has its new comm first.
+	return pid != "1" && exe != "" && exe == init && (of(pid, "cmdline") == of("1", "cmdline") || strings.HasPrefix(of(pid, "comm"), "("))
 }
 
 // Holder is the listener on a TCP port.

@@ -102,36 +102,58 @@ func TestForkOfInitHoldsNothing(t *testing.T) {
 	if h, ok := findHolder(proc, port); !ok || h.PID != 1 {
 		t.Errorf("holder = %+v, %t; want PID 1", h, ok)
 	}
-	// It becomes its program between the two looks, which closes them, or has ended.
-	comm, open := filepath.Join(proc, "21/comm"), filepath.Join(proc, "21/fd/3")
-	if err := errors.Join(os.Remove(comm), unix.Mkfifo(comm, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	changed := make(chan error)
-	go func() {
-		f, err := os.OpenFile(comm, os.O_WRONLY, 0) // opens when comm is read
-		if err != nil {
-			changed <- err
-			return
-		}
-		_, err = f.WriteString("python3\n")
-		changed <- errors.Join(os.Remove(open), err, f.Close())
-	}()
+	// Between two questions PID 1 names it: its comm first, then its command line.
+	comm, cmdline := filepath.Join(proc, "20/comm"), filepath.Join(proc, "20/cmdline")
+	named := whenRead(t, cmdline, "(sd-listen)\x00", func() error { return os.WriteFile(comm, []byte("(sd-listen)\n"), 0o600) })
 	if h, ok := findHolder(proc, port); !ok || h.PID != 1 {
 		t.Errorf("holder = %+v, %t; want PID 1", h, ok)
 	}
-	if err := errors.Join(<-changed, os.Symlink(fmt.Sprintf("socket:[%d]", inode), open), os.Remove(comm), os.Remove(filepath.Join(proc, "21/exe"))); err != nil {
+	named()
+	// It becomes its program between the two looks, which closes them, or has ended.
+	open := filepath.Join(proc, "21/fd/3")
+	executed := whenRead(t, filepath.Join(proc, "21/comm"), "python3\n", func() error { return os.Remove(open) })
+	if h, ok := findHolder(proc, port); !ok || h.PID != 1 {
+		t.Errorf("holder = %+v, %t; want PID 1", h, ok)
+	}
+	executed()
+	if err := errors.Join(os.Symlink(fmt.Sprintf("socket:[%d]", inode), open), os.Remove(filepath.Join(proc, "21/exe")), os.Remove(filepath.Join(proc, "21/comm"))); err != nil {
 		t.Fatal(err)
 	}
 	if h, ok := findHolder(proc, port); !ok || h.PID != 1 {
 		t.Errorf("holder = %+v, %t; want PID 1", h, ok)
 	}
 	// The manager of a user that has the socket is who holds it.
-	if err := os.WriteFile(filepath.Join(proc, "20/cmdline"), []byte(manager+"\x00--user\x00"), 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(proc, "20/comm"), []byte("systemd\n"), 0o600), os.WriteFile(cmdline, []byte(manager+"\x00--user\x00"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if h, ok := findHolder(proc, port); !ok || h.PID != 20 {
 		t.Errorf("holder = %+v, %t; want process 20", h, ok)
+	}
+}
+
+// whenRead has a change made when somebody reads the file at path, who then gets text. made waits for
+// that, and leaves a file with the text.
+func whenRead(t *testing.T, path, text string, change func() error) (made func()) {
+	t.Helper()
+	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0) // opens when somebody reads
+		if err != nil {
+			done <- err
+			return
+		}
+		err = change()
+		_, failed := f.WriteString(text)
+		done <- errors.Join(err, failed, f.Close())
+	}()
+	return func() {
+		t.Helper()
+		if err := errors.Join(<-done, os.Remove(path), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
