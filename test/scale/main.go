@@ -35,7 +35,7 @@ type scale struct {
 func main() {
 	instances := flag.String("instances", "1,16,64,256,512", "numbers of instances of one app")
 	apps := flag.String("apps", "1,16,64", "numbers of apps of four instances")
-	connections := flag.String("connections", "1000,10000,19000,50000", "numbers of open connections of an app of four instances")
+	connections := flag.String("connections", "1000,10000,50000,75000", "numbers of open connections of an app of four instances")
 	reloads := flag.Int("reloads", 20, "reloads of an app of two instances")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
