@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -131,14 +132,14 @@ func TestForkOfInitHoldsNothing(t *testing.T) {
 	}
 }
 
-// whenRead has a change made when somebody reads the file at path, who then gets text. made waits for
-// that, and leaves a file with the text.
+// whenRead makes a change when somebody reads the file at path, who then gets text. made waits until
+// that has happened, and leaves a file with the text.
 func whenRead(t *testing.T, path, text string, change func() error) (made func()) {
 	t.Helper()
 	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
 		f, err := os.OpenFile(path, os.O_WRONLY, 0) // opens when somebody reads
 		if err != nil {
@@ -151,8 +152,13 @@ func whenRead(t *testing.T, path, text string, change func() error) (made func()
 	}()
 	return func() {
 		t.Helper()
-		if err := errors.Join(<-done, os.Remove(path), os.WriteFile(path, []byte(text), 0o600)); err != nil {
-			t.Fatal(err)
+		select {
+		case err := <-done:
+			if err := errors.Join(err, os.Remove(path), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("nobody has read %s", path)
 		}
 	}
 }

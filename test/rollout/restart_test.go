@@ -142,7 +142,8 @@ func testJoin(t *testing.T, s *apps.System) {
 	flags := func() string {
 		return a.MustExec(t, "grep", "-h", "flags", "/proc/"+a.PID(a.Instance(1))+"/fdinfo/3", "/proc/"+a.PID(a.Instance(2))+"/fdinfo/3")
 	}
-	stop := func() { // PID 1 stops the command for all after the last listener; a start before that has it no more
+	// PID 1 stops the unit that joins all by itself, after the last listener. A start before that would not run it again.
+	stop := func() {
 		a.MustSystemctl("stop", a.Name)
 		a.MustWait(t, apps.Limit, all, func(p rig.Properties) bool { return p["ActiveState"] == "inactive" })
 	}
